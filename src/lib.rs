@@ -1,0 +1,18 @@
+//! `crag` scores whether a text says that a drug caused an adverse reaction.
+//!
+//! Rooms, from the top: [`cli`] turns arguments into settings and runs a subcommand; [`scoring`]
+//! streams JSONL records through the network; [`model`] is the dual encoder over candle tensors;
+//! [`kernels`] holds the operations that differ between processors; [`text`] marks entities and
+//! tokenizes; [`checkpoint`] finds weights and reads them. Arrows point down:
+//!
+//! ```text
+//! cli -> scoring, model, text, checkpoint
+//! scoring -> text, model
+//! model -> checkpoint, kernels
+//! text, checkpoint, kernels -> no sibling
+//! ```
+
+pub mod kernels;
+mod side;
+
+pub use side::Side;
