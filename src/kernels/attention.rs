@@ -11,7 +11,10 @@ use super::{Sequences, cpu, f32_slice};
 pub fn attention(qkv: &Tensor, sequences: &Sequences, heads: usize) -> Result<Tensor> {
     let (tokens, width) = qkv.dims2()?;
     if tokens != sequences.total_tokens() || heads == 0 || width % (3 * heads) != 0 {
-        bail!("attention: expected [{}, 3 * {heads} * D], found [{tokens}, {width}]", sequences.total_tokens())
+        bail!(
+            "attention: expected [{}, 3 * {heads} * D], found [{tokens}, {width}]",
+            sequences.total_tokens()
+        )
     }
     qkv.contiguous()?.apply_op1_no_bwd(&Forward { sequences, heads })
 }

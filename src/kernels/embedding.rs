@@ -35,7 +35,11 @@ impl Embedding {
         let token_type = token_type.to_dtype(DType::F32)?.get(0)?;
         let position = position.broadcast_add(&token_type)?;
         let prepare = |t: &Tensor| t.to_device(device)?.to_dtype(dtype)?.contiguous();
-        Ok(Self { word: prepare(word)?, position: prepare(&position)?, norm })
+        Ok(Self {
+            word: prepare(word)?,
+            position: prepare(&position)?,
+            norm,
+        })
     }
 
     pub fn hidden_size(&self) -> usize {
@@ -56,9 +60,15 @@ impl Embedding {
         }
         let positions = self.position.dim(0)?;
         if sequences.max_len() > positions {
-            bail!("embeddings: a sequence has {} tokens, the model {positions} positions", sequences.max_len())
+            bail!(
+                "embeddings: a sequence has {} tokens, the model {positions} positions",
+                sequences.max_len()
+            )
         }
-        token_ids.contiguous()?.apply_op1_no_bwd(&Forward { embedding: self, sequences })
+        token_ids.contiguous()?.apply_op1_no_bwd(&Forward {
+            embedding: self,
+            sequences,
+        })
     }
 }
 
@@ -73,7 +83,9 @@ impl CustomOp1 for Forward<'_> {
     }
 
     fn cpu_fwd(&self, ids: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let CpuStorage::U32(ids) = ids else { bail!("embeddings: expected token ids in u32") };
+        let CpuStorage::U32(ids) = ids else {
+            bail!("embeddings: expected token ids in u32")
+        };
         let ids = &ids[layout.start_offset()..][..self.sequences.total_tokens()];
         let (vocabulary, hidden) = self.embedding.word.dims2()?;
         if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {

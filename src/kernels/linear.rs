@@ -27,7 +27,10 @@ impl Linear {
         if let Some(bias) = bias
             && bias.dims() != [out_features]
         {
-            bail!("linear: weight is [{out_features}, {in_features}], so the bias must be [{out_features}], found {:?}", bias.dims())
+            bail!(
+                "linear: weight is [{out_features}, {in_features}], so the bias must be [{out_features}], found {:?}",
+                bias.dims()
+            )
         }
         let weight = match device {
             Device::Cpu => {
@@ -40,7 +43,11 @@ impl Linear {
             Device::Cuda(_) => Weight::Cuda(super::cuda::DenseLinear::new(weight, bias, dtype, device)?),
             other => bail!("linear: no kernel for device {other:?}"),
         };
-        Ok(Self { in_features, out_features, weight })
+        Ok(Self {
+            in_features,
+            out_features,
+            weight,
+        })
     }
 
     pub fn in_features(&self) -> usize {
@@ -75,9 +82,9 @@ impl Linear {
             )
         }
         match &self.weight {
-            Weight::Cpu(packed) => {
-                x.contiguous()?.apply_op2_no_bwd(&residual.contiguous()?, &CpuLinearAddNorm { packed, norm })
-            }
+            Weight::Cpu(packed) => x
+                .contiguous()?
+                .apply_op2_no_bwd(&residual.contiguous()?, &CpuLinearAddNorm { packed, norm }),
             #[cfg(feature = "cuda")]
             Weight::Cuda(dense) => dense.forward_add_norm(x, residual, norm),
         }

@@ -17,10 +17,17 @@ impl LayerNorm {
     pub fn new(weight: &Tensor, bias: &Tensor, eps: f64, device: &Device) -> Result<Self> {
         let width = weight.dims1()?;
         if bias.dims() != [width] {
-            bail!("layer norm: weight is [{width}], so the bias must be [{width}], found {:?}", bias.dims())
+            bail!(
+                "layer norm: weight is [{width}], so the bias must be [{width}], found {:?}",
+                bias.dims()
+            )
         }
         let prepare = |t: &Tensor| t.to_device(device)?.to_dtype(DType::F32)?.contiguous();
-        Ok(Self { weight: prepare(weight)?, bias: prepare(bias)?, eps: eps as f32 })
+        Ok(Self {
+            weight: prepare(weight)?,
+            bias: prepare(bias)?,
+            eps: eps as f32,
+        })
     }
 
     pub fn width(&self) -> usize {
@@ -55,9 +62,11 @@ impl LayerNorm {
         let (weight, weight_layout) = self.weight.storage_and_layout();
         let (bias, bias_layout) = self.bias.storage_and_layout();
         match (&*weight, &*bias) {
-            (candle_core::Storage::Cpu(w), candle_core::Storage::Cpu(b)) => {
-                Ok(f(f32_slice("layer norm", w, weight_layout)?, f32_slice("layer norm", b, bias_layout)?, self.eps))
-            }
+            (candle_core::Storage::Cpu(w), candle_core::Storage::Cpu(b)) => Ok(f(
+                f32_slice("layer norm", w, weight_layout)?,
+                f32_slice("layer norm", b, bias_layout)?,
+                self.eps,
+            )),
             _ => bail!("layer norm: its parameters are on another device than its input"),
         }
     }
@@ -75,9 +84,9 @@ impl CustomOp1 for Forward<'_> {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = f32_slice(self.name(), x, layout)?;
-        let out = self.norm.with_cpu_parameters(|weight, bias, eps| {
-            cpu::layer_norm(x, weight, bias, eps, self.activation)
-        })?;
+        let out = self
+            .norm
+            .with_cpu_parameters(|weight, bias, eps| cpu::layer_norm(x, weight, bias, eps, self.activation))?;
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 

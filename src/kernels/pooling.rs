@@ -23,7 +23,9 @@ pub fn attention_pool(hidden: &Tensor, keys: &Tensor, sequences: &Sequences) -> 
             keys.shape()
         )
     }
-    hidden.contiguous()?.apply_op2_no_bwd(&keys.contiguous()?, &AttentionPool { sequences })
+    hidden
+        .contiguous()?
+        .apply_op2_no_bwd(&keys.contiguous()?, &AttentionPool { sequences })
 }
 
 /// Mean over each sequence's tokens (Sentence-BERT, arXiv:1908.10084, section 3).
@@ -41,7 +43,11 @@ pub fn first_token_pool(hidden: &Tensor, sequences: &Sequences) -> Result<Tensor
 fn pool(hidden: &Tensor, sequences: &Sequences, kind: Pool) -> Result<Tensor> {
     let (tokens, _) = hidden.dims2()?;
     if tokens != sequences.total_tokens() {
-        bail!("pooling: expected hidden states [{}, H], found {:?}", sequences.total_tokens(), hidden.shape())
+        bail!(
+            "pooling: expected hidden states [{}, H], found {:?}",
+            sequences.total_tokens(),
+            hidden.shape()
+        )
     }
     hidden.contiguous()?.apply_op1_no_bwd(&SimplePool { sequences, kind })
 }
@@ -66,7 +72,10 @@ impl CustomOp2 for AttentionPool<'_> {
         let hidden = f32_slice(self.name(), hidden, hl)?;
         let keys = f32_slice(self.name(), keys, kl)?;
         let out = cpu::attention_pool(hidden, keys, self.sequences.offsets(), heads, width);
-        Ok((CpuStorage::F32(out), Shape::from((self.sequences.count(), heads * width))))
+        Ok((
+            CpuStorage::F32(out),
+            Shape::from((self.sequences.count(), heads * width)),
+        ))
     }
 
     #[cfg(feature = "cuda")]
@@ -102,7 +111,11 @@ impl CustomOp1 for SimplePool<'_> {
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, hidden: &candle_core::CudaStorage, layout: &Layout) -> Result<(candle_core::CudaStorage, Shape)> {
+    fn cuda_fwd(
+        &self,
+        hidden: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
         super::cuda::simple_pool(hidden, layout, self.sequences, self.kind)
     }
 }

@@ -10,7 +10,10 @@ pub fn linear(x: &[f32], weight: &[f32], bias: Option<&[f32]>, in_features: usiz
     let mut out = Vec::with_capacity(x.len() / in_features * out_features);
     for row in x.chunks_exact(in_features) {
         for n in 0..out_features {
-            let products = row.iter().zip(&weight[n * in_features..]).map(|(&a, &b)| f64::from(a) * f64::from(b));
+            let products = row
+                .iter()
+                .zip(&weight[n * in_features..])
+                .map(|(&a, &b)| f64::from(a) * f64::from(b));
             let sum: f64 = products.sum::<f64>() + bias.map_or(0.0, |b| f64::from(b[n]));
             out.push(activate(sum, activation) as f32);
         }
@@ -77,11 +80,16 @@ pub fn attention(qkv: &[f32], offsets: &[u32], hidden: usize, heads: usize) -> V
         let tokens = w[0] as usize..w[1] as usize;
         for head in 0..heads {
             for t in tokens.clone() {
-                let scores = tokens.clone().map(|s| dot(row(t, 0, head), row(s, 1, head)) / (width as f64).sqrt());
+                let scores = tokens
+                    .clone()
+                    .map(|s| dot(row(t, 0, head), row(s, 1, head)) / (width as f64).sqrt());
                 let weights = softmax(scores.collect());
                 for d in 0..width {
-                    let mean: f64 =
-                        tokens.clone().zip(&weights).map(|(s, p)| p * f64::from(row(s, 2, head)[d])).sum();
+                    let mean: f64 = tokens
+                        .clone()
+                        .zip(&weights)
+                        .map(|(s, p)| p * f64::from(row(s, 2, head)[d]))
+                        .sum();
                     out[t * hidden + head * width + d] = mean as f32;
                 }
             }
@@ -98,7 +106,11 @@ pub fn attention_pool(hidden: &[f32], keys: &[f32], offsets: &[u32], heads: usiz
         for key in keys.chunks_exact(width).take(heads) {
             let weights = softmax(tokens.chunks_exact(width).map(|token| dot(token, key)).collect());
             for d in 0..width {
-                let mean: f64 = tokens.chunks_exact(width).zip(&weights).map(|(t, p)| p * f64::from(t[d])).sum();
+                let mean: f64 = tokens
+                    .chunks_exact(width)
+                    .zip(&weights)
+                    .map(|(t, p)| p * f64::from(t[d]))
+                    .sum();
                 out.push(mean as f32);
             }
         }
@@ -121,7 +133,11 @@ pub fn mean_pool(hidden: &[f32], offsets: &[u32], width: usize) -> Vec<f32> {
 
 /// Each sequence's first token. Returns `[B, width]`.
 pub fn first_token_pool(hidden: &[f32], offsets: &[u32], width: usize) -> Vec<f32> {
-    offsets[..offsets.len() - 1].iter().flat_map(|&o| &hidden[o as usize * width..][..width]).copied().collect()
+    offsets[..offsets.len() - 1]
+        .iter()
+        .flat_map(|&o| &hidden[o as usize * width..][..width])
+        .copied()
+        .collect()
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {

@@ -19,7 +19,12 @@ impl PackedLinear {
     pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
         let (out_features, in_features) = weight.dims2()?;
         let values = |t: &Tensor| t.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>();
-        Ok(Self { in_features, out_features, weight: values(weight)?, bias: bias.map(values).transpose()? })
+        Ok(Self {
+            in_features,
+            out_features,
+            weight: values(weight)?,
+            bias: bias.map(values).transpose()?,
+        })
     }
 
     pub fn in_features(&self) -> usize {
