@@ -14,5 +14,6 @@
 
 pub mod kernels;
 mod side;
+pub mod text;
 
 pub use side::Side;
