@@ -12,6 +12,7 @@
 //! text, checkpoint, kernels -> no sibling
 //! ```
 
+pub mod checkpoint;
 pub mod kernels;
 mod side;
 pub mod text;
