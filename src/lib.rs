@@ -13,6 +13,7 @@
 //! ```
 
 pub mod kernels;
+pub mod scoring;
 mod side;
 
 pub use side::Side;
