@@ -15,5 +15,6 @@
 pub mod kernels;
 pub mod scoring;
 mod side;
+pub mod text;
 
 pub use side::Side;
