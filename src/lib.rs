@@ -13,7 +13,9 @@
 //! ```
 
 pub mod checkpoint;
+pub mod cli;
 pub mod kernels;
+pub mod model;
 pub mod scoring;
 mod side;
 pub mod text;

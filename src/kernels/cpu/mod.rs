@@ -55,3 +55,19 @@ impl PackedLinear {
         layer_norm(&sum, weight, bias, eps, Activation::Identity)
     }
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("x")]
+pub struct KernelError;
+pub struct Kernel;
+impl Kernel {
+    pub fn name(&self) -> &'static str {
+        "portable-f32"
+    }
+}
+pub fn selected() -> Kernel {
+    Kernel
+}
+pub fn check_selection() -> std::result::Result<(), KernelError> {
+    Ok(())
+}
