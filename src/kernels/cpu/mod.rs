@@ -72,19 +72,3 @@ pub fn mean_pool(hidden: &[f32], offsets: &[u32], width: usize) -> Vec<f32> {
 pub fn first_token_pool(hidden: &[f32], offsets: &[u32], width: usize) -> Vec<f32> {
     pooling::first_token_pool(hidden, offsets, width)
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct KernelError;
-pub struct Kernel;
-impl Kernel {
-    pub fn name(&self) -> &'static str {
-        "portable-f32"
-    }
-}
-pub fn selected() -> Kernel {
-    Kernel
-}
-pub fn check_selection() -> std::result::Result<(), KernelError> {
-    Ok(())
-}
