@@ -3,9 +3,12 @@
 mod bert;
 mod common;
 mod convert;
+mod fuzz_checkpoint;
+mod hub;
 mod inspect;
 mod lines;
 mod lines_fuzz;
 mod lines_stub;
 mod parity;
+mod score;
 mod verify;
