@@ -14,6 +14,7 @@
 
 pub mod checkpoint;
 pub mod kernels;
+pub mod model;
 pub mod scoring;
 mod side;
 pub mod text;

@@ -31,6 +31,7 @@ mod collector;
 mod counts;
 mod error;
 mod lines;
+mod network;
 mod output;
 mod pipeline;
 mod prepare;

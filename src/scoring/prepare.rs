@@ -1,11 +1,8 @@
 //! From one side of a record to token ids: marking, then tokenizing, with every refusal as a line's error.
 
-use std::ops::Range;
-
 use super::error::{ErrorCode, LineError, quoted};
 use crate::Side;
-use crate::text::marking::{MarkedText, mark_every, mark_span, unmarked};
-use crate::text::tokenizer::{Tokenizer, Window};
+use crate::text::{MarkedText, Tokenizer, Window, locate_every, locate_span, mark_every, mark_span};
 
 /// One side of a pair: its text, the entity in it, and which occurrence is meant.
 #[derive(Clone, Copy, Debug)]
@@ -83,46 +80,16 @@ impl Prepare for Preparer<'_> {
 }
 
 impl Preparer<'_> {
-    fn mark(
-        &self,
-        Context {
-            side,
-            text,
-            entity,
-            span,
-        }: Context<'_>,
-    ) -> Result<MarkedText, LineError> {
-        let marked = match span {
-            // Checked for a model without markers too: a wrong span is a wrong record.
-            Some(span) => Some(mark_span(text, entity, span, side).map_err(|error| {
-                LineError::new(
-                    ErrorCode::SpanMismatch,
-                    format!("field \"{}_span\": {error}", side.name()),
-                )
-            })?),
-            None => None,
+    fn mark(&self, context: Context<'_>) -> Result<MarkedText, LineError> {
+        let (text, entity, side) = (context.text, context.entity, context.side);
+        let marked = match (context.span, self.markers) {
+            (None, true) => return Ok(mark_every(text, entity, side)),
+            (None, false) => return Ok(locate_every(text, entity)),
+            (Some(span), true) => mark_span(text, entity, span, side),
+            (Some(span), false) => locate_span(text, entity, span, side),
         };
-        if self.markers {
-            return Ok(marked.unwrap_or_else(|| mark_every(text, entity, side)));
-        }
-        let mentions = match span {
-            Some(span) => vec![byte_range(text, span)],
-            None => text
-                .match_indices(entity)
-                .map(|(start, found)| start..start + found.len())
-                .collect(),
-        };
-        Ok(MarkedText {
-            mentions,
-            ..unmarked(text)
-        })
+        marked.map_err(|error| LineError::new(ErrorCode::SpanMismatch, error.to_string()))
     }
-}
-
-/// The bytes of code points `[start, end)`.
-fn byte_range(text: &str, [start, end]: [usize; 2]) -> Range<usize> {
-    let byte_of = |n: usize| text.char_indices().nth(n).map_or(text.len(), |(byte, _)| byte);
-    byte_of(start)..byte_of(end)
 }
 
 fn not_found(Context { side, text, entity, .. }: Context<'_>) -> LineError {
