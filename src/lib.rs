@@ -13,6 +13,7 @@
 //! ```
 
 pub mod checkpoint;
+pub mod cli;
 pub mod kernels;
 pub mod model;
 pub mod scoring;

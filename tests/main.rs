@@ -1,7 +1,12 @@
 //! All integration tests in one binary, one module a subject; it links once.
 
+mod bert;
 mod common;
+mod convert;
+mod inspect;
 mod lines;
 mod lines_fuzz;
 mod lines_stub;
+mod parity;
 mod score;
+mod verify;

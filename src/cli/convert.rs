@@ -53,7 +53,11 @@ impl Storage {
 pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
     let out = &args.out;
     if out.exists() && !(args.force && out.is_dir()) {
-        let way_out = if out.is_dir() { "; give --force to write over its files" } else { "" };
+        let way_out = if out.is_dir() {
+            "; give --force to write over its files"
+        } else {
+            ""
+        };
         return Err(UsageError(format!("{}: exists already{way_out}", out.display())).into());
     }
     let model = args.model.describe()?;
@@ -61,7 +65,9 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
         write_folder(&model, args.dtype.dtype(), out)?;
     } else {
         // Beside the target and renamed: OUT is absent or complete, whatever happens on the way.
-        let name = out.file_name().ok_or_else(|| UsageError(format!("{}: not a folder name", out.display())))?;
+        let name = out
+            .file_name()
+            .ok_or_else(|| UsageError(format!("{}: not a folder name", out.display())))?;
         let mut partial = name.to_owned();
         partial.push(".partial");
         let partial = out.with_file_name(partial);
@@ -77,7 +83,12 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
         }
         written?;
     }
-    eprintln!("crag: wrote {} ({} tensors in {:?})", out.display(), model.checkpoint.tensors().len(), args.dtype);
+    eprintln!(
+        "crag: wrote {} ({} tensors in {:?})",
+        out.display(),
+        model.checkpoint.tensors().len(),
+        args.dtype
+    );
     Ok(Outcome::Complete)
 }
 
@@ -105,7 +116,9 @@ fn write_folder(model: &Description, dtype: DType, folder: &Path) -> anyhow::Res
         .iter()
         .map(|info| {
             let tensor = model.checkpoint.tensor(&info.name)?;
-            let converted = tensor.to_dtype(dtype).with_context(|| format!("tensor \"{}\"", info.name))?;
+            let converted = tensor
+                .to_dtype(dtype)
+                .with_context(|| format!("tensor \"{}\"", info.name))?;
             Ok((info.name.clone(), converted))
         })
         .collect::<anyhow::Result<Vec<_>>>()?;

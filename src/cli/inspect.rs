@@ -72,7 +72,12 @@ struct TensorRow {
 
 impl Report {
     fn new(model: &Description) -> Self {
-        let info: BTreeMap<&str, _> = model.checkpoint.tensors().iter().map(|t| (t.name.as_str(), t)).collect();
+        let info: BTreeMap<&str, _> = model
+            .checkpoint
+            .tensors()
+            .iter()
+            .map(|t| (t.name.as_str(), t))
+            .collect();
         let tensors: Vec<TensorRow> = model
             .roles
             .assignments()
@@ -80,7 +85,14 @@ impl Report {
             .filter_map(|(part, role, tensor)| {
                 let info = info.get(tensor.as_str())?;
                 let (shape, dtype, file) = (info.shape.clone(), info.dtype.as_str().to_owned(), info.file.clone());
-                Some(TensorRow { part, role, tensor, shape, dtype, file })
+                Some(TensorRow {
+                    part,
+                    role,
+                    tensor,
+                    shape,
+                    dtype,
+                    file,
+                })
             })
             .collect();
         let mut parts: Vec<Part> = Vec::new();
@@ -91,7 +103,11 @@ impl Report {
                     part.tensors += 1;
                     part.parameters += parameters;
                 }
-                None => parts.push(Part { part: row.part.clone(), tensors: 1, parameters }),
+                None => parts.push(Part {
+                    part: row.part.clone(),
+                    tensors: 1,
+                    parameters,
+                }),
             }
         }
         Self {
@@ -124,15 +140,39 @@ impl Report {
             };
             writeln!(out, "{:<22} {value:<44} {}", row.setting, row.source)?;
         }
-        writeln!(out, "\n{:<18} {:<44} {:<18} {:<6} tensor", "part", "role", "shape", "dtype")?;
+        writeln!(
+            out,
+            "\n{:<18} {:<44} {:<18} {:<6} tensor",
+            "part", "role", "shape", "dtype"
+        )?;
         for row in self.folded() {
-            writeln!(out, "{:<18} {:<44} {:<18} {:<6} {}", row.part, row.role, shape(&row.shape), row.dtype, row.tensor)?;
+            writeln!(
+                out,
+                "{:<18} {:<44} {:<18} {:<6} {}",
+                row.part,
+                row.role,
+                shape(&row.shape),
+                row.dtype,
+                row.tensor
+            )?;
         }
         writeln!(out, "\n{:<18} {:>8} {:>14}", "part", "tensors", "parameters")?;
         for part in &self.parts {
-            writeln!(out, "{:<18} {:>8} {:>14}", part.part, part.tensors, thousands(part.parameters))?;
+            writeln!(
+                out,
+                "{:<18} {:>8} {:>14}",
+                part.part,
+                part.tensors,
+                thousands(part.parameters)
+            )?;
         }
-        writeln!(out, "{:<18} {:>8} {:>14}", "total", self.tensors.len(), thousands(self.parameters))?;
+        writeln!(
+            out,
+            "{:<18} {:>8} {:>14}",
+            "total",
+            self.tensors.len(),
+            thousands(self.parameters)
+        )?;
         Ok(out)
     }
 
@@ -185,7 +225,11 @@ fn layer_role(role: &str) -> Option<(usize, &str)> {
 
 fn settings(model: &Description) -> Vec<SettingRow> {
     fn row<T>(setting: &'static str, of: &Setting<T>, value: impl Into<serde_json::Value>) -> SettingRow {
-        SettingRow { setting, value: value.into(), source: of.source.to_string() }
+        SettingRow {
+            setting,
+            value: value.into(),
+            source: of.source.to_string(),
+        }
     }
     let c = &model.config;
     vec![
@@ -199,12 +243,19 @@ fn settings(model: &Description) -> Vec<SettingRow> {
         row("markers", &c.markers, *c.markers),
         row("max_length", &c.max_length, *c.max_length),
         // Through its shortest decimal form: 0.55, not the f64 next to it.
-        row("threshold", &c.threshold, c.threshold.to_string().parse::<f64>().unwrap_or_default()),
+        row(
+            "threshold",
+            &c.threshold,
+            c.threshold.to_string().parse::<f64>().unwrap_or_default(),
+        ),
     ]
 }
 
 fn shape(shape: &[usize]) -> String {
-    format!("[{}]", shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", "))
+    format!(
+        "[{}]",
+        shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+    )
 }
 
 fn thousands(n: usize) -> String {

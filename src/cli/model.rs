@@ -56,12 +56,21 @@ impl ModelArgs {
     pub fn describe(&self) -> anyhow::Result<Description> {
         cpu::check_selection().map_err(|e| UsageError(e.to_string()))?;
         let source = ModelSource::parse(&self.model, self.revision.as_deref())?;
-        let mut hub = HubOptions::from_env();
+        let mut hub = HubOptions {
+            endpoint: None,
+            cache_dir: None,
+            token: None,
+            offline: false,
+            progress: false,
+        };
         hub.offline |= self.offline;
         let mut files = locate(&source, &hub)?;
         if let Some(path) = &self.model_config {
             let bytes = std::fs::read(path).with_context(|| format!("--model-config {}", path.display()))?;
-            files.sidecar = Some(NamedBytes { name: path.display().to_string(), bytes: bytes.into() });
+            files.sidecar = Some(NamedBytes {
+                name: path.display().to_string(),
+                bytes: bytes.into(),
+            });
         }
         if files.is_demo {
             eprintln!("crag: the demo model's weights are random: its probabilities mean nothing");
@@ -77,7 +86,13 @@ impl ModelArgs {
         };
         let tokenizer = Tokenizer::load(&tokenizer_files, *config.markers).with_context(|| files.source.clone())?;
         check_vocabulary(&tokenizer, &roles).with_context(|| files.source.clone())?;
-        Ok(Description { files, checkpoint, roles, config, tokenizer })
+        Ok(Description {
+            files,
+            checkpoint,
+            roles,
+            config,
+            tokenizer,
+        })
     }
 
     /// [`Self::describe`], then loads the weights.
@@ -104,7 +119,10 @@ fn check_vocabulary(tokenizer: &Tokenizer, roles: &Roles) -> anyhow::Result<()> 
     for side in Side::BOTH {
         let encoder = roles.encoder(side);
         let rows = encoder.vocab_size;
-        if let Some(id) = tokenizer.marker_ids().and_then(|ids| ids.into_iter().find(|&id| id as usize >= rows)) {
+        if let Some(id) = tokenizer
+            .marker_ids()
+            .and_then(|ids| ids.into_iter().find(|&id| id as usize >= rows))
+        {
             anyhow::bail!(
                 "tensor \"{}\": expected a row for each entity marker, one of which has id {id}, found {rows} rows; \
                  if the model was trained without markers, write {{\"markers\": false}} into crag.json",

@@ -9,7 +9,7 @@ use crate::{
         config::{view_names, views_width},
         probability,
     },
-    text::{Window, mark_every, unmarked},
+    text::{Window, locate_every, mark_every},
 };
 
 use super::{
@@ -34,7 +34,10 @@ pub struct VerifyArgs {
 
 pub fn run(args: VerifyArgs) -> anyhow::Result<Outcome> {
     let mut model = args.model.open()?;
-    let [drug, adr] = [encode(&model, Side::Drug, DRUG_TEXT, DRUG)?, encode(&model, Side::Adr, ADR_TEXT, ADR)?];
+    let [drug, adr] = [
+        encode(&model, Side::Drug, DRUG_TEXT, DRUG)?,
+        encode(&model, Side::Adr, ADR_TEXT, ADR)?,
+    ];
     let mut score = |views: &[View]| -> anyhow::Result<f32> {
         model.network.set_views(views.to_vec());
         Ok(probability(model.network.logits(&drug, &adr)?.to_vec1::<f32>()?[0]))
@@ -57,7 +60,12 @@ pub fn run(args: VerifyArgs) -> anyhow::Result<Outcome> {
             continue;
         }
         let p = score(&views)?;
-        writeln!(out, "  {p:.6}  {}{}", view_names(&views), if agrees(p) { "  <- reproduces it" } else { "" })?;
+        writeln!(
+            out,
+            "  {p:.6}  {}{}",
+            view_names(&views),
+            if agrees(p) { "  <- reproduces it" } else { "" }
+        )?;
         if agrees(p) {
             reproducing.push(views);
         }
@@ -72,7 +80,11 @@ pub fn run(args: VerifyArgs) -> anyhow::Result<Outcome> {
             let names: Vec<String> = views.iter().map(|v| format!("\"{}\"", v.name())).collect();
             writeln!(out, "state it in crag.json: {{\"views\": [{}]}}", names.join(", "))?;
         }
-        several => writeln!(out, "{} sets reproduce it; one example cannot tell them apart", several.len())?,
+        several => writeln!(
+            out,
+            "{} sets reproduce it; one example cannot tell them apart",
+            several.len()
+        )?,
     }
     Ok(match super::print(&out)? {
         Outcome::Complete => Outcome::Incomplete,
@@ -82,8 +94,14 @@ pub fn run(args: VerifyArgs) -> anyhow::Result<Outcome> {
 
 fn encode(model: &OpenModel, side: Side, text: &str, entity: &str) -> anyhow::Result<candle_core::Tensor> {
     let description = &model.description;
-    let marked = if *description.config.markers { mark_every(text, entity, side) } else { unmarked(text) };
-    let tokens = description.tokenizer.tokenize(&marked, *description.config.max_length, Window::Start)?;
+    let marked = if *description.config.markers {
+        mark_every(text, entity, side)
+    } else {
+        locate_every(text, entity)
+    };
+    let tokens = description
+        .tokenizer
+        .tokenize(&marked, *description.config.max_length, Window::Start)?;
     Ok(model.network.encode(side, &[&tokens.token_ids])?)
 }
 

@@ -19,6 +19,7 @@ mod norm;
 mod pooling;
 pub mod reference;
 mod sequences;
+mod transfer;
 
 pub use attention::attention;
 pub use embedding::Embedding;
@@ -26,6 +27,7 @@ pub use linear::Linear;
 pub use norm::LayerNorm;
 pub use pooling::{attention_pool, first_token_pool, mean_pool};
 pub use sequences::Sequences;
+pub use transfer::{download, upload};
 
 /// Elementwise function applied to the output of a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,8 @@
 
 use candle_core::{Device, Result, Tensor, bail};
 
+use super::transfer::upload;
+
 /// Boundaries of `B` sequences packed without padding into `T` tokens.
 ///
 /// Kept twice: as plain numbers for CPU kernels and launch sizes, and as tensors on the batch's
@@ -33,8 +35,8 @@ impl Sequences {
         let positions: Vec<u32> = lengths.iter().flat_map(|&n| 0..n as u32).collect();
         Ok(Self {
             max_len: lengths.iter().copied().max().unwrap_or(0),
-            device_offsets: Tensor::from_slice(&offsets, offsets.len(), device)?,
-            positions: Tensor::from_vec(positions, total, device)?,
+            device_offsets: upload(&offsets, device)?,
+            positions: upload(&positions, device)?,
             offsets,
         })
     }

@@ -1,17 +1,13 @@
-//! The dual encoder as the pipeline sees it: plain slices in and out.
+//! The dual encoder as the pipeline's model.
 
-use candle_core::{Device, Tensor};
+use anyhow::Context as _;
+use candle_core::Tensor;
 
-use super::pipeline::PairModel;
-use crate::Side;
-use crate::model::{DualEncoder, probability};
-
-/// Calls on a GPU that overlap, so that it never waits for the host between two of them.
-const CALLS_ON_A_GPU: usize = 2;
-/// Tokens in a batch on the CPU: enough rows to keep products at full speed, few enough that answers
-/// of a slow model come often.
-const CPU_BATCH_TOKENS: usize = 1024;
-const GPU_BATCH_TOKENS: usize = 16 * 1024;
+use super::PairModel;
+use crate::{
+    Side,
+    model::{DualEncoder, probability},
+};
 
 impl PairModel for DualEncoder {
     fn encode(&self, side: Side, token_ids: &[&[u32]]) -> anyhow::Result<Vec<Box<[f32]>>> {
@@ -20,29 +16,37 @@ impl PairModel for DualEncoder {
     }
 
     fn probabilities(&self, pairs: &[(&[f32], &[f32])]) -> anyhow::Result<Vec<f32>> {
-        let (drugs, adrs): (Vec<&[f32]>, Vec<&[f32]>) = pairs.iter().copied().unzip();
-        let tensor = |rows: Vec<&[f32]>| {
-            let width = rows.first().map_or(0, |row| row.len());
-            Tensor::from_vec(rows.concat(), (rows.len(), width), &self.placement().device)
+        let Some(width) = pairs.first().map(|(drug, _)| drug.len()) else {
+            return Ok(Vec::new());
         };
-        let logits = self.logits(&tensor(drugs)?, &tensor(adrs)?)?.to_vec1::<f32>()?;
+        let device = &self.placement().device;
+        anyhow::ensure!(
+            pairs
+                .iter()
+                .all(|(drug, adr)| drug.len() == width && adr.len() == width),
+            "representations of different widths"
+        );
+        let drug: Vec<f32> = pairs.iter().flat_map(|(drug, _)| drug.iter().copied()).collect();
+        let adr: Vec<f32> = pairs.iter().flat_map(|(_, adr)| adr.iter().copied()).collect();
+        let shape = (pairs.len(), width);
+        let drug = Tensor::from_vec(drug, shape, device).context("drug representations")?;
+        let adr = Tensor::from_vec(adr, shape, device).context("adr representations")?;
+        let logits = self.logits(&drug, &adr)?.to_vec1::<f32>()?;
         Ok(logits.into_iter().map(probability).collect())
     }
 
-    /// A call on the CPU works on its own thread alone, so there is one for each thread.
     fn concurrency(&self) -> usize {
-        if self.on_host() { usize::MAX } else { CALLS_ON_A_GPU }
+        // On a GPU two calls at once: while one's result is copied back, the other's work is queued.
+        if self.on_host() { usize::MAX } else { 2 }
     }
 
     fn on_host(&self) -> bool {
-        matches!(self.placement().device, Device::Cpu)
+        self.placement().device.is_cpu()
     }
 
     fn batch_tokens(&self) -> usize {
-        if self.on_host() {
-            CPU_BATCH_TOKENS
-        } else {
-            GPU_BATCH_TOKENS
-        }
+        // CPU: enough rows to amortise a pass over a layer's weights, few enough that activations stay in
+        // cache and answers flow. GPU: enough to fill it.
+        if self.on_host() { 512 } else { 16_384 }
     }
 }

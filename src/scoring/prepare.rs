@@ -80,15 +80,28 @@ impl Prepare for Preparer<'_> {
 }
 
 impl Preparer<'_> {
-    fn mark(&self, context: Context<'_>) -> Result<MarkedText, LineError> {
-        let (text, entity, side) = (context.text, context.entity, context.side);
-        let marked = match (context.span, self.markers) {
-            (None, true) => return Ok(mark_every(text, entity, side)),
-            (None, false) => return Ok(locate_every(text, entity)),
+    fn mark(
+        &self,
+        Context {
+            side,
+            text,
+            entity,
+            span,
+        }: Context<'_>,
+    ) -> Result<MarkedText, LineError> {
+        // A span is checked for a model without markers too: a wrong span is a wrong record.
+        let marked = match (span, self.markers) {
             (Some(span), true) => mark_span(text, entity, span, side),
             (Some(span), false) => locate_span(text, entity, span, side),
+            (None, true) => Ok(mark_every(text, entity, side)),
+            (None, false) => Ok(locate_every(text, entity)),
         };
-        marked.map_err(|error| LineError::new(ErrorCode::SpanMismatch, error.to_string()))
+        marked.map_err(|error| {
+            LineError::new(
+                ErrorCode::SpanMismatch,
+                format!("field \"{}_span\": {error}", side.name()),
+            )
+        })
     }
 }
 

@@ -87,34 +87,27 @@ fn polynomial<S: Simd, const N: usize>(simd: S, x: S::V, coefficients: [f32; N])
     sum
 }
 
-/// The nearest whole number, for |x| up to 2^22.
-#[inline(always)]
-fn round<S: Simd>(simd: S, x: S::V) -> S::V {
-    // Beside this number the spacing of f32 is 1, so the sum is rounded as wanted.
-    let large = simd.splat(12_582_912.0);
-    simd.sub(simd.add(x, large), large)
-}
-
 /// `e^x`, gradual underflow and overflow to infinity included; NaN stays NaN.
 #[inline(always)]
 pub(super) fn exp<S: Simd>(simd: S, x: S::V) -> S::V {
-    // Beyond these the result is 0 and infinity; within them n below stays in the range of two exponents.
-    let x = simd.max(simd.splat(-104.0), simd.min(simd.splat(89.0), x));
-    let n = round(simd, simd.mul(x, simd.splat(std::f32::consts::LOG2_E)));
+    // Beyond these the result is 0 and infinity.
+    exp_of_bounded(simd, simd.max(simd.splat(-104.0), simd.min(simd.splat(89.0), x)))
+}
+
+/// [`exp`] for `x` from -150 to 89, or NaN.
+#[inline(always)]
+fn exp_of_bounded<S: Simd>(simd: S, x: S::V) -> S::V {
+    // n = x / ln 2, rounded: beside this large number the spacing of f32 is 1.
+    let large = simd.splat(12_582_912.0);
+    let n = simd.sub(simd.mul_add(x, simd.splat(std::f32::consts::LOG2_E), large), large);
     // r = x - n ln 2, with ln 2 in two parts of which the first has so few bits that its product is exact.
     let r = simd.mul_add(n, simd.splat(-0.693_359_4), x);
     let r = simd.mul_add(n, simd.splat(2.121_944_4e-4), r);
     // (e^r - 1 - r) / r^2 on |r| <= ln 2 / 2, such that e^r is within 3.1e-9 of its value.
-    let p = polynomial(
-        simd,
-        r,
-        [0.499_999_94, 0.166_665_2, 0.041_668_393, 0.008_368_781, 0.001_381_446_7],
-    );
+    let coefficients = [0.499_999_94, 0.166_665_2, 0.041_668_393, 0.008_368_781, 0.001_381_446_7];
+    let p = polynomial(simd, r, coefficients);
     let p = simd.add(simd.splat(1.0), simd.mul_add(simd.mul(r, r), p, r));
-    // Two factors, because 2^n itself may lie outside the exponents of f32 where the result does not.
-    let half = round(simd, simd.mul(n, simd.splat(0.5)));
-    let p = simd.mul(p, simd.power_of_two(half));
-    simd.mul(p, simd.power_of_two(simd.sub(n, half)))
+    simd.scale(p, n)
 }
 
 /// Hyperbolic tangent.
@@ -160,7 +153,7 @@ pub(super) fn gelu<S: Simd>(simd: S, x: S::V) -> S::V {
             0.253_244_28,
             0.342_991_62,
             0.284_395_78,
-            0.081_870_884,
+            0.081_870_88,
             -0.081_739_71,
             -0.056_140_93,
             0.044_163_45,
@@ -171,8 +164,8 @@ pub(super) fn gelu<S: Simd>(simd: S, x: S::V) -> S::V {
     // The square's rounding error would be magnified by up to 112, so it is carried along.
     let half = simd.mul(z, simd.splat(-0.5));
     let square = simd.mul(z, half);
-    let error = simd.mul_add(z, half, simd.sub(simd.splat(0.0), square));
-    let e = exp(simd, square);
+    let error = simd.mul_sub(z, half, square);
+    let e = exp_of_bounded(simd, square);
     let e = simd.mul_add(e, error, e);
     let q = simd.mul(simd.mul(u, p), e);
     simd.sub(simd.max(simd.splat(0.0), x), simd.mul(z, q))
@@ -184,7 +177,7 @@ fn gelu_tanh<S: Simd>(simd: S, x: S::V) -> S::V {
     // At -15 the result is 0 in f32; and infinity / infinity must not arise.
     let x = simd.max(simd.splat(-15.0), x);
     // -2 sqrt(2 / pi), and that times 0.044715.
-    let scale = simd.mul_add(simd.mul(x, x), simd.splat(-0.071_354_814), simd.splat(-1.595_769_1));
+    let scale = simd.mul_add(simd.mul(x, x), simd.splat(-0.071_354_814), simd.splat(-1.595_769));
     let e = exp(simd, simd.mul(x, scale));
     simd.div(x, simd.add(simd.splat(1.0), e))
 }

@@ -1,1 +1,41 @@
-//! The operations on an NVIDIA GPU.
+//! The operations on an NVIDIA GPU: products by cuBLAS, everything between them by own kernels.
+//!
+//! Hidden states are f32, bf16 or f16; statistics, softmax and sums are f32 inside every kernel.
+//! Each function here is what the operation of the same name above calls once shapes are checked.
+//! [`device`] opens a GPU and says what it is; [`transfer`] moves a batch in and its results out;
+//! [`profile`] times operations on the GPU where asked to.
+//!
+//! All work of a device goes to one stream, in the order in which host threads submit it, so memory
+//! that is freed may be handed out again at once and several threads may share a device. Nothing
+//! here waits for the GPU but [`transfer::download`].
+
+mod attention;
+pub mod device;
+mod launch;
+mod linear;
+mod pooling;
+pub mod profile;
+mod rows;
+pub mod transfer;
+
+pub use attention::attention;
+pub use linear::DenseLinear;
+pub use pooling::attention_pool;
+pub(crate) use pooling::simple_pool;
+pub use rows::{embed, layer_norm};
+
+/// Calls a generic function for a float type.
+macro_rules! for_float {
+    ($op:expr, $dtype:expr, $f:ident($($argument:expr),* $(,)?)) => {
+        match $dtype {
+            candle_core::DType::F32 => $f::<f32>($($argument),*),
+            candle_core::DType::BF16 => $f::<half::bf16>($($argument),*),
+            candle_core::DType::F16 => $f::<half::f16>($($argument),*),
+            other => candle_core::bail!("{}: expected f32, bf16 or f16 on the GPU, found {other:?}", $op),
+        }
+    };
+}
+use for_float;
+
+/// Warps a block in kernels that give each row or token a warp.
+const WARPS: usize = 4;

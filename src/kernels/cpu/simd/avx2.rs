@@ -83,6 +83,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn mul_sub(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        avx2!(_mm256_fmsub_ps(a, b, c))
+    }
+
+    #[inline(always)]
     fn max(self, a: __m256, b: __m256) -> __m256 {
         avx2!(_mm256_max_ps(a, b))
     }
@@ -111,11 +116,19 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn power_of_two(self, n: __m256) -> __m256 {
+    fn scale(self, x: __m256, n: __m256) -> __m256 {
         avx2!({
-            // The addend's low mantissa bits now hold n + 127, which is the exponent of 2^n.
-            let biased = _mm256_add_ps(n, _mm256_set1_ps(8_388_608.0 + 127.0));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(biased)))
+            // 2^n itself may lie outside the exponents of f32 where the result does not: two factors.
+            let half = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(
+                n,
+                _mm256_set1_ps(0.5),
+            ));
+            let power = |n| {
+                // The addend's low mantissa bits now hold n + 127, which is the exponent of 2^n.
+                let biased = _mm256_add_ps(n, _mm256_set1_ps(8_388_608.0 + 127.0));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(biased)))
+            };
+            _mm256_mul_ps(_mm256_mul_ps(x, power(half)), power(_mm256_sub_ps(n, half)))
         })
     }
 }

@@ -83,6 +83,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn mul_sub(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        avx512!(_mm512_fmsub_ps(a, b, c))
+    }
+
+    #[inline(always)]
     fn max(self, a: __m512, b: __m512) -> __m512 {
         avx512!(_mm512_max_ps(a, b))
     }
@@ -116,11 +121,7 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn power_of_two(self, n: __m512) -> __m512 {
-        avx512!({
-            // The addend's low mantissa bits now hold n + 127, which is the exponent of 2^n.
-            let biased = _mm512_add_ps(n, _mm512_set1_ps(8_388_608.0 + 127.0));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(biased)))
-        })
+    fn scale(self, x: __m512, n: __m512) -> __m512 {
+        avx512!(_mm512_scalef_ps(x, n))
     }
 }

@@ -57,6 +57,8 @@ pub(super) trait Simd: Copy {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, rounded once where the machine can.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `a * b - c`, as [`Self::mul_add`].
+    fn mul_sub(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// The larger value; `b` where either is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The smaller value; `b` where either is NaN.
@@ -65,8 +67,8 @@ pub(super) trait Simd: Copy {
     fn copy_sign(self, magnitude: Self::V, sign: Self::V) -> Self::V;
     /// `then` where `a < b`, else `otherwise`.
     fn select_less(self, a: Self::V, b: Self::V, then: Self::V, otherwise: Self::V) -> Self::V;
-    /// `2^n` for whole `n` from -126 to 127; anything for other `n`.
-    fn power_of_two(self, n: Self::V) -> Self::V;
+    /// `x * 2^n` for whole `n` from -250 to 250; NaN where `x` or `n` is.
+    fn scale(self, x: Self::V, n: Self::V) -> Self::V;
 
     /// The first `LANES` values. Panics if there are fewer.
     #[inline(always)]

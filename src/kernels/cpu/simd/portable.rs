@@ -76,6 +76,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn mul_sub(self, a: V, b: V, c: V) -> V {
+        self.mul_add(a, b, c.map(|c| -c))
+    }
+
+    #[inline(always)]
     fn max(self, a: V, b: V) -> V {
         zip(a, b, |a, b| if a > b { a } else { b })
     }
@@ -101,8 +106,18 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn power_of_two(self, n: V) -> V {
-        // The addend's low mantissa bits now hold n + 127, which is the exponent of 2^n.
-        n.map(|n| f32::from_bits((n + (8_388_608.0 + 127.0)).to_bits() << 23))
+    fn scale(self, x: V, n: V) -> V {
+        // 2^n itself may lie outside the exponents of f32 where the result does not: two factors.
+        zip(x, n, |x, n| {
+            let half = (0.5 * n + 12_582_912.0) - 12_582_912.0;
+            x * power_of_two(half) * power_of_two(n - half)
+        })
     }
+}
+
+/// `2^n` for whole `n` from -126 to 127.
+#[inline(always)]
+fn power_of_two(n: f32) -> f32 {
+    // The sum's low mantissa bits hold n + 127, which is the exponent of 2^n.
+    f32::from_bits((n + (8_388_608.0 + 127.0)).to_bits() << 23)
 }

@@ -1,0 +1,56 @@
+//! Moving a batch to the GPU and its results back without making one host thread wait for another.
+
+use candle_core::cuda_backend::cudarc::driver::sys::CUevent_flags;
+use candle_core::{CudaDevice, CudaStorage, Device, Result, Shape, Storage, Tensor, bail};
+
+use super::launch::{checked, view};
+
+/// A copy of up to 64 KiB from ordinary memory is taken over by the driver at once; a larger one
+/// makes the host wait until the stream has come to it, behind all work that is queued.
+const PIECE: usize = 64 * 1024 / size_of::<u32>();
+
+/// `[n]`, u32, on `device`; `values` may be dropped at once.
+pub fn upload(values: &[u32], device: &CudaDevice) -> Result<Tensor> {
+    if values.is_empty() {
+        return Tensor::zeros(0, candle_core::DType::U32, &Device::Cuda(device.clone()));
+    }
+    // SAFETY: all of it is written below.
+    let mut buffer = unsafe { device.alloc::<u32>(values.len())? };
+    for (i, piece) in values.chunks(PIECE).enumerate() {
+        let start = i * PIECE;
+        device.memcpy_htod(piece, &mut buffer.slice_mut(start..start + piece.len()))?;
+    }
+    let storage = CudaStorage::wrap_cuda_slice(buffer, device.clone());
+    Ok(Tensor::from_storage(
+        Storage::Cuda(storage),
+        Shape::from(values.len()),
+        candle_core::op::BackpropOp::none(),
+        false,
+    ))
+}
+
+/// The elements of an f32 tensor. Waits for the work submitted before this call and for no other,
+/// asleep: an event marks the place, and the copy runs on a stream of its own.
+pub fn download(tensor: &Tensor) -> Result<Vec<f32>> {
+    const OP: &str = "download";
+    let tensor = tensor.contiguous()?;
+    let Device::Cuda(device) = tensor.device() else {
+        bail!("{OP}: the tensor is not on a GPU")
+    };
+    if tensor.elem_count() == 0 {
+        return Ok(Vec::new());
+    }
+    let (storage, layout) = tensor.storage_and_layout();
+    let Storage::Cuda(storage) = &*storage else {
+        bail!("{OP}: the tensor is not on a GPU")
+    };
+    let source = view::<f32>(OP, storage, layout)?;
+    let compute = device.cuda_stream();
+    let done = checked(compute.record_event(Some(CUevent_flags::CU_EVENT_BLOCKING_SYNC)))?;
+    checked(done.synchronize())?;
+    let copies = super::device::copy_stream(device)?;
+    let mut values = vec![0f32; source.len()];
+    checked(copies.memcpy_dtoh(&source, &mut values))?;
+    checked(copies.synchronize())?;
+    Ok(values)
+}

@@ -1,0 +1,23 @@
+//! Token ids in, representations out: copies between the host and whatever device computes.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+/// `[n]`, u32, on `device`. On a GPU the copy does not wait for work that is queued there.
+pub fn upload(values: &[u32], device: &Device) -> Result<Tensor> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(gpu) => super::cuda::transfer::upload(values, gpu),
+        other => Tensor::from_slice(values, values.len(), other),
+    }
+}
+
+/// All elements of `tensor` in row-major order, as f32. On a GPU this waits for the work that this
+/// thread has submitted, and not for what other threads submit after it.
+pub fn download(tensor: &Tensor) -> Result<Vec<f32>> {
+    let tensor = tensor.to_dtype(DType::F32)?;
+    match tensor.device() {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => super::cuda::transfer::download(&tensor),
+        _ => tensor.flatten_all()?.to_vec1(),
+    }
+}
