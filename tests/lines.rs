@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crag::scoring::{ErrorCode, Input, OnError, Options, OutputKey, ScoreError, run};
@@ -274,34 +274,15 @@ fn warnings_say_what_the_network_did_not_see() {
 
 #[test]
 fn equal_sequences_of_a_window_are_encoded_once() {
+    let line = |(drug, adr): (usize, usize)| {
+        format!("{{\"drug_text\":\"d{drug}.\",\"adr_text\":\"r{adr}.\",\"drug\":\"d{drug}\",\"adr\":\"r{adr}\"}}\n")
+    };
     let lines: String = (0..10)
-        .flat_map(|drug| {
-            (0..10).map(move |adr| format!(r#"{{"text":"d{drug}. r{adr}.","drug":"d{drug}.","adr":"r{adr}."}}"#))
-        })
-        .map(|line| line.replace("\"text\":", "\"drug_text\":") + "\n")
-        .map(|line| {
-            let adr = line
-                .split("\"adr\":\"")
-                .nth(1)
-                .unwrap()
-                .split('"')
-                .next()
-                .unwrap()
-                .to_owned();
-            let drug = line
-                .split("\"drug\":\"")
-                .nth(1)
-                .unwrap()
-                .split('"')
-                .next()
-                .unwrap()
-                .to_owned();
-            format!("{{\"drug_text\":\"{drug}\",\"adr_text\":\"{adr}\",\"drug\":\"{drug}\",\"adr\":\"{adr}\"}}\n")
-        })
+        .flat_map(|drug| (0..10).map(move |adr| (drug, adr)))
+        .map(line)
         .collect();
     let mut outputs = Vec::new();
-    // The window is whatever has been read by then, so the reader has to be done first.
-    for (reuse, most) in [(true, 200), (false, 200)] {
+    for reuse in [true, false] {
         let model = StubModel::default();
         let options = Options {
             reuse,
@@ -312,7 +293,15 @@ fn equal_sequences_of_a_window_are_encoded_once() {
         let encoded = model.sequences.load(Ordering::Relaxed);
         assert_eq!(scored.counts().encoded + scored.counts().reused, 200);
         assert_eq!(scored.counts().encoded as usize, encoded);
-        assert!(if reuse { encoded < most } else { encoded == most }, "{encoded}");
+        // How many depends on where the windows happen to end.
+        assert!(
+            if reuse {
+                (20..200).contains(&encoded)
+            } else {
+                encoded == 200
+            },
+            "{encoded}"
+        );
         outputs.push(scored.output);
     }
     assert!(outputs[0] == outputs[1]);
@@ -521,6 +510,82 @@ fn a_line_longer_than_the_limit_is_read_past() {
         "expected at most 1048576 bytes, found 67108864; --max-line-bytes raises the limit"
     );
     assert_eq!((&values[1]["line"], &values[2]["id"]), (&json!(2), &json!(1)));
+}
+
+#[test]
+fn a_window_does_not_wait_for_the_one_before_it() {
+    // The first line's encoding is done only once the last line, two windows on, is being encoded.
+    let lines = [("a~", 1), ("b", 6), ("c", 6), ("d", 6), ("e", 6), ("f", 6), ("g^", 1)];
+    let lines: String = lines
+        .iter()
+        .flat_map(|(drug, count)| (0..*count).map(move |i| (drug, i)))
+        .map(|(drug, i)| format!("{{\"text\":\"{drug} r{i}\",\"drug\":\"{drug}\",\"adr\":\"r{i}\"}}\n"))
+        .take(1 + 12)
+        .chain(["{\"text\":\"g^ r\",\"drug\":\"g^\",\"adr\":\"r\"}\n".to_owned()])
+        .collect();
+    let waits = Some(['~'.into(), '^'.into()]);
+    let model = StubModel {
+        concurrency: 3,
+        off_host: true,
+        waits,
+        ..StubModel::default()
+    };
+    let options = Options {
+        window_lines: 7,
+        batch_tokens: Some(1),
+        ..options()
+    };
+    let scored = score_with(input(lines), &model, &StubText::default(), &options);
+    assert_eq!(scored.counts().scored, 14);
+}
+
+#[test]
+fn an_input_is_not_read_ahead_without_bound() {
+    struct Endless<'a>(Vec<u8>, &'a AtomicUsize, &'a AtomicBool);
+    impl Read for Endless<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.2.load(Ordering::Relaxed) {
+                return Ok(0);
+            }
+            self.1.fetch_add(self.0.len(), Ordering::Relaxed);
+            buffer[..self.0.len()].copy_from_slice(&self.0);
+            Ok(self.0.len())
+        }
+    }
+    static READ: AtomicUsize = AtomicUsize::new(0);
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let line = format!(
+        "{{\"x\":\"{}\",\"text\":\"~ b\",\"drug\":\"~\",\"adr\":\"b\"}}\n",
+        "x".repeat(1000)
+    );
+    let model = StubModel {
+        concurrency: 2,
+        waits: Some(['~'.into(), '^'.into()]),
+        ..StubModel::default()
+    };
+    let options = Options {
+        window_lines: 100_000,
+        window_bytes: 64 * 1024,
+        ..options()
+    };
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            let reader = Endless(line.into_bytes(), &READ, &STOP);
+            score_with(
+                vec![Input::Reader("endless".into(), Box::new(reader))],
+                &model,
+                &StubText::default(),
+                &options,
+            )
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        // Two windows in the queue, three in flight, one line in hand.
+        let read = READ.load(Ordering::Relaxed);
+        STOP.store(true, Ordering::Relaxed);
+        model.seen.open();
+        assert!((1000..=6 * 64 * 1024).contains(&read), "{read}");
+        assert!(run.join().unwrap().counts().scored > 0);
+    });
 }
 
 /// Any JSON value as text, written in odd ways.

@@ -4,6 +4,7 @@
 
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use crag::Side;
@@ -23,8 +24,35 @@ pub struct StubModel {
     pub panics_on: Option<u32>,
     /// The probability is NaN for a drug with this token.
     pub nan_on: Option<u32>,
+    /// `encode` of the first of these tokens waits until the other is being encoded.
+    pub waits: Option<[u32; 2]>,
+    pub seen: Gate,
     pub calls: AtomicUsize,
     pub sequences: AtomicUsize,
+}
+
+/// Opens once, and lets all who wait through.
+#[derive(Default)]
+pub struct Gate {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    pub fn open(&self) {
+        *self.is_open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+
+    /// False if it did not open for long.
+    pub fn wait(&self) -> bool {
+        let is_open = self.is_open.lock().unwrap();
+        *self
+            .opened
+            .wait_timeout_while(is_open, Duration::from_secs(20), |is_open| !*is_open)
+            .unwrap()
+            .0
+    }
 }
 
 fn mix(state: u64, value: u64) -> u64 {
@@ -38,6 +66,12 @@ impl PairModel for StubModel {
         // Uneven, so that batches overtake each other.
         std::thread::sleep(self.delay * (1 + call as u32 % 3));
         let has = |token: Option<u32>| token.is_some_and(|t| token_ids.iter().any(|ids| ids.contains(&t)));
+        if let Some([waiting, other]) = self.waits {
+            if has(Some(other)) {
+                self.seen.open();
+            }
+            anyhow::ensure!(!has(Some(waiting)) || self.seen.wait(), "waited in vain");
+        }
         anyhow::ensure!(!has(self.fails_on), "out of memory");
         assert!(!has(self.panics_on), "stub panic");
         Ok(token_ids

@@ -14,7 +14,9 @@ const WRITE_BYTES: usize = 64 * 1024;
 /// Most pairs classified at once.
 const GROUP_PAIRS: usize = 2048;
 
-type Classify<'c> = &'c dyn Fn(&[(&[f32], &[f32])]) -> anyhow::Result<Vec<f32>>;
+/// Representations of a drug and a reaction.
+type Pair<'r> = (&'r [f32], &'r [f32]);
+type Classify<'c> = &'c dyn Fn(&[Pair<'_>]) -> anyhow::Result<Vec<f32>>;
 
 pub(super) struct Collector<'c> {
     output: &'c mut dyn Write,
@@ -169,7 +171,7 @@ impl<'c> Collector<'c> {
         }
     }
 
-    fn probabilities(&self, open: &Open, pairs: &[(&[f32], &[f32])]) -> Result<Vec<f32>, ScoreError> {
+    fn probabilities(&self, open: &Open, pairs: &[Pair<'_>]) -> Result<Vec<f32>, ScoreError> {
         (self.classify)(pairs)
             .and_then(|probabilities| {
                 let (expected, found) = (pairs.len(), probabilities.len());
@@ -254,7 +256,7 @@ impl<'c> Collector<'c> {
 
 impl Open {
     /// The end of the lines that can be written now, at most a group of pairs, and those pairs.
-    fn ready(&self) -> (usize, Vec<(&[f32], &[f32])>) {
+    fn ready(&self) -> (usize, Vec<Pair<'_>>) {
         let mut pairs = Vec::new();
         let mut end = self.written;
         for line in &self.window.lines[self.written..] {

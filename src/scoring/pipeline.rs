@@ -229,15 +229,23 @@ pub fn run(
             model,
             jobs: &jobs,
         };
-        let (queue, preparer_sender) = (&incoming, sender.clone());
-        let preparer = &permits;
-        scope.spawn(move || {
-            let _closing = Closing(stage.jobs);
-            stage.prepare_windows(queue, preparer, &preparer_sender);
-        });
+        let (queue, preparer_sender, permits_left) = (&incoming, sender.clone(), &permits);
+        let no_thread = |error: std::io::Error| ScoreError::Threads {
+            count: workers + 1,
+            message: error.to_string(),
+        };
+        let spawn = || std::thread::Builder::new().name("crag-stage".to_owned());
+        spawn()
+            .spawn_scoped(scope, move || {
+                let _closing = Closing(stage.jobs);
+                stage.prepare_windows(queue, permits_left, &preparer_sender);
+            })
+            .map_err(no_thread)?;
         for _ in 0..workers {
             let (sender, jobs, pool) = (sender.clone(), &jobs, &pool);
-            scope.spawn(move || encode_jobs(model, pool, jobs, &sender));
+            spawn()
+                .spawn_scoped(scope, move || encode_jobs(model, pool, jobs, &sender))
+                .map_err(no_thread)?;
         }
         drop(sender);
         let classify = |pairs: &[(&[f32], &[f32])]| on_pool(&pool, model.on_host(), || model.probabilities(pairs));
