@@ -111,6 +111,7 @@ impl Head {
                 }
             }
             for scores in scores.chunks_exact_mut(score_width).take(rows) {
+                let scores = &mut scores[..tokens.next_multiple_of(S::LANES)];
                 scores[tokens..].fill(f32::NEG_INFINITY);
                 softmax(simd, scores, scale);
             }
