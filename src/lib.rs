@@ -12,7 +12,12 @@
 //! text, checkpoint, kernels -> no sibling
 //! ```
 
+pub mod checkpoint;
+pub mod cli;
 pub mod kernels;
+pub mod model;
+pub mod scoring;
 mod side;
+pub mod text;
 
 pub use side::Side;

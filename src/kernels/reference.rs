@@ -25,7 +25,8 @@ pub fn linear(x: &[f32], weight: &[f32], bias: Option<&[f32]>, in_features: usiz
 pub fn activate(x: f64, activation: Activation) -> f64 {
     match activation {
         Activation::Identity => x,
-        Activation::Gelu => 0.5 * x * (1.0 + candle_core::cpu::erf::erf_f64(x / std::f64::consts::SQRT_2)),
+        // 1 + erf(x / sqrt 2) is erfc(-x / sqrt 2), which keeps its digits for negative x.
+        Activation::Gelu => 0.5 * x * candle_core::cpu::erf::erfc_f64(-x / std::f64::consts::SQRT_2),
         Activation::GeluTanh => {
             0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
         }

@@ -1,57 +1,74 @@
 //! The operations on the CPU, in f32.
+//!
+//! Each runs on the calling thread alone: work is spread over batches by the caller. Slices are
+//! row-major; shapes are those of the operation of the same name in [`super`], which has checked
+//! them, so a slice of the wrong length is a bug and panics.
+//!
+//! Everything is written once over [`simd::Simd`] and compiled for each instruction set; [`detect`]
+//! picks one. Sums run in an order that depends on the sizes of a row alone, so within one kernel
+//! a row's bits do not depend on what else is in the batch.
 
-use candle_core::{DType, Result, Tensor};
+mod attention;
+mod buffer;
+mod detect;
+mod embedding;
+mod gemm;
+mod linear;
+mod norm;
+mod packing;
+mod pooling;
+mod simd;
+#[cfg(test)]
+mod tests;
+mod vector_math;
 
-use super::{Activation, reference};
-pub use reference::{attention, attention_pool, embed, first_token_pool, layer_norm, mean_pool};
+pub use detect::{KERNEL_VARIABLE, Kernel, KernelError, check_selection, select, selected};
+pub use linear::PackedLinear;
 
-/// A linear layer's weights, laid out for the CPU's kernel.
-#[derive(Debug)]
-pub struct PackedLinear {
-    in_features: usize,
-    out_features: usize,
-    weight: Vec<f32>,
-    bias: Option<Vec<f32>>,
+use super::Activation;
+use embedding::Tables;
+use norm::Norm;
+
+/// `activation(LayerNorm(x))` over rows of `weight.len()` elements.
+pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, activation: Activation) -> Vec<f32> {
+    norm::layer_norm(selected(), x, Norm { weight, bias, eps }, activation)
 }
 
-impl PackedLinear {
-    /// `weight`: `[N, K]`; `bias`: `[N]`; any float dtype.
-    pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
-        let (out_features, in_features) = weight.dims2()?;
-        let values = |t: &Tensor| t.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>();
-        Ok(Self {
-            in_features,
-            out_features,
-            weight: values(weight)?,
-            bias: bias.map(values).transpose()?,
-        })
-    }
+/// Word plus position embedding of each packed token, then LayerNorm. Returns `[T, hidden]`.
+///
+/// `word`: `[V, hidden]`; `position`: `[P, hidden]`; ids and positions must lie within them.
+#[allow(clippy::too_many_arguments)]
+pub fn embed(
+    ids: &[u32],
+    offsets: &[u32],
+    word: &[f32],
+    position: &[f32],
+    hidden: usize,
+    weight: &[f32],
+    bias: &[f32],
+    eps: f32,
+) -> Vec<f32> {
+    assert_eq!(weight.len(), hidden, "the norm is [hidden]");
+    let norm = Norm { weight, bias, eps };
+    embedding::embed(selected(), ids, offsets, Tables { word, position, norm })
+}
 
-    pub fn in_features(&self) -> usize {
-        self.in_features
-    }
+/// Self-attention within each sequence; `qkv`: `[T, 3 * hidden]`. Returns `[T, hidden]`.
+pub fn attention(qkv: &[f32], offsets: &[u32], hidden: usize, heads: usize) -> Vec<f32> {
+    attention::attention(selected(), qkv, offsets, hidden, heads)
+}
 
-    pub fn out_features(&self) -> usize {
-        self.out_features
-    }
+/// Softmax-weighted mean of hidden states per head. Returns `[B, heads * width]`.
+pub fn attention_pool(hidden: &[f32], keys: &[f32], offsets: &[u32], heads: usize, width: usize) -> Vec<f32> {
+    pooling::attention_pool(selected(), hidden, keys, offsets, heads, width)
+}
 
-    /// `x`: `[rows, K]`. Returns `[rows, N]`.
-    pub fn forward(&self, x: &[f32], _rows: usize, activation: Activation) -> Vec<f32> {
-        reference::linear(x, &self.weight, self.bias.as_deref(), self.in_features, activation)
-    }
+/// Mean over each sequence's tokens. Returns `[B, width]`.
+pub fn mean_pool(hidden: &[f32], offsets: &[u32], width: usize) -> Vec<f32> {
+    pooling::mean_pool(selected(), hidden, offsets, width)
+}
 
-    /// `LayerNorm(residual + x W^T + b)`; `residual`: `[rows, N]`. Returns `[rows, N]`.
-    pub fn forward_add_norm(
-        &self,
-        x: &[f32],
-        rows: usize,
-        residual: &[f32],
-        weight: &[f32],
-        bias: &[f32],
-        eps: f32,
-    ) -> Vec<f32> {
-        let mut sum = self.forward(x, rows, Activation::Identity);
-        sum.iter_mut().zip(residual).for_each(|(s, r)| *s += r);
-        layer_norm(&sum, weight, bias, eps, Activation::Identity)
-    }
+/// Each sequence's first token. Returns `[B, width]`.
+pub fn first_token_pool(hidden: &[f32], offsets: &[u32], width: usize) -> Vec<f32> {
+    pooling::first_token_pool(hidden, offsets, width)
 }

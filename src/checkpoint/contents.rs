@@ -1,0 +1,408 @@
+//! One way to read tensors out of bytes, whatever the format: each reader lists where its tensors lie, and
+//! this file checks those places, maps the file and copies elements out.
+
+use std::collections::HashMap;
+use std::fs::File;
+
+use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
+use memmap2::Mmap;
+
+use super::error::shorten;
+use super::{CheckpointError, ModelFiles, WeightFile, names, safetensors_file, torch};
+
+/// Bounds on what a file may describe, so that memory follows the file's length and not its claims. A full
+/// model of this family has some four hundred tensors of at most three dimensions.
+pub(super) const MOST_TENSORS: usize = 1 << 16;
+pub(super) const MOST_DIMENSIONS: usize = 16;
+
+/// What is known of a tensor without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Its name, wrapper prefixes stripped.
+    pub name: String,
+    pub shape: Vec<usize>,
+    /// The stored type: f32, f16 or bf16.
+    pub dtype: DType,
+    /// The file that holds it, for messages.
+    pub file: String,
+}
+
+/// The opened weights of one model: every tensor's name, shape and type, and the mapped bytes behind them.
+pub struct Checkpoint {
+    tensors: Vec<TensorInfo>,
+    places: HashMap<String, (usize, usize)>,
+    files: Vec<Contents>,
+    storage: String,
+}
+
+impl Checkpoint {
+    /// Maps every weight file and checks all that can be checked without reading tensors.
+    ///
+    /// # Errors
+    /// A file that is damaged, in an unknown form, or holds a type other than f32, f16 and bf16; two tensors
+    /// of one name.
+    pub fn open(files: &ModelFiles) -> Result<Self, CheckpointError> {
+        let files = files
+            .weights
+            .iter()
+            .map(Contents::open)
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut places: HashMap<String, (usize, usize)> = HashMap::new();
+        let mut tensors = Vec::new();
+        for (file_index, contents) in files.iter().enumerate() {
+            for (index, tensor) in contents.tensors.iter().enumerate() {
+                if let Some((other, _)) = places.insert(tensor.name.clone(), (file_index, index)) {
+                    return Err(CheckpointError::tensor(
+                        &contents.file,
+                        &tensor.name,
+                        format!(
+                            "there are two of this name{}; one may carry a \"module.\" or \"_orig_mod.\" prefix",
+                            if other == file_index {
+                                String::new()
+                            } else {
+                                format!(", the other in {}", files[other].file)
+                            }
+                        ),
+                    ));
+                }
+                tensors.push(TensorInfo {
+                    name: tensor.name.clone(),
+                    shape: tensor.shape.clone(),
+                    dtype: tensor.dtype,
+                    file: contents.file.clone(),
+                });
+            }
+        }
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        let storage = match files.as_slice() {
+            [] => "no weights".to_string(),
+            [one] => one.storage.clone(),
+            [first, ..] => format!("{}, {} shards", first.storage, files.len()),
+        };
+        Ok(Self {
+            tensors,
+            places,
+            files,
+            storage,
+        })
+    }
+
+    /// Every tensor, sorted by name.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// How the weights are stored, for people: `safetensors, memory-mapped`, or
+    /// `PyTorch zip pickle (state dict under "model_state_dict")`.
+    pub fn storage(&self) -> &str {
+        &self.storage
+    }
+
+    /// Copies one tensor out, contiguous, on the CPU, in its stored type.
+    ///
+    /// # Errors
+    /// No tensor of that name.
+    pub fn tensor(&self, name: &str) -> Result<Tensor, CheckpointError> {
+        let Some(&(file, index)) = self.places.get(name) else {
+            let files: Vec<&str> = self.files.iter().map(|f| f.file.as_str()).collect();
+            return Err(CheckpointError::NoSuchTensor {
+                file: files.join(", "),
+                tensor: shorten(name),
+            });
+        };
+        self.files[file].tensor(index)
+    }
+}
+
+impl std::fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checkpoint")
+            .field("storage", &self.storage)
+            .field("tensors", &self.tensors.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where one tensor lies in its file's bytes.
+#[derive(Debug)]
+pub(super) struct StoredTensor {
+    /// As the file calls it.
+    pub raw_name: String,
+    pub shape: Vec<usize>,
+    pub dtype: DType,
+    /// Of the first element, in bytes from the start of the file.
+    pub start: usize,
+    /// The end of the bytes this tensor may reach, from the start of the file.
+    pub limit: usize,
+    /// In elements, one for each dimension; `None` where the elements simply follow each other.
+    pub strides: Option<Vec<usize>>,
+}
+
+/// What a reader finds in a file.
+pub(super) struct Listing {
+    pub tensors: Vec<StoredTensor>,
+    /// Every name in the file as stored, the ignored ones too.
+    pub raw_names: Vec<String>,
+    pub storage: String,
+}
+
+/// A tensor whose place has been checked against the file.
+struct PlacedTensor {
+    name: String,
+    shape: Vec<usize>,
+    dtype: DType,
+    start: usize,
+    elements: usize,
+    strides: Option<Vec<usize>>,
+}
+
+/// One opened weight file.
+pub(super) struct Contents {
+    file: String,
+    bytes: Bytes,
+    tensors: Vec<PlacedTensor>,
+    raw_names: Vec<String>,
+    storage: String,
+}
+
+enum Bytes {
+    Mapped(Mmap),
+    Static(&'static [u8]),
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(map) => map,
+            Bytes::Static(bytes) => bytes,
+        }
+    }
+}
+
+impl Contents {
+    pub(super) fn open(file: &WeightFile) -> Result<Self, CheckpointError> {
+        match file {
+            WeightFile::Path(path) => {
+                let failed = |source| CheckpointError::io(path, "opening the weights failed", source);
+                let handle = File::open(path).map_err(failed)?;
+                let metadata = handle.metadata().map_err(failed)?;
+                let name = path.display().to_string();
+                if !metadata.is_file() {
+                    return Err(CheckpointError::malformed(name, "not a regular file"));
+                }
+                if metadata.len() == 0 {
+                    return Err(CheckpointError::malformed(
+                        name,
+                        "the file is empty; copy or download it again",
+                    ));
+                }
+                // SAFETY: the map is read only and lives as long as this value. What cannot be ruled out from
+                // here is that another process writes to the file meanwhile: if it overwrites bytes, numbers
+                // read later are the new ones (every bit pattern is a valid f32, f16 or bf16, and each offset
+                // was checked against the length at opening, so nothing goes out of bounds); if it truncates
+                // the file, touching a lost page ends the process with SIGBUS. The hub's cache and
+                // `write_safetensors` replace files by renaming, which leaves a mapped one whole.
+                let map = unsafe { Mmap::map(&handle) }.map_err(failed)?;
+                Self::read(name, Bytes::Mapped(map), "memory-mapped")
+            }
+            WeightFile::Embedded { name, bytes } => Self::read((*name).to_string(), Bytes::Static(bytes), "embedded"),
+        }
+    }
+
+    fn read(file: String, bytes: Bytes, held: &str) -> Result<Self, CheckpointError> {
+        let listing = list(&file, &bytes, held)?;
+        let mut tensors = Vec::with_capacity(listing.tensors.len());
+        let mut total = 0usize;
+        for tensor in listing.tensors {
+            let placed =
+                place(&tensor, bytes.len()).map_err(|why| CheckpointError::tensor(&file, &tensor.raw_name, why))?;
+            // Expanded (stride 0) or shared storage lets a small file describe much memory. Ties between
+            // tensors are honest and cost a factor of two; beyond four times the file it is an attack.
+            total = total.saturating_add(placed.elements * placed.dtype.size_in_bytes());
+            if total / 4 > bytes.len() {
+                return Err(CheckpointError::tensor(
+                    &file,
+                    &tensor.raw_name,
+                    format!(
+                        "tensors up to this one would take {total} bytes, out of a file of {}",
+                        bytes.len()
+                    ),
+                ));
+            }
+            tensors.push(placed);
+        }
+        Ok(Self {
+            file,
+            bytes,
+            tensors,
+            raw_names: listing.raw_names,
+            storage: listing.storage,
+        })
+    }
+
+    pub(super) fn raw_names(&self) -> &[String] {
+        &self.raw_names
+    }
+
+    fn tensor(&self, index: usize) -> Result<Tensor, CheckpointError> {
+        let tensor = &self.tensors[index];
+        let built = match tensor.dtype {
+            DType::F32 => {
+                let data = self.elements(tensor, |b: [u8; 4]| f32::from_le_bytes(b));
+                Tensor::from_vec(data, tensor.shape.as_slice(), &Device::Cpu)
+            }
+            DType::F16 => {
+                let data = self.elements(tensor, |b: [u8; 2]| f16::from_le_bytes(b));
+                Tensor::from_vec(data, tensor.shape.as_slice(), &Device::Cpu)
+            }
+            _ => {
+                let data = self.elements(tensor, |b: [u8; 2]| bf16::from_le_bytes(b));
+                Tensor::from_vec(data, tensor.shape.as_slice(), &Device::Cpu)
+            }
+        };
+        built.map_err(|error| CheckpointError::tensor(&self.file, &tensor.name, error.to_string()))
+    }
+
+    /// The elements in row-major order, whatever the strides. Every index is below what [`place`] checked.
+    fn elements<const N: usize, T>(&self, tensor: &PlacedTensor, read: impl Fn([u8; N]) -> T) -> Vec<T> {
+        if tensor.elements == 0 {
+            return Vec::new();
+        }
+        let bytes = &self.bytes[tensor.start..];
+        let (whole, _) = bytes.as_chunks::<N>();
+        let Some(strides) = &tensor.strides else {
+            return whole[..tensor.elements].iter().map(|chunk| read(*chunk)).collect();
+        };
+        let mut out = Vec::with_capacity(tensor.elements);
+        let mut index = vec![0usize; tensor.shape.len()];
+        let mut at = 0usize;
+        loop {
+            out.push(read(whole[at]));
+            // Counts up like an odometer: the last dimension turns fastest.
+            let mut dimension = tensor.shape.len();
+            loop {
+                if dimension == 0 {
+                    return out;
+                }
+                dimension -= 1;
+                index[dimension] += 1;
+                at += strides[dimension];
+                if index[dimension] < tensor.shape[dimension] {
+                    break;
+                }
+                at -= strides[dimension] * tensor.shape[dimension];
+                index[dimension] = 0;
+            }
+        }
+    }
+}
+
+/// Checks that every element of `tensor` lies inside its limit and the file.
+fn place(tensor: &StoredTensor, file_len: usize) -> Result<PlacedTensor, String> {
+    let too_large = || format!("shape {:?} describes more elements than can be addressed", tensor.shape);
+    if tensor.shape.len() > MOST_DIMENSIONS {
+        return Err(format!(
+            "{} dimensions, and at most {MOST_DIMENSIONS} are read",
+            tensor.shape.len()
+        ));
+    }
+    let name = names::clean(&tensor.raw_name).unwrap_or_else(|| tensor.raw_name.clone());
+    let elements = tensor
+        .shape
+        .iter()
+        .try_fold(1usize, |n, &d| n.checked_mul(d))
+        .ok_or_else(too_large)?;
+    let size = tensor.dtype.size_in_bytes();
+    let mut strides = tensor
+        .strides
+        .clone()
+        .filter(|strides| !follows(&tensor.shape, strides));
+    for (stride, _) in strides
+        .iter_mut()
+        .flatten()
+        .zip(&tensor.shape)
+        .filter(|(_, dim)| **dim == 1)
+    {
+        // Never stepped, so any number may stand there; as 0 it cannot overflow.
+        *stride = 0;
+    }
+    // The number of elements from the first to the last, both included.
+    let span = match &strides {
+        _ if elements == 0 => 0,
+        None => elements,
+        Some(strides) => {
+            let steps = tensor.shape.iter().zip(strides);
+            let mut last = steps.map(|(&dim, &stride)| (dim - 1).checked_mul(stride));
+            last.try_fold(0usize, |sum, step| sum.checked_add(step?))
+                .and_then(|last| last.checked_add(1))
+                .ok_or_else(too_large)?
+        }
+    };
+    let end = span
+        .checked_mul(size)
+        .and_then(|bytes| bytes.checked_add(tensor.start))
+        .ok_or_else(too_large)?;
+    elements.checked_mul(size).ok_or_else(too_large)?;
+    let limit = tensor.limit.min(file_len);
+    if end > limit {
+        return Err(format!(
+            "shape {:?} reaches byte {end} of the file, but its data end at {limit}; is the file cut short?",
+            tensor.shape
+        ));
+    }
+    Ok(PlacedTensor {
+        name,
+        shape: tensor.shape.clone(),
+        dtype: tensor.dtype,
+        start: tensor.start,
+        elements,
+        strides,
+    })
+}
+
+/// Whether strides are the ones of plain row-major order; a dimension of one element never steps.
+fn follows(shape: &[usize], strides: &[usize]) -> bool {
+    let mut expected = 1usize;
+    for (&dim, &stride) in shape.iter().zip(strides).rev() {
+        if dim != 1 && stride != expected {
+            return false;
+        }
+        expected = expected.saturating_mul(dim);
+    }
+    true
+}
+
+/// Picks the reader by the first bytes, since file names lie.
+fn list(file: &str, bytes: &[u8], held: &str) -> Result<Listing, CheckpointError> {
+    if bytes.is_empty() {
+        return Err(CheckpointError::malformed(
+            file,
+            "the file is empty; copy or download it again",
+        ));
+    }
+    if let Some(reason) = looks_like_anything_but_weights(bytes) {
+        return Err(CheckpointError::malformed(file, reason));
+    }
+    if bytes.starts_with(b"PK") {
+        torch::list(file, bytes)
+    } else if bytes.starts_with(&[0x80]) && bytes.get(1).is_some_and(|v| (1..=5).contains(v)) {
+        Err(torch::bare_pickle(file, bytes))
+    } else {
+        safetensors_file::list(file, bytes, held)
+    }
+}
+
+/// What stands in for a file when a clone or a download went wrong.
+pub(super) fn looks_like_anything_but_weights(bytes: &[u8]) -> Option<&'static str> {
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Some("a Git LFS pointer, not the file itself; run `git lfs pull` in the clone, or download the file");
+    }
+    let start = &bytes[..bytes.len().min(512)];
+    let text = start.trim_ascii_start().to_ascii_lowercase();
+    if text.starts_with(b"<!doctype html") || text.starts_with(b"<html") {
+        return Some("an HTML page, not the file itself; the download went to an error or a log-in page");
+    }
+    None
+}

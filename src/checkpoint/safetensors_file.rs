@@ -1,0 +1,167 @@
+//! The header of a safetensors file: eight bytes of length, that much JSON, then the tensors' bytes.
+//!
+//! The types of an entry are the `safetensors` crate's. The header is taken apart here because the crate's
+//! reader lets the second of two equal names win silently, leaves the tensor out of its messages, and buffers
+//! the header as a tree that takes some twenty times its length.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use candle_core::DType;
+use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use super::contents::{Listing, MOST_TENSORS, StoredTensor};
+use super::error::shorten;
+use super::{CheckpointError, names};
+
+/// The format's own limit.
+const LONGEST_HEADER: u64 = 100_000_000;
+
+/// Lists the tensors of the safetensors file `bytes`; `held` says how it is in memory.
+pub(super) fn list(file: &str, bytes: &[u8], held: &str) -> Result<Listing, CheckpointError> {
+    let malformed = |reason: String| CheckpointError::malformed(file, reason);
+    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
+        return Err(malformed(format!(
+            "{} bytes are too few for safetensors or a PyTorch archive; is the file cut short?",
+            bytes.len()
+        )));
+    };
+    let length = u64::from_le_bytes(*length);
+    if !rest.starts_with(b"{") {
+        return Err(malformed(
+            "neither safetensors nor a PyTorch archive: expected a JSON header at byte 8 or a zip signature at byte 0"
+                .into(),
+        ));
+    }
+    if length > LONGEST_HEADER {
+        return Err(malformed(format!(
+            "the header claims {length} bytes, and the format allows {LONGEST_HEADER}"
+        )));
+    }
+    let header = usize::try_from(length)
+        .ok()
+        .and_then(|length| rest.get(..length))
+        .ok_or_else(|| {
+            malformed(format!(
+                "the header claims {length} bytes, and {} follow; is the file cut short?",
+                rest.len()
+            ))
+        })?;
+    let data_start = 8 + header.len();
+    let data_len = bytes.len() - data_start;
+
+    let mut entries = read_header(header).map_err(|error| malformed(format!("the header is not valid: {error}")))?;
+    entries.sort_by(|(a, left), (b, right)| left.data_offsets.cmp(&right.data_offsets).then_with(|| a.cmp(b)));
+    let mut tensors = Vec::with_capacity(entries.len());
+    let mut raw_names = Vec::with_capacity(entries.len());
+    let mut expected_start = 0;
+    for (raw_name, info) in entries {
+        let refuse = |reason: String| Err(CheckpointError::tensor(file, &raw_name, reason));
+        let (start, end) = info.data_offsets;
+        if start < expected_start {
+            return refuse(format!(
+                "data at offsets {start} to {end} overlap a tensor that ends at {expected_start}"
+            ));
+        }
+        if start > expected_start {
+            return refuse(format!(
+                "data at offsets {start} to {end} leave a hole after offset {expected_start}"
+            ));
+        }
+        if end < start || end > data_len {
+            return refuse(format!(
+                "data at offsets {start} to {end}, but the file holds {data_len} bytes of data; is it cut short?"
+            ));
+        }
+        expected_start = end;
+        let bits = info
+            .shape
+            .iter()
+            .try_fold(info.dtype.bitsize(), |n, &dim| n.checked_mul(dim));
+        if bits != (end - start).checked_mul(8) {
+            return refuse(format!(
+                "shape {:?} of {} does not take the {} bytes at offsets {start} to {end}",
+                info.shape,
+                info.dtype,
+                end - start
+            ));
+        }
+        if names::clean(&raw_name).is_some() {
+            let dtype = match info.dtype {
+                Dtype::F32 => DType::F32,
+                Dtype::F16 => DType::F16,
+                Dtype::BF16 => DType::BF16,
+                other => return refuse(format!("type {other} is not read here: expected F32, F16 or BF16")),
+            };
+            tensors.push(StoredTensor {
+                raw_name: raw_name.clone(),
+                shape: info.shape,
+                dtype,
+                start: data_start + start,
+                limit: data_start + end,
+                strides: None,
+            });
+        }
+        raw_names.push(raw_name);
+    }
+    if expected_start != data_len {
+        return Err(malformed(format!(
+            "{data_len} bytes of data, of which the header describes {expected_start}"
+        )));
+    }
+    if tensors.is_empty() {
+        return Err(malformed("holds no tensors".into()));
+    }
+    Ok(Listing {
+        tensors,
+        raw_names,
+        storage: format!("safetensors, {held}"),
+    })
+}
+
+fn read_header(header: &[u8]) -> Result<Vec<(String, TensorInfo)>, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(header);
+    let entries = deserializer.deserialize_map(Entries)?;
+    // The format pads the header with spaces.
+    deserializer.end()?;
+    Ok(entries)
+}
+
+struct Entries;
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = Vec<(String, TensorInfo)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object from tensor names to dtype, shape and data_offsets")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut entries = Vec::new();
+        let mut seen = HashSet::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if entries.len() == MOST_TENSORS {
+                return Err(serde::de::Error::custom(format_args!(
+                    "more than {MOST_TENSORS} tensors"
+                )));
+            }
+            if !seen.insert(name.clone()) {
+                return Err(serde::de::Error::custom(format_args!(
+                    "\"{}\" occurs twice",
+                    shorten(&name)
+                )));
+            }
+            if name == "__metadata__" {
+                map.next_value::<IgnoredAny>()?;
+            } else {
+                let info = map.next_value::<TensorInfo>().map_err(|error| {
+                    serde::de::Error::custom(format_args!("tensor \"{}\": {error}", shorten(&name)))
+                })?;
+                entries.push((name, info));
+            }
+        }
+        Ok(entries)
+    }
+}

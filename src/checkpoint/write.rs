@@ -1,0 +1,162 @@
+//! Writing safetensors: header first, then one tensor after the other, so that memory holds one at a time.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Tensor};
+use half::{bf16, f16};
+use serde_json::{Map, Value, json};
+
+use super::CheckpointError;
+
+/// Writes `tensors` (f32, f16 or bf16) to `path` so that it holds either what it held before or all of them.
+///
+/// The bytes depend on the tensors alone: wider types first, so that every tensor is aligned, then by name.
+/// They go to a file beside `path`, which is synced and then renamed over it.
+///
+/// # Errors
+/// A type other than the three, two tensors of one name, or a failure to write.
+pub fn write_safetensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), CheckpointError> {
+    let file_name = path.display().to_string();
+    let mut order: Vec<&(String, Tensor)> = tensors.iter().collect();
+    order.sort_by(|(a, left), (b, right)| {
+        let size = |tensor: &Tensor| std::cmp::Reverse(tensor.dtype().size_in_bytes());
+        size(left).cmp(&size(right)).then_with(|| a.cmp(b))
+    });
+    let header = header(&file_name, &order)?;
+
+    let failed = |action, source| CheckpointError::io(path, action, source);
+    let (mut beside, file) = create_beside(path).map_err(|error| failed("creating a file beside it failed", error))?;
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    let write_failed = |error| failed("writing it failed", error);
+    out.write_all(&(header.len() as u64).to_le_bytes())
+        .map_err(write_failed)?;
+    out.write_all(&header).map_err(write_failed)?;
+    for (name, tensor) in order {
+        write_elements(&mut out, tensor).map_err(|error| match error {
+            ElementsError::Io(error) => write_failed(error),
+            ElementsError::Candle(error) => CheckpointError::tensor(&file_name, name, error.to_string()),
+        })?;
+    }
+    let file = out.into_inner().map_err(|error| write_failed(error.into_error()))?;
+    file.sync_all().map_err(write_failed)?;
+    drop(file);
+    fs::rename(&beside.path, path).map_err(|error| failed("renaming the finished file failed", error))?;
+    beside.renamed = true;
+    sync_folder(path);
+    Ok(())
+}
+
+fn header(file: &str, tensors: &[&(String, Tensor)]) -> Result<Vec<u8>, CheckpointError> {
+    let mut entries = Map::new();
+    // Python's loaders ask for this key.
+    entries.insert("__metadata__".into(), json!({"format": "pt"}));
+    let mut offset = 0usize;
+    for (name, tensor) in tensors {
+        let dtype = match tensor.dtype() {
+            DType::F32 => "F32",
+            DType::F16 => "F16",
+            DType::BF16 => "BF16",
+            other => {
+                let reason = format!("type {} is not written here: expected f32, f16 or bf16", other.as_str());
+                return Err(CheckpointError::tensor(file, name, reason));
+            }
+        };
+        let end = offset + tensor.elem_count() * tensor.dtype().size_in_bytes();
+        let entry = json!({"dtype": dtype, "shape": tensor.dims(), "data_offsets": [offset, end]});
+        if entries.insert(name.clone(), entry).is_some() {
+            return Err(CheckpointError::tensor(file, name, "there are two of this name"));
+        }
+        offset = end;
+    }
+    let mut header = Value::Object(entries).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok(header)
+}
+
+enum ElementsError {
+    Io(io::Error),
+    Candle(candle_core::Error),
+}
+
+impl From<io::Error> for ElementsError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<candle_core::Error> for ElementsError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Candle(error)
+    }
+}
+
+fn write_elements(out: &mut impl Write, tensor: &Tensor) -> Result<(), ElementsError> {
+    let flat = tensor.flatten_all()?;
+    match tensor.dtype() {
+        DType::F32 => flat
+            .to_vec1::<f32>()?
+            .iter()
+            .try_for_each(|x| out.write_all(&x.to_le_bytes()))?,
+        DType::F16 => flat
+            .to_vec1::<f16>()?
+            .iter()
+            .try_for_each(|x| out.write_all(&x.to_le_bytes()))?,
+        // `header` let nothing else through.
+        _ => flat
+            .to_vec1::<bf16>()?
+            .iter()
+            .try_for_each(|x| out.write_all(&x.to_le_bytes()))?,
+    }
+    Ok(())
+}
+
+/// A half-written file, removed when dropped unless it was renamed.
+struct Beside {
+    path: PathBuf,
+    renamed: bool,
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if !self.renamed {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn create_beside(path: &Path) -> io::Result<(Beside, File)> {
+    let Some(name) = path.file_name() else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file name"));
+    };
+    let mut attempt = 0u32;
+    loop {
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(format!(".{}-{attempt}.partial", std::process::id()));
+        let beside = path.with_file_name(hidden);
+        match OpenOptions::new().write(true).create_new(true).open(&beside) {
+            Ok(file) => {
+                let beside = Beside {
+                    path: beside,
+                    renamed: false,
+                };
+                return Ok((beside, file));
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < 100 => attempt += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Makes the rename itself durable where the system lets a folder be synced; elsewhere there is no way to.
+fn sync_folder(path: &Path) {
+    let folder = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    if let Ok(folder) = File::open(folder) {
+        let _ = folder.sync_all();
+    }
+}

@@ -1,0 +1,271 @@
+//! `crag inspect`: what a checkpoint holds and how it was understood.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use serde::Serialize;
+
+use crate::{
+    kernels::cpu,
+    model::config::{Setting, view_names},
+};
+
+use super::{
+    Outcome,
+    model::{Description, ModelArgs},
+};
+
+#[derive(Debug, clap::Args)]
+pub struct InspectArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// Print one JSON object with every tensor
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: InspectArgs) -> anyhow::Result<Outcome> {
+    let report = Report::new(&args.model.describe()?);
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&report)? + "\n",
+        false => report.table()?,
+    };
+    super::print(&text)
+}
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    revision: Option<String>,
+    storage: String,
+    tokenizer: String,
+    kernel: &'static str,
+    parameters: usize,
+    parts: Vec<Part>,
+    settings: Vec<SettingRow>,
+    tensors: Vec<TensorRow>,
+}
+
+#[derive(Serialize)]
+struct Part {
+    part: String,
+    tensors: usize,
+    parameters: usize,
+}
+
+#[derive(Serialize)]
+struct SettingRow {
+    setting: &'static str,
+    value: serde_json::Value,
+    source: String,
+}
+
+#[derive(Serialize)]
+struct TensorRow {
+    part: String,
+    role: String,
+    tensor: String,
+    shape: Vec<usize>,
+    dtype: String,
+    file: String,
+}
+
+impl Report {
+    fn new(model: &Description) -> Self {
+        let info: BTreeMap<&str, _> = model
+            .checkpoint
+            .tensors()
+            .iter()
+            .map(|t| (t.name.as_str(), t))
+            .collect();
+        let tensors: Vec<TensorRow> = model
+            .roles
+            .assignments()
+            .into_iter()
+            .filter_map(|(part, role, tensor)| {
+                let info = info.get(tensor.as_str())?;
+                let (shape, dtype, file) = (info.shape.clone(), info.dtype.as_str().to_owned(), info.file.clone());
+                Some(TensorRow {
+                    part,
+                    role,
+                    tensor,
+                    shape,
+                    dtype,
+                    file,
+                })
+            })
+            .collect();
+        let mut parts: Vec<Part> = Vec::new();
+        for row in &tensors {
+            let parameters = row.shape.iter().product();
+            match parts.iter_mut().find(|p| p.part == row.part) {
+                Some(part) => {
+                    part.tensors += 1;
+                    part.parameters += parameters;
+                }
+                None => parts.push(Part {
+                    part: row.part.clone(),
+                    tensors: 1,
+                    parameters,
+                }),
+            }
+        }
+        Self {
+            model: model.files.source.clone(),
+            revision: model.files.revision.clone(),
+            storage: model.checkpoint.storage().to_owned(),
+            tokenizer: model.tokenizer.description(),
+            kernel: cpu::selected().name(),
+            parameters: parts.iter().map(|p| p.parameters).sum(),
+            parts,
+            settings: settings(model),
+            tensors,
+        }
+    }
+
+    fn table(&self) -> Result<String, std::fmt::Error> {
+        let mut out = String::new();
+        writeln!(out, "model      {}", self.model)?;
+        if let Some(revision) = &self.revision {
+            writeln!(out, "revision   {revision}")?;
+        }
+        writeln!(out, "storage    {}", self.storage)?;
+        writeln!(out, "tokenizer  {}", self.tokenizer)?;
+        writeln!(out, "kernel     {}", self.kernel)?;
+        writeln!(out, "\n{:<22} {:<44} source", "setting", "value")?;
+        for row in &self.settings {
+            let value = match &row.value {
+                serde_json::Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            writeln!(out, "{:<22} {value:<44} {}", row.setting, row.source)?;
+        }
+        writeln!(
+            out,
+            "\n{:<18} {:<44} {:<18} {:<6} tensor",
+            "part", "role", "shape", "dtype"
+        )?;
+        for row in self.folded() {
+            writeln!(
+                out,
+                "{:<18} {:<44} {:<18} {:<6} {}",
+                row.part,
+                row.role,
+                shape(&row.shape),
+                row.dtype,
+                row.tensor
+            )?;
+        }
+        writeln!(out, "\n{:<18} {:>8} {:>14}", "part", "tensors", "parameters")?;
+        for part in &self.parts {
+            writeln!(
+                out,
+                "{:<18} {:>8} {:>14}",
+                part.part,
+                part.tensors,
+                thousands(part.parameters)
+            )?;
+        }
+        writeln!(
+            out,
+            "{:<18} {:>8} {:>14}",
+            "total",
+            self.tensors.len(),
+            thousands(self.parameters)
+        )?;
+        Ok(out)
+    }
+
+    /// The tensors with equal roles of an encoder's layers folded into one row.
+    fn folded(&self) -> Vec<TensorRow> {
+        let mut rows: Vec<(TensorRow, usize)> = Vec::new();
+        for row in &self.tensors {
+            let role = layer_role(&row.role).map(|(_, role)| role);
+            let known = role.and_then(|role| {
+                rows.iter_mut().find(|(r, _)| {
+                    r.part == row.part
+                        && r.shape == row.shape
+                        && r.dtype == row.dtype
+                        && layer_role(&r.role).is_some_and(|(_, r)| r == role)
+                })
+            });
+            match known {
+                Some((_, count)) => *count += 1,
+                None => rows.push((
+                    TensorRow {
+                        part: row.part.clone(),
+                        role: row.role.clone(),
+                        tensor: row.tensor.clone(),
+                        shape: row.shape.clone(),
+                        dtype: row.dtype.clone(),
+                        file: row.file.clone(),
+                    },
+                    1,
+                )),
+            }
+        }
+        rows.into_iter()
+            .map(|(mut row, count)| {
+                if count > 1
+                    && let Some((first, role)) = layer_role(&row.role)
+                {
+                    row.role = format!("layers {first}-{} {role}", first + count - 1);
+                }
+                row
+            })
+            .collect()
+    }
+}
+
+/// `layer 3 query weight` as `(3, "query weight")`.
+fn layer_role(role: &str) -> Option<(usize, &str)> {
+    let (index, role) = role.strip_prefix("layer ")?.split_once(' ')?;
+    Some((index.parse().ok()?, role))
+}
+
+fn settings(model: &Description) -> Vec<SettingRow> {
+    fn row<T>(setting: &'static str, of: &Setting<T>, value: impl Into<serde_json::Value>) -> SettingRow {
+        SettingRow {
+            setting,
+            value: value.into(),
+            source: of.source.to_string(),
+        }
+    }
+    let c = &model.config;
+    vec![
+        row("num_attention_heads", &c.num_attention_heads, *c.num_attention_heads),
+        row("layer_norm_eps", &c.layer_norm_eps, *c.layer_norm_eps),
+        row("hidden_act", &c.hidden_act, c.hidden_act.name()),
+        row("pooling", &c.pooling, format!("{:?}", *c.pooling).to_lowercase()),
+        row("pooling_heads", &c.pooling_heads, *c.pooling_heads),
+        row("views", &c.views, view_names(&c.views)),
+        row("activation", &c.activation, c.activation.name()),
+        row("markers", &c.markers, *c.markers),
+        row("max_length", &c.max_length, *c.max_length),
+        // Through its shortest decimal form: 0.55, not the f64 next to it.
+        row(
+            "threshold",
+            &c.threshold,
+            c.threshold.to_string().parse::<f64>().unwrap_or_default(),
+        ),
+    ]
+}
+
+fn shape(shape: &[usize]) -> String {
+    format!(
+        "[{}]",
+        shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+    )
+}
+
+fn thousands(n: usize) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

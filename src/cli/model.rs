@@ -1,0 +1,142 @@
+//! Which model: the flags that name one, and opening it.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use crate::{
+    Side,
+    checkpoint::{Checkpoint, HubOptions, ModelFiles, ModelSource, NamedBytes, locate},
+    kernels::cpu,
+    model::{DualEncoder, ModelConfig, Placement, Roles},
+    text::{Tokenizer, TokenizerFiles},
+};
+
+use super::UsageError;
+
+/// The published model.
+const DEFAULT_MODEL: &str = "chrisvoncsefalvay/CRAG-dual-encoder-ade";
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct ModelArgs {
+    /// Hub id (owner/name), folder, weight file, or "demo"
+    #[arg(long, short, env = "CRAG_MODEL", default_value = DEFAULT_MODEL, value_name = "MODEL")]
+    pub model: String,
+
+    /// Branch, tag or commit on the hub [default: main]
+    #[arg(long, value_name = "REV")]
+    pub revision: Option<String>,
+
+    /// Make no network connection: cached files only (also HF_HUB_OFFLINE=1)
+    #[arg(long)]
+    pub offline: bool,
+
+    /// Settings to use in place of the crag.json beside the weights
+    #[arg(long, value_name = "FILE")]
+    pub model_config: Option<PathBuf>,
+}
+
+/// A checkpoint that has been understood, with no weight loaded yet.
+pub struct Description {
+    pub files: ModelFiles,
+    pub checkpoint: Checkpoint,
+    pub roles: Roles,
+    pub config: ModelConfig,
+    pub tokenizer: Tokenizer,
+}
+
+/// A model ready to score.
+pub struct OpenModel {
+    pub description: Description,
+    pub network: DualEncoder,
+}
+
+impl ModelArgs {
+    /// Finds the files, fetching them from the hub if need be, and reads everything but the weights.
+    pub fn describe(&self) -> anyhow::Result<Description> {
+        cpu::check_selection().map_err(|e| UsageError(e.to_string()))?;
+        let source = ModelSource::parse(&self.model, self.revision.as_deref())?;
+        let mut hub = HubOptions {
+            endpoint: None,
+            cache_dir: None,
+            token: None,
+            offline: false,
+            progress: false,
+        };
+        hub.offline |= self.offline;
+        let mut files = locate(&source, &hub)?;
+        if let Some(path) = &self.model_config {
+            let bytes = std::fs::read(path).with_context(|| format!("--model-config {}", path.display()))?;
+            files.sidecar = Some(NamedBytes {
+                name: path.display().to_string(),
+                bytes: bytes.into(),
+            });
+        }
+        if files.is_demo {
+            eprintln!("crag: the demo model's weights are random: its probabilities mean nothing");
+        }
+        let checkpoint = Checkpoint::open(&files)?;
+        let roles = Roles::read(checkpoint.tensors()).with_context(|| files.source.clone())?;
+        let config = ModelConfig::read(&roles, named(&files.config), named(&files.sidecar))
+            .with_context(|| files.source.clone())?;
+        let tokenizer_files = TokenizerFiles {
+            tokenizer_json: named(&files.tokenizer_json),
+            vocab_txt: named(&files.vocab_txt),
+            tokenizer_config: named(&files.tokenizer_config),
+        };
+        let tokenizer = Tokenizer::load(&tokenizer_files, *config.markers).with_context(|| files.source.clone())?;
+        check_vocabulary(&tokenizer, &roles).with_context(|| files.source.clone())?;
+        Ok(Description {
+            files,
+            checkpoint,
+            roles,
+            config,
+            tokenizer,
+        })
+    }
+
+    /// [`Self::describe`], then loads the weights.
+    pub fn open(&self) -> anyhow::Result<OpenModel> {
+        let description = self.describe()?;
+        let network = description.load()?;
+        Ok(OpenModel { description, network })
+    }
+}
+
+impl Description {
+    pub fn load(&self) -> anyhow::Result<DualEncoder> {
+        DualEncoder::load(&self.checkpoint, &self.roles, &self.config, Placement::cpu())
+            .with_context(|| self.files.source.clone())
+    }
+}
+
+fn named(file: &Option<NamedBytes>) -> Option<(&str, &[u8])> {
+    file.as_ref().map(|f| (f.name.as_str(), f.bytes.as_ref()))
+}
+
+/// Every token id must have a row in both word embeddings.
+fn check_vocabulary(tokenizer: &Tokenizer, roles: &Roles) -> anyhow::Result<()> {
+    for side in Side::BOTH {
+        let encoder = roles.encoder(side);
+        let rows = encoder.vocab_size;
+        if let Some(id) = tokenizer
+            .marker_ids()
+            .and_then(|ids| ids.into_iter().find(|&id| id as usize >= rows))
+        {
+            anyhow::bail!(
+                "tensor \"{}\": expected a row for each entity marker, one of which has id {id}, found {rows} rows; \
+                 if the model was trained without markers, write {{\"markers\": false}} into crag.json",
+                encoder.word_embeddings
+            );
+        }
+        if tokenizer.vocab_size() > rows {
+            anyhow::bail!(
+                "tensor \"{}\": expected a row for each of the tokenizer's {} entries, found {rows} rows; \
+                 are tokenizer and weights from the same revision?",
+                encoder.word_embeddings,
+                tokenizer.vocab_size()
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! `crag verify`: does this checkpoint, as understood, reproduce the one published number?
+
+use std::fmt::Write as _;
+
+use crate::{
+    Side,
+    model::{
+        View,
+        config::{view_names, views_width},
+        probability,
+    },
+    text::{Window, locate_every, mark_every},
+};
+
+use super::{
+    Outcome,
+    model::{ModelArgs, OpenModel},
+};
+
+/// The model card's example and what it prints for it, to three decimals.
+const DRUG_TEXT: &str = "Patient was started on metformin 500mg twice daily.";
+const ADR_TEXT: &str = "She developed lactic acidosis requiring ICU admission.";
+const DRUG: &str = "metformin";
+const ADR: &str = "lactic acidosis";
+const PUBLISHED: f32 = 0.923;
+/// Half a unit of the last published digit, and the arithmetic's own 1e-5.
+const TOLERANCE: f32 = 0.000_51;
+
+#[derive(Debug, clap::Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+pub fn run(args: VerifyArgs) -> anyhow::Result<Outcome> {
+    let mut model = args.model.open()?;
+    let [drug, adr] = [
+        encode(&model, Side::Drug, DRUG_TEXT, DRUG)?,
+        encode(&model, Side::Adr, ADR_TEXT, ADR)?,
+    ];
+    let mut score = |views: &[View]| -> anyhow::Result<f32> {
+        model.network.set_views(views.to_vec());
+        Ok(probability(model.network.logits(&drug, &adr)?.to_vec1::<f32>()?[0]))
+    };
+    let agrees = |p: f32| (p - PUBLISHED).abs() <= TOLERANCE;
+
+    let stated = model.description.config.views.value.clone();
+    let found = score(&stated)?;
+    let mut out = String::new();
+    writeln!(out, "published    {PUBLISHED:.3}")?;
+    writeln!(out, "this model   {found:.6}  views {}", view_names(&stated))?;
+    if agrees(found) {
+        writeln!(out, "the model reproduces the published example")?;
+        return super::print(&out);
+    }
+    writeln!(out, "\nit does not; other views of the classifier's width:")?;
+    let mut reproducing = Vec::new();
+    for views in view_sets(&model.description.roles) {
+        if views == stated {
+            continue;
+        }
+        let p = score(&views)?;
+        writeln!(
+            out,
+            "  {p:.6}  {}{}",
+            view_names(&views),
+            if agrees(p) { "  <- reproduces it" } else { "" }
+        )?;
+        if agrees(p) {
+            reproducing.push(views);
+        }
+    }
+    match reproducing.as_slice() {
+        [] => writeln!(
+            out,
+            "none reproduces it: these are other weights than the card's, or something else than the views differs \
+             (activation, markers, tokenizer)"
+        )?,
+        [views] => {
+            let names: Vec<String> = views.iter().map(|v| format!("\"{}\"", v.name())).collect();
+            writeln!(out, "state it in crag.json: {{\"views\": [{}]}}", names.join(", "))?;
+        }
+        several => writeln!(
+            out,
+            "{} sets reproduce it; one example cannot tell them apart",
+            several.len()
+        )?,
+    }
+    Ok(match super::print(&out)? {
+        Outcome::Complete => Outcome::Incomplete,
+        other => other,
+    })
+}
+
+fn encode(model: &OpenModel, side: Side, text: &str, entity: &str) -> anyhow::Result<candle_core::Tensor> {
+    let description = &model.description;
+    let marked = if *description.config.markers {
+        mark_every(text, entity, side)
+    } else {
+        locate_every(text, entity)
+    };
+    let tokens = description
+        .tokenizer
+        .tokenize(&marked, *description.config.max_length, Window::Start)?;
+    Ok(model.network.encode(side, &[&tokens.token_ids])?)
+}
+
+/// Every ordered set of distinct views that is as wide as the classifier's input.
+fn view_sets(roles: &crate::model::Roles) -> Vec<Vec<View>> {
+    let mut found = Vec::new();
+    let mut pending: Vec<Vec<View>> = vec![Vec::new()];
+    while let Some(views) = pending.pop() {
+        let width = views_width(roles, &views);
+        if width == roles.classifier_width() {
+            found.push(views);
+        } else if width < roles.classifier_width() {
+            for view in View::ALL.into_iter().rev() {
+                if !views.contains(&view) && (view != View::Bilinear || roles.bilinear.is_some()) {
+                    pending.push(views.iter().copied().chain([view]).collect());
+                }
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,134 @@
+//! AVX2 with FMA: 8 lanes, 16 registers.
+
+use std::arch::x86_64::*;
+
+use super::{Simd, Task};
+
+/// Proof that the machine has AVX2 and FMA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Avx2(());
+
+impl Avx2 {
+    pub fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        found.then_some(Self(()))
+    }
+}
+
+/// An intrinsic called from a method of [`Avx2`].
+macro_rules! avx2 {
+    ($call:expr) => {
+        // SAFETY: a value of `Avx2` exists only where `detect` found the instructions.
+        unsafe { $call }
+    };
+}
+
+impl Simd for Avx2 {
+    type V = __m256;
+
+    const LANES: usize = 8;
+
+    /// 6 x 2 vectors of sums, 2 of weights and a broadcast leave 1 of 16 registers free.
+    const TILE_ROWS: usize = 6;
+
+    #[inline]
+    fn vectorize<T: Task>(self, task: T) -> T::Output {
+        #[target_feature(enable = "avx2,fma")]
+        fn compiled<T: Task>(simd: Avx2, task: T) -> T::Output {
+            task.run(simd)
+        }
+        avx2!(compiled(self, task))
+    }
+
+    #[inline(always)]
+    unsafe fn load_ptr(self, from: *const f32) -> __m256 {
+        // SAFETY: the token proves the instructions, the caller that the memory is readable.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_ptr(self, v: __m256, to: *mut f32) {
+        // SAFETY: the token proves the instructions, the caller that the memory is writable.
+        unsafe { _mm256_storeu_ps(to, v) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        avx2!(_mm256_set1_ps(x))
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_add_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_sub_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_mul_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_div_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        avx2!(_mm256_fmadd_ps(a, b, c))
+    }
+
+    #[inline(always)]
+    fn mul_sub(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        avx2!(_mm256_fmsub_ps(a, b, c))
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_max_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn min(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_min_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn abs(self, a: __m256) -> __m256 {
+        avx2!(_mm256_andnot_ps(_mm256_set1_ps(-0.0), a))
+    }
+
+    #[inline(always)]
+    fn copy_sign(self, magnitude: __m256, sign: __m256) -> __m256 {
+        avx2!({
+            let mask = _mm256_set1_ps(-0.0);
+            _mm256_or_ps(_mm256_and_ps(mask, sign), _mm256_andnot_ps(mask, magnitude))
+        })
+    }
+
+    #[inline(always)]
+    fn select_less(self, a: __m256, b: __m256, then: __m256, otherwise: __m256) -> __m256 {
+        avx2!(_mm256_blendv_ps(otherwise, then, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)))
+    }
+
+    #[inline(always)]
+    fn scale(self, x: __m256, n: __m256) -> __m256 {
+        avx2!({
+            // 2^n itself may lie outside the exponents of f32 where the result does not: two factors.
+            let half = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(
+                n,
+                _mm256_set1_ps(0.5),
+            ));
+            let power = |n| {
+                // The addend's low mantissa bits now hold n + 127, which is the exponent of 2^n.
+                let biased = _mm256_add_ps(n, _mm256_set1_ps(8_388_608.0 + 127.0));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(biased)))
+            };
+            _mm256_mul_ps(_mm256_mul_ps(x, power(half)), power(_mm256_sub_ps(n, half)))
+        })
+    }
+}

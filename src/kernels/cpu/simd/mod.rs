@@ -1,0 +1,137 @@
+//! Vectors of f32 in the width that an instruction set offers.
+//!
+//! Kernels are written once over [`Simd`]; each instruction set implements it in its own file. A
+//! value of an implementation is proof that the machine has the instructions: it is only handed
+//! out after the check. [`Simd::vectorize`] compiles a [`Task`] for the instruction set, so
+//! everything a task calls on its hot path must be `#[inline(always)]`.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx512::Avx512;
+pub(super) use portable::Portable;
+
+/// The most lanes a vector of any instruction set has.
+pub(super) const MAX_LANES: usize = 16;
+
+/// Work that is compiled once for each instruction set.
+pub(super) trait Task {
+    type Output;
+
+    /// Implementations must be `#[inline(always)]`, else they are compiled without the instructions.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Arithmetic on vectors of [`Self::LANES`] f32 values, IEEE 754 in each lane.
+pub(super) trait Simd: Copy {
+    type V: Copy;
+
+    /// Values in a vector.
+    const LANES: usize;
+
+    /// Rows of the largest tile of a matrix product whose sums stay in registers when the tile
+    /// is [`super::gemm::TILE_VECTORS`] vectors wide.
+    const TILE_ROWS: usize;
+
+    /// Runs `task` compiled for this instruction set.
+    fn vectorize<T: Task>(self, task: T) -> T::Output;
+
+    /// # Safety
+    /// `from` must be valid for reading `LANES` values; it need not be aligned.
+    unsafe fn load_ptr(self, from: *const f32) -> Self::V;
+
+    /// # Safety
+    /// `to` must be valid for writing `LANES` values; it need not be aligned.
+    unsafe fn store_ptr(self, v: Self::V, to: *mut f32);
+
+    fn splat(self, x: f32) -> Self::V;
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`, rounded once where the machine can.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `a * b - c`, as [`Self::mul_add`].
+    fn mul_sub(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The larger value; `b` where either is NaN.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller value; `b` where either is NaN.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    fn abs(self, a: Self::V) -> Self::V;
+    fn copy_sign(self, magnitude: Self::V, sign: Self::V) -> Self::V;
+    /// `then` where `a < b`, else `otherwise`.
+    fn select_less(self, a: Self::V, b: Self::V, then: Self::V, otherwise: Self::V) -> Self::V;
+    /// `x * 2^n` for whole `n` from -250 to 250; NaN where `x` or `n` is.
+    fn scale(self, x: Self::V, n: Self::V) -> Self::V;
+
+    /// The first `LANES` values. Panics if there are fewer.
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> Self::V {
+        assert!(from.len() >= Self::LANES);
+        // SAFETY: the line above.
+        unsafe { self.load_ptr(from.as_ptr()) }
+    }
+
+    /// Writes the first `LANES` values. Panics if there is room for fewer.
+    #[inline(always)]
+    fn store(self, v: Self::V, to: &mut [f32]) {
+        assert!(to.len() >= Self::LANES);
+        // SAFETY: the line above.
+        unsafe { self.store_ptr(v, to.as_mut_ptr()) }
+    }
+
+    /// Up to `LANES` values; lanes beyond `from` hold `fill`.
+    #[inline(always)]
+    fn load_or(self, from: &[f32], fill: f32) -> Self::V {
+        if from.len() >= Self::LANES {
+            return self.load(from);
+        }
+        let mut lanes = [fill; MAX_LANES];
+        lanes[..from.len()].copy_from_slice(from);
+        self.load(&lanes)
+    }
+
+    /// Writes as many lanes as `to` has room for.
+    #[inline(always)]
+    fn store_some(self, v: Self::V, to: &mut [f32]) {
+        if to.len() >= Self::LANES {
+            return self.store(v, to);
+        }
+        let mut lanes = [0.0; MAX_LANES];
+        self.store(v, &mut lanes);
+        to.copy_from_slice(&lanes[..to.len()]);
+    }
+
+    /// The sum over all lanes, in a fixed order.
+    #[inline(always)]
+    fn sum(self, v: Self::V) -> f32 {
+        self.fold(v, |a, b| a + b)
+    }
+
+    /// The largest lane; NaN may or may not win.
+    #[inline(always)]
+    fn largest(self, v: Self::V) -> f32 {
+        self.fold(v, f32::max)
+    }
+
+    /// Halves the vector onto itself with `f` until one lane is left.
+    #[inline(always)]
+    fn fold(self, v: Self::V, f: impl Fn(f32, f32) -> f32) -> f32 {
+        let mut lanes = [0.0; MAX_LANES];
+        self.store(v, &mut lanes);
+        let mut half = Self::LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                lanes[i] = f(lanes[i], lanes[i + half]);
+            }
+            half /= 2;
+        }
+        lanes[0]
+    }
+}

@@ -1,0 +1,505 @@
+//! What a model is beyond its tensors' shapes: settings, and where each came from.
+//!
+//! Shapes come first ([`Roles`]), `config.json` gives what shapes cannot for the encoders, the
+//! sidecar `crag.json` what they cannot for the head; defaults are BERT's and the model card's.
+
+use std::{fmt, ops::Deref};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Side, kernels::Activation};
+
+use super::roles::Roles;
+
+/// A value and where it was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting<T> {
+    pub value: T,
+    pub source: Source,
+}
+
+impl<T> Deref for Setting<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// Where a setting came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Shapes,
+    ConfigJson,
+    CragJson,
+    Default,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Source::Shapes => "tensor names and shapes",
+            Source::ConfigJson => "config.json",
+            Source::CragJson => "crag.json",
+            Source::Default => "default",
+        })
+    }
+}
+
+/// How hidden states become one vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    Attention,
+    Mean,
+    Cls,
+}
+
+/// One part of the classifier's input, made of a pair of representations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum View {
+    Bilinear,
+    Drug,
+    Adr,
+    Product,
+    AbsDiff,
+}
+
+impl View {
+    pub const ALL: [View; 5] = [View::Bilinear, View::Drug, View::Adr, View::Product, View::AbsDiff];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            View::Bilinear => "bilinear",
+            View::Drug => "drug",
+            View::Adr => "adr",
+            View::Product => "product",
+            View::AbsDiff => "abs_diff",
+        }
+    }
+}
+
+/// Comma-separated names of views.
+pub fn view_names(views: &[View]) -> String {
+    views.iter().map(|v| v.name()).collect::<Vec<_>>().join(", ")
+}
+
+/// The sidecar file: what shapes cannot say about the head. Every key may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sidecar {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<Pooling>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pooling_heads: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub views: Option<Vec<View>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub markers: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activation: Option<HeadActivation>,
+}
+
+/// Names of activations as `crag.json` and `config.json` spell them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadActivation {
+    Gelu,
+    #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
+    GeluNew,
+    Relu,
+    Tanh,
+}
+
+impl HeadActivation {
+    pub fn name(self) -> &'static str {
+        match self {
+            HeadActivation::Gelu => "gelu",
+            HeadActivation::GeluNew => "gelu_new",
+            HeadActivation::Relu => "relu",
+            HeadActivation::Tanh => "tanh",
+        }
+    }
+
+    pub fn kernel(self) -> Activation {
+        match self {
+            HeadActivation::Gelu => Activation::Gelu,
+            HeadActivation::GeluNew => Activation::GeluTanh,
+            HeadActivation::Relu => Activation::Relu,
+            HeadActivation::Tanh => Activation::Tanh,
+        }
+    }
+}
+
+/// The part of the backbone's `config.json` that matters; other keys are the library's business.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct BackboneConfig {
+    hidden_size: Option<usize>,
+    num_hidden_layers: Option<usize>,
+    num_attention_heads: Option<usize>,
+    intermediate_size: Option<usize>,
+    vocab_size: Option<usize>,
+    hidden_act: Option<serde_json::Value>,
+    layer_norm_eps: Option<f64>,
+    position_embedding_type: Option<String>,
+}
+
+/// Everything the forward pass and the text side need to know besides the tensors.
+#[derive(Clone, Debug)]
+pub struct ModelConfig {
+    pub num_attention_heads: Setting<usize>,
+    pub layer_norm_eps: Setting<f64>,
+    pub hidden_act: Setting<HeadActivation>,
+    pub pooling: Setting<Pooling>,
+    pub pooling_heads: Setting<usize>,
+    pub views: Setting<Vec<View>>,
+    pub activation: Setting<HeadActivation>,
+    pub markers: Setting<bool>,
+    pub max_length: Setting<usize>,
+    pub threshold: Setting<f32>,
+}
+
+/// Why a configuration does not fit; `file` names the file to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{file}: {reason}")]
+    Syntax { file: String, reason: String },
+    #[error("{file}: field \"{field}\": expected {expected}, found {found}")]
+    Field {
+        file: String,
+        field: &'static str,
+        expected: String,
+        found: String,
+    },
+    #[error(
+        "no attention pooler among the tensors and no pooling stated; write {{\"pooling\": \"mean\"}} or {{\"pooling\": \"cls\"}} into crag.json beside the weights, or give it with --model-config"
+    )]
+    NoPooling,
+    #[error(
+        "{file}: \"pooling\" is \"{}\", but the checkpoint has {} attention pooler tensors; state \"{}\" or leave it out",
+        if *.stated_attention { "attention" } else { "mean or cls" },
+        if *.stated_attention { "no" } else { "(unused then)" },
+        if *.stated_attention { "mean\" or \"cls" } else { "attention" }
+    )]
+    PoolingMismatch { file: String, stated_attention: bool },
+    #[error(
+        "the views {} are {views_width} numbers wide ({count} views), the classifier takes {classifier_width}; state the right \"views\" in crag.json",
+        view_names(.views)
+    )]
+    ViewsWidth {
+        views: Vec<View>,
+        count: usize,
+        views_width: usize,
+        classifier_width: usize,
+    },
+    #[error(
+        "the classifier takes {classifier_width} numbers, and views are {width} wide: no usual set of views fits; state \"views\" in crag.json"
+    )]
+    NoViews { classifier_width: usize, width: usize },
+}
+
+/// A file's name for messages and its contents.
+pub type NamedFile<'a> = (&'a str, &'a [u8]);
+
+impl Sidecar {
+    /// Reads `crag.json`; an unknown key is an error.
+    pub fn parse((name, bytes): NamedFile<'_>) -> Result<Self, ConfigError> {
+        serde_json::from_slice(bytes).map_err(|e| ConfigError::Syntax {
+            file: name.to_owned(),
+            reason: e.to_string(),
+        })
+    }
+}
+
+impl ModelConfig {
+    /// Combines the three sources: shapes, `config.json`, `crag.json`.
+    pub fn read(
+        roles: &Roles,
+        config_json: Option<NamedFile<'_>>,
+        crag_json: Option<NamedFile<'_>>,
+    ) -> Result<Self, ConfigError> {
+        let sidecar_name = crag_json.map_or("crag.json", |(name, _)| name);
+        let sidecar = crag_json.map(Sidecar::parse).transpose()?.unwrap_or_default();
+        let backbone = Backbone::read(roles, config_json)?;
+        let hidden_size = roles.encoder(Side::Drug).hidden_size;
+
+        let has_pooler = roles.pooler(Side::Drug).is_some();
+        let pooling = match (has_pooler, sidecar.pooling) {
+            (true, None) => Setting {
+                value: Pooling::Attention,
+                source: Source::Shapes,
+            },
+            (false, None) => return Err(ConfigError::NoPooling),
+            (true, Some(stated)) if stated != Pooling::Attention => {
+                return Err(ConfigError::PoolingMismatch {
+                    file: sidecar_name.to_owned(),
+                    stated_attention: false,
+                });
+            }
+            (false, Some(Pooling::Attention)) => {
+                return Err(ConfigError::PoolingMismatch {
+                    file: sidecar_name.to_owned(),
+                    stated_attention: true,
+                });
+            }
+            (_, Some(stated)) => Setting {
+                value: stated,
+                source: Source::CragJson,
+            },
+        };
+        let pooling_heads = stated(sidecar.pooling_heads, 4);
+        if has_pooler && (*pooling_heads == 0 || hidden_size % *pooling_heads != 0) {
+            return Err(ConfigError::Field {
+                file: sidecar_name.to_owned(),
+                field: "pooling_heads",
+                expected: format!("a divisor of the hidden size {hidden_size}"),
+                found: pooling_heads.to_string(),
+            });
+        }
+
+        let positions = Side::BOTH
+            .map(|s| roles.encoder(s).max_position_embeddings)
+            .into_iter()
+            .min()
+            .unwrap_or(0);
+        let max_length = stated(sidecar.max_length, 128.min(positions));
+        if *max_length < MIN_LENGTH || *max_length > positions {
+            return Err(ConfigError::Field {
+                file: sidecar_name.to_owned(),
+                field: "max_length",
+                expected: format!("{MIN_LENGTH} to {positions}, the model's positions"),
+                found: max_length.to_string(),
+            });
+        }
+        let threshold = stated(sidecar.threshold, 0.55);
+        if !(0.0..=1.0).contains(&*threshold) {
+            return Err(ConfigError::Field {
+                file: sidecar_name.to_owned(),
+                field: "threshold",
+                expected: "a probability from 0 to 1".into(),
+                found: threshold.to_string(),
+            });
+        }
+        Ok(Self {
+            num_attention_heads: backbone.num_attention_heads,
+            layer_norm_eps: backbone.layer_norm_eps,
+            hidden_act: backbone.hidden_act,
+            pooling,
+            pooling_heads,
+            views: read_views(roles, sidecar.views, sidecar_name)?,
+            activation: stated(sidecar.activation, HeadActivation::Gelu),
+            markers: stated(sidecar.markers, true),
+            max_length,
+            threshold,
+        })
+    }
+
+    /// The sidecar that states everything this configuration holds about the head.
+    pub fn to_sidecar(&self) -> Sidecar {
+        Sidecar {
+            pooling: Some(*self.pooling),
+            pooling_heads: (*self.pooling == Pooling::Attention).then_some(*self.pooling_heads),
+            views: Some(self.views.value.clone()),
+            markers: Some(*self.markers),
+            max_length: Some(*self.max_length),
+            threshold: Some(*self.threshold),
+            activation: Some(*self.activation),
+        }
+    }
+}
+
+/// `[CLS]`, at least one token, `[SEP]`.
+const MIN_LENGTH: usize = 3;
+
+fn stated<T>(value: Option<T>, default: T) -> Setting<T> {
+    match value {
+        Some(value) => Setting {
+            value,
+            source: Source::CragJson,
+        },
+        None => Setting {
+            value: default,
+            source: Source::Default,
+        },
+    }
+}
+
+/// Width of `views` side by side.
+pub fn views_width(roles: &Roles, views: &[View]) -> usize {
+    views.iter().map(|&view| view_width(roles, view)).sum()
+}
+
+fn view_width(roles: &Roles, view: View) -> usize {
+    match (view, &roles.bilinear) {
+        (View::Bilinear, Some(bilinear)) => bilinear.outputs,
+        _ => roles.representation_width(),
+    }
+}
+
+fn read_views(roles: &Roles, stated_views: Option<Vec<View>>, file: &str) -> Result<Setting<Vec<View>>, ConfigError> {
+    let classifier_width = roles.classifier_width();
+    let field = |expected: String, found: String| ConfigError::Field {
+        file: file.to_owned(),
+        field: "views",
+        expected,
+        found,
+    };
+    if let Some(views) = stated_views {
+        if views.is_empty() || views.iter().enumerate().any(|(i, v)| views[..i].contains(v)) {
+            return Err(field("at least one view and none twice".into(), view_names(&views)));
+        }
+        if views.contains(&View::Bilinear) && roles.bilinear.is_none() {
+            return Err(field(
+                "views without \"bilinear\", the checkpoint has no such tensor".into(),
+                view_names(&views),
+            ));
+        }
+        let width = views_width(roles, &views);
+        if width != classifier_width {
+            let count = views.len();
+            return Err(ConfigError::ViewsWidth {
+                views,
+                count,
+                views_width: width,
+                classifier_width,
+            });
+        }
+        return Ok(Setting {
+            value: views,
+            source: Source::CragJson,
+        });
+    }
+    // The card's two views, and the four that the family's other card names.
+    let usual: [&[View]; 3] = [
+        &[View::Bilinear, View::Product],
+        &[View::Bilinear],
+        &[View::Bilinear, View::Drug, View::Adr, View::Product],
+    ];
+    usual
+        .into_iter()
+        .find(|views| roles.bilinear.is_some() && views_width(roles, views) == classifier_width)
+        .map(|views| Setting {
+            value: views.to_vec(),
+            source: Source::Default,
+        })
+        .ok_or(ConfigError::NoViews {
+            classifier_width,
+            width: roles.representation_width(),
+        })
+}
+
+struct Backbone {
+    num_attention_heads: Setting<usize>,
+    layer_norm_eps: Setting<f64>,
+    hidden_act: Setting<HeadActivation>,
+}
+
+impl Backbone {
+    fn read(roles: &Roles, file: Option<NamedFile<'_>>) -> Result<Self, ConfigError> {
+        let name = file.map_or("config.json", |(name, _)| name);
+        let field = |field, expected: String, found: String| ConfigError::Field {
+            file: name.to_owned(),
+            field,
+            expected,
+            found,
+        };
+        let config: BackboneConfig = match file {
+            Some((name, bytes)) => serde_json::from_slice(bytes).map_err(|e| ConfigError::Syntax {
+                file: name.to_owned(),
+                reason: e.to_string(),
+            })?,
+            None => BackboneConfig::default(),
+        };
+        let encoder = roles.encoder(Side::Drug);
+        let intermediate = encoder.layers.first().map_or(0, |l| l.intermediate.out_features);
+        for (key, stated, shapes) in [
+            ("hidden_size", config.hidden_size, encoder.hidden_size),
+            ("num_hidden_layers", config.num_hidden_layers, encoder.layers.len()),
+            ("intermediate_size", config.intermediate_size, intermediate),
+        ] {
+            if let Some(stated) = stated
+                && stated != shapes
+            {
+                let expected = format!("{shapes}, as the tensors' shapes say (is it from the same revision?)");
+                return Err(field(key, expected, stated.to_string()));
+            }
+        }
+        // The vocabulary may grow by markers after config.json was written, but never shrink.
+        if let Some(stated) = config.vocab_size
+            && stated > encoder.vocab_size
+        {
+            let expected = format!("at most the {} rows of the word embeddings", encoder.vocab_size);
+            return Err(field("vocab_size", expected, stated.to_string()));
+        }
+        if let Some(kind) = &config.position_embedding_type
+            && kind != "absolute"
+        {
+            return Err(field(
+                "position_embedding_type",
+                "\"absolute\"".into(),
+                format!("\"{kind}\""),
+            ));
+        }
+        let hidden = encoder.hidden_size;
+        let num_attention_heads = match config.num_attention_heads {
+            Some(value) => Setting {
+                value,
+                source: Source::ConfigJson,
+            },
+            None => Setting {
+                value: hidden / HEAD_WIDTH,
+                source: Source::Default,
+            },
+        };
+        if *num_attention_heads == 0 || hidden % *num_attention_heads != 0 {
+            let expected = format!("a divisor of the hidden size {hidden}");
+            return Err(field("num_attention_heads", expected, num_attention_heads.to_string()));
+        }
+        let layer_norm_eps = match config.layer_norm_eps {
+            Some(value) => Setting {
+                value,
+                source: Source::ConfigJson,
+            },
+            None => Setting {
+                value: 1e-12,
+                source: Source::Default,
+            },
+        };
+        if !(layer_norm_eps.is_finite() && *layer_norm_eps >= 0.0) {
+            return Err(field(
+                "layer_norm_eps",
+                "a small positive number".into(),
+                layer_norm_eps.to_string(),
+            ));
+        }
+        let hidden_act = match config.hidden_act {
+            Some(value) => Setting {
+                value: serde_json::from_value(value.clone()).map_err(|_| {
+                    field(
+                        "hidden_act",
+                        "\"gelu\", \"gelu_new\", \"relu\" or \"tanh\"".into(),
+                        value.to_string(),
+                    )
+                })?,
+                source: Source::ConfigJson,
+            },
+            None => Setting {
+                value: HeadActivation::Gelu,
+                source: Source::Default,
+            },
+        };
+        Ok(Self {
+            num_attention_heads,
+            layer_norm_eps,
+            hidden_act,
+        })
+    }
+}
+
+/// BERT's heads are 64 wide at every published size.
+const HEAD_WIDTH: usize = 64;

@@ -1,0 +1,169 @@
+//! The whole network: two sides and what joins them.
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::{
+    Side,
+    checkpoint::Checkpoint,
+    kernels::{Sequences, upload},
+};
+
+use super::{
+    config::{ModelConfig, View},
+    encoder::Encoder,
+    head::{Bilinear, Steps, concatenate_views},
+    pooler::Pooler,
+    roles::Roles,
+    weights::{Loader, ModelError},
+};
+
+/// Where a model runs and in which precision its encoders compute; the head is always f32.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    pub device: Device,
+    pub dtype: DType,
+}
+
+impl Placement {
+    /// f32 on the CPU.
+    pub fn cpu() -> Self {
+        Self {
+            device: Device::Cpu,
+            dtype: DType::F32,
+        }
+    }
+}
+
+/// A CRAG dual encoder: a context of each side to a representation, two representations to a logit.
+pub struct DualEncoder {
+    sides: [SideEncoder; 2],
+    bilinear: Option<Bilinear>,
+    classifier: Steps,
+    views: Vec<View>,
+    placement: Placement,
+    max_length: usize,
+    token_bytes: usize,
+}
+
+/// Encoder, pooling and projection of one side.
+struct SideEncoder {
+    encoder: Encoder,
+    pooler: Pooler,
+    projection: Steps,
+}
+
+impl DualEncoder {
+    /// Loads the tensors that `roles` names. Both sides are loaded in parallel.
+    pub fn load(
+        checkpoint: &Checkpoint,
+        roles: &Roles,
+        config: &ModelConfig,
+        placement: Placement,
+    ) -> Result<Self, ModelError> {
+        let loader = Loader {
+            checkpoint,
+            device: &placement.device,
+            layer_norm_eps: *config.layer_norm_eps,
+        };
+        let activation = config.activation.kernel();
+        let load_side = |side| -> Result<SideEncoder, ModelError> {
+            Ok(SideEncoder {
+                encoder: Encoder::load(&loader, roles.encoder(side), config, placement.dtype)?,
+                pooler: Pooler::load(&loader, roles, side, config)?,
+                projection: Steps::load(&loader, roles.projection(side), activation)?,
+            })
+        };
+        let (drug, adr) = rayon::join(|| load_side(Side::Drug), || load_side(Side::Adr));
+        let bilinear = roles
+            .bilinear
+            .as_ref()
+            .map(|role| Bilinear::load(&loader, role))
+            .transpose()?;
+        let classifier = Steps::load(&loader, &roles.classifier, activation)?;
+        Ok(Self {
+            sides: [drug?, adr?],
+            bilinear,
+            classifier,
+            views: config.views.value.clone(),
+            max_length: Side::BOTH
+                .map(|s| roles.encoder(s).max_position_embeddings)
+                .into_iter()
+                .min()
+                .unwrap_or(0),
+            token_bytes: token_bytes(roles, &placement),
+            placement,
+        })
+    }
+
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    pub fn views(&self) -> &[View] {
+        &self.views
+    }
+
+    /// Device memory that encoding needs for each token of a batch, at most, weights aside.
+    pub fn token_bytes(&self) -> usize {
+        self.token_bytes
+    }
+
+    /// The same network with other views; their width must be the classifier's.
+    pub fn set_views(&mut self, views: Vec<View>) {
+        self.views = views;
+    }
+
+    /// Representations of texts given as token ids, `[CLS]` and `[SEP]` included.
+    ///
+    /// Returns `[B, F]` in f32. On the CPU each row is independent, to the bit, of the other texts.
+    /// Errors on an empty or too long text and on an id outside the vocabulary.
+    pub fn encode(&self, side: Side, token_ids: &[&[u32]]) -> Result<Tensor, ModelError> {
+        let lengths: Vec<usize> = token_ids.iter().map(|ids| ids.len()).collect();
+        if let Some(&length) = lengths.iter().find(|&&n| n > self.max_length) {
+            return Err(message(format!(
+                "a text has {length} tokens, the model {} positions",
+                self.max_length
+            )));
+        }
+        let device = &self.placement.device;
+        let sequences = Sequences::new(&lengths, device)?;
+        let packed = upload(&token_ids.concat(), device)?;
+        let part = &self.sides[side as usize];
+        let hidden = part.encoder.forward(&packed, &sequences)?;
+        let pooled = part.pooler.forward(&hidden, &sequences)?;
+        Ok(part.projection.forward(&pooled)?)
+    }
+
+    /// Logits of pairs. `drug`, `adr`: `[N, F]` representations. Returns `[N]`.
+    pub fn logits(&self, drug: &Tensor, adr: &Tensor) -> Result<Tensor, ModelError> {
+        if drug.dims() != adr.dims() {
+            let (drug, adr) = (drug.shape(), adr.shape());
+            return Err(message(format!(
+                "expected as many drug as adr representations, found {drug:?} and {adr:?}"
+            )));
+        }
+        let fused = match (&self.bilinear, self.views.contains(&View::Bilinear)) {
+            (Some(bilinear), true) => Some(bilinear.forward(drug, adr)?),
+            _ => None,
+        };
+        let views = concatenate_views(&self.views, drug, adr, fused.as_ref())?;
+        Ok(self.classifier.forward(&views)?.squeeze(1)?)
+    }
+}
+
+/// The widest moment of a layer: hidden states and residual, the fused projections or the
+/// intermediate states, and a result as wide as either.
+fn token_bytes(roles: &Roles, placement: &Placement) -> usize {
+    let encoder = roles.encoder(Side::Drug);
+    let intermediate = encoder.layers.first().map_or(0, |layer| layer.intermediate.out_features);
+    (4 * encoder.hidden_size + 2 * intermediate.max(3 * encoder.hidden_size)) * placement.dtype.size_in_bytes()
+}
+
+fn message(text: String) -> ModelError {
+    candle_core::Error::Msg(text).into()
+}
+
+/// The logistic function in f64, rounded once.
+pub fn probability(logit: f32) -> f32 {
+    (1.0 / (1.0 + (-f64::from(logit)).exp())) as f32
+}

@@ -1,0 +1,116 @@
+//! The BERT encoder (Devlin et al., arXiv:1810.04805) over packed sequences.
+
+use candle_core::{DType, Tensor};
+use rayon::prelude::*;
+
+use crate::kernels::{Activation, Embedding, LayerNorm, Linear, Sequences, attention};
+
+use super::{
+    config::ModelConfig,
+    roles::{EncoderRoles, LayerRoles},
+    weights::{Loader, ModelError},
+};
+
+/// Embeddings and layers of one side.
+pub(super) struct Encoder {
+    embedding: Embedding,
+    layers: Vec<Layer>,
+}
+
+/// One layer: self-attention and feed-forward, each with residual and LayerNorm behind it.
+struct Layer {
+    heads: usize,
+    query_key_value: Linear,
+    attention_output: Linear,
+    attention_norm: LayerNorm,
+    intermediate: Linear,
+    activation: Activation,
+    output: Linear,
+    output_norm: LayerNorm,
+}
+
+impl Encoder {
+    pub fn load(
+        loader: &Loader<'_>,
+        roles: &EncoderRoles,
+        config: &ModelConfig,
+        dtype: DType,
+    ) -> Result<Self, ModelError> {
+        let embedding = Embedding::new(
+            &loader.tensor(&roles.word_embeddings)?,
+            &loader.tensor(&roles.position_embeddings)?,
+            &loader.tensor(&roles.token_type_embeddings)?,
+            loader.norm(&roles.embeddings_norm)?,
+            dtype,
+            loader.device,
+        )?;
+        let layers = roles
+            .layers
+            .par_iter()
+            .map(|layer| Layer::load(loader, layer, config, dtype));
+        Ok(Self {
+            embedding,
+            layers: layers.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// `token_ids`: `[T]`. Returns the last hidden states, `[T, H]`.
+    pub fn forward(&self, token_ids: &Tensor, sequences: &Sequences) -> candle_core::Result<Tensor> {
+        let embedded = self.embedding.forward(token_ids, sequences)?;
+        self.layers
+            .iter()
+            .try_fold(embedded, |hidden, layer| layer.forward(&hidden, sequences))
+    }
+}
+
+impl Layer {
+    fn load(loader: &Loader<'_>, roles: &LayerRoles, config: &ModelConfig, dtype: DType) -> Result<Self, ModelError> {
+        Ok(Self {
+            heads: *config.num_attention_heads,
+            query_key_value: query_key_value(loader, roles, dtype)?,
+            attention_output: loader.linear(&roles.attention_output, dtype)?,
+            attention_norm: loader.norm(&roles.attention_norm)?,
+            intermediate: loader.linear(&roles.intermediate, dtype)?,
+            activation: config.hidden_act.kernel(),
+            output: loader.linear(&roles.output, dtype)?,
+            output_norm: loader.norm(&roles.output_norm)?,
+        })
+    }
+
+    fn forward(&self, hidden: &Tensor, sequences: &Sequences) -> candle_core::Result<Tensor> {
+        let qkv = self.query_key_value.forward(hidden, Activation::Identity)?;
+        let context = attention(&qkv, sequences, self.heads)?;
+        let hidden = self
+            .attention_output
+            .forward_add_norm(&context, hidden, &self.attention_norm)?;
+        let intermediate = self.intermediate.forward(&hidden, self.activation)?;
+        self.output.forward_add_norm(&intermediate, &hidden, &self.output_norm)
+    }
+}
+
+/// The three projections as one product: `[3 H, H]`.
+fn query_key_value(loader: &Loader<'_>, roles: &LayerRoles, dtype: DType) -> Result<Linear, ModelError> {
+    let parts = [&roles.query, &roles.key, &roles.value];
+    let weights = parts.map(|p| loader.tensor(&p.weight));
+    let weights = weights.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let biases = parts
+        .into_iter()
+        .zip(&weights)
+        .map(|(part, weight)| match &part.bias {
+            Some(name) => loader.tensor(name),
+            None => Ok(Tensor::zeros(part.out_features, weight.dtype(), weight.device())?),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let load = || {
+        Linear::new(
+            &Tensor::cat(&weights, 0)?,
+            Some(&Tensor::cat(&biases, 0)?),
+            dtype,
+            loader.device,
+        )
+    };
+    load().map_err(|source| ModelError::Load {
+        part: format!("\"{}\" and its siblings", roles.query.weight),
+        source,
+    })
+}

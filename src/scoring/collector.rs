@@ -1,0 +1,286 @@
+//! The end of the pipeline: representations into probabilities, lines into output, strictly in order.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::time::Duration;
+
+use super::counts::Counts;
+use super::error::{ErrorCode, LineError, ScoreError};
+use super::output::{self, Warning};
+use super::pipeline::{Line, Message, OnError, Options, Outcome, Window};
+
+/// Answers gathered before they are written even though more are ready.
+const WRITE_BYTES: usize = 64 * 1024;
+/// Most pairs classified at once.
+const GROUP_PAIRS: usize = 2048;
+
+/// Representations of a drug and a reaction.
+type Pair<'r> = (&'r [f32], &'r [f32]);
+type Classify<'c> = &'c dyn Fn(&[Pair<'_>]) -> anyhow::Result<Vec<f32>>;
+
+pub(super) struct Collector<'c> {
+    output: &'c mut dyn Write,
+    options: &'c Options,
+    names: &'c [String],
+    classify: Classify<'c>,
+    windows: VecDeque<Open>,
+    /// Number of the first of `windows`.
+    first_window: u64,
+    buffer: Vec<u8>,
+    counts: Counts,
+}
+
+/// A window whose lines are not all written.
+struct Open {
+    window: Window,
+    representations: Vec<Representation>,
+    /// Lines written so far.
+    written: usize,
+    /// Why some of `representations` are `Failed`.
+    failure: Option<anyhow::Error>,
+}
+
+enum Representation {
+    Awaited,
+    Ready(Box<[f32]>),
+    Failed,
+}
+
+impl<'c> Collector<'c> {
+    /// `names`: of the inputs, for messages. `classify`: probabilities of (drug, adr) representations.
+    pub fn new(output: &'c mut dyn Write, options: &'c Options, names: &'c [String], classify: Classify<'c>) -> Self {
+        let (windows, counts) = (VecDeque::new(), Counts::default());
+        let buffer = Vec::with_capacity(2 * WRITE_BYTES);
+        Self {
+            output,
+            options,
+            names,
+            classify,
+            windows,
+            first_window: 0,
+            buffer,
+            counts,
+        }
+    }
+
+    pub fn into_counts(self, elapsed: Duration) -> Counts {
+        Counts { elapsed, ..self.counts }
+    }
+
+    /// Writes out what has been gathered.
+    pub fn flush(&mut self) -> Result<(), ScoreError> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let written = self.output.write_all(&self.buffer).and_then(|()| self.output.flush());
+        self.buffer.clear();
+        // One very long line must not stay allocated for the rest of the run.
+        self.buffer.shrink_to(2 * WRITE_BYTES);
+        written.map_err(ScoreError::from_write)
+    }
+
+    /// Notes what a stage reports. Windows arrive in order, and before their representations.
+    pub fn take(&mut self, message: Message) {
+        match message {
+            Message::Window(window) => {
+                self.counts.reused += window.reused as u64;
+                let representations = (0..window.sequences).map(|_| Representation::Awaited).collect();
+                self.windows.push_back(Open {
+                    window,
+                    representations,
+                    written: 0,
+                    failure: None,
+                });
+            }
+            Message::Encoded {
+                window,
+                members,
+                result,
+            } => {
+                let Some(open) = self.windows.get_mut((window - self.first_window) as usize) else {
+                    return;
+                };
+                match result {
+                    Ok(representations) => {
+                        self.counts.encoded += members.len() as u64;
+                        for (member, representation) in members.into_iter().zip(representations) {
+                            open.representations[member] = Representation::Ready(representation);
+                        }
+                    }
+                    Err(error) => {
+                        for member in members {
+                            open.representations[member] = Representation::Failed;
+                        }
+                        open.failure.get_or_insert(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes all lines that are ready. Returns how many windows that completed.
+    pub fn advance(&mut self) -> Result<usize, ScoreError> {
+        let mut completed = 0;
+        while let Some(mut open) = self.windows.pop_front() {
+            let done = self.advance_window(&mut open)?;
+            if !done {
+                self.windows.push_front(open);
+                break;
+            }
+            if let Some(error) = open.window.end {
+                return Err(error);
+            }
+            self.first_window += 1;
+            completed += 1;
+        }
+        Ok(completed)
+    }
+
+    /// True when all of the window's lines are written.
+    fn advance_window(&mut self, open: &mut Open) -> Result<bool, ScoreError> {
+        loop {
+            let (end, pairs) = open.ready();
+            let probabilities = if pairs.is_empty() {
+                Vec::new()
+            } else {
+                self.probabilities(open, &pairs)?
+            };
+            let mut probabilities = probabilities.into_iter();
+            let range = open.written..end;
+            for i in range.clone() {
+                // Taken, so that the line's memory is free once it is written.
+                let bytes = std::mem::take(&mut open.window.lines[i].bytes);
+                self.write_line(&open.window.lines[i], &bytes, &mut probabilities)?;
+                open.written = i + 1;
+                if self.buffer.len() >= WRITE_BYTES {
+                    self.flush()?;
+                }
+            }
+            if open.written == open.window.lines.len() {
+                return Ok(true);
+            }
+            if range.is_empty() {
+                return match open
+                    .failure
+                    .take_if(|_| open.window.lines[end].is_failed(&open.representations))
+                {
+                    Some(error) => Err(self.network_error(&open.window.lines[end], error)),
+                    None => Ok(false),
+                };
+            }
+        }
+    }
+
+    fn probabilities(&self, open: &Open, pairs: &[Pair<'_>]) -> Result<Vec<f32>, ScoreError> {
+        (self.classify)(pairs)
+            .and_then(|probabilities| {
+                let (expected, found) = (pairs.len(), probabilities.len());
+                anyhow::ensure!(expected == found, "expected {expected} probabilities, found {found}");
+                Ok(probabilities)
+            })
+            .map_err(|error| self.network_error(&open.window.lines[open.written], error))
+    }
+
+    fn network_error(&self, line: &Line, error: anyhow::Error) -> ScoreError {
+        ScoreError::Network {
+            name: self.names[line.source].clone(),
+            line: line.number,
+            error,
+        }
+    }
+
+    fn write_line(
+        &mut self,
+        line: &Line,
+        bytes: &[u8],
+        probabilities: &mut impl Iterator<Item = f32>,
+    ) -> Result<(), ScoreError> {
+        match &line.outcome {
+            Outcome::Blank => self.counts.blank += 1,
+            Outcome::Rejected { error, spliceable } => self.write_error(line, bytes, error, *spliceable)?,
+            Outcome::Pair { warnings, .. } => match probabilities.next() {
+                Some(probability) if probability.is_finite() => self.write_scored(bytes, probability, warnings),
+                other => {
+                    let found = other.map_or("nothing".to_owned(), |p| p.to_string());
+                    let message = format!("expected a probability from the network, found {found}");
+                    self.write_error(line, bytes, &LineError::new(ErrorCode::NotFinite, message), true)?;
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn write_scored(&mut self, bytes: &[u8], probability: f32, warnings: &[Warning]) {
+        let causal = probability >= self.options.threshold;
+        output::write_scored(
+            &mut self.buffer,
+            bytes,
+            &self.options.output,
+            probability,
+            causal,
+            warnings,
+        );
+        self.counts.scored += 1;
+        self.counts.warned += u64::from(!warnings.is_empty());
+    }
+
+    fn write_error(
+        &mut self,
+        line: &Line,
+        bytes: &[u8],
+        error: &LineError,
+        spliceable: bool,
+    ) -> Result<(), ScoreError> {
+        if self.options.on_error == OnError::Fail {
+            let name = self.names[line.source].clone();
+            return Err(ScoreError::Rejected {
+                name,
+                line: line.number,
+                error: error.clone(),
+            });
+        }
+        self.counts.add_error(error.code);
+        if spliceable {
+            output::write_error(&mut self.buffer, bytes, &self.options.output, error);
+            return Ok(());
+        }
+        // With one input the line number says it all.
+        let mut error = error.clone();
+        if self.names.len() > 1 {
+            error.message = format!("{}:{}: {}", self.names[line.source], line.number, error.message);
+        }
+        output::write_line_error(&mut self.buffer, line.number, &self.options.output, &error);
+        Ok(())
+    }
+}
+
+impl Open {
+    /// The end of the lines that can be written now, at most a group of pairs, and those pairs.
+    fn ready(&self) -> (usize, Vec<Pair<'_>>) {
+        let mut pairs = Vec::new();
+        let mut end = self.written;
+        for line in &self.window.lines[self.written..] {
+            if let Outcome::Pair { drug, adr, .. } = &line.outcome {
+                match (&self.representations[*drug], &self.representations[*adr]) {
+                    (Representation::Ready(drug), Representation::Ready(adr)) if pairs.len() < GROUP_PAIRS => {
+                        pairs.push((&**drug, &**adr));
+                    }
+                    _ => break,
+                }
+            }
+            end += 1;
+        }
+        (end, pairs)
+    }
+}
+
+impl Line {
+    fn is_failed(&self, representations: &[Representation]) -> bool {
+        match self.outcome {
+            Outcome::Pair { drug, adr, .. } => [drug, adr]
+                .iter()
+                .any(|&number| matches!(representations[number], Representation::Failed)),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What a run did, in numbers.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::error::ErrorCode;
+
+/// Counts of one run, over all its inputs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Lines that got a probability.
+    pub scored: u64,
+    /// Lines of whitespace alone, which have no answer.
+    pub blank: u64,
+    /// Scored lines with at least one warning.
+    pub warned: u64,
+    /// Sequences that went through an encoder.
+    pub encoded: u64,
+    /// Sequences that were equal to one in the same window and did not have to.
+    pub reused: u64,
+    pub elapsed: Duration,
+    pub(super) by_code: [u64; ErrorCode::ALL.len()],
+}
+
+impl Counts {
+    /// Lines that got an answer: a probability or an error.
+    pub fn records(&self) -> u64 {
+        self.scored + self.errors()
+    }
+
+    /// Lines that got an error.
+    pub fn errors(&self) -> u64 {
+        self.by_code.iter().sum()
+    }
+
+    /// Lines that got an error with this code.
+    pub fn errors_of(&self, code: ErrorCode) -> u64 {
+        self.by_code[code as usize]
+    }
+
+    pub(super) fn add_error(&mut self, code: ErrorCode) {
+        self.by_code[code as usize] += 1;
+    }
+
+    /// Scored pairs for each second of the run.
+    pub fn pairs_per_second(&self) -> f64 {
+        self.scored as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+}
+
+/// One line for a person, such as `scored 998 of 1000 lines in 2.1 s (475.2 pairs/s); …`.
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "scored {} of {} line{} in {:.1} s ({:.1} pairs/s)",
+            self.scored,
+            self.records(),
+            if self.records() == 1 { "" } else { "s" },
+            self.elapsed.as_secs_f64(),
+            self.pairs_per_second()
+        )?;
+        if self.errors() > 0 {
+            write!(f, "; errors: ")?;
+            let with_errors = ErrorCode::ALL.into_iter().filter(|&code| self.errors_of(code) > 0);
+            for (i, code) in with_errors.enumerate() {
+                write!(f, "{}{code} {}", if i == 0 { "" } else { ", " }, self.errors_of(code))?;
+            }
+        }
+        if self.warned > 0 {
+            write!(f, "; with warnings: {}", self.warned)?;
+        }
+        if self.blank > 0 {
+            write!(f, "; blank lines: {}", self.blank)?;
+        }
+        if self.reused > 0 {
+            write!(f, "; encodings: {}, reused: {}", self.encoded, self.reused)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_index_their_own_count() {
+        for (i, code) in ErrorCode::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, i);
+        }
+    }
+
+    #[test]
+    fn a_summary_names_only_what_happened() {
+        let mut counts = Counts {
+            scored: 3,
+            elapsed: Duration::from_secs(2),
+            ..Counts::default()
+        };
+        assert_eq!(counts.to_string(), "scored 3 of 3 lines in 2.0 s (1.5 pairs/s)");
+        counts.add_error(ErrorCode::EmptyText);
+        counts.add_error(ErrorCode::InvalidJson);
+        counts.blank = 4;
+        assert_eq!(
+            counts.to_string(),
+            "scored 3 of 5 lines in 2.0 s (1.5 pairs/s); errors: invalid_json 1, empty_text 1; blank lines: 4"
+        );
+    }
+}

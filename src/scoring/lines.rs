@@ -1,0 +1,269 @@
+//! Bytes into lines: bounded length, byte order marks, line ends, blank lines; several inputs in order.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use super::error::ScoreError;
+
+/// Where lines come from.
+pub enum Input {
+    Stdin,
+    File(PathBuf),
+    /// Any other source, with the name that messages give it.
+    Reader(String, Box<dyn Read + Send>),
+}
+
+impl Input {
+    /// The name in messages.
+    pub fn name(&self) -> String {
+        match self {
+            Input::Stdin => "<stdin>".to_owned(),
+            Input::File(path) => path.display().to_string(),
+            Input::Reader(name, _) => name.clone(),
+        }
+    }
+
+    pub(super) fn open(self) -> io::Result<Box<dyn Read + Send>> {
+        Ok(match self {
+            Input::Stdin => Box::new(io::stdin()),
+            Input::File(path) => Box::new(File::open(path)?),
+            Input::Reader(_, reader) => reader,
+        })
+    }
+}
+
+/// One line, without its line end.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Content {
+    Bytes(Vec<u8>),
+    /// Longer than the limit: only the number of its bytes is known.
+    TooLong(u64),
+    /// ASCII whitespace alone.
+    Blank,
+}
+
+const CHUNK_BYTES: usize = 256 * 1024;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Splits one input into lines of at most `max_bytes`, counted without byte order mark and line end.
+pub struct LineReader<R> {
+    reader: R,
+    name: String,
+    max_bytes: usize,
+    chunk: Box<[u8]>,
+    filled: usize,
+    position: usize,
+    first_line: bool,
+}
+
+impl<R: Read> LineReader<R> {
+    pub fn new(reader: R, name: String, max_bytes: usize) -> Self {
+        let chunk = vec![0; CHUNK_BYTES].into_boxed_slice();
+        Self {
+            reader,
+            name,
+            max_bytes,
+            chunk,
+            filled: 0,
+            position: 0,
+            first_line: true,
+        }
+    }
+
+    /// The next line, or none at the end of the input. A last line need not have a line end.
+    pub fn next_line(&mut self) -> Result<Option<Content>, ScoreError> {
+        // Room for what is dropped at the end: a byte order mark and a carriage return.
+        let keep = self.max_bytes.saturating_add(BYTE_ORDER_MARK.len() + 1);
+        let mut line = Vec::new();
+        let (mut total, mut last, mut blank) = (0u64, 0u8, true);
+        loop {
+            if self.position == self.filled && !self.fill()? {
+                if total == 0 {
+                    return Ok(None);
+                }
+                break;
+            }
+            let rest = &self.chunk[self.position..self.filled];
+            let end = rest.iter().position(|&b| b == b'\n');
+            let part = &rest[..end.unwrap_or(rest.len())];
+            if let Some(&byte) = part.last() {
+                last = byte;
+            }
+            blank = blank && part.iter().all(u8::is_ascii_whitespace);
+            total += part.len() as u64;
+            if total <= keep as u64 {
+                line.extend_from_slice(part);
+            } else {
+                // Enough is kept to recognise a byte order mark; the memory goes back.
+                let wanted = BYTE_ORDER_MARK.len().saturating_sub(line.len());
+                line.extend_from_slice(&part[..part.len().min(wanted)]);
+                line.truncate(BYTE_ORDER_MARK.len());
+                line.shrink_to_fit();
+            }
+            self.position += part.len() + usize::from(end.is_some());
+            if end.is_some() {
+                break;
+            }
+        }
+        let mut length = total;
+        if std::mem::take(&mut self.first_line) {
+            self.refuse_utf16(&line)?;
+            if line.starts_with(BYTE_ORDER_MARK) {
+                length -= BYTE_ORDER_MARK.len() as u64;
+                if total <= keep as u64 {
+                    line.drain(..BYTE_ORDER_MARK.len());
+                    blank = line.iter().all(u8::is_ascii_whitespace);
+                }
+            }
+        }
+        if length > 0 && last == b'\r' {
+            length -= 1;
+        }
+        if blank {
+            return Ok(Some(Content::Blank));
+        }
+        if length > self.max_bytes as u64 {
+            return Ok(Some(Content::TooLong(length)));
+        }
+        line.truncate(length as usize);
+        Ok(Some(Content::Bytes(line)))
+    }
+
+    /// Reads once, however little comes. False at the end of the input.
+    fn fill(&mut self) -> Result<bool, ScoreError> {
+        loop {
+            match self.reader.read(&mut self.chunk) {
+                Ok(count) => {
+                    (self.position, self.filled) = (0, count);
+                    return Ok(count > 0);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => {
+                    return Err(ScoreError::Read {
+                        name: self.name.clone(),
+                        source,
+                    });
+                }
+            }
+        }
+    }
+
+    fn refuse_utf16(&self, line: &[u8]) -> Result<(), ScoreError> {
+        let mark = match line {
+            [0xff, 0xfe, ..] => "ff fe",
+            [0xfe, 0xff, ..] => "fe ff",
+            _ => return Ok(()),
+        };
+        Err(ScoreError::Utf16 {
+            name: self.name.clone(),
+            mark,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Gives at most `step` bytes at once.
+    struct Trickle<'a>(&'a [u8], Vec<usize>);
+
+    impl Read for Trickle<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let step = self.1.pop().unwrap_or(usize::MAX).clamp(1, buffer.len());
+            let count = step.min(self.0.len());
+            buffer[..count].copy_from_slice(&self.0[..count]);
+            self.0 = &self.0[count..];
+            Ok(count)
+        }
+    }
+
+    fn lines_of(bytes: &[u8], max_bytes: usize, steps: Vec<usize>) -> Result<Vec<Content>, ScoreError> {
+        let mut reader = LineReader::new(Trickle(bytes, steps), "test".into(), max_bytes);
+        std::iter::from_fn(|| reader.next_line().transpose()).collect()
+    }
+
+    fn all(bytes: &[u8]) -> Vec<Content> {
+        lines_of(bytes, 1 << 20, vec![]).unwrap()
+    }
+
+    fn text(line: &str) -> Content {
+        Content::Bytes(line.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn line_ends_of_both_kinds_and_none_at_the_end() {
+        assert_eq!(all(b"a\nb\r\nc"), [text("a"), text("b"), text("c")]);
+        assert_eq!(all(b"a\rb\r\r\nc\r"), [text("a\rb\r"), text("c")]);
+        assert_eq!(all(b""), []);
+    }
+
+    #[test]
+    fn blank_lines_are_told_apart() {
+        assert_eq!(
+            all(b"\n \t\r\na\n\r"),
+            [Content::Blank, Content::Blank, text("a"), Content::Blank]
+        );
+        assert_eq!(lines_of(&[b' '; 1000], 10, vec![]).unwrap(), [Content::Blank]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_dropped_at_the_beginning_only() {
+        assert_eq!(all(b"\xef\xbb\xbfa\n\xef\xbb\xbfb"), [text("a"), text("\u{feff}b")]);
+        assert_eq!(all(b"\xef\xbb\xbf\r\nb"), [Content::Blank, text("b")]);
+        assert_eq!(all(b"\xef\xbb\xbf"), [Content::Blank]);
+        assert_eq!(lines_of(b"\xef\xbb\xbfabc\r\n", 3, vec![1; 9]).unwrap(), [text("abc")]);
+        assert_eq!(
+            lines_of(b"\xef\xbb\xbfabcd\r\n", 3, vec![1; 9]).unwrap(),
+            [Content::TooLong(4)]
+        );
+        assert_eq!(
+            lines_of(b"\xef\xbb\xbfabcdefghij\r\n", 3, vec![1; 9]).unwrap(),
+            [Content::TooLong(10)]
+        );
+    }
+
+    #[test]
+    fn a_line_at_the_limit_passes_and_one_byte_more_does_not() {
+        assert_eq!(
+            lines_of(b"abc\r\nabcd\nab\n", 3, vec![]).unwrap(),
+            [text("abc"), Content::TooLong(4), text("ab")]
+        );
+    }
+
+    #[test]
+    fn utf16_is_one_clear_error() {
+        for (bytes, mark) in [(b"\xff\xfe{\0\n\0", "ff fe"), (b"\xfe\xff\0{\0\n", "fe ff")] {
+            let message = lines_of(bytes, 100, vec![1; 9]).unwrap_err().to_string();
+            assert!(message.contains("UTF-16") && message.contains(mark), "{message}");
+        }
+        assert!(lines_of(&[b"\xff\xfe".as_slice(), &[b'a'; 100]].concat(), 10, vec![3]).is_err());
+    }
+
+    #[test]
+    fn an_overlong_line_is_read_past_without_being_kept() {
+        let long = io::repeat(b'x').take(64 << 20).chain(&b"\nnext"[..]);
+        let mut reader = LineReader::new(long, "test".into(), 1000);
+        assert_eq!(reader.next_line().unwrap(), Some(Content::TooLong(64 << 20)));
+        assert_eq!(reader.next_line().unwrap(), Some(text("next")));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_split_into_reads_gives_the_same_lines(
+            bytes in prop::collection::vec(
+                prop_oneof![Just(b'\n'), Just(b'\r'), Just(b' '), Just(0xef), Just(0xbb), Just(0xbf), Just(0xff), Just(0xfe), any::<u8>()],
+                0..200),
+            steps in prop::collection::vec(1usize..20, 0..100),
+            max_bytes in 0usize..20,
+        ) {
+            let whole = lines_of(&bytes, max_bytes, vec![]).map_err(|e| e.to_string());
+            let split = lines_of(&bytes, max_bytes, steps).map_err(|e| e.to_string());
+            prop_assert_eq!(whole, split);
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Writes answers: the input line's own bytes with the answer spliced in before its closing brace.
+
+use std::io::Write;
+
+use super::error::LineError;
+
+/// The keys of an answer that is not nested.
+pub const RESERVED_KEYS: [&str; 4] = ["probability", "causal", "warnings", "error"];
+
+/// Where the answer goes: beside the record's own keys (the default), or nested under one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutputKey {
+    key: Option<String>,
+}
+
+impl OutputKey {
+    /// Nested under `key`. Errors, with the reason, on one that can never work: an empty key, a field that
+    /// is read from the record, and `line`, which stands beside the answer when a line is no object.
+    pub fn nested(key: &str) -> Result<Self, String> {
+        if key.is_empty() {
+            return Err("expected a key, found an empty string".to_owned());
+        }
+        if key == "line" || super::record::FIELDS.contains(&key) {
+            return Err(format!(
+                "expected a key of its own, found \"{key}\", which records use themselves"
+            ));
+        }
+        Ok(Self {
+            key: Some(key.to_owned()),
+        })
+    }
+
+    /// Whether an answer would be written under `key`.
+    pub(super) fn takes(&self, key: &str) -> bool {
+        match &self.key {
+            Some(own) => own == key,
+            None => RESERVED_KEYS.contains(&key),
+        }
+    }
+
+    /// Whether an error would be written under `key`.
+    pub(super) fn error_goes_under(&self, key: &str) -> bool {
+        match &self.key {
+            Some(own) => own == key,
+            None => key == "error",
+        }
+    }
+
+    /// Writes members for the record: `members` as they are, or as one object under the key.
+    fn write(&self, out: &mut Vec<u8>, members: impl FnOnce(&mut Vec<u8>)) {
+        match &self.key {
+            None => members(out),
+            Some(key) => {
+                write_string(out, key);
+                out.extend_from_slice(b":{");
+                members(out);
+                out.push(b'}');
+            }
+        }
+    }
+}
+
+/// Something to know about a scored line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// The marked drug lies outside the tokens that the network sees.
+    DrugTruncated,
+    /// The marked reaction lies outside the tokens that the network sees.
+    AdrTruncated,
+    /// The drug does not occur in its text, and nothing was marked.
+    DrugNotFound,
+    /// The reaction does not occur in its text, and nothing was marked.
+    AdrNotFound,
+}
+
+impl Warning {
+    /// The warning as records have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Warning::DrugTruncated => "drug_truncated",
+            Warning::AdrTruncated => "adr_truncated",
+            Warning::DrugNotFound => "drug_not_found",
+            Warning::AdrNotFound => "adr_not_found",
+        }
+    }
+}
+
+/// Appends `line` with its answer and a line end. `line` has been read as an object, and `probability` is finite.
+pub fn write_scored(
+    out: &mut Vec<u8>,
+    line: &[u8],
+    key: &OutputKey,
+    probability: f32,
+    causal: bool,
+    warnings: &[Warning],
+) {
+    splice(out, line, |out| {
+        key.write(out, |out| {
+            out.extend_from_slice(b"\"probability\":");
+            write_json(out, &probability);
+            out.extend_from_slice(if causal {
+                b",\"causal\":true"
+            } else {
+                b",\"causal\":false"
+            });
+            for (i, warning) in warnings.iter().enumerate() {
+                out.extend_from_slice(if i == 0 { b",\"warnings\":[" } else { b"," });
+                write_string(out, warning.name());
+            }
+            if !warnings.is_empty() {
+                out.push(b']');
+            }
+        })
+    });
+}
+
+/// Appends `line` with an error and a line end. `line` has been read as an object.
+pub fn write_error(out: &mut Vec<u8>, line: &[u8], key: &OutputKey, error: &LineError) {
+    splice(out, line, |out| key.write(out, |out| write_error_member(out, error)));
+}
+
+/// Appends a record that stands for line `number`, which is no object, with its line end.
+pub fn write_line_error(out: &mut Vec<u8>, number: u64, key: &OutputKey, error: &LineError) {
+    out.extend_from_slice(b"{\"line\":");
+    write_json(out, &number);
+    out.push(b',');
+    key.write(out, |out| write_error_member(out, error));
+    out.extend_from_slice(b"}\n");
+}
+
+fn write_error_member(out: &mut Vec<u8>, error: &LineError) {
+    out.extend_from_slice(b"\"error\":{\"code\":");
+    write_string(out, error.code.name());
+    out.extend_from_slice(b",\"message\":");
+    write_string(out, &error.message);
+    out.push(b'}');
+}
+
+/// Puts members before the last brace of an object, whose bytes stay as they are.
+fn splice(out: &mut Vec<u8>, line: &[u8], members: impl FnOnce(&mut Vec<u8>)) {
+    // An object always has its brace; without one the line would be kept and the members follow it.
+    let brace = line.iter().rposition(|&b| b == b'}').unwrap_or(line.len());
+    let (head, tail) = line.split_at(brace);
+    out.extend_from_slice(head);
+    // Directly after the opening brace there is no member to separate from: a value never ends in `{`.
+    if head.iter().rfind(|b| !matches!(b, b' ' | b'\t' | b'\r' | b'\n')) != Some(&b'{') {
+        out.push(b',');
+    }
+    members(out);
+    out.extend_from_slice(tail);
+    out.push(b'\n');
+}
+
+fn write_string(out: &mut Vec<u8>, value: &str) {
+    write_json(out, value);
+}
+
+fn write_json<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
+    // Neither numbers nor strings can fail to serialise, and a Vec takes every write.
+    let written = serde_json::to_writer(out.by_ref(), value);
+    debug_assert!(written.is_ok());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scoring::ErrorCode;
+    use proptest::prelude::*;
+
+    fn scored(line: &str, key: &OutputKey, probability: f32, warnings: &[Warning]) -> String {
+        let mut out = Vec::new();
+        write_scored(
+            &mut out,
+            line.as_bytes(),
+            key,
+            probability,
+            probability >= 0.5,
+            warnings,
+        );
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_answer_stands_directly_before_the_closing_brace() {
+        let key = OutputKey::default();
+        assert_eq!(
+            scored(r#"{"a":1}"#, &key, 0.9230769, &[]),
+            "{\"a\":1,\"probability\":0.9230769,\"causal\":true}\n"
+        );
+        assert_eq!(
+            scored("{ \"a\" : {} \t} ", &key, 0.25, &[]),
+            "{ \"a\" : {} \t,\"probability\":0.25,\"causal\":false} \n"
+        );
+        assert_eq!(
+            scored(" { } ", &key, 1.0, &[]),
+            " { \"probability\":1.0,\"causal\":true} \n"
+        );
+        assert_eq!(
+            scored(
+                r#"{"a":"{"}"#,
+                &key,
+                0.0,
+                &[Warning::DrugTruncated, Warning::AdrNotFound]
+            ),
+            "{\"a\":\"{\",\"probability\":0.0,\"causal\":false,\"warnings\":[\"drug_truncated\",\"adr_not_found\"]}\n"
+        );
+    }
+
+    #[test]
+    fn an_output_key_holds_the_whole_answer() {
+        let key = OutputKey::nested("cr\"ag").unwrap();
+        assert_eq!(
+            scored(r#"{"a":1}"#, &key, 0.5, &[Warning::AdrTruncated]),
+            "{\"a\":1,\"cr\\\"ag\":{\"probability\":0.5,\"causal\":true,\"warnings\":[\"adr_truncated\"]}}\n"
+        );
+        let error = LineError::new(ErrorCode::EmptyText, "a \"b\"");
+        let mut out = Vec::new();
+        write_error(&mut out, b"{}", &key, &error);
+        write_line_error(&mut out, 7, &key, &error);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            concat!(
+                "{\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}}}\n",
+                "{\"line\":7,\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}}}\n"
+            )
+        );
+    }
+
+    #[test]
+    fn output_keys_that_can_never_work_are_refused() {
+        for key in ["", "line", "text", "drug_span"] {
+            assert!(OutputKey::nested(key).is_err(), "{key}");
+        }
+        assert!(OutputKey::nested("probability").is_ok());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_probability_reads_back_to_the_same_f32(bits in 0u32..=0x3f80_0000) {
+            let probability = f32::from_bits(bits);
+            let line = scored("{}", &OutputKey::default(), probability, &[]);
+            let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let text = line.split([':', ',']).nth(1).unwrap();
+            prop_assert_eq!(text.parse::<f32>().unwrap().to_bits(), bits);
+            prop_assert_eq!((value["probability"].as_f64().unwrap() as f32).to_bits(), bits);
+            // The shortest digits that read back, wherever the point is put.
+            let digits = |text: &str| {
+                let mantissa = text.split('e').next().unwrap_or_default().replace('.', "");
+                mantissa.trim_start_matches('0').trim_end_matches('0').to_owned()
+            };
+            prop_assert_eq!(digits(text), digits(&format!("{probability:e}")));
+        }
+    }
+}

@@ -1,0 +1,555 @@
+//! The stages from lines to answers, and the order they keep.
+//!
+//! ```text
+//! reader -> queue -> preparer -> batches -> workers -> collector (the calling thread)
+//! ```
+//!
+//! The reader splits inputs into lines. The preparer takes whatever lines are there, a *window*: parses,
+//! marks and tokenizes them in parallel, finds equal sequences and cuts the others into batches. Workers
+//! encode batches. The collector classifies and writes the longest prefix of lines whose two
+//! representations are there, and flushes whenever nothing further is ready. At most
+//! [`WINDOWS_IN_FLIGHT`] windows are between reader and output, so memory is bounded, and one window's
+//! lines are prepared and encoded while those of the one before still are: a window is no barrier.
+//!
+//! Nothing here changes a result: the network gives each sequence the same representation in any batch.
+
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Instant;
+
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+use super::collector::Collector;
+use super::counts::Counts;
+use super::error::{ErrorCode, LineError, ScoreError};
+use super::lines::{Content, Input, LineReader};
+use super::output::{OutputKey, Warning};
+use super::prepare::{Context, Prepare, Prepared};
+use super::queue::Queue;
+use super::record;
+use super::window::{Batch, Sequence, Sequences};
+use crate::Side;
+
+/// The network, as far as scoring knows it.
+pub trait PairModel: Sync {
+    /// One representation for each packed sequence of token ids, in order. A representation must not
+    /// depend on the other sequences of the call.
+    fn encode(&self, side: Side, token_ids: &[&[u32]]) -> anyhow::Result<Vec<Box<[f32]>>>;
+
+    /// Probabilities of pairs of (drug, adr) representations, in order.
+    fn probabilities(&self, pairs: &[(&[f32], &[f32])]) -> anyhow::Result<Vec<f32>>;
+
+    /// How many `encode` calls may run at once. On the host there are never more than threads.
+    fn concurrency(&self) -> usize;
+
+    /// Whether the work is done by the host's cores, and so belongs into the run's thread pool.
+    fn on_host(&self) -> bool {
+        true
+    }
+
+    /// How many tokens a batch holds unless [`Options::batch_tokens`] says so.
+    fn batch_tokens(&self) -> usize {
+        1024
+    }
+}
+
+/// What a line that cannot be scored does to the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// It becomes an error record, and the run goes on.
+    #[default]
+    Record,
+    /// The run ends with [`ScoreError::Rejected`], after the answers to all lines before it.
+    Fail,
+}
+
+/// How to run. The defaults suit any input.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `causal` is `probability >= threshold`.
+    pub threshold: f32,
+    pub output: OutputKey,
+    pub on_error: OnError,
+    /// Longest line, without its line end.
+    pub max_line_bytes: usize,
+    /// Threads of the pool; at least 1.
+    pub threads: usize,
+    /// Tokens in a batch; none leaves it to the model.
+    pub batch_tokens: Option<usize>,
+    /// Whether equal sequences of a window are encoded once.
+    pub reuse: bool,
+    /// Most lines in a window.
+    pub window_lines: usize,
+    /// Most bytes of lines in a window (a longer line is a window of its own).
+    pub window_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            threshold: 0.55,
+            output: OutputKey::default(),
+            on_error: OnError::default(),
+            max_line_bytes: 16 << 20,
+            threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            batch_tokens: None,
+            reuse: true,
+            window_lines: 4096,
+            window_bytes: 16 << 20,
+        }
+    }
+}
+
+/// One prepared and encoded, one being encoded, one being prepared: the workers never wait for the preparer.
+const WINDOWS_IN_FLIGHT: usize = 3;
+
+/// A line as it comes from an input.
+pub(super) struct Line {
+    /// Which input, by number.
+    pub source: usize,
+    /// Counted from 1 in its own input, blank lines included.
+    pub number: u64,
+    pub bytes: Vec<u8>,
+    pub outcome: Outcome,
+}
+
+/// What is known of a line before the network has seen it.
+pub(super) enum Outcome {
+    Blank,
+    /// Numbers of its sequences in the window.
+    Pair {
+        drug: usize,
+        adr: usize,
+        warnings: Vec<Warning>,
+    },
+    Rejected {
+        error: LineError,
+        spliceable: bool,
+    },
+}
+
+/// Prepared lines on their way to the collector.
+pub(super) struct Window {
+    pub lines: Vec<Line>,
+    pub sequences: usize,
+    pub reused: usize,
+    /// Ends the run after these lines.
+    pub end: Option<ScoreError>,
+}
+
+pub(super) enum Message {
+    Window(Window),
+    /// Representations of sequences of a window, windows counted from 0.
+    Encoded {
+        window: u64,
+        members: Vec<usize>,
+        result: anyhow::Result<Vec<Box<[f32]>>>,
+    },
+}
+
+enum Incoming {
+    Line {
+        source: usize,
+        number: u64,
+        content: Content,
+    },
+    End(ScoreError),
+}
+
+struct Job {
+    window: u64,
+    sequences: Arc<Sequences>,
+    batch: Batch,
+}
+
+/// Scores all lines of all inputs and writes their answers to `output`, in order.
+///
+/// Errors end the run, after the answers to all lines before the error. A thread that reads an input
+/// which gives nothing and does not end outlives an early return.
+pub fn run(
+    inputs: Vec<Input>,
+    output: &mut dyn Write,
+    model: &dyn PairModel,
+    prepare: &dyn Prepare,
+    options: &Options,
+) -> Result<Counts, ScoreError> {
+    let started = Instant::now();
+    let threads = options.threads.max(1);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|i| format!("crag-{i}"))
+        .build()
+        .map_err(|error| ScoreError::Threads {
+            count: threads,
+            message: error.to_string(),
+        })?;
+    let workers = if model.on_host() {
+        model.concurrency().min(threads)
+    } else {
+        model.concurrency()
+    }
+    .max(1);
+    let names: Vec<String> = inputs.iter().map(Input::name).collect();
+
+    let incoming = Arc::new(Queue::new(2 * options.window_lines, 2 * options.window_bytes));
+    let permits = Queue::new(WINDOWS_IN_FLIGHT, usize::MAX);
+    for _ in 0..WINDOWS_IN_FLIGHT {
+        permits.push((), 0);
+    }
+    // Bounded by the permits.
+    let jobs = Queue::new(usize::MAX, usize::MAX);
+    let (sender, receiver) = mpsc::channel();
+
+    // Not scoped: a read from a terminal or a pipe cannot be interrupted when the run ends early.
+    let (queue, max_line_bytes) = (Arc::clone(&incoming), options.max_line_bytes);
+    std::thread::Builder::new()
+        .name("crag-reader".to_owned())
+        .spawn(move || {
+            let _closing = Closing(&*queue);
+            if let Err(error) = read(inputs, max_line_bytes, &queue) {
+                queue.push(Incoming::End(error), 0);
+            }
+        })
+        .map_err(|error| ScoreError::Threads {
+            count: 1,
+            message: error.to_string(),
+        })?;
+
+    std::thread::scope(|scope| {
+        // Whatever ends the collector ends the stages before it.
+        let _aborting = (Aborting(&*incoming), Aborting(&permits), Aborting(&jobs));
+        let stage = Stage {
+            prepare,
+            options,
+            pool: &pool,
+            workers,
+            model,
+            jobs: &jobs,
+        };
+        let (queue, preparer_sender, permits_left) = (&incoming, sender.clone(), &permits);
+        let no_thread = |error: std::io::Error| ScoreError::Threads {
+            count: workers + 1,
+            message: error.to_string(),
+        };
+        let spawn = || std::thread::Builder::new().name("crag-stage".to_owned());
+        spawn()
+            .spawn_scoped(scope, move || {
+                let _closing = Closing(stage.jobs);
+                stage.prepare_windows(queue, permits_left, &preparer_sender);
+            })
+            .map_err(no_thread)?;
+        for _ in 0..workers {
+            let (sender, jobs, pool) = (sender.clone(), &jobs, &pool);
+            spawn()
+                .spawn_scoped(scope, move || encode_jobs(model, pool, jobs, &sender))
+                .map_err(no_thread)?;
+        }
+        drop(sender);
+        let classify = |pairs: &[(&[f32], &[f32])]| on_pool(&pool, model.on_host(), || model.probabilities(pairs));
+        let mut collector = Collector::new(output, options, &names, &classify);
+        let result = collect(&mut collector, &receiver, &permits);
+        // Answers before an error are owed; a broken output outweighs the error.
+        let flushed = collector.flush();
+        flushed.and(result).map(|()| collector.into_counts(started.elapsed()))
+    })
+}
+
+/// Closes a queue when its producer ends, however it ends.
+struct Closing<'q, T>(&'q Queue<T>);
+
+impl<T> Drop for Closing<'_, T> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Empties and closes a queue when its last consumer ends, however it ends.
+struct Aborting<'q, T>(&'q Queue<T>);
+
+impl<T> Drop for Aborting<'_, T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn on_pool<R: Send>(pool: &ThreadPool, on_host: bool, work: impl FnOnce() -> R + Send) -> R {
+    if on_host { pool.install(work) } else { work() }
+}
+
+fn read(inputs: Vec<Input>, max_line_bytes: usize, queue: &Queue<Incoming>) -> Result<(), ScoreError> {
+    for (source, input) in inputs.into_iter().enumerate() {
+        let name = input.name();
+        let reader = input.open().map_err(|source| ScoreError::Read {
+            name: name.clone(),
+            source,
+        })?;
+        let mut lines = LineReader::new(reader, name, max_line_bytes);
+        let mut number = 0;
+        while let Some(content) = lines.next_line()? {
+            number += 1;
+            let weight = if let Content::Bytes(bytes) = &content {
+                bytes.len()
+            } else {
+                0
+            };
+            if !queue.push(
+                Incoming::Line {
+                    source,
+                    number,
+                    content,
+                },
+                weight,
+            ) {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the preparing stage works with.
+struct Stage<'s> {
+    prepare: &'s dyn Prepare,
+    options: &'s Options,
+    pool: &'s ThreadPool,
+    workers: usize,
+    model: &'s dyn PairModel,
+    jobs: &'s Queue<Job>,
+}
+
+impl Stage<'_> {
+    fn prepare_windows(&self, incoming: &Queue<Incoming>, permits: &Queue<()>, sender: &Sender<Message>) {
+        let budget_tokens = self.options.batch_tokens.unwrap_or_else(|| self.model.batch_tokens());
+        for number in 0.. {
+            // The permit first: while all windows are in flight, lines gather for the next.
+            if permits.pop().is_none() {
+                return;
+            }
+            let taken = incoming.pop_many(self.options.window_lines, self.options.window_bytes);
+            if taken.is_empty() {
+                return;
+            }
+            let (window, sequences) = self.pool.install(|| self.prepare_window(taken));
+            let ended = window.end.is_some();
+            // The window before its jobs, so that the collector knows it before it gets results.
+            if sender.send(Message::Window(window)).is_err() {
+                return;
+            }
+            let sequences = Arc::new(sequences);
+            for batch in sequences.batches(budget_tokens, self.workers) {
+                self.jobs.push(
+                    Job {
+                        window: number,
+                        sequences: Arc::clone(&sequences),
+                        batch,
+                    },
+                    0,
+                );
+            }
+            if ended {
+                return;
+            }
+        }
+    }
+
+    fn prepare_window(&self, taken: Vec<Incoming>) -> (Window, Sequences) {
+        let prepared: Vec<_> = taken
+            .into_par_iter()
+            .map(|incoming| self.prepare_line(incoming))
+            .collect();
+        let mut lines = Vec::with_capacity(prepared.len());
+        let mut all = Vec::with_capacity(2 * prepared.len());
+        let mut end = None;
+        for item in prepared {
+            match item {
+                Ok((line, sequences)) => {
+                    // Where one line ends the run, nothing after it needs to be encoded.
+                    let stop =
+                        matches!(line.outcome, Outcome::Rejected { .. }) && self.options.on_error == OnError::Fail;
+                    lines.push(line);
+                    all.extend(sequences.into_iter().flatten());
+                    if stop {
+                        break;
+                    }
+                }
+                Err(error) => end = Some(error),
+            }
+        }
+        let total = all.len();
+        let (sequences, numbers) = Sequences::collect(all, self.options.reuse);
+        let mut numbers = numbers.into_iter();
+        for line in &mut lines {
+            if let Outcome::Pair { drug, adr, .. } = &mut line.outcome
+                && let (Some(drug_number), Some(adr_number)) = (numbers.next(), numbers.next())
+            {
+                (*drug, *adr) = (drug_number, adr_number);
+            }
+        }
+        let window = Window {
+            lines,
+            sequences: sequences.len(),
+            reused: total - sequences.len(),
+            end,
+        };
+        (window, sequences)
+    }
+
+    /// A line with its two sequences, if it has them.
+    fn prepare_line(&self, incoming: Incoming) -> Result<(Line, Option<[Sequence; 2]>), ScoreError> {
+        let (source, number, content) = match incoming {
+            Incoming::Line {
+                source,
+                number,
+                content,
+            } => (source, number, content),
+            Incoming::End(error) => return Err(error),
+        };
+        let line = |bytes, outcome| Line {
+            source,
+            number,
+            bytes,
+            outcome,
+        };
+        let bytes = match content {
+            Content::Bytes(bytes) => bytes,
+            Content::Blank => return Ok((line(Vec::new(), Outcome::Blank), None)),
+            Content::TooLong(length) => {
+                let limit = self.options.max_line_bytes;
+                let error = LineError::new(
+                    ErrorCode::LineTooLong,
+                    format!("expected at most {limit} bytes, found {length}; --max-line-bytes raises the limit"),
+                );
+                return Ok((
+                    line(
+                        Vec::new(),
+                        Outcome::Rejected {
+                            error,
+                            spliceable: false,
+                        },
+                    ),
+                    None,
+                ));
+            }
+        };
+        Ok(match self.prepare_record(&bytes) {
+            Ok([drug, adr]) => {
+                let warnings = [
+                    (drug.mention_truncated, Warning::DrugTruncated),
+                    (adr.mention_truncated, Warning::AdrTruncated),
+                    (drug.entity_missing, Warning::DrugNotFound),
+                    (adr.entity_missing, Warning::AdrNotFound),
+                ];
+                let warnings = warnings
+                    .into_iter()
+                    .filter_map(|(is, warning)| is.then_some(warning))
+                    .collect();
+                let sequences = [
+                    Sequence {
+                        side: Side::Drug,
+                        token_ids: drug.token_ids,
+                    },
+                    Sequence {
+                        side: Side::Adr,
+                        token_ids: adr.token_ids,
+                    },
+                ];
+                (
+                    line(
+                        bytes,
+                        Outcome::Pair {
+                            drug: 0,
+                            adr: 0,
+                            warnings,
+                        },
+                    ),
+                    Some(sequences),
+                )
+            }
+            Err(record::Rejection { error, spliceable }) => {
+                (line(bytes, Outcome::Rejected { error, spliceable }), None)
+            }
+        })
+    }
+
+    fn prepare_record(&self, bytes: &[u8]) -> Result<[Prepared; 2], record::Rejection> {
+        let record = record::parse(bytes, &self.options.output)?;
+        let prepare = |side| {
+            let half = record.half(side);
+            let context = Context {
+                side,
+                text: &half.text,
+                entity: &half.entity,
+                span: half.span,
+            };
+            self.prepare.prepare(context).map_err(|error| record::Rejection {
+                error,
+                spliceable: true,
+            })
+        };
+        Ok([prepare(Side::Drug)?, prepare(Side::Adr)?])
+    }
+}
+
+fn encode_jobs(model: &dyn PairModel, pool: &ThreadPool, jobs: &Queue<Job>, sender: &Sender<Message>) {
+    while let Some(Job {
+        window,
+        sequences,
+        batch,
+    }) = jobs.pop()
+    {
+        let token_ids: Vec<&[u32]> = batch
+            .members
+            .iter()
+            .map(|&number| sequences.token_ids(number))
+            .collect();
+        // A panic must not leave the collector waiting for this batch.
+        let encode = || on_pool(pool, model.on_host(), || model.encode(batch.side, &token_ids));
+        let result = catch_unwind(AssertUnwindSafe(encode))
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("the {} encoder panicked", batch.side.name())))
+            .and_then(|representations| {
+                let (expected, found) = (token_ids.len(), representations.len());
+                anyhow::ensure!(expected == found, "expected {expected} representations, found {found}");
+                Ok(representations)
+            });
+        if sender
+            .send(Message::Encoded {
+                window,
+                members: batch.members,
+                result,
+            })
+            .is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Takes messages until all stages are done; flushes before each wait.
+fn collect(collector: &mut Collector<'_>, receiver: &Receiver<Message>, permits: &Queue<()>) -> Result<(), ScoreError> {
+    loop {
+        let mut received = false;
+        while let Ok(message) = receiver.try_recv() {
+            collector.take(message);
+            received = true;
+        }
+        if received {
+            for _ in 0..collector.advance()? {
+                permits.push((), 0);
+            }
+            continue;
+        }
+        collector.flush()?;
+        match receiver.recv() {
+            Ok(message) => {
+                collector.take(message);
+                for _ in 0..collector.advance()? {
+                    permits.push((), 0);
+                }
+            }
+            Err(_) => return Ok(()),
+        }
+    }
+}

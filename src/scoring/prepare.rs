@@ -1,0 +1,119 @@
+//! From one side of a record to token ids: marking, then tokenizing, with every refusal as a line's error.
+
+use super::error::{ErrorCode, LineError, quoted};
+use crate::Side;
+use crate::text::{MarkedText, Tokenizer, Window, locate_every, locate_span, mark_every, mark_span};
+
+/// One side of a pair: its text, the entity in it, and which occurrence is meant.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    pub side: Side,
+    pub text: &'a str,
+    pub entity: &'a str,
+    /// `[start, end)` in code points; none means every occurrence.
+    pub span: Option<[usize; 2]>,
+}
+
+/// What the network gets to see of a context.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prepared {
+    pub token_ids: Vec<u32>,
+    /// The mention lies outside `token_ids`.
+    pub mention_truncated: bool,
+    /// The entity does not occur and nothing was marked.
+    pub entity_missing: bool,
+}
+
+/// The text side of the pipeline. Called from many threads at once.
+pub trait Prepare: Sync {
+    fn prepare(&self, context: Context<'_>) -> Result<Prepared, LineError>;
+}
+
+/// What becomes of a context in which the entity does not occur.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MissingEntity {
+    /// An error record.
+    #[default]
+    Error,
+    /// Scored without a marker and with a warning, as the original does silently.
+    Unmarked,
+}
+
+/// Marks and tokenizes as the model was trained to see its texts.
+pub struct Preparer<'t> {
+    pub tokenizer: &'t Tokenizer,
+    /// Whether this model's texts carry entity markers. Without, entities still have to occur.
+    pub markers: bool,
+    /// Most tokens in a sequence, `[CLS]` and `[SEP]` included.
+    pub max_length: usize,
+    pub window: Window,
+    pub missing_entity: MissingEntity,
+}
+
+impl Prepare for Preparer<'_> {
+    fn prepare(&self, context: Context<'_>) -> Result<Prepared, LineError> {
+        let marked = self.mark(context)?;
+        let entity_missing = marked.mentions.is_empty();
+        if entity_missing && self.missing_entity == MissingEntity::Error {
+            return Err(not_found(context));
+        }
+        let not_tokenized = |reason: String| {
+            let side = context.side.name();
+            LineError::new(
+                ErrorCode::NotTokenized,
+                format!("the {side} side's text was refused by the tokenizer: {reason}"),
+            )
+        };
+        let tokenized = self
+            .tokenizer
+            .tokenize(&marked, self.max_length, self.window)
+            .map_err(|error| not_tokenized(error.to_string()))?;
+        if tokenized.token_ids.is_empty() {
+            return Err(not_tokenized("it gave no tokens".to_owned()));
+        }
+        Ok(Prepared {
+            token_ids: tokenized.token_ids,
+            mention_truncated: tokenized.mention_truncated,
+            entity_missing,
+        })
+    }
+}
+
+impl Preparer<'_> {
+    fn mark(
+        &self,
+        Context {
+            side,
+            text,
+            entity,
+            span,
+        }: Context<'_>,
+    ) -> Result<MarkedText, LineError> {
+        // A span is checked for a model without markers too: a wrong span is a wrong record.
+        let marked = match (span, self.markers) {
+            (Some(span), true) => mark_span(text, entity, span, side),
+            (Some(span), false) => locate_span(text, entity, span, side),
+            (None, true) => Ok(mark_every(text, entity, side)),
+            (None, false) => Ok(locate_every(text, entity)),
+        };
+        marked.map_err(|error| {
+            LineError::new(
+                ErrorCode::SpanMismatch,
+                format!("field \"{}_span\": {error}", side.name()),
+            )
+        })
+    }
+}
+
+fn not_found(Context { side, text, entity, .. }: Context<'_>) -> LineError {
+    let case = match text.to_lowercase().contains(&entity.to_lowercase()) {
+        true => "; it does in another case, and case counts",
+        false => "",
+    };
+    let side = side.name();
+    let message = format!(
+        "field \"{side}\": expected a name that occurs in the {side} side's text, found {}, which does not{case}",
+        quoted(entity)
+    );
+    LineError::new(ErrorCode::EntityNotFound, message)
+}

@@ -1,0 +1,181 @@
+//! One window of lines: equal sequences found, the others cut into batches.
+//!
+//! Batches are packed, so there is nothing to gain from sorting by length: sequences go in the order
+//! of their first use, which is the order in which the lines wait for them.
+
+use std::collections::HashMap;
+
+use crate::Side;
+
+/// Sequences of a window, each with a number, equal ones only once.
+#[derive(Default)]
+pub struct Sequences {
+    sequences: Vec<Sequence>,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Sequence {
+    pub side: Side,
+    pub token_ids: Vec<u32>,
+}
+
+/// Sequences of one side that are encoded together: numbers into [`Sequences`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Batch {
+    pub side: Side,
+    pub members: Vec<usize>,
+}
+
+/// Below this many tokens a batch is not cut further to keep more workers busy.
+const MIN_BATCH_TOKENS: usize = 256;
+
+impl Sequences {
+    /// Numbers the sequences; with `reuse`, equal ones of the same side get the same number.
+    /// Returns the number of each sequence, in order.
+    pub fn collect(sequences: Vec<Sequence>, reuse: bool) -> (Self, Vec<usize>) {
+        if !reuse {
+            let numbers = (0..sequences.len()).collect();
+            return (Self { sequences }, numbers);
+        }
+        let mut first: HashMap<&Sequence, usize> = HashMap::with_capacity(sequences.len());
+        let mut fresh = Vec::with_capacity(sequences.len());
+        let mut numbers = Vec::with_capacity(sequences.len());
+        for sequence in &sequences {
+            let next = first.len();
+            let number = *first.entry(sequence).or_insert(next);
+            fresh.push(number == next);
+            numbers.push(number);
+        }
+        drop(first);
+        let sequences = sequences
+            .into_iter()
+            .zip(fresh)
+            .filter_map(|(s, fresh)| fresh.then_some(s))
+            .collect();
+        (Self { sequences }, numbers)
+    }
+
+    pub fn len(&self) -> usize {
+        self.sequences.len()
+    }
+
+    pub fn token_ids(&self, number: usize) -> &[u32] {
+        &self.sequences[number].token_ids
+    }
+
+    /// Cuts the sequences into batches of at most `budget_tokens` (or one sequence, if it is longer),
+    /// smaller where fewer than `workers` batches would come of it.
+    pub fn batches(&self, budget_tokens: usize, workers: usize) -> Vec<Batch> {
+        let total: usize = self.sequences.iter().map(|s| s.token_ids.len()).sum();
+        let budget_tokens = budget_tokens.min(total.div_ceil(workers.max(1)).max(MIN_BATCH_TOKENS));
+        let mut batches = Vec::new();
+        let mut open = Side::BOTH.map(|side| {
+            (
+                Batch {
+                    side,
+                    members: Vec::new(),
+                },
+                0,
+            )
+        });
+        for (number, sequence) in self.sequences.iter().enumerate() {
+            let (batch, tokens) = &mut open[sequence.side as usize];
+            if !batch.members.is_empty() && *tokens + sequence.token_ids.len() > budget_tokens {
+                batches.push(Batch {
+                    side: sequence.side,
+                    members: std::mem::take(&mut batch.members),
+                });
+                *tokens = 0;
+            }
+            batch.members.push(number);
+            *tokens += sequence.token_ids.len();
+        }
+        // The line that waits longest first.
+        let mut rest: Vec<Batch> = open
+            .into_iter()
+            .map(|(batch, _)| batch)
+            .filter(|b| !b.members.is_empty())
+            .collect();
+        rest.sort_by_key(|batch| batch.members[0]);
+        batches.extend(rest);
+        batches
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sequence(side: Side, id: u32, length: usize) -> Sequence {
+        Sequence {
+            side,
+            token_ids: vec![id; length],
+        }
+    }
+
+    #[test]
+    fn equal_sequences_of_one_side_get_one_number() {
+        let all = || {
+            vec![
+                sequence(Side::Drug, 1, 3),
+                sequence(Side::Adr, 1, 3),
+                sequence(Side::Drug, 1, 3),
+                sequence(Side::Adr, 2, 3),
+                sequence(Side::Adr, 1, 3),
+            ]
+        };
+        let (sequences, numbers) = Sequences::collect(all(), true);
+        assert_eq!((sequences.len(), numbers), (3, vec![0, 1, 0, 2, 1]));
+        assert_eq!(sequences.token_ids(2), [2, 2, 2]);
+        let (sequences, numbers) = Sequences::collect(all(), false);
+        assert_eq!((sequences.len(), numbers), (5, vec![0, 1, 2, 3, 4]));
+    }
+
+    #[test]
+    fn batches_keep_to_the_budget_and_the_side() {
+        let all = (0..20).map(|i| sequence(Side::BOTH[i % 2], i as u32, 100)).collect();
+        let (sequences, _) = Sequences::collect(all, true);
+        let batches = sequences.batches(350, 1);
+        assert_eq!(
+            batches[0],
+            Batch {
+                side: Side::Drug,
+                members: vec![0, 2, 4]
+            }
+        );
+        assert_eq!(
+            batches[1],
+            Batch {
+                side: Side::Adr,
+                members: vec![1, 3, 5]
+            }
+        );
+        let mut members: Vec<usize> = batches.iter().flat_map(|b| b.members.clone()).collect();
+        members.sort();
+        assert_eq!(members, (0..20).collect::<Vec<_>>());
+        assert!(
+            batches
+                .iter()
+                .all(|b| b.members.iter().all(|m| Side::BOTH[m % 2] == b.side))
+        );
+    }
+
+    #[test]
+    fn a_sequence_longer_than_the_budget_goes_alone() {
+        let all = vec![
+            sequence(Side::Drug, 1, 900),
+            sequence(Side::Drug, 2, 10),
+            sequence(Side::Drug, 3, 900),
+        ];
+        let (sequences, _) = Sequences::collect(all, true);
+        assert_eq!(sequences.batches(300, 1).len(), 3);
+    }
+
+    #[test]
+    fn a_small_window_is_shared_between_the_workers() {
+        let all = (0..40).map(|i| sequence(Side::BOTH[i % 2], i as u32, 50)).collect();
+        let (sequences, _) = Sequences::collect(all, true);
+        assert_eq!(sequences.batches(1 << 20, 1).len(), 2);
+        assert!(sequences.batches(1 << 20, 6).len() >= 6);
+    }
+}

@@ -1,0 +1,125 @@
+//! Places where a text can be cut so that the pieces' tokens, put together, are the text's tokens.
+//!
+//! A text of 16 MiB must not be tokenized whole for the sake of 126 tokens. With BERT's normalizer
+//! and pre-tokenizer nothing reaches across a plain space, an ASCII punctuation character or a
+//! Chinese character: each ends the word before it, survives the normalizer, and is a starter in
+//! Unicode's sense, so that canonical reordering of combining marks stops there. What could reach
+//! across is an added token; a place inside an occurrence of one is no cut.
+
+use tokenizers::AddedToken;
+use tokenizers::normalizers::NormalizerWrapper;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+
+/// The added tokens that a cut must not part; absent where the pipeline is not the one above.
+#[derive(Debug)]
+pub(super) struct Cuts {
+    added: Option<Vec<String>>,
+    chinese: bool,
+}
+
+impl Cuts {
+    pub fn new(tokenizer: &tokenizers::Tokenizer) -> Self {
+        let none = Cuts {
+            added: None,
+            chinese: false,
+        };
+        let Some(NormalizerWrapper::BertNormalizer(normalizer)) = tokenizer.get_normalizer() else {
+            return none;
+        };
+        let Some(PreTokenizerWrapper::BertPreTokenizer(_)) = tokenizer.get_pre_tokenizer() else {
+            return none;
+        };
+        let tokens: Vec<AddedToken> = tokenizer.get_added_tokens_decoder().into_values().collect();
+        // Normalized tokens match after the normalizer, single words look at their neighbours:
+        // both could see a cut.
+        if tokens.iter().any(|token| token.normalized || token.single_word) {
+            return none;
+        }
+        Cuts {
+            added: Some(tokens.into_iter().map(|token| token.content).collect()),
+            chinese: normalizer.handle_chinese_chars,
+        }
+    }
+
+    /// The first cut at `from` or after it, else the end of `text`.
+    pub fn at_or_after(&self, text: &str, from: usize) -> usize {
+        if self.added.is_none() || from >= text.len() {
+            return text.len();
+        }
+        let from = text.ceil_char_boundary(from);
+        text[from..]
+            .char_indices()
+            .map(|(at, _)| from + at)
+            .find(|&at| self.is_cut(text, at))
+            .unwrap_or(text.len())
+    }
+
+    /// The last cut at `from` or before it, else 0.
+    pub fn at_or_before(&self, text: &str, from: usize) -> usize {
+        if self.added.is_none() || from == 0 {
+            return 0;
+        }
+        let from = text.floor_char_boundary(from);
+        if self.is_cut(text, from) {
+            return from;
+        }
+        text[..from]
+            .char_indices()
+            .rev()
+            .map(|(at, _)| at)
+            .find(|&at| self.is_cut(text, at))
+            .unwrap_or(0)
+    }
+
+    /// `at` is a character boundary of `text`.
+    fn is_cut(&self, text: &str, at: usize) -> bool {
+        let Some(next) = text[at..].chars().next() else {
+            return true;
+        };
+        if at == 0 {
+            return true;
+        }
+        let separates = matches!(next, ' ' | '\t' | '\n' | '\r')
+            || next.is_ascii_punctuation()
+            || (self.chinese && matches!(next, '\u{4E00}'..='\u{9FFF}' | '\u{3400}'..='\u{4DBF}'));
+        separates
+            && !self
+                .added
+                .iter()
+                .flatten()
+                .any(|token| spans(text.as_bytes(), token.as_bytes(), at))
+    }
+}
+
+/// Whether an occurrence of `token` begins before `at` and ends after it.
+fn spans(text: &[u8], token: &[u8], at: usize) -> bool {
+    (1..token.len().min(at + 1)).any(|before| text[at - before..].starts_with(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_never_parts_a_marker() {
+        let cuts = Cuts {
+            added: Some(vec!["[/DRUG]".into()]),
+            chinese: true,
+        };
+        let text = "ab[/DRUG]cd ef";
+        assert_eq!(cuts.at_or_after(text, 1), 2);
+        assert_eq!(cuts.at_or_after(text, 3), 11);
+        assert_eq!(cuts.at_or_before(text, 10), 2);
+        assert_eq!(cuts.at_or_before(text, 1), 0);
+        assert_eq!(cuts.at_or_after(text, 12), text.len());
+    }
+
+    #[test]
+    fn without_the_bert_pipeline_only_the_ends_are_cuts() {
+        let cuts = Cuts {
+            added: None,
+            chinese: false,
+        };
+        assert_eq!((cuts.at_or_before("a b c", 4), cuts.at_or_after("a b c", 1)), (0, 5));
+    }
+}

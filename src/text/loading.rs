@@ -1,0 +1,406 @@
+//! From tokenizer files to a tokenizer: `tokenizer.json`, else `vocab.txt`, with what
+//! `tokenizer_config.json` adds, in the order in which Hugging Face's `BertTokenizer` does it.
+//!
+//! Order matters because an added token that is not in the vocabulary takes the next free id, and
+//! ids are rows of a trained embedding. Where files state an id and the tokenizer would give
+//! another, loading fails: the original would go on with the wrong rows.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokenizers::models::ModelWrapper;
+use tokenizers::models::wordpiece::WordPiece;
+use tokenizers::normalizers::BertNormalizer;
+use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::{AddedToken, Tokenizer};
+
+use super::MARKERS;
+use super::tokenizer::{TokenizerError, TokenizerFiles};
+
+/// A tokenizer that neither pads nor truncates, and the tokens to put around its output.
+pub(super) struct Loaded {
+    pub tokenizer: Tokenizer,
+    pub cls: u32,
+    pub sep: u32,
+    /// The file with the vocabulary, for messages.
+    pub file: String,
+}
+
+pub(super) fn load(files: &TokenizerFiles, markers: bool) -> Result<Loaded, TokenizerError> {
+    let (file, _) = files
+        .tokenizer_json
+        .or(files.vocab_txt)
+        .ok_or(TokenizerError::NoFiles)?;
+    // The tokenizers crate is not written for hostile files: an id of u32::MAX, for one,
+    // overflows inside it. Nothing of it outlives the panic.
+    catch_unwind(AssertUnwindSafe(|| load_unguarded(files, markers)))
+        .unwrap_or_else(|_| Err(malformed(file, "the tokenizers library cannot read it")))
+}
+
+fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, TokenizerError> {
+    let config = match files.tokenizer_config {
+        None => Config::default(),
+        Some((file, bytes)) => Config::read(file, bytes)?,
+    };
+    let (file, mut tokenizer) = match (files.tokenizer_json, files.vocab_txt) {
+        (Some((file, bytes)), _) => (file, from_json(file, bytes)?),
+        (None, Some((file, bytes))) => (file, from_vocabulary(file, bytes, &config)?),
+        (None, None) => return Err(TokenizerError::NoFiles),
+    };
+
+    let present: Vec<AddedToken> = tokenizer.get_added_tokens_decoder().into_values().collect();
+    let known = |token: &AddedToken| present.iter().any(|other| other.content == token.content);
+    let stated = config.added.values().filter(|token| !present.contains(token)).cloned();
+    let named = config
+        .named
+        .iter()
+        .filter(|token| !known(token) && !config.added.values().any(|t| t == *token))
+        .cloned();
+    let extra = config.extra.iter().filter(|token| !known(token)).cloned();
+    add(&mut tokenizer, file, stated.chain(named).chain(extra).collect())?;
+    for (&id, token) in &config.added {
+        if tokenizer.token_to_id(&token.content) != Some(id) {
+            let (config_file, _) = files.tokenizer_config.unwrap_or((file, &[]));
+            return Err(id_mismatch(
+                config_file,
+                &token.content,
+                id,
+                tokenizer.token_to_id(&token.content),
+            ));
+        }
+    }
+    if markers {
+        let present = tokenizer.get_added_tokens_decoder();
+        let missing = MARKERS
+            .iter()
+            .filter(|marker| !present.values().any(|token| token.content == **marker));
+        let missing = missing.map(|marker| AddedToken::from(*marker, true)).collect();
+        add(&mut tokenizer, file, missing)?;
+    }
+
+    let (cls, sep) = match files.tokenizer_json {
+        Some(_) => surrounding_tokens(file, &tokenizer)?,
+        None => {
+            let id = |token: &str| {
+                tokenizer.token_to_id(token).ok_or_else(|| {
+                    malformed(
+                        file,
+                        &format!("{token:?} is not in the vocabulary; is this the model's own file?"),
+                    )
+                })
+            };
+            (id(&config.cls.content)?, id(&config.sep.content)?)
+        }
+    };
+    Ok(Loaded {
+        cls,
+        sep,
+        file: file.to_owned(),
+        tokenizer,
+    })
+}
+
+fn from_json(file: &str, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
+    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| malformed(file, &error.to_string()))?;
+    match tokenizer.get_model() {
+        ModelWrapper::WordPiece(model) => require_unknown_token(file, &tokenizer, &model.unk_token)?,
+        other => {
+            let found = match other {
+                ModelWrapper::BPE(_) => "BPE",
+                ModelWrapper::WordLevel(_) => "WordLevel",
+                _ => "Unigram",
+            };
+            return Err(malformed(
+                file,
+                &format!("\"model\": expected WordPiece, as BERT has, found {found}"),
+            ));
+        }
+    }
+    if tokenizer
+        .get_truncation()
+        .is_some_and(|t| t.direction == tokenizers::TruncationDirection::Left)
+    {
+        return Err(malformed(
+            file,
+            "\"truncation\": direction \"Left\" is not supported, expected \"Right\"",
+        ));
+    }
+    // Texts are cut by `Tokenizer::tokenize`, which must see what lies beyond the cut.
+    tokenizer.with_padding(None);
+    tokenizer
+        .with_truncation(None)
+        .map_err(|error| malformed(file, &error.to_string()))?;
+
+    #[derive(Deserialize)]
+    struct Stated {
+        #[serde(default)]
+        added_tokens: Vec<StatedToken>,
+    }
+    #[derive(Deserialize)]
+    struct StatedToken {
+        id: u32,
+        content: String,
+    }
+    let stated: Stated = serde_json::from_slice(bytes).map_err(|error| malformed(file, &error.to_string()))?;
+    for token in stated.added_tokens {
+        let found = tokenizer.token_to_id(&token.content);
+        if found != Some(token.id) {
+            return Err(id_mismatch(file, &token.content, token.id, found));
+        }
+    }
+    Ok(tokenizer)
+}
+
+fn from_vocabulary(file: &str, bytes: &[u8], config: &Config) -> Result<Tokenizer, TokenizerError> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| malformed(file, &format!("not UTF-8 after byte {}", error.valid_up_to())))?;
+    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
+    // Lines end as in Python's text mode, and only the line's end is stripped: `trim` would eat
+    // tokens that are themselves spaces.
+    let lines = text.replace("\r\n", "\n").replace('\r', "\n");
+    let lines = lines.strip_suffix('\n').unwrap_or(&lines);
+    if lines.is_empty() {
+        return Err(malformed(file, "is empty, expected one token a line"));
+    }
+    let mut vocabulary = WordPiece::read_bytes(&[]).map_err(|error| malformed(file, &error.to_string()))?;
+    for (id, token) in (0u32..).zip(lines.split('\n')) {
+        vocabulary.insert(token.to_owned(), id);
+    }
+    let model = WordPiece::builder()
+        .vocab(vocabulary)
+        .unk_token(config.unk.content.clone())
+        .build()
+        .map_err(|error| malformed(file, &error.to_string()))?;
+    let mut tokenizer = Tokenizer::new(model);
+    require_unknown_token(file, &tokenizer, &config.unk.content)?;
+    let normalizer = BertNormalizer::new(
+        true,
+        config.tokenize_chinese_chars,
+        config.strip_accents,
+        config.do_lower_case,
+    );
+    tokenizer
+        .with_normalizer(Some(normalizer))
+        .map_err(|error| malformed(file, &error.to_string()))?;
+    tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
+    Ok(tokenizer)
+}
+
+/// Without it the first unknown word of a run would be the place where the run fails.
+fn require_unknown_token(file: &str, tokenizer: &Tokenizer, token: &str) -> Result<(), TokenizerError> {
+    match tokenizer.get_model().clone() {
+        ModelWrapper::WordPiece(model) if tokenizers::Model::token_to_id(&model, token).is_some() => Ok(()),
+        _ => Err(malformed(
+            file,
+            &format!("the unknown token {token:?} is not in the vocabulary"),
+        )),
+    }
+}
+
+/// Adds tokens as Hugging Face does, and refuses an id that is taken: repeated lines in a
+/// vocabulary leave it with fewer entries than its largest id says, and the count is what gives
+/// the next id.
+fn add(tokenizer: &mut Tokenizer, file: &str, tokens: Vec<AddedToken>) -> Result<(), TokenizerError> {
+    let taken: BTreeMap<u32, String> = tokenizer
+        .get_vocab(true)
+        .into_iter()
+        .map(|(token, id)| (id, token))
+        .collect();
+    let contents: Vec<String> = tokens.iter().map(|token| token.content.clone()).collect();
+    tokenizer
+        .add_tokens(tokens)
+        .map_err(|error| malformed(file, &error.to_string()))?;
+    for content in contents {
+        let id = tokenizer.token_to_id(&content);
+        if let Some((id, other)) = id
+            .and_then(|id| taken.get_key_value(&id))
+            .filter(|(_, other)| **other != content)
+        {
+            return Err(malformed(
+                file,
+                &format!(
+                    "id {id} for {content:?} is already that of {other:?}; are there repeated or missing entries?"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The ids that the post-processor puts before and after a text.
+fn surrounding_tokens(file: &str, tokenizer: &Tokenizer) -> Result<(u32, u32), TokenizerError> {
+    let empty = tokenizer
+        .encode_fast("", true)
+        .map_err(|error| malformed(file, &error.to_string()))?;
+    match *empty.get_ids() {
+        [cls, sep] => Ok((cls, sep)),
+        ref ids => Err(malformed(
+            file,
+            &format!(
+                "\"post_processor\": expected [CLS] before and [SEP] after a text, found {} tokens added",
+                ids.len()
+            ),
+        )),
+    }
+}
+
+fn malformed(file: &str, reason: &str) -> TokenizerError {
+    TokenizerError::Malformed {
+        file: file.to_owned(),
+        reason: reason.to_owned(),
+    }
+}
+
+fn id_mismatch(file: &str, token: &str, stated: u32, found: Option<u32>) -> TokenizerError {
+    let found = found.map_or("none".to_owned(), |id| id.to_string());
+    malformed(
+        file,
+        &format!("states id {stated} for {token:?}, the vocabulary gives {found}; are the files from one model?"),
+    )
+}
+
+/// What is read from `tokenizer_config.json`, with `BertTokenizer`'s defaults.
+struct Config {
+    do_lower_case: bool,
+    strip_accents: Option<bool>,
+    tokenize_chinese_chars: bool,
+    cls: AddedToken,
+    sep: AddedToken,
+    unk: AddedToken,
+    /// `added_tokens_decoder`, by id.
+    added: BTreeMap<u32, AddedToken>,
+    /// The named special tokens, in the order in which Hugging Face adds missing ones.
+    named: Vec<AddedToken>,
+    /// `additional_special_tokens`, or `extra_special_tokens` as newer versions write.
+    extra: Vec<AddedToken>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let token = |content: &str| AddedToken::from(content, true);
+        let names = ["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"];
+        Config {
+            do_lower_case: true,
+            strip_accents: None,
+            tokenize_chinese_chars: true,
+            cls: token("[CLS]"),
+            sep: token("[SEP]"),
+            unk: token("[UNK]"),
+            added: BTreeMap::new(),
+            named: names.map(token).to_vec(),
+            extra: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    fn read(file: &str, bytes: &[u8]) -> Result<Self, TokenizerError> {
+        let json: Value = serde_json::from_slice(bytes).map_err(|error| malformed(file, &error.to_string()))?;
+        let Value::Object(json) = json else {
+            return Err(malformed(file, "expected a JSON object"));
+        };
+        let wrong = |key: &str, expected: &str, found: &Value| {
+            malformed(file, &format!("{key:?}: expected {expected}, found {}", kind(found)))
+        };
+        let flag = |key: &str| match json.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(*value)),
+            Some(other) => Err(wrong(key, "true, false or null", other)),
+        };
+        let token = |key: &str, value: &Value| {
+            added_token(value, true)
+                .ok_or_else(|| wrong(key, "a token as a string or an object with \"content\"", value))
+        };
+        let named = |key: &str, default: &str| match json.get(key) {
+            None | Some(Value::Null) => Ok(AddedToken::from(default, true)),
+            Some(value) => token(key, value),
+        };
+        if json.get("truncation_side").is_some_and(|side| side == "left") {
+            return Err(malformed(
+                file,
+                "\"truncation_side\": \"left\" is not supported, expected \"right\"",
+            ));
+        }
+
+        let mut added = BTreeMap::new();
+        match json.get("added_tokens_decoder") {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(tokens)) => {
+                for (id, value) in tokens {
+                    let id: u32 = id.parse().map_err(|_| {
+                        malformed(
+                            file,
+                            &format!("\"added_tokens_decoder\": expected token ids as keys, found {id:?}"),
+                        )
+                    })?;
+                    let value = added_token(value, false)
+                        .ok_or_else(|| wrong("added_tokens_decoder", "objects with \"content\"", value))?;
+                    added.insert(id, value);
+                }
+            }
+            Some(other) => return Err(wrong("added_tokens_decoder", "an object", other)),
+        }
+        let mut extra = Vec::new();
+        for key in ["additional_special_tokens", "extra_special_tokens"] {
+            let values: Vec<&Value> = match json.get(key) {
+                None | Some(Value::Null) => continue,
+                Some(Value::Array(values)) => values.iter().collect(),
+                Some(Value::Object(values)) => values.values().collect(),
+                Some(other) => return Err(wrong(key, "a list", other)),
+            };
+            for value in values {
+                let value = token(key, value)?;
+                if !extra.contains(&value) {
+                    extra.push(value);
+                }
+            }
+        }
+        let (unk, sep, cls) = (
+            named("unk_token", "[UNK]")?,
+            named("sep_token", "[SEP]")?,
+            named("cls_token", "[CLS]")?,
+        );
+        let (pad, mask) = (named("pad_token", "[PAD]")?, named("mask_token", "[MASK]")?);
+        Ok(Config {
+            do_lower_case: flag("do_lower_case")?.unwrap_or(true),
+            strip_accents: flag("strip_accents")?,
+            tokenize_chinese_chars: flag("tokenize_chinese_chars")?.unwrap_or(true),
+            named: vec![unk.clone(), sep.clone(), pad, cls.clone(), mask],
+            cls,
+            sep,
+            unk,
+            added,
+            extra,
+        })
+    }
+}
+
+/// A token as configurations write it: its content alone, or an object with its options.
+fn added_token(value: &Value, special: bool) -> Option<AddedToken> {
+    if let Value::String(content) = value {
+        return Some(AddedToken::from(content.as_str(), special));
+    }
+    let object = value.as_object()?;
+    let option = |key: &str, default: bool| object.get(key).and_then(Value::as_bool).unwrap_or(default);
+    let special = option("special", special);
+    Some(
+        AddedToken::from(object.get("content")?.as_str()?, special)
+            .single_word(option("single_word", false))
+            .lstrip(option("lstrip", false))
+            .rstrip(option("rstrip", false))
+            .normalized(option("normalized", !special)),
+    )
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

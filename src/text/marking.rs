@@ -1,0 +1,290 @@
+//! Entity markers: where an entity stands in a text, and the text with markers around it.
+//!
+//! The model was trained on texts marked by Python's `str.replace`, so that is what
+//! [`mark_every`] does, inside words and all. [`mark_span`] marks one stated occurrence. The
+//! `locate_` twins find the same places and insert nothing, for models trained without markers.
+
+use std::ops::Range;
+
+use super::markers;
+use crate::Side;
+
+/// A text as the tokenizer shall see it, and where its entity stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MarkedText {
+    /// The text, markers inserted.
+    pub text: String,
+    /// Byte ranges in `text`, ascending: from the opening marker's first byte to the closing
+    /// marker's end (the bare entity where nothing was inserted). Empty when it does not occur.
+    pub mentions: Vec<Range<usize>>,
+}
+
+/// A span that does not hold the entity it was given for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MarkError {
+    #[error(
+        "{side}_span [{start}, {end}): expected start < end; a span is [start, end) in Unicode code points, end excluded"
+    )]
+    SpanEmpty {
+        side: &'static str,
+        start: usize,
+        end: usize,
+    },
+    #[error("{side}_span [{start}, {end}): the text has only {chars} Unicode code points")]
+    SpanOutOfRange {
+        side: &'static str,
+        start: usize,
+        end: usize,
+        chars: usize,
+    },
+    #[error(
+        "{side}_span [{start}, {end}): expected {expected:?}, found {found:?}; spans count Unicode code points, not bytes"
+    )]
+    SpanMismatch {
+        side: &'static str,
+        start: usize,
+        end: usize,
+        expected: String,
+        found: String,
+    },
+}
+
+/// The text with every occurrence of `entity` marked, as Python's
+/// `text.replace(entity, "[DRUG] " + entity + " [/DRUG]")` does: non-overlapping, left to right,
+/// case-sensitive, also inside words.
+///
+/// `mentions` is empty when `entity` is empty or does not occur; the text is then unchanged.
+/// (Python inserts an empty entity between all characters; callers refuse it before.)
+pub fn mark_every(text: &str, entity: &str, side: Side) -> MarkedText {
+    mark(text, occurrences(text, entity), side)
+}
+
+/// The text with the one occurrence at `span` marked: `[start, end)` in Unicode code points.
+///
+/// Errors if the span is empty, leaves the text, or holds anything but `entity`.
+pub fn mark_span(text: &str, entity: &str, span: [usize; 2], side: Side) -> Result<MarkedText, MarkError> {
+    Ok(mark(text, vec![checked_span(text, entity, span, side)?], side))
+}
+
+/// The text as it is, with every occurrence of `entity` as a mention; see [`mark_every`].
+pub fn locate_every(text: &str, entity: &str) -> MarkedText {
+    MarkedText {
+        text: text.to_owned(),
+        mentions: occurrences(text, entity),
+    }
+}
+
+/// The text as it is, with the occurrence at `span` as its mention; see [`mark_span`].
+pub fn locate_span(text: &str, entity: &str, span: [usize; 2], side: Side) -> Result<MarkedText, MarkError> {
+    let mention = checked_span(text, entity, span, side)?;
+    Ok(MarkedText {
+        text: text.to_owned(),
+        mentions: vec![mention],
+    })
+}
+
+/// The text as it is, without mentions.
+pub fn unmarked(text: &str) -> MarkedText {
+    MarkedText {
+        text: text.to_owned(),
+        mentions: Vec::new(),
+    }
+}
+
+fn occurrences(text: &str, entity: &str) -> Vec<Range<usize>> {
+    if entity.is_empty() {
+        return Vec::new();
+    }
+    text.match_indices(entity)
+        .map(|(start, found)| start..start + found.len())
+        .collect()
+}
+
+/// `places`: byte ranges of `text` on character boundaries, ascending, not overlapping.
+fn mark(text: &str, places: Vec<Range<usize>>, side: Side) -> MarkedText {
+    let (opening, closing) = markers(side);
+    let mut marked = String::with_capacity(text.len() + places.len() * (opening.len() + closing.len() + 2));
+    let mut mentions = Vec::with_capacity(places.len());
+    let mut copied = 0;
+    for place in places {
+        marked.push_str(&text[copied..place.start]);
+        let start = marked.len();
+        marked.push_str(opening);
+        marked.push(' ');
+        marked.push_str(&text[place.clone()]);
+        marked.push(' ');
+        marked.push_str(closing);
+        mentions.push(start..marked.len());
+        copied = place.end;
+    }
+    marked.push_str(&text[copied..]);
+    MarkedText { text: marked, mentions }
+}
+
+/// The byte range of a code point span, once it is known to hold `entity`.
+fn checked_span(text: &str, entity: &str, [start, end]: [usize; 2], side: Side) -> Result<Range<usize>, MarkError> {
+    let side = side.name();
+    if start >= end {
+        return Err(MarkError::SpanEmpty { side, start, end });
+    }
+    // The boundaries of n code points are n + 1: the end of the text is one.
+    let mut boundaries = text.char_indices().map(|(at, _)| at).chain([text.len()]);
+    let first = boundaries.nth(start);
+    let last = first.and_then(|_| boundaries.nth(end - start - 1));
+    let (Some(first), Some(last)) = (first, last) else {
+        return Err(MarkError::SpanOutOfRange {
+            side,
+            start,
+            end,
+            chars: text.chars().count(),
+        });
+    };
+    let found = &text[first..last];
+    if found != entity {
+        return Err(MarkError::SpanMismatch {
+            side,
+            start,
+            end,
+            expected: shortened(entity),
+            found: shortened(found),
+        });
+    }
+    Ok(first..last)
+}
+
+/// At most 60 code points, so that a span over a whole document does not become the message.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        None => text.to_owned(),
+        Some((at, _)) => format!("{}…", &text[..at]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Python's `str.replace` for a non-empty pattern, in the plainest form.
+    fn naive_replace(text: &str, pattern: &str, replacement: &str) -> String {
+        let (text, pattern): (Vec<char>, Vec<char>) = (text.chars().collect(), pattern.chars().collect());
+        let mut out = String::new();
+        let mut at = 0;
+        while at < text.len() {
+            if text[at..].starts_with(&pattern) {
+                out.push_str(replacement);
+                at += pattern.len();
+            } else {
+                out.push(text[at]);
+                at += 1;
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn an_entity_inside_a_hyphenated_word_is_marked_as_the_original_does() {
+        let marked = mark_every(
+            "Intravenous azithromycin-induced ototoxicity.",
+            "azithromycin",
+            Side::Drug,
+        );
+        assert_eq!(
+            marked.text,
+            "Intravenous [DRUG] azithromycin [/DRUG]-induced ototoxicity."
+        );
+        assert_eq!(marked.mentions, [12..39]);
+        assert_eq!(&marked.text[12..39], "[DRUG] azithromycin [/DRUG]");
+    }
+
+    #[test]
+    fn overlapping_occurrences_are_taken_left_to_right() {
+        let marked = mark_every("aaaa ana anana", "ana", Side::Adr);
+        assert_eq!(marked.text, "aaaa [ADR] ana [/ADR] [ADR] ana [/ADR]na");
+        assert_eq!(marked.mentions.len(), 2);
+    }
+
+    #[test]
+    fn an_entity_that_does_not_occur_or_is_empty_marks_nothing() {
+        for entity in ["Aspirin", ""] {
+            assert_eq!(mark_every("aspirin", entity, Side::Drug), unmarked("aspirin"));
+        }
+    }
+
+    #[test]
+    fn a_span_marks_one_occurrence_and_counts_code_points() {
+        let marked = mark_span("💊 α-x, α-x", "α-x", [7, 10], Side::Drug).unwrap();
+        assert_eq!(marked.text, "💊 α-x, [DRUG] α-x [/DRUG]");
+        assert_eq!(&marked.text[marked.mentions[0].clone()], "[DRUG] α-x [/DRUG]");
+    }
+
+    #[test]
+    fn a_wrong_span_shows_what_stands_there() {
+        let message = |span| {
+            mark_span("took aspirin", "aspirin", span, Side::Drug)
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(
+            message([4, 11]),
+            "drug_span [4, 11): expected \"aspirin\", found \" aspiri\"; spans count Unicode code points, not bytes"
+        );
+        assert_eq!(
+            message([5, 13]),
+            "drug_span [5, 13): the text has only 12 Unicode code points"
+        );
+        assert_eq!(
+            message([99, 100]),
+            "drug_span [99, 100): the text has only 12 Unicode code points"
+        );
+        assert!(message([5, 5]).contains("expected start < end"));
+        assert!(message([12, 5]).contains("expected start < end"));
+        assert!(message([0, usize::MAX]).contains("only 12"));
+    }
+
+    #[test]
+    fn a_long_slice_is_shortened_in_the_message() {
+        let error = mark_span(&"x".repeat(5_000), "y", [0, 4_000], Side::Adr)
+            .unwrap_err()
+            .to_string();
+        assert!(error.len() < 250, "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn marking_every_occurrence_equals_str_replace(text in "[ab é💊-]{0,30}", entity in "[ab é💊-]{1,3}") {
+            let replacement = format!("[ADR] {entity} [/ADR]");
+            let marked = mark_every(&text, &entity, Side::Adr);
+            prop_assert_eq!(&marked.text, &naive_replace(&text, &entity, &replacement));
+            prop_assert_eq!(marked.mentions.len(), text.matches(&entity).count());
+            for mention in &marked.mentions {
+                prop_assert_eq!(&marked.text[mention.clone()], &replacement);
+            }
+            prop_assert_eq!(locate_every(&text, &entity).mentions.len(), marked.mentions.len());
+        }
+
+        #[test]
+        fn marking_a_span_inserts_markers_there_and_nothing_else(text in ".{0,20}", from in 0usize..20, length in 1usize..20) {
+            let chars: Vec<char> = text.chars().collect();
+            let (start, end) = (from, from + length);
+            let entity: String = chars.iter().skip(start).take(length).collect();
+            match mark_span(&text, &entity, [start, end], Side::Drug) {
+                Ok(marked) => {
+                    let before: String = chars[..start].iter().collect();
+                    let after: String = chars[end..].iter().collect();
+                    prop_assert_eq!(&marked.text, &format!("{before}[DRUG] {entity} [/DRUG]{after}"));
+                    prop_assert_eq!(&marked.text[marked.mentions[0].clone()], &format!("[DRUG] {entity} [/DRUG]"));
+                }
+                Err(error) => prop_assert!(end > chars.len(), "{}", error),
+            }
+        }
+
+        #[test]
+        fn marking_never_panics(text in any::<String>(), entity in any::<String>(), span in any::<[usize; 2]>()) {
+            mark_every(&text, &entity, Side::Drug);
+            let _ = mark_span(&text, &entity, span, Side::Adr);
+            let _ = locate_span(&text, &entity, span, Side::Adr);
+        }
+    }
+}

@@ -1,0 +1,328 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::Side;
+use crate::text::{locate_every, mark_every, mark_span, unmarked};
+
+const VOCABULARY: &str =
+    "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\nc\n##a\n##b\n##c\nasp\n##irin\nα\n中\n,\n-\n[\n]\n/\ndrug\ne\n.";
+
+fn load(vocabulary: &str, config: Option<&str>, markers: bool) -> Result<Tokenizer, TokenizerError> {
+    Tokenizer::load(
+        &TokenizerFiles {
+            tokenizer_json: None,
+            vocab_txt: Some(("vocab.txt", vocabulary.as_bytes())),
+            tokenizer_config: config.map(|config| ("tokenizer_config.json", config.as_bytes())),
+        },
+        markers,
+    )
+}
+
+fn tokenizer() -> Tokenizer {
+    load(VOCABULARY, None, true).unwrap()
+}
+
+fn ids(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+    tokenizer
+        .tokenize(&unmarked(text), usize::MAX, Window::Start)
+        .unwrap()
+        .token_ids
+}
+
+#[test]
+fn markers_take_the_next_free_ids_and_are_never_split() {
+    let tokenizer = tokenizer();
+    assert_eq!(tokenizer.marker_ids(), Some([23, 24, 25, 26]));
+    assert_eq!(tokenizer.vocab_size(), 27);
+    let marked = mark_every("Aspirin-b", "Aspirin", Side::Drug);
+    let tokenized = tokenizer.tokenize(&marked, 128, Window::Start).unwrap();
+    assert_eq!(tokenized.token_ids, [2, 23, 11, 12, 24, 16, 6, 3]);
+    assert!(!tokenized.truncated && !tokenized.mention_truncated);
+    assert_eq!(
+        tokenizer.description(),
+        "WordPiece, uncased, 27 ids, markers 23, 24, 25, 26, from vocab.txt"
+    );
+}
+
+#[test]
+fn without_markers_their_text_is_ordinary_text() {
+    let tokenizer = load(VOCABULARY, None, false).unwrap();
+    assert_eq!(tokenizer.marker_ids(), None);
+    assert_eq!(tokenizer.vocab_size(), 23);
+    assert_eq!(ids(&tokenizer, "[DRUG]"), [2, 17, 20, 18, 3]);
+}
+
+#[test]
+fn markers_already_in_the_vocabulary_keep_their_ids() {
+    let vocabulary = VOCABULARY.replace("[MASK]", "[MASK]\n[ADR]\n[DRUG]\n[/DRUG]\n[/ADR]");
+    let tokenizer = load(&vocabulary, None, true).unwrap();
+    assert_eq!(tokenizer.marker_ids(), Some([6, 7, 5, 8]));
+    assert_eq!(tokenizer.vocab_size(), 27);
+    assert_eq!(ids(&tokenizer, "a[ADR]b"), [2, 9, 5, 10, 3]);
+}
+
+#[test]
+fn the_configuration_decides_case_accents_and_chinese_characters() {
+    let config = r#"{"do_lower_case": false, "strip_accents": true, "tokenize_chinese_chars": false}"#;
+    let cased = load(VOCABULARY, Some(config), true).unwrap();
+    assert_eq!(ids(&cased, "A á a中"), [2, 1, 5, 1, 3]);
+    assert_eq!(ids(&tokenizer(), "A á a中"), [2, 5, 5, 5, 14, 3]);
+}
+
+#[test]
+fn additional_special_tokens_come_before_the_markers() {
+    let config = r#"{"additional_special_tokens": ["[X]", {"content": "[ADR]"}], "unk_token": null}"#;
+    let tokenizer = load(VOCABULARY, Some(config), true).unwrap();
+    assert_eq!(tokenizer.marker_ids(), Some([25, 26, 24, 27]));
+    assert_eq!(ids(&tokenizer, "[X]"), [2, 23, 3]);
+}
+
+#[test]
+fn malformed_files_are_named_in_one_clear_error() {
+    let message = |vocabulary: &str, config: Option<&str>| load(vocabulary, config, true).unwrap_err().to_string();
+    assert_eq!(message("", None), "vocab.txt: is empty, expected one token a line");
+    assert_eq!(
+        message("a\nb", None),
+        "vocab.txt: the unknown token \"[UNK]\" is not in the vocabulary"
+    );
+    assert!(message("[UNK]\n[SEP]\na\na\nb\n[PAD]\n[MASK]\n[CLS]\nc", None).contains("is already that of"));
+    for (config, expected) in [
+        ("[]", "tokenizer_config.json: expected a JSON object"),
+        (
+            r#"{"do_lower_case": 1}"#,
+            "\"do_lower_case\": expected true, false or null, found a number",
+        ),
+        (r#"{"cls_token": 1}"#, "\"cls_token\": expected a token"),
+        (
+            r#"{"added_tokens_decoder": {"x": "a"}}"#,
+            "expected token ids as keys, found \"x\"",
+        ),
+        (
+            r#"{"added_tokens_decoder": {"9": {"content": "[DRUG]"}}}"#,
+            "states id 9 for \"[DRUG]\", the vocabulary gives 23",
+        ),
+        (r#"{"truncation_side": "left"}"#, "\"left\" is not supported"),
+        ("{", "tokenizer_config.json: EOF"),
+    ] {
+        let found = message(VOCABULARY, Some(config));
+        assert!(found.contains(expected), "{found}");
+    }
+    let not_utf8 = TokenizerFiles {
+        vocab_txt: Some(("v.txt", b"a\n\xff")),
+        ..Default::default()
+    };
+    assert_eq!(
+        Tokenizer::load(&not_utf8, true).unwrap_err().to_string(),
+        "v.txt: not UTF-8 after byte 2"
+    );
+    assert!(
+        Tokenizer::load(&TokenizerFiles::default(), true)
+            .unwrap_err()
+            .to_string()
+            .starts_with("no tokenizer:")
+    );
+}
+
+#[test]
+fn a_hostile_tokenizer_json_is_an_error() {
+    let load = |json: &str| {
+        let files = TokenizerFiles {
+            tokenizer_json: Some(("t.json", json.as_bytes())),
+            ..Default::default()
+        };
+        Tokenizer::load(&files, true).unwrap_err().to_string()
+    };
+    let with_model = |model: &str| format!(r#"{{"version":"1.0","added_tokens":[],"model":{model}}}"#);
+    for (json, expected) in [
+        ("".to_owned(), "t.json: EOF"),
+        ("{}".to_owned(), "t.json: "),
+        ("[".repeat(100_000), "t.json: "),
+        (
+            with_model(r#"{"type":"WordLevel","vocab":{"[UNK]":0},"unk_token":"[UNK]"}"#),
+            "expected WordPiece, as BERT has, found WordLevel",
+        ),
+        (
+            with_model(
+                r#"{"type":"WordPiece","vocab":{"a":0},"unk_token":"[UNK]","continuing_subword_prefix":"\u0023#","max_input_chars_per_word":100}"#,
+            ),
+            "the unknown token \"[UNK]\" is not in the vocabulary",
+        ),
+        (
+            with_model(
+                r#"{"type":"WordPiece","vocab":{"[UNK]":4294967295},"unk_token":"[UNK]","continuing_subword_prefix":"\u0023#","max_input_chars_per_word":100}"#,
+            ),
+            "t.json: ",
+        ),
+    ] {
+        let found = load(&json);
+        assert!(found.contains(expected), "{found}");
+    }
+}
+
+#[test]
+fn a_long_text_loses_its_right_end_and_keeps_sep() {
+    let tokenizer = tokenizer();
+    let marked = mark_every("a b c aspirin b c", "aspirin", Side::Drug);
+    let at = |max_length| tokenizer.tokenize(&marked, max_length, Window::Start).unwrap();
+    assert_eq!(at(11).token_ids, [2, 5, 6, 7, 23, 11, 12, 24, 6, 7, 3]);
+    assert!(!at(11).truncated);
+    assert_eq!(at(9).token_ids, [2, 5, 6, 7, 23, 11, 12, 24, 3]);
+    assert!(at(9).truncated && !at(9).mention_truncated);
+    assert_eq!(at(8).token_ids, [2, 5, 6, 7, 23, 11, 12, 3]);
+    assert!(at(8).mention_truncated);
+    for tiny in 0..3 {
+        for window in [Window::Start, Window::Mention] {
+            let tokenized = tokenizer.tokenize(&marked, tiny, window).unwrap();
+            assert_eq!(tokenized.token_ids, [2, 3]);
+            assert!(tokenized.truncated && tokenized.mention_truncated);
+        }
+    }
+}
+
+#[test]
+fn a_later_mention_that_is_cut_off_is_no_loss_while_an_earlier_one_is_kept() {
+    let tokenizer = tokenizer();
+    let marked = mark_every("b a a a b", "b", Side::Adr);
+    let tokenized = tokenizer.tokenize(&marked, 7, Window::Start).unwrap();
+    assert!(tokenized.truncated && !tokenized.mention_truncated);
+}
+
+#[test]
+fn the_window_around_a_mention_wastes_nothing_at_the_ends() {
+    let tokenizer = tokenizer();
+    let around = |text: &str, span| {
+        let marked = mark_span(text, "b", span, Side::Drug).unwrap();
+        tokenizer.tokenize(&marked, 9, Window::Mention).unwrap()
+    };
+    let a = [5; 20];
+    let with = |before: usize, after: usize| [&[2], &a[..before], &[23, 6, 24], &a[..after], &[3]].concat();
+    assert_eq!(around("b a a a a a a a a", [0, 1]).token_ids, with(0, 4));
+    assert_eq!(around("a b a a a a a a a", [2, 3]).token_ids, with(1, 3));
+    assert_eq!(around("a a a a b a a a a", [8, 9]).token_ids, with(2, 2));
+    assert_eq!(around("a a a a a a a b a", [14, 15]).token_ids, with(3, 1));
+    assert_eq!(around("a a a a a a a a b", [16, 17]).token_ids, with(4, 0));
+    assert!(around("a a a a a a a a b", [16, 17]).truncated);
+    assert!(!around("a a a a a a a a b", [16, 17]).mention_truncated);
+}
+
+#[test]
+fn a_mention_longer_than_the_window_keeps_its_start() {
+    let tokenizer = tokenizer();
+    let marked = mark_every("c c a a a a a a b", "a a a a a a", Side::Drug);
+    let tokenized = tokenizer.tokenize(&marked, 6, Window::Mention).unwrap();
+    assert_eq!(tokenized.token_ids, [2, 23, 5, 5, 5, 3]);
+    assert!(tokenized.truncated && tokenized.mention_truncated);
+}
+
+#[test]
+fn a_mention_without_markers_is_watched_too() {
+    let tokenizer = load(VOCABULARY, None, false).unwrap();
+    let located = locate_every("c c c c aspirin a", "spiri");
+    assert!(
+        tokenizer
+            .tokenize(&located, 7, Window::Start)
+            .unwrap()
+            .mention_truncated
+    );
+    let kept = tokenizer.tokenize(&located, 4, Window::Mention).unwrap();
+    assert_eq!(kept.token_ids, [2, 11, 12, 3]);
+    assert!(!kept.mention_truncated);
+}
+
+#[test]
+fn sixteen_mebibytes_cost_what_the_window_needs() {
+    let tokenizer = tokenizer();
+    let half = "a-b, c ".repeat(8 << 17);
+    let text = format!("{half}aspirin {half}");
+    let marked = mark_span(&text, "aspirin", [half.len(), half.len() + 7], Side::Drug).unwrap();
+    let started = std::time::Instant::now();
+    let start = tokenizer.tokenize(&marked, 128, Window::Start).unwrap();
+    assert!(start.truncated && start.mention_truncated && start.token_ids.len() == 128);
+    let mention = tokenizer.tokenize(&marked, 128, Window::Mention).unwrap();
+    assert!(mention.truncated && !mention.mention_truncated && mention.token_ids.len() == 128);
+    assert_eq!(mention.token_ids[62..66], [23, 11, 12, 24]);
+    assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
+}
+
+#[test]
+fn mebibytes_without_a_place_to_cut_are_linear() {
+    let tokenizer = tokenizer();
+    for text in ["a".repeat(4 << 20), " ".repeat(4 << 20)] {
+        let tokenized = tokenizer.tokenize(&unmarked(&text), 128, Window::Start).unwrap();
+        assert!(tokenized.token_ids.len() <= 3);
+    }
+}
+
+/// Words, markers and oddities, put together at random.
+fn odd_text() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        4 => "[abc]{1,4}",
+        4 => Just(" ".to_owned()),
+        2 => "[-,.\\[\\]/]",
+        2 => prop::sample::select(vec!["[DRUG]", "[/DRUG]", "[ADR]", "[SEP]", "aspirin", "中", "α", "é", "e\u{301}", "\u{301}", "\0", "\u{200b}", "\u{3000}", "İ", "豈", "각"]).prop_map(str::to_owned),
+        1 => any::<String>(),
+    ];
+    prop::collection::vec(part, 0..40).prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn cutting_a_text_anywhere_it_may_be_cut_changes_no_token(text in odd_text(), from in 0usize..60) {
+        let tokenizer = tokenizer();
+        let whole = tokenizer.inner.encode(text.as_str(), false).unwrap();
+        for cut in [tokenizer.cuts.at_or_after(&text, from), tokenizer.cuts.at_or_before(&text, from)] {
+            let mut tokens = Vec::new();
+            tokenizer.encode_piece(&text, 0..cut, |token| tokens.push(token)).unwrap();
+            tokenizer.encode_piece(&text, cut..text.len(), |token| tokens.push(token)).unwrap();
+            let ids: Vec<u32> = tokens.iter().map(|(id, _)| *id).collect();
+            prop_assert_eq!(&ids, &whole.get_ids());
+            let offsets: Vec<_> = tokens.iter().map(|(_, at)| (at.start, at.end)).collect();
+            prop_assert_eq!(&offsets, &whole.get_offsets());
+        }
+    }
+
+    #[test]
+    fn truncating_equals_the_library_s_own_truncation(text in odd_text(), max_length in 2usize..24) {
+        let tokenizer = tokenizer();
+        let mut reference = tokenizer.inner.clone();
+        let params = tokenizers::TruncationParams { max_length: max_length - 2, ..Default::default() };
+        reference.with_truncation(Some(params)).unwrap();
+        let expected = reference.encode(text.as_str(), false).unwrap();
+        let found = tokenizer.tokenize(&unmarked(&text), max_length, Window::Start).unwrap();
+        prop_assert_eq!(&found.token_ids[1..found.token_ids.len() - 1], expected.get_ids());
+        prop_assert_eq!(found.truncated, ids(&tokenizer, &text).len() > max_length);
+    }
+
+    #[test]
+    fn long_texts_give_the_same_window_as_a_naive_model(
+        text in odd_text(), repeats in 1usize..200, max_length in 2usize..40, nth in 0usize..50,
+    ) {
+        let text = text.repeat(repeats);
+        let tokenizer = tokenizer();
+        let mut marked = mark_every(&text, "aspirin", Side::Drug);
+        marked.mentions.drain(..nth.min(marked.mentions.len().saturating_sub(1)));
+        let found = tokenizer.tokenize(&marked, max_length, Window::Mention).unwrap();
+
+        let whole = tokenizer.inner.encode(marked.text.as_str(), false).unwrap();
+        let budget = max_length - 2;
+        let mut start = 0;
+        if let Some(mention) = marked.mentions.first().filter(|_| whole.len() > budget) {
+            let offsets = whole.get_offsets();
+            let opening = offsets.iter().filter(|at| at.1 <= mention.start).count();
+            let length = offsets[opening..].iter().filter(|at| at.0 < mention.end).count();
+            start = opening.saturating_sub(budget.saturating_sub(length) / 2).min(whole.len() - budget);
+        }
+        let kept = &whole.get_ids()[start..whole.len().min(start + budget)];
+        prop_assert_eq!(&found.token_ids[1..found.token_ids.len() - 1], kept);
+    }
+
+    #[test]
+    fn arbitrary_strings_never_panic(text in any::<String>(), entity in any::<String>(), max_length in 0usize..20) {
+        let tokenizer = tokenizer();
+        for window in [Window::Start, Window::Mention] {
+            tokenizer.tokenize(&mark_every(&text, &entity, Side::Adr), max_length, window).unwrap();
+        }
+    }
+}

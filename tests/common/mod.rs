@@ -1,0 +1,38 @@
+//! What several integration tests share.
+
+pub mod hub;
+pub mod memory;
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+
+/// The binary under test, with nothing of the caller's environment that could change its answers.
+pub fn crag() -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("crag"));
+    for variable in [
+        "CRAG_MODEL",
+        "CRAG_KERNEL",
+        "HF_ENDPOINT",
+        "HF_HOME",
+        "HF_HUB_CACHE",
+        "HF_TOKEN",
+    ] {
+        command.env_remove(variable);
+    }
+    command.env("HF_HUB_OFFLINE", "1");
+    command
+}
+
+/// A file or folder under `tests/fixtures`.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// The lines of a JSONL file or of captured output as objects.
+pub fn json_lines(text: &[u8]) -> Vec<serde_json::Value> {
+    let text = std::str::from_utf8(text).expect("output is UTF-8");
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect()
+}

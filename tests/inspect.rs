@@ -1,0 +1,179 @@
+//! `crag inspect`: what it says about checkpoints, good and bad.
+
+use crate::common::{crag, fixture, json_lines};
+
+#[test]
+fn inspect_lists_parts_settings_and_their_sources() {
+    let model = fixture("model/safetensors");
+    let output = crag().args(["inspect", "--model"]).arg(&model).assert().success();
+    let text = String::from_utf8(output.get_output().stdout.clone()).unwrap();
+    for part in [
+        "drug encoder",
+        "adr encoder",
+        "drug pooling",
+        "adr projection",
+        "bilinear fusion",
+        "classifier",
+        "total",
+    ] {
+        assert!(
+            text.lines().any(|l| l.starts_with(part)),
+            "no line for {part} in\n{text}"
+        );
+    }
+    assert!(
+        text.contains("tensor names and shapes") && text.contains("config.json"),
+        "{text}"
+    );
+    assert!(text.contains("layers 0-1 query weight"), "{text}");
+}
+
+#[test]
+fn inspect_as_json_accounts_for_every_parameter() {
+    let model = fixture("model/safetensors");
+    let output = crag()
+        .args(["inspect", "--json", "--model"])
+        .arg(&model)
+        .assert()
+        .success();
+    let report: serde_json::Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    let count = |row: &serde_json::Value| {
+        row["shape"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|n| n.as_u64().unwrap())
+            .product::<u64>()
+    };
+    let tensors: u64 = report["tensors"].as_array().unwrap().iter().map(count).sum();
+    let parts: u64 = report["parts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["parameters"].as_u64().unwrap())
+        .sum();
+    assert_eq!(report["parameters"].as_u64(), Some(tensors));
+    assert_eq!(parts, tensors);
+}
+
+#[test]
+fn inspect_understands_every_form_of_checkpoint() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(fixture("model")).unwrap() {
+        let folder = entry.unwrap().path();
+        if !folder.join("expected.jsonl").exists() {
+            continue;
+        }
+        let output = crag()
+            .args(["inspect", "--json", "--model"])
+            .arg(&folder)
+            .assert()
+            .success();
+        assert_eq!(json_lines_of(&output.get_output().stdout), 1, "{}", folder.display());
+        seen += 1;
+    }
+    assert!(seen >= 12, "only {seen} fixtures");
+}
+
+fn json_lines_of(stdout: &[u8]) -> usize {
+    let value: serde_json::Value = serde_json::from_slice(stdout).unwrap();
+    json_lines(value.to_string().as_bytes()).len()
+}
+
+/// A copy of a fixture to break.
+fn copy(name: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture(name)).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    folder
+}
+
+fn stderr_of(folder: &std::path::Path) -> String {
+    let output = crag().args(["inspect", "--model"]).arg(folder).assert().code(1);
+    let stderr = String::from_utf8(output.get_output().stderr.clone()).unwrap();
+    assert!(output.get_output().stdout.is_empty());
+    assert_eq!(stderr.lines().count(), 1, "one clear line, found\n{stderr}");
+    stderr
+}
+
+#[test]
+fn a_checkpoint_without_pooler_or_statement_says_what_to_write() {
+    let folder = copy("model/mean");
+    std::fs::write(folder.path().join("crag.json"), "{}").unwrap();
+    let stderr = stderr_of(folder.path());
+    assert!(stderr.contains(r#"{"pooling": "mean"}"#), "{stderr}");
+}
+
+#[test]
+fn an_unknown_key_in_crag_json_is_an_error_that_names_the_file() {
+    let folder = copy("model/safetensors");
+    std::fs::write(folder.path().join("crag.json"), r#"{"max_lenght": 64}"#).unwrap();
+    let stderr = stderr_of(folder.path());
+    assert!(
+        stderr.contains("crag.json") && stderr.contains("max_lenght"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn views_that_do_not_fit_the_classifier_give_both_widths() {
+    let folder = copy("model/safetensors");
+    std::fs::write(
+        folder.path().join("crag.json"),
+        r#"{"views": ["bilinear", "drug", "adr"]}"#,
+    )
+    .unwrap();
+    let stderr = stderr_of(folder.path());
+    assert!(
+        stderr.contains("3 views") && stderr.contains("the classifier takes"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn model_config_replaces_the_sidecar() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), r#"{"threshold": 0.25}"#).unwrap();
+    let model = fixture("model/safetensors");
+    let output = crag()
+        .args(["inspect", "--json", "--model"])
+        .arg(model)
+        .arg("--model-config")
+        .arg(file.path())
+        .assert();
+    let report: serde_json::Value = serde_json::from_slice(&output.success().get_output().stdout).unwrap();
+    let settings = report["settings"].as_array().unwrap();
+    let threshold = settings.iter().find(|s| s["setting"] == "threshold").unwrap();
+    assert_eq!(threshold["value"], 0.25);
+}
+
+#[test]
+fn a_tokenizer_larger_than_the_embeddings_is_refused() {
+    let folder = copy("model/bin");
+    let path = folder.path().join("vocab.txt");
+    let mut vocabulary = std::fs::read_to_string(&path).unwrap();
+    vocabulary.push_str("zzzzextra\n");
+    std::fs::write(&path, vocabulary).unwrap();
+    let stderr = stderr_of(folder.path());
+    assert!(
+        stderr.contains("word_embeddings") && stderr.contains("marker"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn weight_files_that_are_not_weights_are_one_clear_error() {
+    for contents in [
+        &b""[..],
+        b"<!DOCTYPE html><html>",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        &[0xff; 64],
+    ] {
+        let folder = copy("model/safetensors");
+        std::fs::write(folder.path().join("model.safetensors"), contents).unwrap();
+        let stderr = stderr_of(folder.path());
+        assert!(stderr.contains("model.safetensors"), "{stderr}");
+    }
+}
