@@ -3,6 +3,7 @@
 mod bert;
 mod common;
 mod convert;
+mod cuda;
 mod fuzz_checkpoint;
 mod hub;
 mod inspect;
