@@ -14,13 +14,13 @@ use super::{Outcome, UsageError};
 use crate::scoring::{self, Counts, Input, MissingEntity, OnError, Options, OutputKey, Preparer, ScoreError};
 use crate::text::Window;
 
-/// Score JSONL pairs (files or stdin), or one pair given by flags
-///
-/// Each line in is a JSON object with "drug" (or "drug_entity"), "adr" (or "adr_entity") and "text", or
-/// "drug_text" with "adr_text"; "drug_span" and "adr_span" ([start, end) in code points) mark one occurrence.
-/// Each line out is the same object with "probability" and "causal" added, or with an "error".
+/// What to score, with what, and how.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Each line in is a JSON object with \"drug\" (or \"drug_entity\"), \"adr\" (or \"adr_entity\") and \"text\", or \
+\"drug_text\" with \"adr_text\". \"drug_span\" and \"adr_span\", [start, end) in code points, mark one occurrence \
+instead of all. Each line out is the same object with \"probability\" and \"causal\" added, or with an \"error\".
+
 Examples:
   crag score pairs.jsonl > scored.jsonl
   tail -f pairs.jsonl | crag score --model demo
@@ -37,9 +37,6 @@ pub struct ScoreArgs {
 
     #[command(flatten)]
     device: DeviceArgs,
-
-    #[command(flatten)]
-    pair: Box<PairArgs>,
 
     /// Pairs with at least this probability are "causal" [default: the model's own, else 0.55]
     #[arg(long, value_name = "P", value_parser = parse_threshold)]
@@ -80,6 +77,9 @@ pub struct ScoreArgs {
     /// Say nothing on stderr unless something is wrong
     #[arg(long, short)]
     quiet: bool,
+
+    #[command(flatten)]
+    pair: Box<PairArgs>,
 }
 
 /// One pair on the command line.
