@@ -1,1 +1,3 @@
 //! All integration tests in one binary, one module a subject; it links once.
+
+mod text;
