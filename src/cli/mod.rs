@@ -5,9 +5,10 @@
 //! records in the output, a verification that failed); 141 whoever read stdout stopped reading.
 
 mod convert;
+mod device;
 mod inspect;
 pub mod model;
-// mod score;
+mod score;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -23,7 +24,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Score JSONL pairs (files or stdin), or one pair given by flags
-    // Score(score::ScoreArgs),
+    Score(score::ScoreArgs),
     /// Show what a checkpoint holds: roles of its tensors, parameters, settings and their sources
     Inspect(inspect::InspectArgs),
     /// Score the model card's own example and compare with its published probability
@@ -65,7 +66,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 /// Parses the process's arguments and runs the subcommand.
 pub fn run() -> anyhow::Result<Outcome> {
     match Cli::parse().command {
-        //         Command::Score(args) => score::run(args),
+        Command::Score(args) => score::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Convert(args) => convert::run(args),

@@ -8,18 +8,19 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
+use super::device::{DeviceArgs, print_profile};
 use super::model::{ModelArgs, OpenModel};
 use super::{Outcome, UsageError};
 use crate::scoring::{self, Counts, Input, MissingEntity, OnError, Options, OutputKey, Preparer, ScoreError};
 use crate::text::Window;
 
-/// Score JSONL pairs (files or stdin), or one pair given by flags
-///
-/// Each line in is a JSON object with "drug" (or "drug_entity"), "adr" (or "adr_entity") and "text", or
-/// "drug_text" with "adr_text"; "drug_span" and "adr_span" ([start, end) in code points) mark one occurrence.
-/// Each line out is the same object with "probability" and "causal" added, or with an "error".
+/// What to score, with what, and how.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Each line in is a JSON object with \"drug\" (or \"drug_entity\"), \"adr\" (or \"adr_entity\") and \"text\", or \
+\"drug_text\" with \"adr_text\". \"drug_span\" and \"adr_span\", [start, end) in code points, mark one occurrence \
+instead of all. Each line out is the same object with \"probability\" and \"causal\" added, or with an \"error\".
+
 Examples:
   crag score pairs.jsonl > scored.jsonl
   tail -f pairs.jsonl | crag score --model demo
@@ -35,7 +36,7 @@ pub struct ScoreArgs {
     model: ModelArgs,
 
     #[command(flatten)]
-    pair: Box<PairArgs>,
+    device: DeviceArgs,
 
     /// Pairs with at least this probability are "causal" [default: the model's own, else 0.55]
     #[arg(long, value_name = "P", value_parser = parse_threshold)]
@@ -76,6 +77,9 @@ pub struct ScoreArgs {
     /// Say nothing on stderr unless something is wrong
     #[arg(long, short)]
     quiet: bool,
+
+    #[command(flatten)]
+    pair: Box<PairArgs>,
 }
 
 /// One pair on the command line.
@@ -146,7 +150,11 @@ pub fn run(args: ScoreArgs) -> anyhow::Result<Outcome> {
             path.display()
         );
     }
-    let model = args.model.open()?;
+    if let Some(threads) = args.threads {
+        // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    }
+    let model = args.model.open(&args.device)?;
     let options = args.options(*model.description.config.threshold);
     match record {
         Some(record) => score_pair(&args, &model, &record, options),
@@ -229,7 +237,9 @@ fn score(
             MissingEntityArg::Unmarked => MissingEntity::Unmarked,
         },
     };
-    scoring::run(inputs, output, &model.network, &preparer, options)
+    let counts = scoring::run(inputs, output, &model.network, &preparer, options);
+    print_profile(&model.network);
+    counts
 }
 
 fn outcome(counts: &Counts) -> Outcome {

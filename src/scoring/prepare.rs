@@ -96,12 +96,8 @@ impl Preparer<'_> {
             (None, true) => Ok(mark_every(text, entity, side)),
             (None, false) => Ok(locate_every(text, entity)),
         };
-        marked.map_err(|error| {
-            LineError::new(
-                ErrorCode::SpanMismatch,
-                format!("field \"{}_span\": {error}", side.name()),
-            )
-        })
+        // The message names the field.
+        marked.map_err(|error| LineError::new(ErrorCode::SpanMismatch, error.to_string()))
     }
 }
 

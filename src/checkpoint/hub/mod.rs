@@ -2,13 +2,15 @@
 //!
 //! hf-hub gives the layout of the cache, which is Python's, so that both share downloads. It leaves out what
 //! this needs from a transfer (`HF_HUB_CACHE`, offline use, a cached commit, timeouts, a length check, resuming
-//! after the first failure, waiting for another process), so [`transfer`] moves the bytes.
+//! after the first failure, waiting for another process), so [`request`] and [`transfer`]
+//! move the bytes.
 //!
 //! Connections made: none when offline, or when the revision is a commit whose files are all cached; one when
 //! a branch or tag has not moved; else one more for each file downloaded.
 
 mod cache;
 mod options;
+mod request;
 mod transfer;
 
 use std::collections::BTreeSet;
@@ -16,7 +18,7 @@ use std::path::PathBuf;
 
 use self::cache::RepoCache;
 pub use self::options::HubOptions;
-use self::transfer::{Client, Failure, Listing};
+use self::request::{Client, Failure, Listing};
 use super::folder::{self, BESIDE, WEIGHTS};
 use super::{CheckpointError, ModelFiles};
 
@@ -34,7 +36,7 @@ pub(super) fn locate(id: &str, revision: &str, options: &HubOptions) -> Result<M
         return model.offline();
     }
     if is_commit(revision) && model.cache.is_complete(revision) {
-        return model.from_snapshot(revision, "");
+        return model.in_snapshot(revision, "");
     }
     let client = Client::new(id, options)?;
     match client.info(revision) {
@@ -45,7 +47,7 @@ pub(super) fn locate(id: &str, revision: &str, options: &HubOptions) -> Result<M
                 .cached_commit()
                 .filter(|commit| model.cache.weights(commit).is_some())
             {
-                Some(commit) => model.from_snapshot(&commit, "; from the cache, since the hub could not be reached"),
+                Some(commit) => model.in_snapshot(&commit, "; from the cache, since the hub could not be reached"),
                 None => Err(error),
             }
         }
@@ -93,10 +95,10 @@ impl Model<'_> {
                 WEIGHTS.join(", ")
             ));
         }
-        self.from_snapshot(&commit, "")
+        self.in_snapshot(&commit, "")
     }
 
-    fn from_snapshot(&self, commit: &str, remark: &str) -> Result<ModelFiles, CheckpointError> {
+    fn in_snapshot(&self, commit: &str, remark: &str) -> Result<ModelFiles, CheckpointError> {
         let folder = self.cache.snapshot(commit);
         let Some(weights) = self.cache.weights(commit) else {
             return Err(self.no_weights());
@@ -169,7 +171,7 @@ impl Model<'_> {
         if commit != self.revision {
             self.cache.write_ref(self.revision, &commit)?;
         }
-        self.from_snapshot(&commit, "")
+        self.in_snapshot(&commit, "")
     }
 }
 

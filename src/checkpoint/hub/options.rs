@@ -24,7 +24,8 @@ pub struct HubOptions {
 impl HubOptions {
     /// `HF_ENDPOINT`; `HF_HUB_CACHE`, else `HUGGINGFACE_HUB_CACHE`, else `hub` in `HF_HOME`, else in
     /// `huggingface` in `XDG_CACHE_HOME` or `~/.cache`; `HF_TOKEN`, else `HUGGING_FACE_HUB_TOKEN`, else the file
-    /// `token` in `HF_HOME`; `HF_HUB_OFFLINE` (1, true, yes, on). Progress is drawn where stderr is a terminal.
+    /// `token` in `HF_HOME`; `HF_HUB_OFFLINE` (1, true, yes, on). Progress is drawn where stderr is a terminal,
+    /// unless `HF_HUB_DISABLE_PROGRESS_BARS` is set.
     pub fn from_env() -> Self {
         Self::from_vars(|name| std::env::var_os(name), std::io::stderr().is_terminal())
     }
@@ -40,18 +41,18 @@ impl HubOptions {
             let token = token.trim();
             (!token.is_empty()).then(|| token.to_string())
         };
-        let offline = text("HF_HUB_OFFLINE").is_some_and(|value| {
-            let value = value.to_ascii_lowercase();
+        let flag = |name: &str| {
+            let value = text(name).unwrap_or_default().to_ascii_lowercase();
             matches!(value.as_str(), "1" | "true" | "yes" | "on")
-        });
+        };
         Self {
             endpoint: text("HF_ENDPOINT"),
             cache_dir: cache_dir(&var),
             token: text("HF_TOKEN")
                 .or_else(|| text("HUGGING_FACE_HUB_TOKEN"))
                 .or_else(token_file),
-            offline,
-            progress: terminal,
+            offline: flag("HF_HUB_OFFLINE"),
+            progress: terminal && !flag("HF_HUB_DISABLE_PROGRESS_BARS"),
         }
     }
 
