@@ -3,6 +3,9 @@
 mod bert;
 mod common;
 mod convert;
+mod cuda;
+mod fuzz_checkpoint;
+mod hub;
 mod inspect;
 mod lines;
 mod lines_fuzz;

@@ -95,19 +95,25 @@ impl From<candle_core::Error> for ElementsError {
 fn write_elements(out: &mut impl Write, tensor: &Tensor) -> Result<(), ElementsError> {
     let flat = tensor.flatten_all()?;
     match tensor.dtype() {
-        DType::F32 => flat
-            .to_vec1::<f32>()?
-            .iter()
-            .try_for_each(|x| out.write_all(&x.to_le_bytes()))?,
-        DType::F16 => flat
-            .to_vec1::<f16>()?
-            .iter()
-            .try_for_each(|x| out.write_all(&x.to_le_bytes()))?,
+        DType::F32 => write_chunks(out, &flat.to_vec1::<f32>()?, |x| x.to_le_bytes())?,
+        DType::F16 => write_chunks(out, &flat.to_vec1::<f16>()?, |x| x.to_le_bytes())?,
         // `header` let nothing else through.
-        _ => flat
-            .to_vec1::<bf16>()?
-            .iter()
-            .try_for_each(|x| out.write_all(&x.to_le_bytes()))?,
+        _ => write_chunks(out, &flat.to_vec1::<bf16>()?, |x| x.to_le_bytes())?,
+    }
+    Ok(())
+}
+
+/// Many elements at a time: one call for each would take longer than the disk.
+fn write_chunks<const N: usize, T: Copy>(
+    out: &mut impl Write,
+    elements: &[T],
+    bytes_of: impl Fn(T) -> [u8; N],
+) -> io::Result<()> {
+    let mut buffer = Vec::new();
+    for chunk in elements.chunks(1 << 16) {
+        buffer.clear();
+        buffer.extend(chunk.iter().map(|x| bytes_of(*x)));
+        out.write_all(buffer.as_flattened())?;
     }
     Ok(())
 }

@@ -4,13 +4,11 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::Serialize;
 
-use crate::{
-    kernels::cpu,
-    model::config::{Setting, view_names},
-};
+use crate::model::config::{Setting, view_names};
 
 use super::{
     Outcome,
+    device::DeviceArgs,
     model::{Description, ModelArgs},
 };
 
@@ -19,13 +17,17 @@ pub struct InspectArgs {
     #[command(flatten)]
     model: ModelArgs,
 
+    #[command(flatten)]
+    device: DeviceArgs,
+
     /// Print one JSON object with every tensor
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: InspectArgs) -> anyhow::Result<Outcome> {
-    let report = Report::new(&args.model.describe()?);
+    let device = args.device.open()?.description;
+    let report = Report::new(&args.model.describe()?, device);
     let text = match args.json {
         true => serde_json::to_string_pretty(&report)? + "\n",
         false => report.table()?,
@@ -39,7 +41,7 @@ struct Report {
     revision: Option<String>,
     storage: String,
     tokenizer: String,
-    kernel: &'static str,
+    device: String,
     parameters: usize,
     parts: Vec<Part>,
     settings: Vec<SettingRow>,
@@ -71,7 +73,7 @@ struct TensorRow {
 }
 
 impl Report {
-    fn new(model: &Description) -> Self {
+    fn new(model: &Description, device: String) -> Self {
         let info: BTreeMap<&str, _> = model
             .checkpoint
             .tensors()
@@ -115,7 +117,7 @@ impl Report {
             revision: model.files.revision.clone(),
             storage: model.checkpoint.storage().to_owned(),
             tokenizer: model.tokenizer.description(),
-            kernel: cpu::selected().name(),
+            device,
             parameters: parts.iter().map(|p| p.parameters).sum(),
             parts,
             settings: settings(model),
@@ -131,7 +133,7 @@ impl Report {
         }
         writeln!(out, "storage    {}", self.storage)?;
         writeln!(out, "tokenizer  {}", self.tokenizer)?;
-        writeln!(out, "kernel     {}", self.kernel)?;
+        writeln!(out, "device     {}", self.device)?;
         writeln!(out, "\n{:<22} {:<44} source", "setting", "value")?;
         for row in &self.settings {
             let value = match &row.value {

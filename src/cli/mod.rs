@@ -5,6 +5,7 @@
 //! records in the output, a verification that failed); 141 whoever read stdout stopped reading.
 
 mod convert;
+mod device;
 mod inspect;
 pub mod model;
 mod score;

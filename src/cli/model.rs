@@ -7,12 +7,11 @@ use anyhow::Context as _;
 use crate::{
     Side,
     checkpoint::{Checkpoint, HubOptions, ModelFiles, ModelSource, NamedBytes, locate},
-    kernels::cpu,
     model::{DualEncoder, ModelConfig, Placement, Roles},
     text::{Tokenizer, TokenizerFiles},
 };
 
-use super::UsageError;
+use super::device::DeviceArgs;
 
 /// The published model.
 const DEFAULT_MODEL: &str = "chrisvoncsefalvay/CRAG-dual-encoder-ade";
@@ -54,15 +53,8 @@ pub struct OpenModel {
 impl ModelArgs {
     /// Finds the files, fetching them from the hub if need be, and reads everything but the weights.
     pub fn describe(&self) -> anyhow::Result<Description> {
-        cpu::check_selection().map_err(|e| UsageError(e.to_string()))?;
         let source = ModelSource::parse(&self.model, self.revision.as_deref())?;
-        let mut hub = HubOptions {
-            endpoint: None,
-            cache_dir: None,
-            token: None,
-            offline: false,
-            progress: false,
-        };
+        let mut hub = HubOptions::from_env();
         hub.offline |= self.offline;
         let mut files = locate(&source, &hub)?;
         if let Some(path) = &self.model_config {
@@ -95,17 +87,18 @@ impl ModelArgs {
         })
     }
 
-    /// [`Self::describe`], then loads the weights.
-    pub fn open(&self) -> anyhow::Result<OpenModel> {
+    /// [`Self::describe`], then opens the device and loads the weights onto it.
+    pub fn open(&self, device: &DeviceArgs) -> anyhow::Result<OpenModel> {
+        let device = device.open()?;
         let description = self.describe()?;
-        let network = description.load()?;
+        let network = description.load(device.placement)?;
         Ok(OpenModel { description, network })
     }
 }
 
 impl Description {
-    pub fn load(&self) -> anyhow::Result<DualEncoder> {
-        DualEncoder::load(&self.checkpoint, &self.roles, &self.config, Placement::cpu())
+    fn load(&self, placement: Placement) -> anyhow::Result<DualEncoder> {
+        DualEncoder::load(&self.checkpoint, &self.roles, &self.config, placement)
             .with_context(|| self.files.source.clone())
     }
 }

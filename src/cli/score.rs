@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
+use super::device::{DeviceArgs, print_profile};
 use super::model::{ModelArgs, OpenModel};
 use super::{Outcome, UsageError};
 use crate::scoring::{self, Counts, Input, MissingEntity, OnError, Options, OutputKey, Preparer, ScoreError};
@@ -33,6 +34,9 @@ pub struct ScoreArgs {
 
     #[command(flatten)]
     model: ModelArgs,
+
+    #[command(flatten)]
+    device: DeviceArgs,
 
     /// Pairs with at least this probability are "causal" [default: the model's own, else 0.55]
     #[arg(long, value_name = "P", value_parser = parse_threshold)]
@@ -146,7 +150,7 @@ pub fn run(args: ScoreArgs) -> anyhow::Result<Outcome> {
             path.display()
         );
     }
-    let model = args.model.open()?;
+    let model = args.model.open(&args.device)?;
     let options = args.options(*model.description.config.threshold);
     match record {
         Some(record) => score_pair(&args, &model, &record, options),
@@ -229,7 +233,9 @@ fn score(
             MissingEntityArg::Unmarked => MissingEntity::Unmarked,
         },
     };
-    scoring::run(inputs, output, &model.network, &preparer, options)
+    let counts = scoring::run(inputs, output, &model.network, &preparer, options);
+    print_profile(&model.network);
+    counts
 }
 
 fn outcome(counts: &Counts) -> Outcome {

@@ -14,6 +14,7 @@ use crate::{
 
 use super::{
     Outcome,
+    device::DeviceArgs,
     model::{ModelArgs, OpenModel},
 };
 
@@ -30,10 +31,13 @@ const TOLERANCE: f32 = 0.000_51;
 pub struct VerifyArgs {
     #[command(flatten)]
     model: ModelArgs,
+
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 pub fn run(args: VerifyArgs) -> anyhow::Result<Outcome> {
-    let mut model = args.model.open()?;
+    let mut model = args.model.open(&args.device)?;
     let [drug, adr] = [
         encode(&model, Side::Drug, DRUG_TEXT, DRUG)?,
         encode(&model, Side::Adr, ADR_TEXT, ADR)?,

@@ -15,6 +15,7 @@ pub mod cpu;
 pub mod cuda;
 mod embedding;
 mod linear;
+pub mod memory;
 mod norm;
 mod pooling;
 pub mod reference;

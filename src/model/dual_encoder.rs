@@ -2,7 +2,11 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::{Side, checkpoint::Checkpoint, kernels::Sequences};
+use crate::{
+    Side,
+    checkpoint::Checkpoint,
+    kernels::{Sequences, upload},
+};
 
 use super::{
     config::{ModelConfig, View},
@@ -38,6 +42,7 @@ pub struct DualEncoder {
     views: Vec<View>,
     placement: Placement,
     max_length: usize,
+    token_bytes: usize,
 }
 
 /// Encoder, pooling and projection of one side.
@@ -85,6 +90,7 @@ impl DualEncoder {
                 .into_iter()
                 .min()
                 .unwrap_or(0),
+            token_bytes: token_bytes(roles, &placement),
             placement,
         })
     }
@@ -95,6 +101,11 @@ impl DualEncoder {
 
     pub fn views(&self) -> &[View] {
         &self.views
+    }
+
+    /// Device memory that encoding needs for each token of a batch, at most, weights aside.
+    pub fn token_bytes(&self) -> usize {
+        self.token_bytes
     }
 
     /// The same network with other views; their width must be the classifier's.
@@ -116,7 +127,7 @@ impl DualEncoder {
         }
         let device = &self.placement.device;
         let sequences = Sequences::new(&lengths, device)?;
-        let packed = Tensor::from_vec(token_ids.concat(), sequences.total_tokens(), device)?;
+        let packed = upload(&token_ids.concat(), device)?;
         let part = &self.sides[side as usize];
         let hidden = part.encoder.forward(&packed, &sequences)?;
         let pooled = part.pooler.forward(&hidden, &sequences)?;
@@ -138,6 +149,14 @@ impl DualEncoder {
         let views = concatenate_views(&self.views, drug, adr, fused.as_ref())?;
         Ok(self.classifier.forward(&views)?.squeeze(1)?)
     }
+}
+
+/// The widest moment of a layer: hidden states and residual, the fused projections or the
+/// intermediate states, and a result as wide as either.
+fn token_bytes(roles: &Roles, placement: &Placement) -> usize {
+    let encoder = roles.encoder(Side::Drug);
+    let intermediate = encoder.layers.first().map_or(0, |layer| layer.intermediate.out_features);
+    (4 * encoder.hidden_size + 2 * intermediate.max(3 * encoder.hidden_size)) * placement.dtype.size_in_bytes()
 }
 
 fn message(text: String) -> ModelError {

@@ -6,13 +6,25 @@ use candle_core::Tensor;
 use super::PairModel;
 use crate::{
     Side,
-    model::{DualEncoder, probability},
+    kernels::{download, memory},
+    model::{DualEncoder, ModelError, probability},
 };
 
 impl PairModel for DualEncoder {
     fn encode(&self, side: Side, token_ids: &[&[u32]]) -> anyhow::Result<Vec<Box<[f32]>>> {
-        let representations = DualEncoder::encode(self, side, token_ids)?.to_vec2::<f32>()?;
-        Ok(representations.into_iter().map(Vec::into_boxed_slice).collect())
+        let width = token_ids.len();
+        match DualEncoder::encode(self, side, token_ids).and_then(|rows| Ok(download(&rows)?)) {
+            Ok(values) => Ok(values.chunks_exact(values.len() / width.max(1)).map(Box::from).collect()),
+            // Another process may have taken the memory since the budget was set: halves need half of it.
+            Err(ModelError::Tensor(error)) if width > 1 && memory::is_out_of_memory(&error) => {
+                memory::release_unused(&self.placement().device);
+                let (first, second) = token_ids.split_at(width / 2);
+                let mut rows = PairModel::encode(self, side, first)?;
+                rows.extend(PairModel::encode(self, side, second)?);
+                Ok(rows)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn probabilities(&self, pairs: &[(&[f32], &[f32])]) -> anyhow::Result<Vec<f32>> {
@@ -31,7 +43,7 @@ impl PairModel for DualEncoder {
         let shape = (pairs.len(), width);
         let drug = Tensor::from_vec(drug, shape, device).context("drug representations")?;
         let adr = Tensor::from_vec(adr, shape, device).context("adr representations")?;
-        let logits = self.logits(&drug, &adr)?.to_vec1::<f32>()?;
+        let logits = download(&self.logits(&drug, &adr)?)?;
         Ok(logits.into_iter().map(probability).collect())
     }
 
@@ -46,7 +58,14 @@ impl PairModel for DualEncoder {
 
     fn batch_tokens(&self) -> usize {
         // CPU: enough rows to amortise a pass over a layer's weights, few enough that activations stay in
-        // cache and answers flow. GPU: enough to fill it.
-        if self.on_host() { 512 } else { 16_384 }
+        // cache and answers flow. GPU: enough to fill it, within a quarter of what is free for each of two
+        // batches in flight.
+        match memory::free_bytes(&self.placement().device) {
+            None => 512,
+            Some(free) => (free as usize / 4 / self.token_bytes()).clamp(1, GPU_BATCH_TOKENS),
+        }
     }
 }
+
+/// Tokens that keep a large GPU's multiprocessors busy in every product.
+const GPU_BATCH_TOKENS: usize = 16_384;

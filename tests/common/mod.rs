@@ -1,5 +1,8 @@
 //! What several integration tests share.
 
+pub mod hub;
+pub mod memory;
+
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;

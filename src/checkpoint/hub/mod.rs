@@ -1,18 +1,212 @@
-//! placeholder
-use super::{CheckpointError, ModelFiles};
+//! A model on the hub: which of its files are needed, and whether the cache already holds them.
+//!
+//! hf-hub gives the layout of the cache, which is Python's, so that both share downloads. It leaves out what
+//! this needs from a transfer (`HF_HUB_CACHE`, offline use, a cached commit, timeouts, a length check, resuming
+//! after the first failure, waiting for another process), so [`request`] and [`transfer`]
+//! move the bytes.
+//!
+//! Connections made: none when offline, or when the revision is a commit whose files are all cached; one when
+//! a branch or tag has not moved; else one more for each file downloaded.
+
+mod cache;
+mod options;
+mod request;
+mod transfer;
+
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-/// Options.
-#[derive(Clone, Debug, Default)]
-pub struct HubOptions {
-    pub endpoint: Option<String>,
-    pub cache_dir: Option<PathBuf>,
-    pub token: Option<String>,
-    pub offline: bool,
-    pub progress: bool,
+
+use self::cache::RepoCache;
+pub use self::options::HubOptions;
+use self::request::{Client, Failure, Listing};
+use super::folder::{self, BESIDE, WEIGHTS};
+use super::{CheckpointError, ModelFiles};
+
+/// Finds the files of `id` at `revision`, both already checked to be plain names.
+pub(super) fn locate(id: &str, revision: &str, options: &HubOptions) -> Result<ModelFiles, CheckpointError> {
+    let Some(folder) = options.cache_dir() else {
+        return Err(CheckpointError::NotOnHub {
+            repo: id.to_string(),
+            reason: "there is no home folder to cache downloads in; set HF_HOME".into(),
+        });
+    };
+    let cache = RepoCache::new(folder, id);
+    let model = Model { id, revision, cache };
+    if options.offline {
+        return model.offline();
+    }
+    if is_commit(revision) && model.cache.is_complete(revision) {
+        return model.in_snapshot(revision, "");
+    }
+    let client = Client::new(id, options)?;
+    match client.info(revision) {
+        Ok(listing) => model.online(&client, listing),
+        // Better the last copy than none, but say so.
+        Err(error @ CheckpointError::Unreachable { .. }) => {
+            match model
+                .cached_commit()
+                .filter(|commit| model.cache.weights(commit).is_some())
+            {
+                Some(commit) => model.in_snapshot(&commit, "; from the cache, since the hub could not be reached"),
+                None => Err(error),
+            }
+        }
+        Err(error) => Err(error),
+    }
 }
-pub(super) fn locate(id: &str, _revision: &str, _hub: &HubOptions) -> Result<ModelFiles, CheckpointError> {
-    Err(CheckpointError::NotOnHub {
-        repo: id.to_string(),
-        reason: "the hub is not reached yet".into(),
-    })
+
+fn is_commit(revision: &str) -> bool {
+    revision.len() == 40 && revision.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+struct Model<'a> {
+    id: &'a str,
+    revision: &'a str,
+    cache: RepoCache,
+}
+
+impl Model<'_> {
+    fn place(&self) -> String {
+        format!("{} at {}", self.id, self.revision)
+    }
+
+    /// The commit that the revision was last known to be.
+    fn cached_commit(&self) -> Option<String> {
+        if is_commit(self.revision) {
+            return Some(self.revision.to_string());
+        }
+        self.cache.read_ref(self.revision)
+    }
+
+    fn offline(&self) -> Result<ModelFiles, CheckpointError> {
+        let refuse = |missing: String| {
+            Err(CheckpointError::Offline {
+                repo: self.place(),
+                cache: self.cache.root().display().to_string(),
+                missing,
+            })
+        };
+        let Some(commit) = self.cached_commit() else {
+            return refuse(format!("revision \"{}\" was never downloaded", self.revision));
+        };
+        if self.cache.weights(&commit).is_none() {
+            return refuse(format!(
+                "no complete weights ({}) of commit {commit}",
+                WEIGHTS.join(", ")
+            ));
+        }
+        self.in_snapshot(&commit, "")
+    }
+
+    fn in_snapshot(&self, commit: &str, remark: &str) -> Result<ModelFiles, CheckpointError> {
+        let folder = self.cache.snapshot(commit);
+        let Some(weights) = self.cache.weights(commit) else {
+            return Err(self.no_weights());
+        };
+        let source = if commit == self.revision {
+            format!("{}{remark}", self.place())
+        } else {
+            format!("{} (commit {commit}){remark}", self.place())
+        };
+        let mut files = folder::assemble(&folder, &folder.join(weights), source)?;
+        files.revision = Some(commit.to_string());
+        Ok(files)
+    }
+
+    fn no_weights(&self) -> CheckpointError {
+        CheckpointError::NoWeights {
+            place: self.place(),
+            looked_for: WEIGHTS.join(", "),
+        }
+    }
+
+    fn online(&self, client: &Client, listing: Option<Listing>) -> Result<ModelFiles, CheckpointError> {
+        let mut download = Download {
+            model: self,
+            client,
+            commit: listing.as_ref().map(|info| info.commit.clone()),
+            listed: listing.map(|info| info.files),
+        };
+        // Known before anything is downloaded, so that a repository without weights costs one request.
+        if let Some(listed) = &download.listed
+            && !WEIGHTS.iter().any(|name| listed.contains(*name))
+        {
+            return Err(self.no_weights());
+        }
+        let mut absent = Vec::new();
+        for name in BESIDE {
+            if download.file(name)?.is_none() {
+                absent.push(name);
+            }
+        }
+        let mut weights = None;
+        for name in WEIGHTS {
+            if let Some(path) = download.file(name)? {
+                weights = Some((name, path));
+                break;
+            }
+        }
+        let Some((name, path)) = weights else {
+            // Neither a list nor a file: a hub that words its 404s otherwise has no such repository.
+            return Err(CheckpointError::NotOnHub {
+                repo: self.place(),
+                reason: format!(
+                    "no such repository or revision, or no weights in it ({}); check the id and --revision",
+                    WEIGHTS.join(", ")
+                ),
+            });
+        };
+        if folder::is_index(name) {
+            for shard in folder::shard_names(&path)? {
+                if download.file(&shard)?.is_none() {
+                    let reason = format!("shard \"{shard}\" is not in the repository {}", self.place());
+                    return Err(CheckpointError::malformed(path.display().to_string(), reason));
+                }
+            }
+        }
+        let Some(commit) = download.commit else {
+            return Err(self.no_weights());
+        };
+        self.cache.note_absent(&commit, &absent)?;
+        if commit != self.revision {
+            self.cache.write_ref(self.revision, &commit)?;
+        }
+        self.in_snapshot(&commit, "")
+    }
+}
+
+/// One visit to the hub. All files come from one commit, even if the branch moves meanwhile.
+struct Download<'a> {
+    model: &'a Model<'a>,
+    client: &'a Client,
+    commit: Option<String>,
+    /// The names in the repository, where the hub lists them.
+    listed: Option<BTreeSet<String>>,
+}
+
+impl Download<'_> {
+    /// The file in the cache, downloaded if need be; `None` where the repository has none.
+    fn file(&mut self, name: &str) -> Result<Option<PathBuf>, CheckpointError> {
+        if self.listed.as_ref().is_some_and(|listed| !listed.contains(name)) {
+            return Ok(None);
+        }
+        let cache = &self.model.cache;
+        if let Some(commit) = &self.commit {
+            let cached = cache.snapshot(commit).join(name);
+            if cached.exists() {
+                return Ok(Some(cached));
+            }
+        }
+        let revision = self.commit.clone().unwrap_or_else(|| self.model.revision.to_string());
+        match self.client.download(cache, &revision, name) {
+            Ok(None) => Ok(None),
+            Ok(Some(done)) => {
+                let path = cache.snapshot(&done.commit).join(name);
+                self.commit.get_or_insert(done.commit);
+                Ok(Some(path))
+            }
+            Err(Failure::Final(error)) => Err(error),
+            Err(Failure::Passing(reason)) => Err(self.client.unreachable(name, reason)),
+        }
+    }
 }

@@ -6,6 +6,7 @@
 use super::buffer::{Scratch, with_scratch};
 use super::detect::Kernel;
 use super::gemm::{multiply_panel, pack_rows, padded, panel_width};
+use super::packing::interleave;
 use super::simd::{Simd, Task};
 use super::vector_math::exp;
 
@@ -110,6 +111,7 @@ impl Head {
                 }
             }
             for scores in scores.chunks_exact_mut(score_width).take(rows) {
+                let scores = &mut scores[..tokens.next_multiple_of(S::LANES)];
                 scores[tokens..].fill(f32::NEG_INFINITY);
                 softmax(simd, scores, scale);
             }
@@ -128,15 +130,14 @@ impl Head {
     /// Panels `[padded(width), panel]` of the transposed keys, zeros around them.
     #[inline(always)]
     fn pack_keys(&self, panel: usize, qkv: &[f32], to: &mut [f32]) {
-        let to = to.chunks_exact_mut(panel * padded(self.width));
-        for (p, to) in to.enumerate() {
-            to.fill(0.0);
-            for token in p * panel..self.tokens.min((p + 1) * panel) {
-                let key = &qkv[token * self.stride + self.key..][..self.width];
-                for (to, &value) in to.chunks_exact_mut(panel).zip(key) {
-                    to[token - p * panel] = value;
-                }
+        for (p, to) in to.chunks_exact_mut(panel * padded(self.width)).enumerate() {
+            let first = p * panel;
+            let count = panel.min(self.tokens - first);
+            if count < panel || self.width < padded(self.width) {
+                to.fill(0.0);
             }
+            let key = |n| &qkv[(first + n) * self.stride + self.key..][..self.width];
+            interleave(count, key, panel, to, |value: f32| value);
         }
     }
 

@@ -1,34 +1,46 @@
 //! Memory for packed operands: aligned to cache lines, and reused from call to call.
 
+use std::alloc::{Layout, handle_alloc_error};
 use std::cell::RefCell;
 
-/// f32 values of which the first lies at the start of a cache line.
+use memmap2::MmapMut;
+
+/// f32 values of which the first lies at the start of a page, hence of a cache line.
 #[derive(Default)]
 pub(super) struct AlignedBuffer {
-    values: Vec<f32>,
-    start: usize,
+    pages: Option<MmapMut>,
 }
 
-/// In bytes; also the width of the widest vector.
-const CACHE_LINE: usize = 64;
-
 impl AlignedBuffer {
-    /// `len` zeros, from pages that the system has not touched yet where `len` is large.
+    /// `len` zeros, in huge pages where the system has them: weights are written once, and with
+    /// 4 KiB pages more than half of the time for that would go into page faults. Aborts if
+    /// there is no memory, as `Vec` does.
     pub fn zeroed(len: usize) -> Self {
-        let spare = CACHE_LINE / size_of::<f32>() - 1;
-        let mut values = vec![0.0; len + spare];
-        // The vector never grows, so its values stay where they are.
-        let start = values.as_ptr().align_offset(CACHE_LINE).min(spare);
-        values.truncate(start + len);
-        Self { values, start }
+        let layout = Layout::array::<f32>(len).unwrap_or(Layout::new::<f32>());
+        let pages = match MmapMut::map_anon(layout.size().max(1)) {
+            Ok(pages) if len == layout.size() / size_of::<f32>() => pages,
+            _ => handle_alloc_error(layout),
+        };
+        // Without them it only takes longer.
+        #[cfg(target_os = "linux")]
+        let _ = pages.advise(memmap2::Advice::HugePage);
+        Self { pages: Some(pages) }
     }
 
     pub fn as_slice(&self) -> &[f32] {
-        &self.values[self.start..]
+        match &self.pages {
+            // SAFETY: every bit pattern is an f32; pages are aligned, so nothing is left out in front.
+            Some(pages) => unsafe { pages.align_to().1 },
+            None => &[],
+        }
     }
 
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
-        &mut self.values[self.start..]
+        match &mut self.pages {
+            // SAFETY: as in `as_slice`.
+            Some(pages) => unsafe { pages.align_to_mut().1 },
+            None => &mut [],
+        }
     }
 
     /// `len` values left over from the last use.

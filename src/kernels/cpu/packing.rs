@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::buffer::AlignedBuffer;
-use super::gemm::{BLOCK, padded, panel_width};
+use super::gemm::{padded, panel_width};
 use super::simd::{Simd, Task};
 
 /// Packs `weight`, `[N, K]` of any float type, into panels `[padded(K), panel_width]` of its rows.
@@ -55,14 +55,36 @@ fn pack_values<T: Copy + Sync>(
     columns
         .zip(panels.par_chunks_mut(width * padded(k)))
         .for_each(|(columns, panel)| {
-            // A block of k at a time: one cache line of each column in, BLOCK rows of the panel out.
-            for (b, block) in panel.chunks_exact_mut(width * BLOCK).enumerate() {
-                let begin = b * BLOCK;
-                for (n, column) in columns.chunks_exact(k).enumerate() {
-                    for (i, &value) in column[begin..k.min(begin + BLOCK)].iter().enumerate() {
-                        block[i * width + n] = to_f32(value);
-                    }
-                }
-            }
+            interleave(columns.len() / k, |n| &columns[n * k..][..k], width, panel, &to_f32);
         });
+}
+
+/// Columns read at once: with more, columns whose distance is a power of two push each other out of the L1 cache.
+const GROUP: usize = 8;
+
+/// Lays `count` columns side by side: `to[i * width + n] = column(n)[i]`. All have the same length.
+#[inline(always)]
+pub(super) fn interleave<'a, T: Copy + 'a>(
+    count: usize,
+    column: impl Fn(usize) -> &'a [T],
+    width: usize,
+    to: &mut [f32],
+    to_f32: impl Fn(T) -> f32,
+) {
+    let mut first = 0;
+    while first + GROUP <= count {
+        let columns: [&[T]; GROUP] = std::array::from_fn(|j| column(first + j));
+        let k = columns.iter().map(|c| c.len()).min().unwrap_or(0);
+        for (i, row) in to.chunks_exact_mut(width).take(k).enumerate() {
+            for (to, column) in row[first..first + GROUP].iter_mut().zip(&columns) {
+                *to = to_f32(column[i]);
+            }
+        }
+        first += GROUP;
+    }
+    for n in first..count {
+        for (row, &value) in to.chunks_exact_mut(width).zip(column(n)) {
+            row[n] = to_f32(value);
+        }
+    }
 }

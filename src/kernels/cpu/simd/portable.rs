@@ -21,8 +21,8 @@ impl Simd for Portable {
 
     const LANES: usize = 4;
 
-    /// 4 x 2 vectors of sums, 2 of weights and a broadcast fit into SSE's 16 registers.
-    const TILE_ROWS: usize = 4;
+    /// With 2 vectors of sums a row, 2 of weights and a broadcast: SSE has 16 registers, NEON 32.
+    const TILE_ROWS: usize = if cfg!(target_arch = "aarch64") { 8 } else { 4 };
 
     #[inline]
     fn vectorize<T: Task>(self, task: T) -> T::Output {

@@ -1,0 +1,345 @@
+//! Requests to the hub: who is asked, what is sent along, and what an answer means.
+//!
+//! The token goes to the endpoint's host only: the hub redirects large files to other hosts with signed
+//! addresses.
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::Duration;
+
+use hf_hub::api::RepoInfo;
+use hf_hub::{Repo, RepoType};
+use ureq::http::{HeaderMap, Response};
+use ureq::{Agent, Body};
+
+use super::HubOptions;
+use super::cache::is_plain_commit;
+use crate::checkpoint::CheckpointError;
+use crate::checkpoint::error::shorten;
+
+const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
+/// Failures after which the list of files is given up: few, so that the cache serves soon where the network is down.
+const MOST_LIST_FAILURES: u32 = 2;
+const MOST_REDIRECTS: u32 = 8;
+const LARGEST_LIST: u64 = 32 << 20;
+const ADVICE: &str = "check the network and HF_ENDPOINT, or use --offline with a model that is already cached";
+
+/// Why a request came to nothing.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It may go better next time.
+    Passing(String),
+    /// It will not.
+    Final(CheckpointError),
+}
+
+impl From<CheckpointError> for Failure {
+    fn from(error: CheckpointError) -> Self {
+        Self::Final(error)
+    }
+}
+
+/// What the hub says about a revision.
+pub(super) struct Listing {
+    pub commit: String,
+    pub files: BTreeSet<String>,
+}
+
+pub(super) struct Client {
+    agent: Agent,
+    pub(super) id: String,
+    /// Without a slash at its end.
+    pub(super) endpoint: String,
+    token: Option<String>,
+    pub(super) progress: bool,
+}
+
+impl Client {
+    pub(super) fn new(id: &str, options: &HubOptions) -> Result<Self, CheckpointError> {
+        let endpoint = options
+            .endpoint
+            .as_deref()
+            .unwrap_or(DEFAULT_ENDPOINT)
+            .trim_end_matches('/')
+            .to_string();
+        let refuse = |reason: String| CheckpointError::NotOnHub {
+            repo: id.to_string(),
+            reason,
+        };
+        if origin(&endpoint).is_none() {
+            let shown = shorten(&endpoint);
+            return Err(refuse(format!(
+                "HF_ENDPOINT is \"{shown}\": expected an address that starts with https:// or http://"
+            )));
+        }
+        if options
+            .token
+            .as_ref()
+            .is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic()))
+        {
+            return Err(refuse("the token (HF_TOKEN) holds characters that no token has".into()));
+        }
+        let mut config = Agent::config_builder();
+        if origin(&endpoint).is_some_and(|(_, host)| host.starts_with("127.0.0.1") || host.starts_with("localhost")) {
+            // A proxy elsewhere cannot reach this machine's own ports.
+            config = config.proxy(None);
+        }
+        let config = config
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            // Bytes are counted and resumed as they are stored.
+            .accept_encoding("identity")
+            .user_agent(concat!("crag/", env!("CARGO_PKG_VERSION")))
+            .timeout_resolve(Some(Duration::from_secs(10)))
+            .timeout_connect(Some(Duration::from_secs(10)))
+            .timeout_recv_response(Some(Duration::from_secs(30)))
+            .timeout_per_read(Some(Duration::from_secs(30)))
+            .build();
+        Ok(Self {
+            agent: config.into(),
+            id: id.to_string(),
+            endpoint,
+            token: options.token.clone(),
+            progress: options.progress,
+        })
+    }
+
+    pub(super) fn unreachable(&self, what: &str, reason: String) -> CheckpointError {
+        CheckpointError::Unreachable {
+            repo: self.id.clone(),
+            what: what.to_string(),
+            endpoint: without_credentials(&self.endpoint),
+            reason,
+            advice: ADVICE,
+        }
+    }
+
+    /// The commit and the files of a revision; `None` where this hub keeps no such list.
+    pub(super) fn info(&self, revision: &str) -> Result<Option<Listing>, CheckpointError> {
+        let repo = Repo::with_revision(self.id.clone(), RepoType::Model, revision.to_string());
+        let url = format!("{}/api/{}", self.endpoint, repo.api_url());
+        let mut failures = 0;
+        loop {
+            let reason = match self.request_list(&url, revision) {
+                Ok(list) => return Ok(list),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Passing(reason)) => reason,
+            };
+            failures += 1;
+            if failures == MOST_LIST_FAILURES {
+                return Err(self.unreachable("the list of files", reason));
+            }
+            pause(failures);
+        }
+    }
+
+    fn request_list(&self, url: &str, revision: &str) -> Result<Option<Listing>, Failure> {
+        let answer = self.get(url, revision, 0)?;
+        if answer.status != 200 {
+            return Ok(None);
+        }
+        let mut body = answer.body;
+        let text = body
+            .body_mut()
+            .with_config()
+            .limit(LARGEST_LIST)
+            .read_to_vec()
+            .map_err(|error| Failure::Passing(error.to_string()))?;
+        let list = serde_json::from_slice::<RepoInfo>(&text)
+            .ok()
+            .filter(|info| is_plain_commit(&info.sha));
+        Ok(list.map(|info| Listing {
+            commit: info.sha,
+            files: info.siblings.into_iter().map(|file| file.rfilename).collect(),
+        }))
+    }
+
+    /// One request, redirects followed. Success, 404 of a file and 416 are for the caller to judge.
+    pub(super) fn get(&self, url: &str, revision: &str, start: u64) -> Result<Answer, Failure> {
+        let mut url = url.to_string();
+        let home = origin(&self.endpoint);
+        let (mut commit, mut linked_etag, mut linked_size, mut etag) = (None, None, None, None);
+        for _ in 0..=MOST_REDIRECTS {
+            let at_home = origin(&url) == home;
+            let mut request = self.agent.get(&url);
+            if let Some(token) = self.token.as_ref().filter(|_| at_home) {
+                request = request.header("Authorization", format!("Bearer {token}"));
+            }
+            if start > 0 {
+                request = request.header("Range", format!("bytes={start}-"));
+            }
+            let response = request.call().map_err(|error| self.network_failure(&error))?;
+            let status = response.status().as_u16();
+            let headers = response.headers();
+            if at_home {
+                commit = commit.or_else(|| header(headers, "x-repo-commit"));
+                linked_etag = linked_etag.or_else(|| header(headers, "x-linked-etag"));
+                linked_size = linked_size.or_else(|| header(headers, "x-linked-size")?.parse().ok());
+            }
+            if matches!(status, 301 | 302 | 303 | 307 | 308) {
+                let Some(next) = header(headers, "location").and_then(|location| resolve(&url, &location)) else {
+                    return Err(Failure::Passing(format!("a redirect (status {status}) to nowhere")));
+                };
+                if url.starts_with("https://") && !next.starts_with("https://") {
+                    return Err(Failure::Passing(
+                        "a redirect from https to an unencrypted address".into(),
+                    ));
+                }
+                url = next;
+                continue;
+            }
+            etag = header(headers, "etag").or(etag);
+            let code = header(headers, "x-error-code").unwrap_or_default();
+            self.judge(status, &code, revision)?;
+            let range = header(headers, "content-range").filter(|_| status == 206);
+            let (first, whole) = range.as_deref().map_or((0, None), parse_range);
+            let length = if status == 200 {
+                header(headers, "content-length").and_then(|length| length.parse().ok())
+            } else {
+                whole
+            };
+            return Ok(Answer {
+                status,
+                commit,
+                etag: linked_etag.or(etag),
+                size: linked_size.or(length),
+                start: first,
+                body: response,
+            });
+        }
+        Err(Failure::Passing(format!("more than {MOST_REDIRECTS} redirects")))
+    }
+
+    fn judge(&self, status: u16, code: &str, revision: &str) -> Result<(), Failure> {
+        let access = |reason: &str| {
+            Err(Failure::Final(CheckpointError::Access {
+                repo: self.id.clone(),
+                reason: reason.to_string(),
+            }))
+        };
+        match (status, code) {
+            (404, "RepoNotFound" | "RevisionNotFound") => {
+                let what = if code == "RepoNotFound" {
+                    format!("no such repository on {}", without_credentials(&self.endpoint))
+                } else {
+                    format!("the repository has no revision \"{revision}\"")
+                };
+                Err(Failure::Final(CheckpointError::NotOnHub {
+                    repo: self.id.clone(),
+                    reason: format!(
+                        "{what}; check the id and --revision (a private repository is found only with HF_TOKEN set)"
+                    ),
+                }))
+            }
+            (401, _) if self.token.is_some() => access(
+                "the hub refuses the token (status 401): it is wrong or expired, or the repository does not exist",
+            ),
+            (401, _) => {
+                access("the hub asks for a token (status 401): the repository is private, gated or does not exist")
+            }
+            (403, _) => access(
+                "the hub forbids access (status 403): the token lacks the right, or the repository is gated and its \
+                 terms are not accepted",
+            ),
+            (200 | 206 | 404 | 416, _) => Ok(()),
+            (408 | 425 | 429 | 500.., _) => Err(Failure::Passing(format!("status {status}"))),
+            _ => Err(Failure::Final(
+                self.unreachable("an answer", format!("status {status}")),
+            )),
+        }
+    }
+
+    fn network_failure(&self, error: &ureq::Error) -> Failure {
+        let reason = match error {
+            ureq::Error::HostNotFound => "the host is not found; is the network up?".to_string(),
+            ureq::Error::Timeout(_) => format!("no answer in time ({error})"),
+            other => other.to_string(),
+        };
+        Failure::Passing(reason)
+    }
+}
+
+pub(super) struct Answer {
+    pub status: u16,
+    pub commit: Option<String>,
+    pub etag: Option<String>,
+    /// Of the whole file.
+    pub size: Option<u64>,
+    /// Where in the file the body starts.
+    pub start: u64,
+    pub body: Response<Body>,
+}
+
+pub(super) fn pause(failures: u32) {
+    thread::sleep(Duration::from_millis(100 << failures.min(5)));
+}
+
+fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    Some(headers.get(name)?.to_str().ok()?.trim().to_string())
+}
+
+/// Scheme and host with port of an http address.
+fn origin(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let host = rest.split(['/', '?', '#']).next().filter(|host| !host.is_empty())?;
+    matches!(scheme, "http" | "https").then_some((scheme, host))
+}
+
+fn without_credentials(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => match rest.split_once('@') {
+            Some((before, after)) if !before.contains('/') => format!("{scheme}://{after}"),
+            _ => url.to_string(),
+        },
+        None => url.to_string(),
+    }
+}
+
+/// Where a `Location` leads from `url`: absolute, or a path on the same host.
+fn resolve(url: &str, location: &str) -> Option<String> {
+    if origin(location).is_some() {
+        return Some(location.to_string());
+    }
+    let (scheme, host) = origin(url)?;
+    match location.strip_prefix("//") {
+        Some(rest) => Some(format!("{scheme}://{rest}")),
+        None => location
+            .starts_with('/')
+            .then(|| format!("{scheme}://{host}{location}")),
+    }
+}
+
+/// First byte and whole length of `bytes 5-9/10`.
+fn parse_range(range: &str) -> (u64, Option<u64>) {
+    let parse = || {
+        let (span, whole) = range.strip_prefix("bytes")?.trim_start().split_once('/')?;
+        Some((span.split_once('-')?.0.trim().parse().ok()?, whole.trim().parse().ok()))
+    };
+    // A first byte that cannot be read must not pass for the one asked for.
+    parse().unwrap_or((u64::MAX, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_resolve_and_hosts_compare_with_their_ports() {
+        assert_eq!(resolve("http://a:1/x/y", "/z").as_deref(), Some("http://a:1/z"));
+        assert_eq!(resolve("https://a/x", "//b/z").as_deref(), Some("https://b/z"));
+        assert_eq!(resolve("https://a/x", "http://b/z").as_deref(), Some("http://b/z"));
+        assert_eq!(resolve("https://a/x", "z"), None);
+        assert_ne!(origin("http://a:1/x"), origin("http://a:2/x"));
+        assert_ne!(origin("https://a.b/x"), origin("https://a.b.evil/x"));
+        assert_eq!(origin("ftp://a"), None);
+        assert_eq!(without_credentials("https://user:secret@host/x"), "https://host/x");
+    }
+
+    #[test]
+    fn a_content_range_gives_start_and_whole_length() {
+        assert_eq!(parse_range("bytes 5-9/10"), (5, Some(10)));
+        assert_eq!(parse_range("bytes 5-9/*"), (5, None));
+        assert_eq!(parse_range("nonsense"), (u64::MAX, None));
+    }
+}

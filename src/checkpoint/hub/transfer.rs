@@ -1,0 +1,257 @@
+//! Files from the hub into the cache, one at a time.
+//!
+//! A passing failure (a cut connection, a timeout, an overloaded hub) is tried again, from the byte that was
+//! reached; what arrives is counted against the length that was announced.
+
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use hf_hub::{Repo, RepoType};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::cache::{RepoCache, is_plain_commit};
+use super::request::{Answer, Client, Failure, pause};
+use crate::checkpoint::CheckpointError;
+
+/// Failures in a row, without a byte of progress, after which a file is given up.
+const MOST_FAILURES: u32 = 5;
+
+/// A file that is now in the cache.
+#[derive(Debug)]
+pub(super) struct Downloaded {
+    pub commit: String,
+}
+
+impl Client {
+    /// Brings `name` (a plain file name) at `revision` into the cache; `None` where the hub has no such file.
+    pub(super) fn download(
+        &self,
+        cache: &RepoCache,
+        revision: &str,
+        name: &str,
+    ) -> Result<Option<Downloaded>, Failure> {
+        let repo = Repo::with_revision(self.id.clone(), RepoType::Model, revision.to_string());
+        let url = format!(
+            "{}/{}/resolve/{}/{name}",
+            self.endpoint,
+            repo.url(),
+            repo.url_revision()
+        );
+        let mut job = Job {
+            url,
+            revision,
+            name,
+            found: None,
+            reached: 0,
+        };
+        let mut failures = 0;
+        loop {
+            let before = job.reached;
+            let reason = match self.attempt(cache, &mut job) {
+                Err(Failure::Passing(reason)) => reason,
+                other => return other,
+            };
+            failures = if job.reached > before { 1 } else { failures + 1 };
+            if failures == MOST_FAILURES {
+                let reached = match job.reached {
+                    0 => String::new(),
+                    reached => format!(" (at byte {reached}; the next run goes on from there)"),
+                };
+                return Err(Failure::Passing(format!("{reason}{reached}")));
+            }
+            pause(failures);
+        }
+    }
+
+    fn attempt(&self, cache: &RepoCache, job: &mut Job) -> Result<Option<Downloaded>, Failure> {
+        let mut answer = None;
+        let found = match &job.found {
+            Some(found) => found.clone(),
+            None => {
+                let mut first = self.get(&job.url, job.revision, 0)?;
+                if first.status == 404 {
+                    return Ok(None);
+                }
+                let Some(commit) = first.commit.take().filter(|commit| is_plain_commit(commit)) else {
+                    let reason = "the answer names no commit; is this a hub?".into();
+                    return Err(Failure::Final(self.unreachable(job.name, reason)));
+                };
+                let found = Found {
+                    blob: blob_name(first.etag.as_deref(), &commit, job.name),
+                    commit,
+                    size: first.size,
+                };
+                answer = Some(first);
+                job.found.insert(found).clone()
+            }
+        };
+        cache.create_blobs()?;
+        // The answer is dropped when there is a wait: a connection that nobody reads from would not survive it.
+        let mut waiting = None;
+        let lock = cache.lock(&found.blob, || {
+            answer = None;
+            waiting = Some(self.waiting(job.name));
+        })?;
+        if let Some(waiting) = waiting {
+            waiting.finish_and_clear();
+        }
+        let path = cache.blob(&found.blob);
+        let held = fs::metadata(&path).ok().map(|metadata| metadata.len());
+        if held.is_none_or(|held| found.size.is_some_and(|size| size != held)) {
+            let part = if lock.exclusive {
+                path.with_added_extension("incomplete")
+            } else {
+                path.with_added_extension(format!("{}.incomplete", std::process::id()))
+            };
+            self.receive(job, &found, &part, answer)?;
+            fs::rename(&part, &path)
+                .map_err(|error| CheckpointError::io(&path, "renaming a finished download failed", error))?;
+        }
+        cache.link(&found.blob, &found.commit, job.name)?;
+        Ok(Some(Downloaded { commit: found.commit }))
+    }
+
+    /// Fills `part` up to its size, going on from what it already holds.
+    fn receive(&self, job: &mut Job, found: &Found, part: &Path, answer: Option<Answer>) -> Result<(), Failure> {
+        let failed = |error| Failure::Final(CheckpointError::io(part, "writing a download failed", error));
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(part)
+            .map_err(failed)?;
+        let mut held = file.metadata().map_err(failed)?.len();
+        // Without a length there is no telling whether the rest fits what is here.
+        if found.size.is_none_or(|size| held > size) {
+            held = 0;
+        }
+        job.reached = held;
+        if held > 0 && found.size == Some(held) {
+            return file.sync_all().map_err(failed);
+        }
+        let answer = match answer {
+            Some(answer) if held == 0 => answer,
+            _ => {
+                let answer = self.get(&job.url, job.revision, held)?;
+                if blob_name(answer.etag.as_deref(), &found.commit, job.name) != found.blob {
+                    job.found = None;
+                    return Err(Failure::Passing("the file changed while it was downloaded".into()));
+                }
+                answer
+            }
+        };
+        if !matches!(answer.status, 200 | 206) || answer.start > held {
+            file.set_len(0).map_err(failed)?;
+            job.reached = 0;
+            return Err(Failure::Passing(format!(
+                "status {} in answer to a partial request",
+                answer.status
+            )));
+        }
+        // A hub that ignores the range sends everything again.
+        file.set_len(answer.start).map_err(failed)?;
+        file.seek(SeekFrom::Start(answer.start)).map_err(failed)?;
+        job.reached = answer.start;
+
+        let bar = self.bar(job.name, found.size, answer.start);
+        let mut body = answer.body.into_body().into_reader();
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            let count = match body.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) => return Err(Failure::Passing(format!("the connection was cut: {error}"))),
+            };
+            file.write_all(&buffer[..count]).map_err(failed)?;
+            job.reached += count as u64;
+            bar.inc(count as u64);
+        }
+        if let Some(size) = found.size.filter(|size| *size != job.reached) {
+            return Err(Failure::Passing(format!("{} of {size} bytes arrived", job.reached)));
+        }
+        bar.finish_and_clear();
+        file.sync_all().map_err(failed)
+    }
+
+    fn waiting(&self, name: &str) -> ProgressBar {
+        if !self.progress {
+            return ProgressBar::hidden();
+        }
+        let spinner = ProgressBar::new_spinner().with_message(format!("another process is downloading {name}"));
+        spinner.enable_steady_tick(Duration::from_millis(200));
+        spinner
+    }
+
+    fn bar(&self, name: &str, size: Option<u64>, start: u64) -> ProgressBar {
+        if !self.progress {
+            return ProgressBar::hidden();
+        }
+        let bar = size.map_or_else(ProgressBar::no_length, ProgressBar::new);
+        let template = "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} ({eta})";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(name.to_string());
+        bar.set_position(start);
+        bar
+    }
+}
+
+/// One file on its way.
+struct Job<'a> {
+    url: String,
+    revision: &'a str,
+    name: &'a str,
+    /// What the hub said about it, once it has.
+    found: Option<Found>,
+    /// How many of its bytes are on disk.
+    reached: u64,
+}
+
+#[derive(Clone)]
+struct Found {
+    commit: String,
+    blob: String,
+    size: Option<u64>,
+}
+
+/// The blob's file name. The hub's etags are hashes of the contents; a mirror's may be anything, so there they
+/// are made safe as file names and count for one file name only.
+fn blob_name(etag: Option<&str>, commit: &str, name: &str) -> String {
+    let etag = etag.unwrap_or(commit);
+    let etag = etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"');
+    if matches!(etag.len(), 40 | 64) && etag != commit && etag.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return etag.to_string();
+    }
+    let mut safe = String::new();
+    for byte in etag.bytes().take(60) {
+        if byte.is_ascii_alphanumeric() {
+            safe.push(char::from(byte));
+        } else {
+            safe.push_str(&format!("-{byte:02x}"));
+        }
+    }
+    format!("{safe}-{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::blob_name;
+
+    #[test]
+    fn a_blob_name_is_the_hash_or_a_safe_name_of_its_own() {
+        let hash = "0123456789abcdef0123456789abcdef01234567";
+        assert_eq!(blob_name(Some(&format!("\"{hash}\"")), "c", "f"), hash);
+        assert_eq!(
+            blob_name(Some("W/\"../../x\""), "c", "f.json"),
+            "-2e-2e-2f-2e-2e-2fx-f.json"
+        );
+        assert_ne!(
+            blob_name(Some("\"1-2\""), "c", "a"),
+            blob_name(Some("\"1-2\""), "c", "b")
+        );
+        assert_eq!(blob_name(None, hash, "f"), format!("{hash}-f"));
+    }
+}

@@ -1,0 +1,451 @@
+//! Models from the hub, against a small hub on loopback.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use candle_core::{Device, Tensor};
+use crag::checkpoint::{Checkpoint, CheckpointError, HubOptions, ModelFiles, ModelSource, locate, write_safetensors};
+use tempfile::TempDir;
+
+use crate::common::hub::{COMMIT, Hub};
+
+const ID: &str = "owner/model";
+
+/// A weight file large enough to be cut in the middle of its body.
+fn weights() -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w");
+    let values: Vec<f32> = (0..100_000u32).map(|i| i as f32).collect();
+    let tensor = Tensor::from_vec(values, (100, 1000), &Device::Cpu).unwrap();
+    write_safetensors(&path, &[("w".to_string(), tensor)]).unwrap();
+    fs::read(path).unwrap()
+}
+
+struct World {
+    hub: Hub,
+    cache: TempDir,
+    weights: Vec<u8>,
+}
+
+impl World {
+    fn new() -> Self {
+        let weights = weights();
+        let files: [(&str, &[u8]); 5] = [
+            ("model.safetensors", &weights),
+            ("config.json", b"{\"num_attention_heads\": 12}"),
+            ("tokenizer.json", b"{}"),
+            ("README.md", b"not needed"),
+            ("pytorch_model.bin", b"not needed either"),
+        ];
+        Self {
+            hub: Hub::serving(ID, &files),
+            cache: tempfile::tempdir().unwrap(),
+            weights,
+        }
+    }
+
+    fn options(&self) -> HubOptions {
+        HubOptions {
+            endpoint: Some(self.hub.endpoint()),
+            cache_dir: Some(self.cache.path().to_path_buf()),
+            ..HubOptions::default()
+        }
+    }
+
+    fn offline(&self) -> HubOptions {
+        HubOptions {
+            offline: true,
+            ..self.options()
+        }
+    }
+
+    fn locate(&self) -> Result<ModelFiles, CheckpointError> {
+        locate(&source(ID, "main"), &self.options())
+    }
+
+    fn refusal(&self) -> String {
+        one_line(self.locate().unwrap_err())
+    }
+
+    fn set_files(&self, change: impl FnOnce(&mut std::collections::BTreeMap<String, Vec<u8>>)) {
+        change(self.hub.settings().repositories.get_mut(ID).unwrap());
+    }
+
+    fn assert_whole(&self, files: &ModelFiles) {
+        assert_eq!(files.revision.as_deref(), Some(COMMIT));
+        assert_eq!(
+            files.config.as_ref().unwrap().bytes.as_ref(),
+            b"{\"num_attention_heads\": 12}"
+        );
+        assert!(files.tokenizer_json.is_some() && files.sidecar.is_none() && files.vocab_txt.is_none());
+        let checkpoint = Checkpoint::open(files).unwrap();
+        let sum = checkpoint
+            .tensor("w")
+            .unwrap()
+            .sum_all()
+            .unwrap()
+            .to_scalar::<f32>()
+            .unwrap();
+        assert!((sum / 4_999_950_000.0 - 1.0).abs() < 1e-3, "{sum}");
+        let blobs = self.cache.path().join("models--owner--model/blobs");
+        for blob in fs::read_dir(blobs).unwrap() {
+            let name = blob.unwrap().file_name().into_string().unwrap();
+            assert!(!name.contains("incomplete"), "{name}");
+        }
+    }
+}
+
+fn source(id: &str, revision: &str) -> ModelSource {
+    ModelSource::parse(id, Some(revision)).unwrap()
+}
+
+fn one_line(error: CheckpointError) -> String {
+    let message = error.to_string();
+    assert!(!message.contains('\n'), "{message}");
+    message
+}
+
+#[test]
+fn a_cold_cache_downloads_what_is_needed_and_a_warm_one_asks_once() {
+    let world = World::new();
+    let files = world.locate().unwrap();
+    world.assert_whole(&files);
+    assert!(
+        files.source.contains("owner/model at main") && files.source.contains(COMMIT),
+        "{}",
+        files.source
+    );
+    let requests = world.hub.take_requests();
+    assert_eq!(
+        requests,
+        [
+            "GET /api/models/owner/model/revision/main".to_string(),
+            format!("GET /owner/model/resolve/{COMMIT}/config.json"),
+            format!("GET /owner/model/resolve/{COMMIT}/tokenizer.json"),
+            format!("GET /owner/model/resolve/{COMMIT}/model.safetensors"),
+            "GET /blobs/model.safetensors".to_string(),
+        ]
+    );
+    world.assert_whole(&world.locate().unwrap());
+    assert_eq!(world.hub.take_requests(), ["GET /api/models/owner/model/revision/main"]);
+}
+
+#[test]
+fn offline_with_a_warm_cache_makes_no_connection() {
+    let world = World::new();
+    world.locate().unwrap();
+    world.hub.take_requests();
+    for revision in ["main", COMMIT] {
+        world.assert_whole(&locate(&source(ID, revision), &world.offline()).unwrap());
+    }
+    let unseen = one_line(locate(&source(ID, "v1"), &world.offline()).unwrap_err());
+    assert!(unseen.contains("\"v1\" was never downloaded"), "{unseen}");
+    assert!(world.hub.take_requests().is_empty());
+}
+
+#[test]
+fn offline_with_a_cold_cache_is_a_clear_error_and_makes_no_connection() {
+    let world = World::new();
+    for revision in ["main", COMMIT] {
+        let message = one_line(locate(&source(ID, revision), &world.offline()).unwrap_err());
+        assert!(
+            message.contains("owner/model") && message.contains("--offline"),
+            "{message}"
+        );
+        assert!(
+            message.contains("HF_HUB_OFFLINE") && message.contains("models--owner--model"),
+            "{message}"
+        );
+    }
+    assert!(world.hub.take_requests().is_empty());
+    assert_eq!(fs::read_dir(world.cache.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_cached_commit_needs_no_network() {
+    let world = World::new();
+    world.locate().unwrap();
+    world.hub.take_requests();
+    let files = locate(&source(ID, COMMIT), &world.options()).unwrap();
+    world.assert_whole(&files);
+    assert!(world.hub.take_requests().is_empty());
+}
+
+#[test]
+fn a_commit_cached_in_part_is_completed_or_used_as_it_is_when_the_hub_is_away() {
+    let world = World::new();
+    locate(&source(ID, COMMIT), &world.options()).unwrap();
+    // As if Python had downloaded it, who does not ask for crag.json.
+    fs::remove_dir_all(world.cache.path().join("models--owner--model/.no_exist")).unwrap();
+    world.hub.take_requests();
+    world.assert_whole(&locate(&source(ID, COMMIT), &world.options()).unwrap());
+    assert_eq!(world.hub.take_requests().len(), 1);
+    world.assert_whole(&locate(&source(ID, COMMIT), &world.options()).unwrap());
+    assert!(world.hub.take_requests().is_empty());
+
+    fs::remove_dir_all(world.cache.path().join("models--owner--model/.no_exist")).unwrap();
+    let away = HubOptions {
+        endpoint: Some(dead_endpoint()),
+        ..world.options()
+    };
+    let files = locate(&source(ID, COMMIT), &away).unwrap();
+    assert!(files.source.contains("from the cache"), "{}", files.source);
+}
+
+#[test]
+fn a_missing_repository_or_revision_is_a_clear_error() {
+    let world = World::new();
+    for codes in [true, false] {
+        world.hub.settings().no_error_codes = !codes;
+        let message = one_line(locate(&source("owner/other", "main"), &world.options()).unwrap_err());
+        assert!(
+            message.contains("owner/other") && message.contains("no such repository"),
+            "{message}"
+        );
+        let message = one_line(locate(&source(ID, "nope"), &world.options()).unwrap_err());
+        assert!(
+            message.contains("revision") && message.contains("--revision"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_repository_without_weights_says_what_was_looked_for() {
+    let world = World::new();
+    world.set_files(|files| files.retain(|name, _| !name.ends_with("safetensors") && !name.ends_with("bin")));
+    for lists in [true, false] {
+        world.hub.settings().no_lists = !lists;
+        let message = world.refusal();
+        assert!(
+            message.contains("model.safetensors") && message.contains("pytorch_model.bin"),
+            "{message}"
+        );
+        assert!(message.contains("owner/model at main"), "{message}");
+    }
+}
+
+#[test]
+fn a_hub_without_file_lists_serves_too() {
+    let world = World::new();
+    world.hub.settings().no_lists = true;
+    world.assert_whole(&world.locate().unwrap());
+    world.assert_whole(&locate(&source(ID, "main"), &world.offline()).unwrap());
+}
+
+#[test]
+fn a_cut_connection_is_resumed_where_it_broke() {
+    let world = World::new();
+    world.hub.settings().cuts.insert("model.safetensors".into(), 3);
+    world.assert_whole(&world.locate().unwrap());
+    let requests = world.hub.take_requests();
+    let from: Vec<&String> = requests
+        .iter()
+        .filter(|r| r.contains("/blobs/") && r.contains(" from "))
+        .collect();
+    assert_eq!(from.len(), 3, "{requests:?}");
+    // Resumed, not restarted: what was cut off was on its way once.
+    let sent = world.hub.settings().bytes_sent;
+    let whole = world.weights.len();
+    assert!(sent < whole + 1000, "{sent} for {whole}");
+}
+
+#[test]
+fn a_hub_that_ignores_ranges_gives_the_whole_file_again() {
+    let world = World::new();
+    world.hub.settings().ignore_ranges = true;
+    world.hub.settings().cuts.insert("model.safetensors".into(), 2);
+    world.assert_whole(&world.locate().unwrap());
+}
+
+#[test]
+fn a_connection_that_keeps_breaking_is_given_up_and_the_next_run_goes_on() {
+    let world = World::new();
+    world.hub.settings().ignore_ranges = true;
+    world.hub.settings().cuts.insert("model.safetensors".into(), 1000);
+    let message = world.refusal();
+    assert!(
+        message.contains("model.safetensors") && message.contains(&world.hub.endpoint()),
+        "{message}"
+    );
+    assert!(
+        message.contains("cut") || message.contains("bytes arrived"),
+        "{message}"
+    );
+    assert!(
+        message.contains("--offline") && message.contains("HF_ENDPOINT"),
+        "{message}"
+    );
+
+    world.hub.settings().ignore_ranges = false;
+    world.hub.settings().cuts.clear();
+    world.hub.take_requests();
+    world.assert_whole(&world.locate().unwrap());
+    let requests = world.hub.take_requests();
+    assert!(
+        requests.iter().any(|r| r.contains("/blobs/") && r.contains(" from ")),
+        "{requests:?}"
+    );
+}
+
+#[test]
+fn an_overloaded_hub_is_asked_again() {
+    let world = World::new();
+    world.hub.settings().overloaded = 1;
+    world.assert_whole(&world.locate().unwrap());
+}
+
+#[test]
+fn a_wrong_or_missing_token_is_named_and_never_shown() {
+    let world = World::new();
+    world.hub.settings().token = Some("hf_right".into());
+    let message = world.refusal();
+    assert!(
+        message.contains("asks for a token") && message.contains("HF_TOKEN"),
+        "{message}"
+    );
+    let with = |token: &str| HubOptions {
+        token: Some(token.to_string()),
+        ..world.options()
+    };
+    let message = one_line(locate(&source(ID, "main"), &with("hf_wrong")).unwrap_err());
+    assert!(
+        message.contains("refuses the token") && message.contains("HF_TOKEN"),
+        "{message}"
+    );
+    assert!(!message.contains("hf_wrong"), "{message}");
+    let message = one_line(locate(&source(ID, "main"), &with("hf\r\nX: y")).unwrap_err());
+    assert!(message.contains("HF_TOKEN") && !message.contains("X: y"), "{message}");
+
+    world.assert_whole(&locate(&source(ID, "main"), &with("hf_right")).unwrap());
+    assert!(!world.hub.settings().token_leaked);
+}
+
+#[test]
+fn a_gated_repository_is_a_clear_error() {
+    let world = World::new();
+    world.hub.settings().gated = true;
+    let message = world.refusal();
+    assert!(message.contains("gated") && message.contains("HF_TOKEN"), "{message}");
+}
+
+/// An address at which nobody listens.
+fn dead_endpoint() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+#[test]
+fn a_hub_that_is_away_is_a_clear_error_when_cold_and_the_cache_when_warm() {
+    let world = World::new();
+    let away = HubOptions {
+        endpoint: Some(dead_endpoint()),
+        ..world.options()
+    };
+    let message = one_line(locate(&source(ID, "main"), &away).unwrap_err());
+    assert!(
+        message.contains("127.0.0.1") && message.contains("HF_ENDPOINT"),
+        "{message}"
+    );
+    assert!(message.contains("--offline"), "{message}");
+    world.locate().unwrap();
+    let files = locate(&source(ID, "main"), &away).unwrap();
+    world.assert_whole(&files);
+    assert!(files.source.contains("from the cache"), "{}", files.source);
+
+    let odd = HubOptions {
+        endpoint: Some("localhost:1".into()),
+        ..world.options()
+    };
+    let message = one_line(locate(&source(ID, "main"), &odd).unwrap_err());
+    assert!(
+        message.contains("HF_ENDPOINT") && message.contains("https://"),
+        "{message}"
+    );
+}
+
+#[test]
+fn cold_starts_at_the_same_time_share_one_download() {
+    let world = World::new();
+    world.hub.settings().delay = Duration::from_millis(100);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| world.assert_whole_while_racing(&world.locate().unwrap()));
+        }
+    });
+    world.assert_whole(&world.locate().unwrap());
+    // Small files may be asked for twice before the first is linked, but no body of weights is.
+    let blobs = world.cache.path().join("models--owner--model/blobs");
+    assert_eq!(fs::read_dir(blobs).unwrap().count(), 3);
+}
+
+impl World {
+    /// As `assert_whole`, while others may still have files in the making.
+    fn assert_whole_while_racing(&self, files: &ModelFiles) {
+        let checkpoint = Checkpoint::open(files).unwrap();
+        assert_eq!(checkpoint.tensors().len(), 1);
+        assert_eq!(files.revision.as_deref(), Some(COMMIT));
+    }
+}
+
+#[test]
+fn split_weights_are_downloaded_shard_by_shard() {
+    let world = World::new();
+    let folder = tempfile::tempdir().unwrap();
+    let shard = |name: &str, value: f32| {
+        let tensor = Tensor::new(&[value], &Device::Cpu).unwrap();
+        let path = folder.path().join(name);
+        write_safetensors(&path, &[(name[..1].to_string(), tensor)]).unwrap();
+        fs::read(path).unwrap()
+    };
+    let index = br#"{"weight_map":{"a":"a-of-2.safetensors","b":"b-of-2.safetensors"}}"#;
+    world.set_files(|files| {
+        files.remove("model.safetensors");
+        files.insert("model.safetensors.index.json".into(), index.to_vec());
+        files.insert("a-of-2.safetensors".into(), shard("a-of-2.safetensors", 1.0));
+    });
+    let message = world.refusal();
+    assert!(message.contains("b-of-2.safetensors"), "{message}");
+    world.set_files(|files| {
+        files.insert("b-of-2.safetensors".into(), shard("b-of-2.safetensors", 2.0));
+    });
+    let files = world.locate().unwrap();
+    assert_eq!(files.weights.len(), 2);
+    assert_eq!(Checkpoint::open(&files).unwrap().tensors().len(), 2);
+    let offline = locate(&source(ID, "main"), &world.offline()).unwrap();
+    assert_eq!(offline.weights, files.weights);
+}
+
+#[test]
+fn a_shard_name_that_leaves_the_folder_is_refused_before_it_is_asked_for() {
+    let world = World::new();
+    world.set_files(|files| {
+        files.remove("model.safetensors");
+        let index = br#"{"weight_map":{"a":"../../../escaped.safetensors"}}"#;
+        files.insert("model.safetensors.index.json".into(), index.to_vec());
+    });
+    let message = world.refusal();
+    assert!(message.contains("not a plain file name"), "{message}");
+    assert!(
+        !world
+            .hub
+            .take_requests()
+            .iter()
+            .any(|request| request.contains("escaped"))
+    );
+}
+
+#[test]
+fn the_cache_has_pythons_layout() {
+    let world = World::new();
+    world.locate().unwrap();
+    let root = world.cache.path().join("models--owner--model");
+    assert_eq!(fs::read_to_string(root.join("refs/main")).unwrap(), COMMIT);
+    let link = fs::read_link(root.join("snapshots").join(COMMIT).join("model.safetensors")).unwrap();
+    assert!(link.starts_with("../../blobs"), "{}", link.display());
+    assert_eq!(link.file_name().unwrap().len(), 40);
+    assert!(root.join(".no_exist").join(COMMIT).join("crag.json").exists());
+    assert!(Path::new(&world.cache.path().join(".locks/models--owner--model")).is_dir());
+}
