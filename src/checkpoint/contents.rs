@@ -275,24 +275,27 @@ impl Contents {
         let Some(strides) = &tensor.strides else {
             return whole[..tensor.elements].iter().map(|chunk| read(*chunk)).collect();
         };
+        let (Some((&inner, outer)), Some((&step, steps))) = (tensor.shape.split_last(), strides.split_last()) else {
+            return vec![read(whole[0])];
+        };
         let mut out = Vec::with_capacity(tensor.elements);
-        let mut index = vec![0usize; tensor.shape.len()];
+        let mut index = vec![0usize; outer.len()];
         let mut at = 0usize;
         loop {
-            out.push(read(whole[at]));
-            // Counts up like an odometer: the last dimension turns fastest.
-            let mut dimension = tensor.shape.len();
+            out.extend((0..inner).map(|i| read(whole[at + i * step])));
+            // Counts the outer dimensions up like an odometer: the last turns fastest.
+            let mut dimension = outer.len();
             loop {
                 if dimension == 0 {
                     return out;
                 }
                 dimension -= 1;
                 index[dimension] += 1;
-                at += strides[dimension];
-                if index[dimension] < tensor.shape[dimension] {
+                at += steps[dimension];
+                if index[dimension] < outer[dimension] {
                     break;
                 }
-                at -= strides[dimension] * tensor.shape[dimension];
+                at -= steps[dimension] * outer[dimension];
                 index[dimension] = 0;
             }
         }

@@ -150,6 +150,10 @@ pub fn run(args: ScoreArgs) -> anyhow::Result<Outcome> {
             path.display()
         );
     }
+    if let Some(threads) = args.threads {
+        // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    }
     let model = args.model.open(&args.device)?;
     let options = args.options(*model.description.config.threshold);
     match record {

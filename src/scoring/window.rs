@@ -64,10 +64,17 @@ impl Sequences {
     }
 
     /// Cuts the sequences into batches of at most `budget_tokens` (or one sequence, if it is longer),
-    /// smaller where fewer than `workers` batches would come of it.
+    /// smaller where fewer than `workers` batches would come of it, and about equally large: a last
+    /// batch of a few sequences costs nearly as much as a full one.
     pub fn batches(&self, budget_tokens: usize, workers: usize) -> Vec<Batch> {
-        let total: usize = self.sequences.iter().map(|s| s.token_ids.len()).sum();
-        let budget_tokens = budget_tokens.min(total.div_ceil(workers.max(1)).max(MIN_BATCH_TOKENS));
+        let mut side_tokens = [0usize; 2];
+        for sequence in &self.sequences {
+            side_tokens[sequence.side as usize] += sequence.token_ids.len();
+        }
+        let total: usize = side_tokens.iter().sum();
+        let budget_tokens = budget_tokens.min(total.div_ceil(workers.max(1)).max(MIN_BATCH_TOKENS)).max(1);
+        // A batch that has reached its share is closed before the budget would close it.
+        let shares = side_tokens.map(|tokens| tokens.div_ceil(tokens.div_ceil(budget_tokens).max(1)));
         let mut batches = Vec::new();
         let mut open = Side::BOTH.map(|side| {
             (
@@ -80,7 +87,8 @@ impl Sequences {
         });
         for (number, sequence) in self.sequences.iter().enumerate() {
             let (batch, tokens) = &mut open[sequence.side as usize];
-            if !batch.members.is_empty() && *tokens + sequence.token_ids.len() > budget_tokens {
+            let full = *tokens + sequence.token_ids.len() > budget_tokens || *tokens >= shares[sequence.side as usize];
+            if !batch.members.is_empty() && full {
                 batches.push(Batch {
                     side: sequence.side,
                     members: std::mem::take(&mut batch.members),
@@ -169,6 +177,14 @@ mod tests {
         ];
         let (sequences, _) = Sequences::collect(all, true);
         assert_eq!(sequences.batches(300, 1).len(), 3);
+    }
+
+    #[test]
+    fn no_batch_is_left_with_a_remainder() {
+        let all = (0..110).map(|i| sequence(Side::Drug, i, 10)).collect();
+        let (sequences, _) = Sequences::collect(all, true);
+        let sizes: Vec<usize> = sequences.batches(1000, 1).iter().map(|b| b.members.len()).collect();
+        assert_eq!(sizes, [55, 55]);
     }
 
     #[test]

@@ -221,7 +221,10 @@ impl Client {
         match (status, code) {
             (404, "RepoNotFound" | "RevisionNotFound") => {
                 let what = if code == "RepoNotFound" {
-                    format!("no such repository on {}", without_credentials(&self.endpoint))
+                    format!(
+                        "no such repository on {}, and no folder or file of this name here",
+                        without_credentials(&self.endpoint)
+                    )
                 } else {
                     format!("the repository has no revision \"{revision}\"")
                 };

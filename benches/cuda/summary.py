@@ -1,0 +1,138 @@
+"""One table of everything that run.sh has left in a folder: `summary.py FOLDER`.
+
+A step that did not finish is a line that says so; nothing is guessed.
+"""
+
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+FOLDER = Path(sys.argv[1])
+FLOPS_A_TOKEN = 2 * 12 * (4 * 768 * 768 + 2 * 768 * 3072)
+
+
+def read(name):
+    path = FOLDER / name
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def load(name):
+    text = read(name)
+    return json.loads(text) if text else None
+
+
+def row(what, value, note=""):
+    print(f"| {what:<58} | {value:>22} | {note}")
+
+
+def logit(p):
+    return math.log(p) - math.log1p(-p) if 0 < p < 1 else math.copysign(math.inf, p - 0.5)
+
+
+def scores(name):
+    """Probabilities by id; None where a line is an error record."""
+    return {r["id"]: r.get("probability") for r in map(json.loads, read(name).splitlines())}
+
+
+def tests():
+    text = read("tests.log")
+    found = re.findall(r"test result: (\w+)\. (\d+) passed; (\d+) failed", text)
+    row("GPU tests", " / ".join(f"{p} passed, {f} failed" for _, p, f in found) or "did not finish", "skipped: %d" % text.count("skipped:"))
+    for name in sorted(set(re.findall(r"^test (\S+) \.\.\. FAILED|^    (\S+)$", text, re.M))):
+        row("  failed", "", " ".join(name))
+
+
+def accuracy():
+    peer, cpu = load("accuracy.json"), scores("accuracy-cpu.jsonl")
+    if not peer:
+        return row("accuracy", "did not finish", "accuracy.json is missing")
+    reference = dict(zip(peer["ids"], peer["f32"]))
+    for dtype in "f32", "bf16", "f16":
+        torch_error = [abs(a - b) for a, b in zip(peer[dtype], peer["f32"])]
+        ours = scores(f"accuracy-{dtype}.jsonl")
+        if len(ours) != len(reference) or any(p is None for p in ours.values()):
+            row(f"accuracy {dtype}", "did not finish", f"{len(ours)} of {len(reference)} answers")
+            continue
+        nan = sum(not math.isfinite(p) for p in ours.values()) + sum(not math.isfinite(x) for x in peer[dtype])
+        errors = [abs(logit(p) - reference[i]) for i, p in ours.items()]
+        torch_mean, mean = sum(torch_error) / len(torch_error), sum(errors) / len(errors)
+        verdict = "" if dtype == "f32" else "ok" if mean <= torch_mean else "WORSE"
+        row(f"logit error {dtype}: mean, largest", f"{mean:.2e}, {max(errors):.2e}", f"PyTorch {torch_mean:.2e}, {max(torch_error):.2e} {verdict} not finite: {nan}")
+        if dtype == "f32" and cpu:
+            worst = max(abs(ours[i] - p) for i, p in cpu.items())
+            row(f"probability f32, GPU - CPU, {len(cpu)} pairs: largest", f"{worst:.2e}", "ok" if worst <= 1e-5 else "OVER 1e-5")
+    spread = sorted(peer["f32"])
+    row("logits of the reference: least, median, greatest", f"{spread[0]:.2f}, {spread[len(spread) // 2]:.2f}, {spread[-1]:.2f}")
+
+
+def edges():
+    for dtype in "f32", "bf16", "f16":
+        lines = [json.loads(line) for line in read(f"edges-{dtype}.jsonl").splitlines()]
+        finite = sum(isinstance(r.get("probability"), float) and math.isfinite(r["probability"]) for r in lines)
+        errors = sum("error" in r for r in lines)
+        row(f"edge inputs {dtype}: lines, finite, error records", f"{len(lines)}, {finite}, {errors}", "ok" if lines and finite + errors == len(lines) else "CHECK")
+
+
+def throughput():
+    runs = {}
+    for path in sorted(FOLDER.glob("speed-*.err")):
+        match = re.search(r"scored (\d+) of (\d+) lines in ([\d.]+) s \(([\d.]+) pairs/s\)", path.read_text(errors="replace"))
+        if match:
+            runs[path.stem[6:]] = float(match[4])
+            row(f"crag {path.stem[6:]}, JSONL to JSONL", f"{float(match[4]):,.0f} pairs/s", f"{match[1]} pairs in {match[3]} s after loading")
+        else:
+            row(f"crag {path.stem[6:]}", "did not finish", path.read_text(errors="replace").strip()[-150:])
+    peers = {}
+    for path in sorted(FOLDER.glob("peer-*.json")):
+        r = json.loads(path.read_text())
+        peers[path.stem[5:]] = r
+        note = f"network alone {r['network_pairs_s']:,.0f}, tokenize {r['tokenize_s']:.1f} s, warm-up {r['warm_up_s']:.0f} s, NaN {r['nan']}"
+        row(f"PyTorch {path.stem[5:]}, JSONL to JSONL", f"{r['jsonl_pairs_s']:,.0f} pairs/s", note)
+    best = max(runs.values(), default=None)
+    if best and peers:
+        peer = max(r["jsonl_pairs_s"] for r in peers.values())
+        network = max(r["network_pairs_s"] for r in peers.values())
+        row("crag (best) over PyTorch (best), JSONL to JSONL", f"{best / peer:.2f} x", f"over PyTorch's network alone {best / network:.2f} x")
+    return best
+
+
+def ceilings(best):
+    result = load("ceilings.json")
+    if result:
+        for name, tflops in result["products"].items():
+            row(f"PyTorch bf16 product {name}", f"{tflops:.0f} TFLOP/s", result["device"])
+        row("device copy", f"{result['copy_tb_s']:.2f} TB/s")
+    tokens = re.search(r"([\d.]+) tokens a pair", read("pairs.log"))
+    if best and result and tokens:
+        rate = best * float(tokens[1]) * FLOPS_A_TOKEN / 1e12
+        share = 100 * rate / result["products"]["8192 x 8192 x 8192"]
+        row("crag end to end: encoder products, whole wall time", f"{rate:.0f} TFLOP/s", f"{share:.0f}% of the 8192^3 rate")
+
+
+def main():
+    print(f"| {'what':<58} | {'value':>22} | note")
+    print(f"|{'-' * 60}|{'-' * 24}|{'-' * 40}")
+    gpu = read("gpu.txt").strip().splitlines()
+    row("GPU", "", gpu[0] if gpu else "none")
+    tests()
+    accuracy()
+    edges()
+    ceilings(throughput())
+    usage = [int(x) for x in re.findall(r"^(\d+)", read("usage.txt"), re.M)]
+    busy = [x for x in usage if x > 0]
+    if busy:
+        row("GPU in use while crag ran (nvidia-smi), median", f"{sorted(busy)[len(busy) // 2]} %", f"{len(busy)} samples")
+    for line in read("steps.txt").splitlines():
+        name, seconds, code = line.split("\t")
+        if code != "0":
+            row(f"step {name}", f"exit {code}", f"{seconds} s: see {name}.log")
+    for name in "ops.log", "profile.txt":
+        text = read(name).strip()
+        if text:
+            print(f"\n{name}:\n{text}")
+
+
+if __name__ == "__main__":
+    main()
