@@ -14,7 +14,10 @@ impl PairModel for DualEncoder {
     fn encode(&self, side: Side, token_ids: &[&[u32]]) -> anyhow::Result<Vec<Box<[f32]>>> {
         let width = token_ids.len();
         match DualEncoder::encode(self, side, token_ids).and_then(|rows| Ok(download(&rows)?)) {
-            Ok(values) => Ok(values.chunks_exact(values.len() / width.max(1)).map(Box::from).collect()),
+            Ok(values) => Ok(values
+                .chunks_exact(values.len() / width.max(1))
+                .map(Box::from)
+                .collect()),
             // Another process may have taken the memory since the budget was set: halves need half of it.
             Err(ModelError::Tensor(error)) if width > 1 && memory::is_out_of_memory(&error) => {
                 memory::release_unused(&self.placement().device);
