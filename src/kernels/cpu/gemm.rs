@@ -17,7 +17,7 @@ use super::simd::Simd;
 pub(super) const BLOCK: usize = 16;
 
 /// Values of k that are summed before the sum is added to those before it; a multiple of [`BLOCK`].
-pub(super) const CHUNK: usize = 256;
+pub(super) const CHUNK: usize = 32;
 
 /// Vectors side by side in a panel.
 pub(super) const TILE_VECTORS: usize = 2;
