@@ -12,4 +12,5 @@ mod lines_fuzz;
 mod lines_stub;
 mod parity;
 mod score;
+mod text;
 mod verify;

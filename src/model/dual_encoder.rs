@@ -60,11 +60,7 @@ impl DualEncoder {
         config: &ModelConfig,
         placement: Placement,
     ) -> Result<Self, ModelError> {
-        let loader = Loader {
-            checkpoint,
-            device: &placement.device,
-            layer_norm_eps: *config.layer_norm_eps,
-        };
+        let loader = Loader { checkpoint, device: &placement.device };
         let activation = config.activation.kernel();
         let load_side = |side| -> Result<SideEncoder, ModelError> {
             Ok(SideEncoder {

@@ -40,7 +40,7 @@ impl Encoder {
             &loader.tensor(&roles.word_embeddings)?,
             &loader.tensor(&roles.position_embeddings)?,
             &loader.tensor(&roles.token_type_embeddings)?,
-            loader.norm(&roles.embeddings_norm)?,
+            loader.norm(&roles.embeddings_norm, *config.layer_norm_eps)?,
             dtype,
             loader.device,
         )?;
@@ -69,11 +69,11 @@ impl Layer {
             heads: *config.num_attention_heads,
             query_key_value: query_key_value(loader, roles, dtype)?,
             attention_output: loader.linear(&roles.attention_output, dtype)?,
-            attention_norm: loader.norm(&roles.attention_norm)?,
+            attention_norm: loader.norm(&roles.attention_norm, *config.layer_norm_eps)?,
             intermediate: loader.linear(&roles.intermediate, dtype)?,
             activation: config.hidden_act.kernel(),
             output: loader.linear(&roles.output, dtype)?,
-            output_norm: loader.norm(&roles.output_norm)?,
+            output_norm: loader.norm(&roles.output_norm, *config.layer_norm_eps)?,
         })
     }
 

@@ -13,6 +13,9 @@ use super::{
 /// Linears and LayerNorms one after another, each with the activation that follows it; always f32.
 pub(super) struct Steps(Vec<(Step, Activation)>);
 
+/// `nn.LayerNorm`'s default; `config.json`'s epsilon is the encoders'.
+const NORM_EPS: f64 = 1e-5;
+
 enum Step {
     Linear(Linear),
     Norm(LayerNorm),
@@ -26,7 +29,7 @@ impl Steps {
                 HeadStep::Linear(role) => {
                     steps.push((Step::Linear(loader.linear(role, DType::F32)?), Activation::Identity));
                 }
-                HeadStep::Norm(role) => steps.push((Step::Norm(loader.norm(role)?), Activation::Identity)),
+                HeadStep::Norm(role) => steps.push((Step::Norm(loader.norm(role, NORM_EPS)?), Activation::Identity)),
                 HeadStep::Activation => {
                     if let Some((_, follows)) = steps.last_mut() {
                         *follows = activation;

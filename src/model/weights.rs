@@ -24,7 +24,6 @@ pub enum ModelError {
 pub(super) struct Loader<'a> {
     pub checkpoint: &'a Checkpoint,
     pub device: &'a Device,
-    pub layer_norm_eps: f64,
 }
 
 impl Loader<'_> {
@@ -46,9 +45,9 @@ impl Loader<'_> {
         })
     }
 
-    pub fn norm(&self, role: &NormRole) -> Result<LayerNorm, ModelError> {
+    pub fn norm(&self, role: &NormRole, eps: f64) -> Result<LayerNorm, ModelError> {
         let (weight, bias) = (self.tensor(&role.weight)?, self.tensor(&role.bias)?);
-        LayerNorm::new(&weight, &bias, self.layer_norm_eps, self.device).map_err(|source| ModelError::Load {
+        LayerNorm::new(&weight, &bias, eps, self.device).map_err(|source| ModelError::Load {
             part: format!("\"{}\"", role.weight),
             source,
         })

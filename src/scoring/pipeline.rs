@@ -16,6 +16,7 @@
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Instant;
 
@@ -201,6 +202,7 @@ pub fn run(
     }
     // Bounded by the permits.
     let jobs = Queue::new(usize::MAX, usize::MAX);
+    let stopped = AtomicBool::new(false);
     let (sender, receiver) = mpsc::channel();
 
     // Not scoped: a read from a terminal or a pipe cannot be interrupted when the run ends early.
@@ -228,6 +230,7 @@ pub fn run(
             workers,
             model,
             jobs: &jobs,
+            stopped: &stopped,
         };
         let (queue, preparer_sender, permits_left) = (&incoming, sender.clone(), &permits);
         let no_thread = |error: std::io::Error| ScoreError::Threads {
@@ -251,6 +254,7 @@ pub fn run(
         let classify = |pairs: &[(&[f32], &[f32])]| on_pool(&pool, model.on_host(), || model.probabilities(pairs));
         let mut collector = Collector::new(output, options, &names, &classify);
         let result = collect(&mut collector, &receiver, &permits);
+        stopped.store(true, Ordering::Relaxed);
         // Answers before an error are owed; a broken output outweighs the error.
         let flushed = collector.flush();
         flushed.and(result).map(|()| collector.into_counts(started.elapsed()))
@@ -318,6 +322,8 @@ struct Stage<'s> {
     workers: usize,
     model: &'s dyn PairModel,
     jobs: &'s Queue<Job>,
+    /// Set when the collector has ended: what is being prepared is no longer wanted.
+    stopped: &'s AtomicBool,
 }
 
 impl Stage<'_> {
@@ -413,6 +419,9 @@ impl Stage<'_> {
             bytes,
             outcome,
         };
+        if self.stopped.load(Ordering::Relaxed) {
+            return Ok((line(Vec::new(), Outcome::Blank), None));
+        }
         let bytes = match content {
             Content::Bytes(bytes) => bytes,
             Content::Blank => return Ok((line(Vec::new(), Outcome::Blank), None)),

@@ -194,7 +194,8 @@ mod tests {
             marked.text,
             "Intravenous [DRUG] azithromycin [/DRUG]-induced ototoxicity."
         );
-        assert_eq!(marked.mentions, [12..39]);
+        assert_eq!(marked.mentions.len(), 1);
+        assert_eq!(marked.mentions[0], 12..39);
         assert_eq!(&marked.text[12..39], "[DRUG] azithromycin [/DRUG]");
     }
 
