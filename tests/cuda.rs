@@ -291,7 +291,7 @@ mod gpu {
             (2, 200, &[9, 3]),
         ] {
             for dtype in DTYPES {
-                for deviation in [1.5, 8.0] {
+                for deviation in [1.5f32, 8.0] {
                     let hidden = heads * width;
                     let sequences = Sequences::new(lengths, &gpu).unwrap();
                     let tokens = sequences.total_tokens();
@@ -300,7 +300,10 @@ mod gpu {
                     let qkv = tensor(&qkv, &[tokens, 3 * hidden], dtype, &gpu);
                     let found = attention(&qkv, &sequences, heads).unwrap();
                     let what = format!("attention {dtype:?} {heads} heads of {width}, deviation {deviation}");
-                    assert_close(&what, &found, &wanted, tolerance(dtype) * 2.0);
+                    // scores grow with the square of the deviation and with them what a rounding of
+                    // theirs does to the weights
+                    let limit = tolerance(dtype) * 2.0 + deviation * deviation * 3e-5;
+                    assert_close(&what, &found, &wanted, limit);
                 }
             }
         }

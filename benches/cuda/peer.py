@@ -9,6 +9,7 @@ own parallel one. Times start after loading, compiling and a warm-up.
 """
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -107,7 +108,7 @@ def padded(length):
 
 def read(path, count=None):
     with open(path, encoding="utf-8") as file:
-        return [line.rstrip("\n") for line, _ in zip(file, range(count or 10**12))]
+        return [line.rstrip("\n") for line in itertools.islice(file, count)]
 
 
 def accuracy(args):
@@ -122,7 +123,7 @@ def accuracy(args):
 
 def speed(args):
     peer = Peer(args.model, args.device, torch.bfloat16, args.compile, args.budget)
-    lines = read(args.pairs)
+    lines = read(args.pairs, args.limit)
 
     def wait():
         if peer.device.type == "cuda":
@@ -151,6 +152,7 @@ def speed(args):
     started = time.perf_counter()
     with open(args.pairs, encoding="utf-8") as file, open(args.out + ".jsonl", "w", encoding="utf-8") as out:
         window = []
+        file = itertools.islice(file, args.limit)
 
         def flush():
             records = [json.loads(line) for line in window]
@@ -181,6 +183,7 @@ def main():
     parser.add_argument("out")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--count", type=int, default=4096)
+    parser.add_argument("--limit", type=int, help="pairs to score (default: all)")
     parser.add_argument("--budget", type=int, default=16384)
     parser.add_argument("--window", type=int, default=50_000)
     parser.add_argument("--warm", type=int, default=20_000)

@@ -41,9 +41,9 @@ score() { # score NAME SECONDS INPUT OPTIONS...: answers to NAME.jsonl, remarks 
   echo "$name: exit $code, $((SECONDS - begin)) s: $(tail -c 200 "$out/$name.err" | tail -1)" >&2
 }
 
-small= count=200000 compared=4096 on_cpu=256 compile=--compile dtypes="f32 bf16 f16" budgets="8192 16384 32768 65536"
+small= count=200000 compared=4096 on_cpu=256 eager=50000 compile=--compile dtypes="f32 bf16 f16" budgets="8192 16384 32768 65536"
 if [ "$device" = cpu ]; then
-  small=--small count=2000 compared=200 on_cpu=200 compile= dtypes=f32 budgets="512 4096"
+  small=--small count=2000 compared=200 on_cpu=200 eager=500 compile= dtypes=f32 budgets="512 4096"
 fi
 
 nvidia-smi --query-gpu=name,memory.total,driver_version,power.limit,clocks.max.sm --format=csv,noheader > "$out/gpu.txt" 2>&1
@@ -95,9 +95,9 @@ if [ "$device" = cuda ]; then
   [ -n "$ops" ] && step ops 60 "$ops" 16384
   step ceilings 60 "$python" "$here/ceilings.py" "$out/ceilings.json"
 fi
-step peer-eager 120 "$python" "$here/peer.py" speed "$work/model" "$work/pairs.jsonl" "$out/peer-eager.json" --device $device
+step peer-eager 100 "$python" "$here/peer.py" speed "$work/model" "$work/pairs.jsonl" "$out/peer-eager.json" --device $device --limit $eager
 if [ -n "$compile" ]; then
-  step peer-compiled 170 "$python" "$here/peer.py" speed "$work/model" "$work/pairs.jsonl" "$out/peer-compiled.json" --device $device $compile
+  step peer-compiled 220 "$python" "$here/peer.py" speed "$work/model" "$work/pairs.jsonl" "$out/peer-compiled.json" --device $device $compile
 fi
 rm -f "$out"/peer-*.json.jsonl
 "$python" "$here/summary.py" "$out" | tee "$out/summary.txt"

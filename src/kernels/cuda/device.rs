@@ -228,15 +228,15 @@ fn check(ordinal: usize) -> Result<(), CudaError> {
     let driver = load(if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" })
         .map_err(|reason| CudaError::NoDriver { reason })?;
     let (major, minor) = built_with();
-    let version = version_pair(query(&driver, "cuDriverGetVersion")?);
+    let version = version_pair(query(&driver, "cuDriverGetVersion", ordinal)?);
     if version < (major, minor) {
         return Err(CudaError::DriverTooOld {
             found: version,
             needed: (major, minor),
         });
     }
-    initialise(&driver)?;
-    let count = query(&driver, "cuDeviceGetCount")?.max(0) as usize;
+    initialise(&driver, ordinal)?;
+    let count = query(&driver, "cuDeviceGetCount", ordinal)?.max(0) as usize;
     if ordinal >= count {
         return Err(CudaError::NoDevice { ordinal, count });
     }
@@ -323,26 +323,23 @@ fn load(name: &str) -> Result<Library, String> {
 }
 
 /// Calls a driver function that answers one number through a pointer.
-fn query(driver: &Library, call: &'static str) -> Result<c_int, CudaError> {
+fn query(driver: &Library, call: &'static str, ordinal: usize) -> Result<c_int, CudaError> {
     let mut value: c_int = 0;
     // SAFETY: `call` is one of the driver functions with this signature.
     let code = unsafe {
         let function: libloading::Symbol<unsafe extern "C" fn(*mut c_int) -> c_int> = symbol(driver, call)?;
         function(&mut value)
     };
-    answered(call, code).map(|()| value)
+    answered(call, code, ordinal).map(|()| value)
 }
 
-fn initialise(driver: &Library) -> Result<(), CudaError> {
+fn initialise(driver: &Library, ordinal: usize) -> Result<(), CudaError> {
     // SAFETY: `cuInit` takes flags, which must be 0.
     let code = unsafe {
         let function: libloading::Symbol<unsafe extern "C" fn(u32) -> c_int> = symbol(driver, "cuInit")?;
         function(0)
     };
-    match code {
-        100 => Err(CudaError::NoDevice { ordinal: 0, count: 0 }),
-        code => answered("cuInit", code),
-    }
+    answered("cuInit", code, ordinal)
 }
 
 /// # Safety
@@ -354,9 +351,11 @@ unsafe fn symbol<'a, F>(driver: &'a Library, call: &'static str) -> Result<liblo
     })
 }
 
-fn answered(call: &'static str, code: c_int) -> Result<(), CudaError> {
+fn answered(call: &'static str, code: c_int, ordinal: usize) -> Result<(), CudaError> {
     match code {
         0 => Ok(()),
+        // CUDA_ERROR_NO_DEVICE
+        100 => Err(CudaError::NoDevice { ordinal, count: 0 }),
         code => Err(CudaError::Driver {
             call,
             code,
