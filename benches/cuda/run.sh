@@ -21,6 +21,8 @@ while [ $# -gt 0 ]; do
 done
 [ -x "$crag" ] && [ -r "$pairs" ] || { sed -n 2,11p "$0" >&2; exit 2; }
 mkdir -p "$out"; out=$(cd "$out" && pwd)
+# nothing of an earlier run may be taken for this one's
+(cd "$out" && rm -f speed-* peer-* accuracy* edges-* profile* tests.log ops.log ceilings* pairs.log usage.txt summary.txt)
 python=${PYTHON:-python3}
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 : > "$out/steps.txt"
