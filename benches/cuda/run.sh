@@ -6,6 +6,8 @@
 # Needs a driver, Python with torch, transformers and safetensors; no Rust and no network. FILE is
 # the ADE corpus' DRUG-AE.rel or a JSONL file of pairs. `--device cpu` goes through the same steps on
 # a small checkpoint and a few pairs, which shows that the script works and nothing else.
+# The binaries are those of `cargo build --release --features cuda` (crag), `cargo test --release --features
+# cuda --no-run` (the one of tests/main.rs) and `cargo bench --features cuda --bench cuda-ops --no-run`.
 # Everything is left in FOLDER; the table at the end is summary.py's.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -17,8 +19,10 @@ while [ $# -gt 0 ]; do
   esac
   shift 2
 done
-[ -x "$crag" ] && [ -r "$pairs" ] || { sed -n 2,9p "$0" >&2; exit 2; }
+[ -x "$crag" ] && [ -r "$pairs" ] || { sed -n 2,11p "$0" >&2; exit 2; }
 mkdir -p "$out"; out=$(cd "$out" && pwd)
+# nothing of an earlier run may be taken for this one's
+(cd "$out" && rm -f speed-* peer-* accuracy* edges-* profile* tests.log ops.log ceilings* pairs.log usage.txt summary.txt)
 python=${PYTHON:-python3}
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 : > "$out/steps.txt"
@@ -90,7 +94,8 @@ rm -f "$out/speed-$dtype-default.jsonl"
 if [ "$device" = cuda ]; then
   kill $sampling 2>/dev/null
   CRAG_CUDA_LT=0 score speed-$dtype-cublas 60 "$work/pairs.jsonl" --device cuda --dtype $dtype --no-reuse
-  CRAG_CUDA_PROFILE=1 score profile 60 "$work/pairs.jsonl" --device cuda --dtype $dtype --no-reuse
+  head -40000 "$work/pairs.jsonl" > "$work/profiled.jsonl"
+  CRAG_CUDA_PROFILE=1 score profile 60 "$work/profiled.jsonl" --device cuda --dtype $dtype --no-reuse
   cp "$out/profile.err" "$out/profile.txt"; rm -f "$out/speed-$dtype-cublas.jsonl" "$out/profile.jsonl"
   [ -n "$ops" ] && step ops 60 "$ops" 16384
   step ceilings 60 "$python" "$here/ceilings.py" "$out/ceilings.json"

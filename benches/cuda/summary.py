@@ -40,8 +40,8 @@ def tests():
     text = read("tests.log")
     found = re.findall(r"test result: (\w+)\. (\d+) passed; (\d+) failed", text)
     row("GPU tests", " / ".join(f"{p} passed, {f} failed" for _, p, f in found) or "did not finish", "skipped: %d" % text.count("skipped:"))
-    for name in sorted(set(re.findall(r"^test (\S+) \.\.\. FAILED|^    (\S+)$", text, re.M))):
-        row("  failed", "", " ".join(name))
+    for name, words in re.findall(r"thread '(\S+)'[^\n]* panicked at [^\n]*\n([^\n]*)", text):
+        row("  failed: " + name.removeprefix("cuda::gpu::")[:48], "", words[:200])
 
 
 def accuracy():
@@ -127,7 +127,7 @@ def main():
     for line in read("steps.txt").splitlines():
         name, seconds, code = line.split("\t")
         if code != "0":
-            row(f"step {name}", f"exit {code}", f"{seconds} s: see {name}.log")
+            row(f"step {name}", f"exit {code}", f"{seconds} s: see {name}.log or {name}.err")
     for name in "ops.log", "profile.txt":
         text = read(name).strip()
         if text:

@@ -3,7 +3,7 @@
 //!
 //! Events cost about a microsecond a launch and nothing waits for them until [`report`].
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use candle_core::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::CudaEvent;
@@ -19,6 +19,9 @@ struct Record {
 
 static RECORDS: Mutex<Vec<Record>> = Mutex::new(Vec::new());
 
+/// Held while an operation is submitted, so that no other thread's work gets between its events.
+static SUBMITTING: Mutex<()> = Mutex::new(());
+
 /// Whether operations are timed in this process.
 pub fn enabled() -> bool {
     static ENABLED: OnceLock<bool> = OnceLock::new();
@@ -33,16 +36,19 @@ pub(super) struct Span<'a> {
     flops: f64,
     bytes: f64,
     begin: Option<CudaEvent>,
+    _alone: Option<MutexGuard<'static, ()>>,
 }
 
-/// `flops`, `bytes`: what the operation has to compute and to move, at least.
+/// `flops`, `bytes`: what the operation has to compute and to move, at least. Spans do not nest.
 pub(super) fn span<'a>(op: &'static str, device: &'a CudaDevice, flops: f64, bytes: f64) -> Span<'a> {
+    let alone = enabled().then(|| SUBMITTING.lock().unwrap_or_else(PoisonError::into_inner));
     Span {
         device,
         op,
         flops,
         bytes,
-        begin: if enabled() { event(device) } else { None },
+        begin: alone.as_ref().and_then(|_| event(device)),
+        _alone: alone,
     }
 }
 
@@ -79,8 +85,7 @@ pub struct Total {
 }
 
 /// Sums per operation since the last call, the largest first, and forgets them. Waits for the GPU.
-/// Where two host threads submit at once, a time may hold some of the other's work: the sum over
-/// all operations is then more than the GPU was busy.
+/// candle's own operations (concatenation, the bilinear's last step) are not among them.
 pub fn report() -> Vec<Total> {
     let records = std::mem::take(&mut *RECORDS.lock().unwrap_or_else(PoisonError::into_inner));
     let mut totals: Vec<Total> = Vec::new();
