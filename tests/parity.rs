@@ -39,7 +39,12 @@ fn every_fixture_gives_pytorchs_probabilities() {
             assert_eq!(record["id"], case["id"], "{}: order", folder.display());
             let Some(probability) = record["probability"].as_f64() else {
                 // The original would mark every space; that is the one thing not followed.
-                assert_eq!(record["error"]["code"], "empty_entity", "{}: {record}", folder.display());
+                assert_eq!(
+                    record["error"]["code"],
+                    "empty_entity",
+                    "{}: {record}",
+                    folder.display()
+                );
                 refused += 1;
                 continue;
             };

@@ -74,10 +74,16 @@ impl DeviceArgs {
             },
         };
         if device.is_cpu() && dtype != DType::F32 {
-            let message = format!("--dtype {}: the CPU computes in f32; leave it out, or use a GPU", dtype.as_str());
+            let message = format!(
+                "--dtype {}: the CPU computes in f32; leave it out, or use a GPU",
+                dtype.as_str()
+            );
             return Err(UsageError(message).into());
         }
-        Ok(OpenDevice { placement: Placement { device, dtype }, description })
+        Ok(OpenDevice {
+            placement: Placement { device, dtype },
+            description,
+        })
     }
 }
 

@@ -253,7 +253,7 @@ impl ModelConfig {
             },
         };
         let pooling_heads = stated(sidecar.pooling_heads, 4);
-        if has_pooler && (*pooling_heads == 0 || hidden_size % *pooling_heads != 0) {
+        if has_pooler && (*pooling_heads == 0 || !hidden_size.is_multiple_of(*pooling_heads)) {
             return Err(ConfigError::Field {
                 file: sidecar_name.to_owned(),
                 field: "pooling_heads",
@@ -456,7 +456,7 @@ impl Backbone {
                 source: Source::Default,
             },
         };
-        if *num_attention_heads == 0 || hidden % *num_attention_heads != 0 {
+        if *num_attention_heads == 0 || !hidden.is_multiple_of(*num_attention_heads) {
             let expected = format!("a divisor of the hidden size {hidden}");
             return Err(field("num_attention_heads", expected, num_attention_heads.to_string()));
         }

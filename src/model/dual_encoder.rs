@@ -60,7 +60,10 @@ impl DualEncoder {
         config: &ModelConfig,
         placement: Placement,
     ) -> Result<Self, ModelError> {
-        let loader = Loader { checkpoint, device: &placement.device };
+        let loader = Loader {
+            checkpoint,
+            device: &placement.device,
+        };
         let activation = config.activation.kernel();
         let load_side = |side| -> Result<SideEncoder, ModelError> {
             Ok(SideEncoder {
@@ -151,7 +154,10 @@ impl DualEncoder {
 /// intermediate states, and a result as wide as either.
 fn token_bytes(roles: &Roles, placement: &Placement) -> usize {
     let encoder = roles.encoder(Side::Drug);
-    let intermediate = encoder.layers.first().map_or(0, |layer| layer.intermediate.out_features);
+    let intermediate = encoder
+        .layers
+        .first()
+        .map_or(0, |layer| layer.intermediate.out_features);
     (4 * encoder.hidden_size + 2 * intermediate.max(3 * encoder.hidden_size)) * placement.dtype.size_in_bytes()
 }
 
