@@ -449,3 +449,46 @@ fn the_cache_has_pythons_layout() {
     assert!(root.join(".no_exist").join(COMMIT).join("crag.json").exists());
     assert!(Path::new(&world.cache.path().join(".locks/models--owner--model")).is_dir());
 }
+
+/// A fixture's files, as the hub would serve them.
+fn fixture_files(name: &str) -> Vec<(String, Vec<u8>)> {
+    let entries = std::fs::read_dir(crate::common::fixture(name)).unwrap();
+    let read = |path: std::path::PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        (name, std::fs::read(&path).unwrap())
+    };
+    entries.map(|entry| read(entry.unwrap().path())).collect()
+}
+
+#[test]
+fn the_binary_scores_from_the_hub_and_then_without_it() {
+    let files = fixture_files("model/safetensors");
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(n, b)| (n.as_str(), b.as_slice())).collect();
+    let hub = Hub::serving("owner/crag", &files);
+    let home = tempfile::tempdir().unwrap();
+    let cases = crate::common::fixture("model/cases.jsonl");
+    let score = |offline: &str| {
+        let mut command = crate::common::crag();
+        command
+            .env("HF_ENDPOINT", hub.endpoint())
+            .env("HF_HOME", home.path())
+            .env("HF_HUB_OFFLINE", offline)
+            .env("CRAG_MODEL", "owner/crag");
+        command.args(["score", "-q"]).arg(&cases).output().unwrap()
+    };
+    let cold_offline = score("1");
+    assert_eq!(cold_offline.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8_lossy(&cold_offline.stderr).lines().count(),
+        1,
+        "one clear line"
+    );
+    assert!(hub.take_requests().is_empty(), "offline makes no connection");
+    let cold = score("0");
+    assert_eq!(cold.status.code(), Some(3), "{}", String::from_utf8_lossy(&cold.stderr));
+    assert!(!hub.take_requests().is_empty());
+    let warm_offline = score("1");
+    assert!(hub.take_requests().is_empty(), "offline makes no connection");
+    assert_eq!(cold.stdout, warm_offline.stdout);
+    assert!(!cold.stdout.is_empty());
+}
