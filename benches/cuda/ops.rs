@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor};
 use crag::kernels::cuda::device;
-use crag::kernels::{Activation, Embedding, LayerNorm, Linear, Sequences, attention, attention_pool, download, upload};
+use crag::kernels::{
+    Activation, Embedding, LayerNorm, Linear, Precision, Sequences, attention, attention_pool, download, upload,
+};
 
 const HIDDEN: usize = 768;
 const INTERMEDIATE: usize = 3072;
@@ -44,13 +46,19 @@ impl Bench {
     fn product(&self, what: &str, seconds: f64, m: usize, k: usize, n: usize) {
         let tflops = 2.0 * m as f64 * k as f64 * n as f64 / seconds / 1e12;
         let share = 100.0 * tflops / self.gemm_tflops;
-        println!("{what:<46} {:>9.1} us {tflops:>7.1} TFLOP/s {share:>5.1}% of the ceiling", seconds * 1e6);
+        println!(
+            "{what:<46} {:>9.1} us {tflops:>7.1} TFLOP/s {share:>5.1}% of the ceiling",
+            seconds * 1e6
+        );
     }
 
     fn pass(&self, what: &str, seconds: f64, bytes: usize) {
         let tbs = bytes as f64 / seconds / 1e12;
         let share = 100.0 * tbs / self.copy_tbs;
-        println!("{what:<46} {:>9.1} us {tbs:>7.2} TB/s    {share:>5.1}% of the ceiling", seconds * 1e6);
+        println!(
+            "{what:<46} {:>9.1} us {tbs:>7.2} TB/s    {share:>5.1}% of the ceiling",
+            seconds * 1e6
+        );
     }
 }
 
@@ -74,12 +82,24 @@ fn run(gpu: Device, tokens: usize) -> Result<()> {
     let random = |shape: &[usize], deviation: f32| Tensor::randn(0f32, deviation, shape, &gpu)?.to_dtype(dtype);
     let linear = |n: usize, k: usize| -> Result<Linear> {
         let bias = Tensor::randn(0f32, 0.1f32, n, &gpu)?;
-        Linear::new(&random(&[n, k], 1.0 / (k as f32).sqrt())?, Some(&bias), dtype, &gpu)
+        Linear::new(
+            &random(&[n, k], 1.0 / (k as f32).sqrt())?,
+            Some(&bias),
+            Precision::Bf16,
+            &gpu,
+        )
     };
-    let mut bench = Bench { device: gpu.clone(), gemm_tflops: 1.0, copy_tbs: 1.0 };
+    let mut bench = Bench {
+        device: gpu.clone(),
+        gemm_tflops: 1.0,
+        copy_tbs: 1.0,
+    };
 
     let side = 8192;
-    let (x, square) = (random(&[side, side], 1.0)?, Linear::new(&random(&[side, side], 0.01)?, None, dtype, &gpu)?);
+    let (x, square) = (
+        random(&[side, side], 1.0)?,
+        Linear::new(&random(&[side, side], 0.01)?, None, Precision::Bf16, &gpu)?,
+    );
     let seconds = bench.time(|| square.forward(&x, Activation::Identity))?;
     bench.gemm_tflops = 2.0 * (side as f64).powi(3) / seconds / 1e12;
     bench.product("ceiling: product 8192 x 8192 x 8192", seconds, side, side, side);
@@ -99,7 +119,11 @@ fn run(gpu: Device, tokens: usize) -> Result<()> {
         total += lengths[n];
     }
     let sequences = Sequences::new(&lengths, &gpu)?;
-    println!("{tokens} tokens in {} sequences, longest {}, bf16", lengths.len(), sequences.max_len());
+    println!(
+        "{tokens} tokens in {} sequences, longest {}, bf16",
+        lengths.len(),
+        sequences.max_len()
+    );
 
     let ones = Tensor::ones(HIDDEN, DType::F32, &gpu)?;
     let norm = LayerNorm::new(&ones, &ones, 1e-12, &gpu)?;
@@ -112,7 +136,9 @@ fn run(gpu: Device, tokens: usize) -> Result<()> {
         dtype,
         &gpu,
     )?;
-    let ids: Vec<u32> = (0..tokens as u32).map(|i| i.wrapping_mul(2_654_435_761) % 28_899).collect();
+    let ids: Vec<u32> = (0..tokens as u32)
+        .map(|i| i.wrapping_mul(2_654_435_761) % 28_899)
+        .collect();
     let ids = upload(&ids, &gpu)?;
     let (qkv, out) = (linear(3 * HIDDEN, HIDDEN)?, linear(HIDDEN, HIDDEN)?);
     let (up, down) = (linear(INTERMEDIATE, HIDDEN)?, linear(HIDDEN, INTERMEDIATE)?);
@@ -123,24 +149,51 @@ fn run(gpu: Device, tokens: usize) -> Result<()> {
     let wide = up.forward(&hidden, Activation::Gelu)?;
     let row = 2 * HIDDEN * tokens; // bytes of hidden states
 
-    bench.pass("embeddings + norm", bench.time(|| embedding.forward(&ids, &sequences))?, 2 * row);
-    let plain = |n: usize, k: usize| Linear::new(&random(&[n, k], 0.03)?, None, dtype, &gpu);
-    for (n, k) in [(3 * HIDDEN, HIDDEN), (HIDDEN, HIDDEN), (INTERMEDIATE, HIDDEN), (HIDDEN, INTERMEDIATE)] {
+    bench.pass(
+        "embeddings + norm",
+        bench.time(|| embedding.forward(&ids, &sequences))?,
+        2 * row,
+    );
+    let plain = |n: usize, k: usize| Linear::new(&random(&[n, k], 0.03)?, None, Precision::Bf16, &gpu);
+    for (n, k) in [
+        (3 * HIDDEN, HIDDEN),
+        (HIDDEN, HIDDEN),
+        (INTERMEDIATE, HIDDEN),
+        (HIDDEN, INTERMEDIATE),
+    ] {
         let (layer, input) = (plain(n, k)?, if k == HIDDEN { &hidden } else { &wide });
         let seconds = bench.time(|| layer.forward(input, Activation::Identity))?;
         bench.product(&format!("product [{tokens}, {k}] x [{k}, {n}]"), seconds, tokens, k, n);
     }
     let seconds = bench.time(|| qkv.forward(&hidden, Activation::Identity))?;
     bench.product("query, key, value + bias", seconds, tokens, HIDDEN, 3 * HIDDEN);
-    bench.pass("attention", bench.time(|| attention(&mixed_input, &sequences, HEADS))?, 4 * row);
+    bench.pass(
+        "attention",
+        bench.time(|| attention(&mixed_input, &sequences, HEADS))?,
+        4 * row,
+    );
     let seconds = bench.time(|| out.forward_add_norm(&hidden, &hidden, &norm))?;
-    bench.product("attention output + bias + residual + norm", seconds, tokens, HIDDEN, HIDDEN);
+    bench.product(
+        "attention output + bias + residual + norm",
+        seconds,
+        tokens,
+        HIDDEN,
+        HIDDEN,
+    );
     let seconds = bench.time(|| up.forward(&hidden, Activation::Gelu))?;
     bench.product("intermediate + bias + GELU", seconds, tokens, HIDDEN, INTERMEDIATE);
     let seconds = bench.time(|| down.forward_add_norm(&wide, &hidden, &norm))?;
     bench.product("output + bias + residual + norm", seconds, tokens, INTERMEDIATE, HIDDEN);
-    bench.pass("layer norm", bench.time(|| norm.forward(&hidden, Activation::Identity))?, 2 * row);
-    bench.pass("attention pooling, 4 heads", bench.time(|| attention_pool(&hidden, &keys, &sequences))?, row);
+    bench.pass(
+        "layer norm",
+        bench.time(|| norm.forward(&hidden, Activation::Identity))?,
+        2 * row,
+    );
+    bench.pass(
+        "attention pooling, 4 heads",
+        bench.time(|| attention_pool(&hidden, &keys, &sequences))?,
+        row,
+    );
 
     let encoder = || -> Result<Tensor> {
         let mut hidden = embedding.forward(&ids, &sequences)?;
@@ -159,7 +212,10 @@ fn run(gpu: Device, tokens: usize) -> Result<()> {
         let start = Instant::now();
         let result = encoder()?;
         let host = start.elapsed().as_secs_f64();
-        assert!(download(&result)?.iter().all(|v| v.is_finite()), "the encoder's result is not finite");
+        assert!(
+            download(&result)?.iter().all(|v| v.is_finite()),
+            "the encoder's result is not finite"
+        );
         host
     };
     println!(
@@ -170,6 +226,9 @@ fn run(gpu: Device, tokens: usize) -> Result<()> {
         100.0 * flops / seconds / 1e12 / bench.gemm_tflops,
         submitted * 1e6
     );
-    println!("pairs/s of such encoders, {TOKENS_A_PAIR} tokens a pair: {:.0}", tokens as f64 / seconds / TOKENS_A_PAIR);
+    println!(
+        "pairs/s of such encoders, {TOKENS_A_PAIR} tokens a pair: {:.0}",
+        tokens as f64 / seconds / TOKENS_A_PAIR
+    );
     Ok(())
 }

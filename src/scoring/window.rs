@@ -72,7 +72,9 @@ impl Sequences {
             side_tokens[sequence.side as usize] += sequence.token_ids.len();
         }
         let total: usize = side_tokens.iter().sum();
-        let budget_tokens = budget_tokens.min(total.div_ceil(workers.max(1)).max(MIN_BATCH_TOKENS)).max(1);
+        let budget_tokens = budget_tokens
+            .min(total.div_ceil(workers.max(1)).max(MIN_BATCH_TOKENS))
+            .max(1);
         // A batch that has reached its share is closed before the budget would close it.
         let shares = side_tokens.map(|tokens| tokens.div_ceil(tokens.div_ceil(budget_tokens).max(1)));
         let mut batches = Vec::new();
