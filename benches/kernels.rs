@@ -8,8 +8,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
-use crag::kernels::Activation;
 use crag::kernels::cpu::{self, PackedLinear};
+use crag::kernels::{Activation, Precision};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const HIDDEN: usize = 768;
@@ -41,7 +41,7 @@ fn random(len: usize, seed: u64) -> Vec<f32> {
 fn layer(k: usize, n: usize) -> PackedLinear {
     let weight = Tensor::from_vec(random(n * k, 1), (n, k), &Device::Cpu).expect("a weight of that shape");
     let bias = Tensor::from_vec(random(n, 2), n, &Device::Cpu).expect("a bias of that shape");
-    PackedLinear::new(&weight, Some(&bias)).expect("a layer of that shape")
+    PackedLinear::new(&weight, Some(&bias), Precision::F32).expect("a layer of that shape")
 }
 
 fn flops(rows: usize, k: usize, n: usize) -> Throughput {
@@ -49,7 +49,7 @@ fn flops(rows: usize, k: usize, n: usize) -> Throughput {
 }
 
 fn id(operation: &str, size: usize) -> BenchmarkId {
-    BenchmarkId::new(format!("{operation}/{}", cpu::selected().name()), size)
+    BenchmarkId::new(format!("{operation}/{}", cpu::selected().name(Precision::F32)), size)
 }
 
 fn linear(c: &mut Criterion) {
@@ -168,7 +168,9 @@ fn packing(c: &mut Criterion) {
     for (name, k, n) in LAYERS {
         let weight = Tensor::from_vec(random(n * k, 1), (n, k), &Device::Cpu).expect("a weight of that shape");
         group.throughput(Throughput::Bytes((4 * n * k) as u64));
-        group.bench_function(id(name, n), |b| b.iter(|| PackedLinear::new(black_box(&weight), None)));
+        group.bench_function(id(name, n), |b| {
+            b.iter(|| PackedLinear::new(black_box(&weight), None, Precision::F32))
+        });
     }
     group.finish();
 }

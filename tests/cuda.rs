@@ -43,11 +43,19 @@ mod gpu {
     use candle_core::{DType, Device, Tensor};
     use crag::kernels::cuda::device;
     use crag::kernels::{
-        Activation, Embedding, LayerNorm, Linear, Sequences, attention, attention_pool, download, first_token_pool,
-        mean_pool, reference, upload,
+        Activation, Embedding, LayerNorm, Linear, Precision, Sequences, attention, attention_pool, download,
+        first_token_pool, mean_pool, reference, upload,
     };
 
     const DTYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
+
+    fn precision(dtype: DType) -> Precision {
+        match dtype {
+            DType::BF16 => Precision::Bf16,
+            DType::F16 => Precision::F16,
+            _ => Precision::F32,
+        }
+    }
 
     /// Largest error allowed, relative to the wanted value plus the root mean square of all: a few
     /// roundings of the type, and in f32 those of a sum over 3072 products.
@@ -151,7 +159,7 @@ mod gpu {
                 let on_gpu = tensor(&x, &[m, k], dtype, &gpu);
                 let (weight, bias) = (tensor(&w, &[n, k], dtype, &gpu), tensor(&b, &[n], dtype, &gpu));
                 for with_bias in [true, false] {
-                    let linear = Linear::new(&weight, with_bias.then_some(&bias), dtype, &gpu).unwrap();
+                    let linear = Linear::new(&weight, with_bias.then_some(&bias), precision(dtype), &gpu).unwrap();
                     for activation in ACTIVATIONS {
                         let wanted = reference::linear(&x, &w, with_bias.then_some(&b[..]), k, activation);
                         let found = linear.forward(&on_gpu, activation).unwrap();
@@ -182,7 +190,7 @@ mod gpu {
                 for with_bias in [true, false] {
                     let bias = tensor(&b, &[n], DType::F32, &gpu);
                     let weight = tensor(&w, &[n, k], dtype, &gpu);
-                    let linear = Linear::new(&weight, with_bias.then_some(&bias), dtype, &gpu).unwrap();
+                    let linear = Linear::new(&weight, with_bias.then_some(&bias), precision(dtype), &gpu).unwrap();
                     let f32s = |v: &[f32]| tensor(v, &[n], DType::F32, &gpu);
                     let norm = LayerNorm::new(&f32s(&g), &f32s(&h), 1e-12, &gpu).unwrap();
                     let mut sum = reference::linear(&x, &w, with_bias.then_some(&b[..]), k, Activation::Identity);
@@ -385,7 +393,7 @@ mod gpu {
             let ones = vec![1f32; width];
             let f32s = |v: &[f32]| tensor(v, &[v.len()], DType::F32, &gpu);
             let norm = LayerNorm::new(&f32s(&ones), &f32s(&ones), 1e-5, &gpu).unwrap();
-            let linear = Linear::new(&tensor(&w, &[40, width], dtype, &gpu), None, dtype, &gpu).unwrap();
+            let linear = Linear::new(&tensor(&w, &[40, width], dtype, &gpu), None, precision(dtype), &gpu).unwrap();
             let tail = tensor(&x, &[rows, width], dtype, &gpu).narrow(0, 3, 5).unwrap();
             let values = &x[3 * width..8 * width];
             let wanted = reference::layer_norm(values, &ones, &ones, 1e-5, Activation::Identity);
@@ -423,7 +431,7 @@ mod gpu {
         for n in [3072, 2304] {
             let weight = tensor(&random(n * 768, 0.036, 24), &[n, 768], dtype, &gpu);
             let bias = tensor(&random(n, 1.0, 25), &[n], DType::F32, &gpu);
-            let linear = Linear::new(&weight, Some(&bias), dtype, &gpu).unwrap();
+            let linear = Linear::new(&weight, Some(&bias), precision(dtype), &gpu).unwrap();
             assert!(part * copies * n > 1 << 31);
             let small = linear.forward(&x, Activation::Gelu).unwrap();
             let large = linear.forward(&many, Activation::Gelu).unwrap();
@@ -466,7 +474,7 @@ mod gpu {
                 Linear::new(
                     &weight,
                     Some(&tensor(&random(n, 0.5, seed + 1), &[n], DType::F32, gpu)),
-                    dtype,
+                    precision(dtype),
                     gpu,
                 )
                 .unwrap()

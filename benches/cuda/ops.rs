@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor};
 use crag::kernels::cuda::device;
-use crag::kernels::{Activation, Embedding, LayerNorm, Linear, Sequences, attention, attention_pool, download, upload};
+use crag::kernels::{
+    Activation, Embedding, LayerNorm, Linear, Precision, Sequences, attention, attention_pool, download, upload,
+};
 
 const HIDDEN: usize = 768;
 const INTERMEDIATE: usize = 3072;
@@ -80,7 +82,12 @@ fn run(gpu: Device, tokens: usize) -> Result<()> {
     let random = |shape: &[usize], deviation: f32| Tensor::randn(0f32, deviation, shape, &gpu)?.to_dtype(dtype);
     let linear = |n: usize, k: usize| -> Result<Linear> {
         let bias = Tensor::randn(0f32, 0.1f32, n, &gpu)?;
-        Linear::new(&random(&[n, k], 1.0 / (k as f32).sqrt())?, Some(&bias), dtype, &gpu)
+        Linear::new(
+            &random(&[n, k], 1.0 / (k as f32).sqrt())?,
+            Some(&bias),
+            Precision::Bf16,
+            &gpu,
+        )
     };
     let mut bench = Bench {
         device: gpu.clone(),
@@ -91,7 +98,7 @@ fn run(gpu: Device, tokens: usize) -> Result<()> {
     let side = 8192;
     let (x, square) = (
         random(&[side, side], 1.0)?,
-        Linear::new(&random(&[side, side], 0.01)?, None, dtype, &gpu)?,
+        Linear::new(&random(&[side, side], 0.01)?, None, Precision::Bf16, &gpu)?,
     );
     let seconds = bench.time(|| square.forward(&x, Activation::Identity))?;
     bench.gemm_tflops = 2.0 * (side as f64).powi(3) / seconds / 1e12;
@@ -147,7 +154,7 @@ fn run(gpu: Device, tokens: usize) -> Result<()> {
         bench.time(|| embedding.forward(&ids, &sequences))?,
         2 * row,
     );
-    let plain = |n: usize, k: usize| Linear::new(&random(&[n, k], 0.03)?, None, dtype, &gpu);
+    let plain = |n: usize, k: usize| Linear::new(&random(&[n, k], 0.03)?, None, Precision::Bf16, &gpu);
     for (n, k) in [
         (3 * HIDDEN, HIDDEN),
         (HIDDEN, HIDDEN),

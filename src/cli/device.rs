@@ -2,10 +2,10 @@
 
 use std::str::FromStr;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 
 use crate::{
-    kernels::cpu,
+    kernels::{Precision, cpu},
     model::{DualEncoder, Placement},
 };
 
@@ -17,9 +17,10 @@ pub struct DeviceArgs {
     #[arg(long, env = "CRAG_DEVICE", default_value = "auto", value_name = "DEVICE")]
     device: DeviceChoice,
 
-    /// Precision of the encoders: f32; on a GPU also bf16 or f16. The head always computes in f32
+    /// Precision of the encoders: f32, bf16, int8 (on the CPU), f16 (on a GPU), or auto: bf16 where the
+    /// machine has instructions for it, else f32. The head always computes in f32
     #[arg(long, value_enum, default_value = "f32", value_name = "DTYPE")]
-    dtype: Precision,
+    dtype: Dtype,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +45,31 @@ impl FromStr for DeviceChoice {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Precision {
+enum Dtype {
+    Auto,
     F32,
     Bf16,
     F16,
+    Int8,
+}
+
+impl Dtype {
+    /// What it means on `device`. Errors where that does not compute so.
+    fn precision(self, device: &Device) -> Result<Precision, UsageError> {
+        match (self, device) {
+            (Dtype::F32, _) => Ok(Precision::F32),
+            (Dtype::Auto, Device::Cpu) if !cpu::selected().is_native(Precision::Bf16) => Ok(Precision::F32),
+            (Dtype::Auto | Dtype::Bf16, _) => Ok(Precision::Bf16),
+            (Dtype::F16, Device::Cpu) => Err(UsageError(
+                "--dtype f16: the CPU does not compute in f16; use bf16, int8 or f32".into(),
+            )),
+            (Dtype::F16, _) => Ok(Precision::F16),
+            (Dtype::Int8, Device::Cpu) => Ok(Precision::Int8),
+            (Dtype::Int8, _) => Err(UsageError(
+                "--dtype int8: a GPU does not compute in int8; use bf16, f16 or f32, or --device cpu".into(),
+            )),
+        }
+    }
 }
 
 /// A device that has been opened, and what to call it.
@@ -60,35 +82,21 @@ impl DeviceArgs {
     /// Opens the device. A GPU that was asked for is used or the error says why not; nothing falls back.
     pub fn open(&self) -> anyhow::Result<OpenDevice> {
         cpu::check_selection().map_err(|e| UsageError(e.to_string()))?;
-        let dtype = match self.dtype {
-            Precision::F32 => DType::F32,
-            Precision::Bf16 => DType::BF16,
-            Precision::F16 => DType::F16,
-        };
         let (device, description) = match self.device {
-            DeviceChoice::Cpu => (Device::Cpu, cpu_description()),
+            DeviceChoice::Cpu => (Device::Cpu, None),
             DeviceChoice::Cuda(ordinal) => open_cuda(ordinal)?,
             DeviceChoice::Auto => match cuda_is_available() {
                 true => open_cuda(0)?,
-                false => (Device::Cpu, cpu_description()),
+                false => (Device::Cpu, None),
             },
         };
-        if device.is_cpu() && dtype != DType::F32 {
-            let message = format!(
-                "--dtype {}: the CPU computes in f32; leave it out, or use a GPU",
-                dtype.as_str()
-            );
-            return Err(UsageError(message).into());
-        }
+        let precision = self.dtype.precision(&device)?;
+        let description = description.unwrap_or_else(|| format!("cpu, kernel {}", cpu::selected().name(precision)));
         Ok(OpenDevice {
-            placement: Placement { device, dtype },
+            placement: Placement { device, precision },
             description,
         })
     }
-}
-
-fn cpu_description() -> String {
-    format!("cpu, kernel {}", cpu::selected().name())
 }
 
 #[cfg(feature = "cuda")]
@@ -102,7 +110,7 @@ mod gpu {
         device::is_available()
     }
 
-    pub fn open_cuda(ordinal: usize) -> anyhow::Result<(Device, String)> {
+    pub fn open_cuda(ordinal: usize) -> anyhow::Result<(Device, Option<String>)> {
         let opened = device::open(ordinal).with_context(|| format!("--device cuda:{ordinal}"))?;
         let info = device::describe(&opened).with_context(|| format!("--device cuda:{ordinal}"))?;
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
@@ -116,7 +124,7 @@ mod gpu {
             info.driver_version.0,
             info.driver_version.1
         );
-        Ok((opened, description))
+        Ok((opened, Some(description)))
     }
 
     pub fn print_profile() {
@@ -138,7 +146,7 @@ mod gpu {
         false
     }
 
-    pub fn open_cuda(_: usize) -> anyhow::Result<(Device, String)> {
+    pub fn open_cuda(_: usize) -> anyhow::Result<(Device, Option<String>)> {
         Err(UsageError("--device cuda: built without CUDA; rebuild with --features cuda".into()).into())
     }
 

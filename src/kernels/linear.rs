@@ -1,8 +1,8 @@
 //! Linear layers, with what rides in their last pass: bias, activation, residual and LayerNorm.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Device, Layout, Result, Shape, Tensor, bail};
 
-use super::{Activation, LayerNorm, cpu, f32_slice};
+use super::{Activation, LayerNorm, Precision, cpu, f32_slice};
 
 /// `y = activation(x W^T + b)` with weights prepared once for the device they run on.
 #[derive(Clone, Debug)]
@@ -21,8 +21,8 @@ enum Weight {
 
 impl Linear {
     /// `weight`: `[N, K]` as PyTorch stores it; `bias`: `[N]`. Any float dtype; both are converted
-    /// to `dtype` and moved to `device`. On the CPU `dtype` must be f32.
-    pub fn new(weight: &Tensor, bias: Option<&Tensor>, dtype: DType, device: &Device) -> Result<Self> {
+    /// as `precision` asks and moved to `device`. Errors where the device does not compute so.
+    pub fn new(weight: &Tensor, bias: Option<&Tensor>, precision: Precision, device: &Device) -> Result<Self> {
         let (out_features, in_features) = weight.dims2()?;
         if let Some(bias) = bias
             && bias.dims() != [out_features]
@@ -33,14 +33,14 @@ impl Linear {
             )
         }
         let weight = match device {
-            Device::Cpu => {
-                if dtype != DType::F32 {
-                    bail!("linear: the CPU computes in f32, found {dtype:?}")
-                }
-                Weight::Cpu(std::sync::Arc::new(cpu::PackedLinear::new(weight, bias)?))
-            }
+            Device::Cpu => Weight::Cpu(std::sync::Arc::new(cpu::PackedLinear::new(weight, bias, precision)?)),
             #[cfg(feature = "cuda")]
-            Device::Cuda(_) => Weight::Cuda(super::cuda::DenseLinear::new(weight, bias, dtype, device)?),
+            Device::Cuda(_) => Weight::Cuda(super::cuda::DenseLinear::new(
+                weight,
+                bias,
+                precision.hidden_dtype(device)?,
+                device,
+            )?),
             other => bail!("linear: no kernel for device {other:?}"),
         };
         Ok(Self {

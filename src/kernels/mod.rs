@@ -22,6 +22,8 @@ pub mod reference;
 mod sequences;
 mod transfer;
 
+use candle_core::{DType, Device, Result, bail};
+
 pub use attention::attention;
 pub use embedding::Embedding;
 pub use linear::Linear;
@@ -29,6 +31,42 @@ pub use norm::LayerNorm;
 pub use pooling::{attention_pool, first_token_pool, mean_pool};
 pub use sequences::Sequences;
 pub use transfer::{download, upload};
+
+/// How the products of an encoder's linear layers are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Precision {
+    F32,
+    /// Operands rounded to bf16, sums in f32.
+    Bf16,
+    /// Operands rounded to f16, sums in f32; on a GPU alone.
+    F16,
+    /// Weights in 8 bits with a scale for each output, rows in 8 bits with a scale and an offset each,
+    /// sums in i32; on the CPU alone.
+    Int8,
+}
+
+impl Precision {
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+            Precision::F16 => "f16",
+            Precision::Int8 => "int8",
+        }
+    }
+
+    /// The type of hidden states on `device`: f32 on the CPU, whatever the products are computed in.
+    /// Errors where the device does not compute in this precision.
+    pub fn hidden_dtype(self, device: &Device) -> Result<DType> {
+        match (self, device) {
+            (Precision::F16, Device::Cpu) => bail!("the CPU does not compute in f16; use bf16 or f32"),
+            (_, Device::Cpu) | (Precision::F32, _) => Ok(DType::F32),
+            (Precision::Bf16, _) => Ok(DType::BF16),
+            (Precision::F16, _) => Ok(DType::F16),
+            (Precision::Int8, _) => bail!("a GPU does not compute in int8; use bf16, f16 or f32"),
+        }
+    }
+}
 
 /// Elementwise function applied to the output of a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 //! The whole network: two sides and what joins them.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use crate::{
     Side,
     checkpoint::Checkpoint,
-    kernels::{Sequences, upload},
+    kernels::{Precision, Sequences, upload},
 };
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct Placement {
     pub device: Device,
-    pub dtype: DType,
+    pub precision: Precision,
 }
 
 impl Placement {
@@ -29,7 +29,7 @@ impl Placement {
     pub fn cpu() -> Self {
         Self {
             device: Device::Cpu,
-            dtype: DType::F32,
+            precision: Precision::F32,
         }
     }
 }
@@ -67,7 +67,7 @@ impl DualEncoder {
         let activation = config.activation.kernel();
         let load_side = |side| -> Result<SideEncoder, ModelError> {
             Ok(SideEncoder {
-                encoder: Encoder::load(&loader, roles.encoder(side), config, placement.dtype)?,
+                encoder: Encoder::load(&loader, roles.encoder(side), config, placement.precision)?,
                 pooler: Pooler::load(&loader, roles, side, config)?,
                 projection: Steps::load(&loader, roles.projection(side), activation)?,
             })
@@ -89,7 +89,7 @@ impl DualEncoder {
                 .into_iter()
                 .min()
                 .unwrap_or(0),
-            token_bytes: token_bytes(roles, &placement),
+            token_bytes: token_bytes(roles, &placement)?,
             placement,
         })
     }
@@ -152,13 +152,14 @@ impl DualEncoder {
 
 /// The widest moment of a layer: hidden states and residual, the fused projections or the
 /// intermediate states, and a result as wide as either.
-fn token_bytes(roles: &Roles, placement: &Placement) -> usize {
+fn token_bytes(roles: &Roles, placement: &Placement) -> Result<usize, ModelError> {
     let encoder = roles.encoder(Side::Drug);
     let intermediate = encoder
         .layers
         .first()
         .map_or(0, |layer| layer.intermediate.out_features);
-    (4 * encoder.hidden_size + 2 * intermediate.max(3 * encoder.hidden_size)) * placement.dtype.size_in_bytes()
+    let size = placement.precision.hidden_dtype(&placement.device)?.size_in_bytes();
+    Ok((4 * encoder.hidden_size + 2 * intermediate.max(3 * encoder.hidden_size)) * size)
 }
 
 fn message(text: String) -> ModelError {

@@ -1,9 +1,9 @@
 //! The BERT encoder (Devlin et al., arXiv:1810.04805) over packed sequences.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 
-use crate::kernels::{Activation, Embedding, LayerNorm, Linear, Sequences, attention};
+use crate::kernels::{Activation, Embedding, LayerNorm, Linear, Precision, Sequences, attention};
 
 use super::{
     config::ModelConfig,
@@ -34,20 +34,20 @@ impl Encoder {
         loader: &Loader<'_>,
         roles: &EncoderRoles,
         config: &ModelConfig,
-        dtype: DType,
+        precision: Precision,
     ) -> Result<Self, ModelError> {
         let embedding = Embedding::new(
             &loader.tensor(&roles.word_embeddings)?,
             &loader.tensor(&roles.position_embeddings)?,
             &loader.tensor(&roles.token_type_embeddings)?,
             loader.norm(&roles.embeddings_norm, *config.layer_norm_eps)?,
-            dtype,
+            precision.hidden_dtype(loader.device)?,
             loader.device,
         )?;
         let layers = roles
             .layers
             .par_iter()
-            .map(|layer| Layer::load(loader, layer, config, dtype));
+            .map(|layer| Layer::load(loader, layer, config, precision));
         Ok(Self {
             embedding,
             layers: layers.collect::<Result<_, _>>()?,
@@ -64,15 +64,20 @@ impl Encoder {
 }
 
 impl Layer {
-    fn load(loader: &Loader<'_>, roles: &LayerRoles, config: &ModelConfig, dtype: DType) -> Result<Self, ModelError> {
+    fn load(
+        loader: &Loader<'_>,
+        roles: &LayerRoles,
+        config: &ModelConfig,
+        precision: Precision,
+    ) -> Result<Self, ModelError> {
         Ok(Self {
             heads: *config.num_attention_heads,
-            query_key_value: query_key_value(loader, roles, dtype)?,
-            attention_output: loader.linear(&roles.attention_output, dtype)?,
+            query_key_value: query_key_value(loader, roles, precision)?,
+            attention_output: loader.linear(&roles.attention_output, precision)?,
             attention_norm: loader.norm(&roles.attention_norm, *config.layer_norm_eps)?,
-            intermediate: loader.linear(&roles.intermediate, dtype)?,
+            intermediate: loader.linear(&roles.intermediate, precision)?,
             activation: config.hidden_act.kernel(),
-            output: loader.linear(&roles.output, dtype)?,
+            output: loader.linear(&roles.output, precision)?,
             output_norm: loader.norm(&roles.output_norm, *config.layer_norm_eps)?,
         })
     }
@@ -89,7 +94,7 @@ impl Layer {
 }
 
 /// The three projections as one product: `[3 H, H]`.
-fn query_key_value(loader: &Loader<'_>, roles: &LayerRoles, dtype: DType) -> Result<Linear, ModelError> {
+fn query_key_value(loader: &Loader<'_>, roles: &LayerRoles, precision: Precision) -> Result<Linear, ModelError> {
     let parts = [&roles.query, &roles.key, &roles.value];
     let weights = parts.map(|p| loader.tensor(&p.weight));
     let weights = weights.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -105,7 +110,7 @@ fn query_key_value(loader: &Loader<'_>, roles: &LayerRoles, dtype: DType) -> Res
         Linear::new(
             &Tensor::cat(&weights, 0)?,
             Some(&Tensor::cat(&biases, 0)?),
-            dtype,
+            precision,
             loader.device,
         )
     };

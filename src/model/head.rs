@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::kernels::{Activation, LayerNorm, Linear};
+use crate::kernels::{Activation, LayerNorm, Linear, Precision};
 
 use super::{
     config::View,
@@ -27,7 +27,7 @@ impl Steps {
         for role in roles {
             match role {
                 HeadStep::Linear(role) => {
-                    steps.push((Step::Linear(loader.linear(role, DType::F32)?), Activation::Identity));
+                    steps.push((Step::Linear(loader.linear(role, Precision::F32)?), Activation::Identity));
                 }
                 HeadStep::Norm(role) => steps.push((Step::Norm(loader.norm(role, NORM_EPS)?), Activation::Identity)),
                 HeadStep::Activation => {
@@ -69,7 +69,7 @@ impl Bilinear {
                 .tensor(&role.weight)
                 .map_err(candle_core::Error::wrap)?;
             let weight = weight.reshape((role.outputs * role.width, role.width))?;
-            let weight = Linear::new(&weight, None, DType::F32, loader.device)?;
+            let weight = Linear::new(&weight, None, Precision::F32, loader.device)?;
             let bias = match &role.bias {
                 Some(name) => {
                     let bias = loader.checkpoint.tensor(name).map_err(candle_core::Error::wrap)?;

@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use crate::{
     Side,
-    kernels::{Activation, Linear, Sequences, attention_pool, first_token_pool, mean_pool},
+    kernels::{Activation, Linear, Precision, Sequences, attention_pool, first_token_pool, mean_pool},
 };
 
 use super::{
@@ -91,7 +91,7 @@ impl AttentionPooler {
             let values = (0..heads)
                 .map(|head| {
                     let rows = |t: &Tensor| t.narrow(0, 2 * hidden + head * width, width)?.contiguous();
-                    Linear::new(&rows(&in_proj)?, Some(&rows(&bias)?), DType::F32, loader.device)
+                    Linear::new(&rows(&in_proj)?, Some(&rows(&bias)?), Precision::F32, loader.device)
                 })
                 .collect::<candle_core::Result<Vec<_>>>()?;
             Ok(Some((keys, values)))
@@ -103,7 +103,7 @@ impl AttentionPooler {
         Ok(Self {
             keys,
             values,
-            output: loader.linear(&roles.out_proj, DType::F32)?,
+            output: loader.linear(&roles.out_proj, Precision::F32)?,
         })
     }
 

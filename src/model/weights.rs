@@ -1,10 +1,10 @@
 //! From roles to prepared operations: loading tensors onto a device.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use crate::{
     checkpoint::{Checkpoint, CheckpointError},
-    kernels::{LayerNorm, Linear},
+    kernels::{LayerNorm, Linear, Precision},
 };
 
 use super::roles::{LinearRole, NormRole};
@@ -36,10 +36,10 @@ impl Loader<'_> {
         name.map(|name| self.tensor(name)).transpose()
     }
 
-    pub fn linear(&self, role: &LinearRole, dtype: DType) -> Result<Linear, ModelError> {
+    pub fn linear(&self, role: &LinearRole, precision: Precision) -> Result<Linear, ModelError> {
         let weight = self.tensor(&role.weight)?;
         let bias = self.optional(role.bias.as_ref())?;
-        Linear::new(&weight, bias.as_ref(), dtype, self.device).map_err(|source| ModelError::Load {
+        Linear::new(&weight, bias.as_ref(), precision, self.device).map_err(|source| ModelError::Load {
             part: format!("\"{}\"", role.weight),
             source,
         })

@@ -5,7 +5,8 @@
 
 use super::buffer::{Scratch, with_scratch};
 use super::detect::Kernel;
-use super::gemm::{multiply_panel, pack_rows, padded, panel_width};
+use super::format::F32;
+use super::gemm::{multiply_panel, pack_rows, panel_width, words};
 use super::packing::interleave;
 use super::simd::{Simd, Task};
 use super::vector_math::exp;
@@ -81,27 +82,33 @@ impl Head {
         let panel = panel_width::<S>();
         // A row of scores is padded to whole panels, its use as left operand to whole blocks.
         let score_width = tokens.next_multiple_of(panel);
-        let keys = scratch.keys.scratch(score_width * padded(width));
-        let values = scratch.values.scratch(width.next_multiple_of(panel) * padded(tokens));
+        let keys = scratch.keys.scratch(score_width * words::<F32>(width));
+        let values = scratch
+            .values
+            .scratch(width.next_multiple_of(panel) * words::<F32>(tokens));
         self.pack_keys(panel, qkv, keys);
         self.pack_values(panel, qkv, values);
 
         let scores = scratch.scores.scratch(S::TILE_ROWS * score_width);
         let sums = scratch.sums.scratch(S::TILE_ROWS * panel);
-        let left = scratch.left.scratch(S::TILE_ROWS * padded(width).max(padded(tokens)));
+        let left = scratch
+            .left
+            .scratch(S::TILE_ROWS * words::<F32>(width).max(words::<F32>(tokens)));
         let scale = 1.0 / (width as f32).sqrt();
         for first in (0..tokens).step_by(S::TILE_ROWS) {
             let rows = S::TILE_ROWS.min(tokens - first);
             pack_rows(
                 simd,
+                F32,
                 &qkv[first * self.stride + self.query..],
                 self.stride,
                 rows,
                 width,
                 left,
+                &mut [],
             );
-            for (p, keys) in keys.chunks_exact(panel * padded(width)).enumerate() {
-                multiply_panel(simd, left, rows, keys, sums);
+            for (p, keys) in keys.chunks_exact(panel * words::<F32>(width)).enumerate() {
+                multiply_panel(simd, F32, left, rows, keys, sums);
                 for (scores, sums) in scores
                     .chunks_exact_mut(score_width)
                     .zip(sums.chunks_exact(panel))
@@ -115,9 +122,9 @@ impl Head {
                 scores[tokens..].fill(f32::NEG_INFINITY);
                 softmax(simd, scores, scale);
             }
-            pack_rows(simd, scores, score_width, rows, tokens, left);
-            for (p, values) in values.chunks_exact(panel * padded(tokens)).enumerate() {
-                multiply_panel(simd, left, rows, values, sums);
+            pack_rows(simd, F32, scores, score_width, rows, tokens, left, &mut []);
+            for (p, values) in values.chunks_exact(panel * words::<F32>(tokens)).enumerate() {
+                multiply_panel(simd, F32, left, rows, values, sums);
                 let columns = p * panel..width.min((p + 1) * panel);
                 for (r, sums) in sums.chunks_exact(panel).take(rows).enumerate() {
                     let row = &mut out[(first + r) * hidden + self.query..][..width];
@@ -127,13 +134,13 @@ impl Head {
         }
     }
 
-    /// Panels `[padded(width), panel]` of the transposed keys, zeros around them.
+    /// Panels `[words::<F32>(width), panel]` of the transposed keys, zeros around them.
     #[inline(always)]
     fn pack_keys(&self, panel: usize, qkv: &[f32], to: &mut [f32]) {
-        for (p, to) in to.chunks_exact_mut(panel * padded(self.width)).enumerate() {
+        for (p, to) in to.chunks_exact_mut(panel * words::<F32>(self.width)).enumerate() {
             let first = p * panel;
             let count = panel.min(self.tokens - first);
-            if count < panel || self.width < padded(self.width) {
+            if count < panel || self.width < words::<F32>(self.width) {
                 to.fill(0.0);
             }
             let key = |n| &qkv[(first + n) * self.stride + self.key..][..self.width];
@@ -141,10 +148,10 @@ impl Head {
         }
     }
 
-    /// Panels `[padded(tokens), panel]` of the values, zeros around them.
+    /// Panels `[words::<F32>(tokens), panel]` of the values, zeros around them.
     #[inline(always)]
     fn pack_values(&self, panel: usize, qkv: &[f32], to: &mut [f32]) {
-        for (p, to) in to.chunks_exact_mut(panel * padded(self.tokens)).enumerate() {
+        for (p, to) in to.chunks_exact_mut(panel * words::<F32>(self.tokens)).enumerate() {
             let columns = panel.min(self.width - p * panel);
             let (whole, rest) = to.split_at_mut(panel * self.tokens);
             for (to, row) in whole.chunks_exact_mut(panel).zip(qkv.chunks_exact(self.stride)) {

@@ -2,8 +2,10 @@
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
 
-use memmap2::MmapMut;
+use memmap2::{Mmap, MmapMut};
 
 /// f32 values of which the first lies at the start of a page, hence of a cache line.
 #[derive(Default)]
@@ -52,11 +54,38 @@ impl AlignedBuffer {
     }
 }
 
+/// Packed weights: in memory of their own, or as a file holds them.
+pub(super) enum Words {
+    Owned(AlignedBuffer),
+    Mapped { map: Arc<Mmap>, range: Range<usize> },
+}
+
+impl Words {
+    /// The bytes in `range` of `map`, which has to lie within it and begin at a whole word.
+    pub fn mapped(map: Arc<Mmap>, range: Range<usize>) -> Option<Self> {
+        let bytes = map.get(range.clone())?;
+        // SAFETY: every bit pattern is an f32.
+        let (before, _, after) = unsafe { bytes.align_to::<f32>() };
+        (before.is_empty() && after.is_empty()).then_some(Self::Mapped { map, range })
+    }
+
+    pub fn as_slice(&self) -> &[f32] {
+        match self {
+            Self::Owned(buffer) => buffer.as_slice(),
+            // SAFETY: every bit pattern is an f32; `mapped` has checked that nothing is left out at either
+            // end. Whoever made the map has promised that the file does not change under it.
+            Self::Mapped { map, range } => unsafe { map[range.clone()].align_to().1 },
+        }
+    }
+}
+
 /// Working memory of the kernels, one per thread. What it holds between calls has no meaning.
 #[derive(Default)]
 pub(super) struct Scratch {
     /// Rows of the left operand, packed.
     pub left: AlignedBuffer,
+    /// What its format has to know of each row.
+    pub terms: AlignedBuffer,
     /// Sums of one panel.
     pub sums: AlignedBuffer,
     /// Transposed keys of one head.

@@ -3,8 +3,9 @@
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
-use super::simd::{Avx2, Avx512};
+use super::simd::{Avx2, Avx512, Bf16Dots, ByteDots};
 use super::simd::{Portable, Simd, Task};
+use crate::kernels::Precision;
 
 /// The environment variable that forces a kernel: `portable`, `avx2` or `avx512`.
 pub const KERNEL_VARIABLE: &str = "CRAG_KERNEL";
@@ -22,6 +23,10 @@ enum InstructionSet {
     Avx2(Avx2),
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni(Avx512<ByteDots>),
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16(Avx512<Bf16Dots>),
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -40,14 +45,25 @@ impl Kernel {
 
     /// The kernel of that setting, where this machine has it.
     pub fn find(setting: &str) -> Option<Self> {
-        match setting {
-            "portable" => Some(Self(InstructionSet::Portable(Portable))),
+        Self::variants(setting).into_iter().next()
+    }
+
+    /// The kernels of that setting that this machine can run: the one with all its dot products
+    /// first, then those that do without, which other machines have.
+    pub(super) fn variants(setting: &str) -> Vec<Self> {
+        let found: &[Option<InstructionSet>] = match setting {
+            "portable" => &[Some(InstructionSet::Portable(Portable))],
             #[cfg(target_arch = "x86_64")]
-            "avx2" => Avx2::detect().map(|token| Self(InstructionSet::Avx2(token))),
+            "avx2" => &[Avx2::detect().map(InstructionSet::Avx2)],
             #[cfg(target_arch = "x86_64")]
-            "avx512" => Avx512::detect().map(|token| Self(InstructionSet::Avx512(token))),
-            _ => None,
-        }
+            "avx512" => &[
+                Avx512::detect().map(InstructionSet::Avx512Bf16),
+                Avx512::detect().map(InstructionSet::Avx512Vnni),
+                Avx512::detect().map(InstructionSet::Avx512),
+            ],
+            _ => &[],
+        };
+        found.iter().flatten().copied().map(Self).collect()
     }
 
     /// What [`KERNEL_VARIABLE`] calls it.
@@ -57,22 +73,47 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512(_) => "avx512",
+            InstructionSet::Avx512(_) | InstructionSet::Avx512Vnni(_) | InstructionSet::Avx512Bf16(_) => "avx512",
         }
     }
 
-    /// Architecture, precision and instruction set.
-    pub fn name(self) -> &'static str {
-        match self.0 {
-            InstructionSet::Portable(_) => "portable-f32",
+    /// Architecture, precision and instruction set, and how the machine does without instructions
+    /// for that precision.
+    pub fn name(self, precision: Precision) -> String {
+        let architecture = match self.0 {
+            InstructionSet::Portable(_) => return format!("portable-{}{}", precision.name(), self.way(precision)),
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2(_) => "x86_64-f32-avx2",
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512(_) => "x86_64-f32-avx512",
+            _ => "x86_64",
+        };
+        let vnni = match precision {
+            Precision::Int8 if self.is_native(precision) => "vnni",
+            _ => "",
+        };
+        let (set, way) = (self.setting(), self.way(precision));
+        format!("{architecture}-{}-{set}{vnni}{way}", precision.name())
+    }
+
+    fn way(self, precision: Precision) -> &'static str {
+        match precision {
+            _ if self.is_native(precision) => "",
+            Precision::Int8 => " (emulated in i16)",
+            _ => " (emulated in f32)",
         }
     }
 
-    /// Runs `task` compiled for this kernel's instruction set.
+    /// Whether the kernel has instructions for products in `precision`, rather than emulating them.
+    pub fn is_native(self, precision: Precision) -> bool {
+        match (precision, self.0) {
+            (Precision::F32, _) => true,
+            #[cfg(target_arch = "x86_64")]
+            (Precision::Bf16 | Precision::Int8, InstructionSet::Avx512Bf16(_)) => true,
+            #[cfg(target_arch = "x86_64")]
+            (Precision::Int8, InstructionSet::Avx512Vnni(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// Runs `task`, which uses no dot products, compiled for this kernel's instruction set.
     pub(super) fn run<T: Task>(self, task: T) -> T::Output {
         match self.0 {
             InstructionSet::Portable(simd) => simd.vectorize(task),
@@ -80,6 +121,21 @@ impl Kernel {
             InstructionSet::Avx2(simd) => simd.vectorize(task),
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512(simd) => simd.vectorize(task),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512Vnni(simd) => simd.base().vectorize(task),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512Bf16(simd) => simd.base().vectorize(task),
+        }
+    }
+
+    /// As [`Self::run`], with the dot products that the kernel has.
+    pub(super) fn run_with_dots<T: Task>(self, task: T) -> T::Output {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512Vnni(simd) => simd.vectorize(task),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512Bf16(simd) => simd.vectorize(task),
+            _ => self.run(task),
         }
     }
 }

@@ -1,29 +1,35 @@
 //! Linear layers over packed weights; bias, activation, residual and LayerNorm ride along.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::buffer::{AlignedBuffer, Scratch, with_scratch};
+use memmap2::Mmap;
+
+use super::buffer::{Scratch, Words, with_scratch};
 use super::detect::{Kernel, selected};
-use super::gemm::{multiply_panel, pack_rows, padded, panel_width};
+use super::format::{Bf16, F32, Format, Int8};
+use super::gemm::{multiply_panel, pack_rows, panel_width, words};
 use super::norm::Norm;
 use super::packing::PackPanels;
 use super::simd::{MAX_LANES, Simd, Task};
 use super::vector_math::{Elementwise, Identity, WithElementwise, with_activation};
-use crate::kernels::Activation;
+use crate::kernels::{Activation, Precision};
 
 /// A linear layer's weights, laid out for the CPU's kernel.
 pub struct PackedLinear {
     in_features: usize,
     out_features: usize,
     kernel: Kernel,
+    precision: Precision,
     /// Panels of columns of the product, see [`super::gemm`].
-    panels: AlignedBuffer,
-    /// One value a column of the panels; zeros where the layer has no bias.
-    bias: Vec<f32>,
+    panels: Words,
+    /// For each panel `[COLUMN_TERMS, width]`, see [`Format`]; the first is the bias, zeros without one.
+    columns: Vec<f32>,
 }
 
 impl fmt::Debug for PackedLinear {
@@ -31,42 +37,161 @@ impl fmt::Debug for PackedLinear {
         f.debug_struct("PackedLinear")
             .field("in_features", &self.in_features)
             .field("out_features", &self.out_features)
-            .field("kernel", &self.kernel.name())
+            .field("kernel", &self.kernel.name(self.precision))
             .finish_non_exhaustive()
     }
 }
 
-/// The packed rows of the left operand that stay in the L2 cache while all panels go by, in values.
-const BLOCK_VALUES: usize = 128 * 1024;
+/// The packed rows of the left operand that stay in the L2 cache while all panels go by, in words.
+const BLOCK_WORDS: usize = 128 * 1024;
 
-impl PackedLinear {
-    /// `weight`: `[N, K]`; `bias`: `[N]`; any float dtype. Errors if a dimension is 0.
-    pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
-        Self::for_kernel(selected(), weight, bias)
-    }
+/// How a layer's weights are packed. What was packed under one descriptor can be used under an equal
+/// one only: another kernel may want other panels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackedLayout {
+    pub in_features: usize,
+    pub out_features: usize,
+    /// Format, columns in a panel, and a version of the layout.
+    pub name: String,
+    /// Bytes of the panels.
+    pub panel_bytes: usize,
+    /// Values of the columns' terms.
+    pub column_terms: usize,
+}
 
-    /// As [`Self::new`], for a kernel other than the selected one.
-    pub fn for_kernel(kernel: Kernel, weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
-        let (out_features, in_features) = weight.dims2()?;
+impl PackedLayout {
+    /// What `kernel` wants for a weight `[N, K]`. Errors on f16 and on empty dimensions.
+    pub fn new(kernel: Kernel, precision: Precision, out_features: usize, in_features: usize) -> Result<Self> {
         if out_features == 0 || in_features == 0 {
             bail!("linear: expected a weight without empty dimensions, found [{out_features}, {in_features}]")
         }
-        let panels = kernel.run(PackPanels { weight })?;
-        let mut padded_bias = vec![0.0; panels.as_slice().len() / padded(in_features)];
+        let width = kernel.run(PanelWidth);
+        let columns = out_features.next_multiple_of(width);
+        let (words, terms) = match precision {
+            Precision::F32 => (words::<F32>(in_features), F32::COLUMN_TERMS),
+            Precision::Bf16 => (words::<Bf16>(in_features), Bf16::COLUMN_TERMS),
+            Precision::Int8 => (words::<Int8>(in_features), Int8::COLUMN_TERMS),
+            Precision::F16 => bail!("linear: the CPU does not compute in f16"),
+        };
+        Ok(Self {
+            in_features,
+            out_features,
+            name: format!("{}-panels-of-{width}-v1", precision.name()),
+            panel_bytes: columns * words * size_of::<f32>(),
+            column_terms: columns * terms,
+        })
+    }
+}
+
+struct PanelWidth;
+
+impl Task for PanelWidth {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> usize {
+        panel_width::<S>()
+    }
+}
+
+impl PackedLinear {
+    /// `weight`: `[N, K]`; `bias`: `[N]`; any float dtype. Errors if a dimension is 0, and on f16.
+    pub fn new(weight: &Tensor, bias: Option<&Tensor>, precision: Precision) -> Result<Self> {
+        Self::for_kernel(selected(), weight, bias, precision)
+    }
+
+    /// As [`Self::new`], for a kernel other than the selected one.
+    pub fn for_kernel(kernel: Kernel, weight: &Tensor, bias: Option<&Tensor>, precision: Precision) -> Result<Self> {
+        let (out_features, in_features) = weight.dims2()?;
+        let layout = PackedLayout::new(kernel, precision, out_features, in_features)?;
+        let mut columns = vec![0.0; layout.column_terms];
+        let columns_to = columns.as_mut_slice();
+        let panels = match precision {
+            Precision::Bf16 => kernel.run(PackPanels::<Bf16>::new(weight, columns_to)),
+            Precision::Int8 => kernel.run(PackPanels::<Int8>::new(weight, columns_to)),
+            _ => kernel.run(PackPanels::<F32>::new(weight, columns_to)),
+        }?;
         if let Some(bias) = bias {
             if bias.dims() != [out_features] {
                 bail!("linear: expected a bias [{out_features}], found {:?}", bias.dims())
             }
             let bias = bias.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-            padded_bias[..out_features].copy_from_slice(&bias);
+            let width = kernel.run(PanelWidth);
+            let panels = out_features.div_ceil(width);
+            for (columns, bias) in columns
+                .chunks_exact_mut(layout.column_terms / panels)
+                .zip(bias.chunks(width))
+            {
+                columns[..bias.len()].copy_from_slice(bias);
+            }
         }
         Ok(Self {
             in_features,
             out_features,
             kernel,
-            panels,
-            bias: padded_bias,
+            precision,
+            panels: Words::Owned(panels),
+            columns,
         })
+    }
+
+    /// A layer as [`Self::layout`], [`Self::panel_bytes`] and [`Self::columns`] describe it, its panels
+    /// read from `range` of `map`: nothing is copied. The file must not change while it is mapped.
+    ///
+    /// Errors if the layout is not the selected kernel's or a length is not the layout's.
+    pub fn from_mapped(
+        layout: &PackedLayout,
+        precision: Precision,
+        map: Arc<Mmap>,
+        range: Range<usize>,
+        columns: Vec<f32>,
+    ) -> Result<Self> {
+        let kernel = selected();
+        let expected = PackedLayout::new(kernel, precision, layout.out_features, layout.in_features)?;
+        if *layout != expected {
+            bail!(
+                "packed weights: the kernel {} needs {expected:?}, found {layout:?}",
+                kernel.name(precision)
+            )
+        }
+        if range.len() != layout.panel_bytes || columns.len() != layout.column_terms {
+            bail!(
+                "packed weights: expected {} bytes and {} column terms, found {} and {}",
+                layout.panel_bytes,
+                layout.column_terms,
+                range.len(),
+                columns.len()
+            )
+        }
+        let Some(panels) = Words::mapped(map, range.clone()) else {
+            bail!("packed weights: bytes {range:?} do not lie within the file or do not begin at a multiple of 4")
+        };
+        Ok(Self {
+            in_features: layout.in_features,
+            out_features: layout.out_features,
+            kernel,
+            precision,
+            panels,
+            columns,
+        })
+    }
+
+    /// How this layer is packed.
+    pub fn layout(&self) -> Result<PackedLayout> {
+        PackedLayout::new(self.kernel, self.precision, self.out_features, self.in_features)
+    }
+
+    /// The panels, to be stored as they are; in this machine's byte order.
+    pub fn panel_bytes(&self) -> Result<&[u8]> {
+        let words = self.panels.as_slice();
+        // SAFETY: every f32 is four bytes without padding.
+        let bytes = unsafe { words.align_to::<u8>().1 };
+        Ok(&bytes[..self.layout()?.panel_bytes])
+    }
+
+    /// Biases, and for int8 scales and sums of the columns.
+    pub fn columns(&self) -> &[f32] {
+        &self.columns
     }
 
     pub fn in_features(&self) -> usize {
@@ -107,20 +232,34 @@ impl PackedLinear {
         assert_eq!(x.len(), rows * self.in_features, "x is [rows, K]");
         let len = rows * self.out_features;
         let mut out = Vec::with_capacity(len);
-        with_scratch(|scratch| {
-            self.kernel.run(Forward {
-                layer: self,
-                x,
-                rows,
-                finish,
-                out: &mut out.spare_capacity_mut()[..len],
-                scratch,
-            })
-        });
+        let room = &mut out.spare_capacity_mut()[..len];
+        match self.precision {
+            Precision::Bf16 => self.run_as(Bf16, x, rows, finish, room),
+            Precision::Int8 => self.run_as(Int8, x, rows, finish, room),
+            _ => self.run_as(F32, x, rows, finish, room),
+        }
         // SAFETY: `Forward` writes each column of each row of the `len` elements: its blocks of rows
         // and its panels of columns cover both ranges without a gap.
         unsafe { out.set_len(len) };
         out
+    }
+
+    fn run_as<F: Format>(&self, format: F, x: &[f32], rows: usize, finish: Finish, out: &mut [MaybeUninit<f32>]) {
+        with_scratch(|scratch| {
+            let forward = Forward {
+                format,
+                layer: self,
+                x,
+                rows,
+                finish,
+                out,
+                scratch,
+            };
+            match self.precision {
+                Precision::F32 => self.kernel.run(forward),
+                _ => self.kernel.run_with_dots(forward),
+            }
+        });
     }
 }
 
@@ -131,7 +270,8 @@ enum Finish<'a> {
     AddNorm { residual: &'a [f32], norm: Norm<'a> },
 }
 
-struct Forward<'a> {
+struct Forward<'a, F> {
+    format: F,
     layer: &'a PackedLinear,
     x: &'a [f32],
     rows: usize,
@@ -141,40 +281,42 @@ struct Forward<'a> {
     scratch: &'a mut Scratch,
 }
 
-impl Task for Forward<'_> {
+impl<F: Format> Task for Forward<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let (n, k) = (self.layer.out_features, self.layer.in_features);
-        let width = panel_width::<S>();
-        let panels = self.layer.panels.as_slice().chunks_exact(width * padded(k));
-        let biases = self.layer.bias.chunks_exact(width);
+        let (width, words) = (panel_width::<S>(), words::<F>(k));
+        let panels = self.layer.panels.as_slice().chunks_exact(width * words);
+        let columns = self.layer.columns.chunks_exact(F::COLUMN_TERMS * width);
         let (activation, residual) = match self.finish {
             Finish::Activation(activation) => (activation, None),
             Finish::AddNorm { residual, .. } => (Activation::Identity, Some(residual)),
         };
-        let block_rows = (BLOCK_VALUES / padded(k) / S::TILE_ROWS).max(1) * S::TILE_ROWS;
+        let block_rows = (BLOCK_WORDS / words / S::TILE_ROWS).max(1) * S::TILE_ROWS;
         for first in (0..self.rows).step_by(block_rows) {
             let rows = block_rows.min(self.rows - first);
-            let left = self.scratch.left.scratch(rows * padded(k));
+            let left = self.scratch.left.scratch(rows * words);
+            let terms = self.scratch.terms.scratch(rows * F::ROW_TERMS);
             let sums = self.scratch.sums.scratch(rows * width);
             let out = &mut self.out[first * n..][..rows * n];
-            pack_rows(simd, &self.x[first * k..], k, rows, k, left);
-            for (p, (panel, bias)) in panels.clone().zip(biases.clone()).enumerate() {
-                multiply_panel(simd, left, rows, panel, sums);
-                let columns = p * width..n.min((p + 1) * width);
+            pack_rows(simd, self.format, &self.x[first * k..], k, rows, k, left, terms);
+            for (p, (panel, columns)) in panels.clone().zip(columns.clone()).enumerate() {
+                multiply_panel(simd, self.format, left, rows, panel, sums);
                 let residual = residual.map(|values| &values[first * n..]);
                 with_activation(
                     activation,
                     FinishPanel {
                         simd,
+                        format: PhantomData::<F>,
                         sums,
-                        bias,
+                        terms,
+                        columns,
                         residual,
                         out,
                         n,
-                        columns,
+                        range: p * width..n.min((p + 1) * width),
                     },
                 );
             }
@@ -190,35 +332,37 @@ impl Task for Forward<'_> {
 }
 
 /// Takes one panel's sums to their columns of the result.
-struct FinishPanel<'a, S> {
+struct FinishPanel<'a, S, F> {
     simd: S,
+    format: PhantomData<F>,
     /// `[rows, panel_width]`.
     sums: &'a [f32],
-    /// `[panel_width]`.
-    bias: &'a [f32],
+    /// `[rows, ROW_TERMS]`.
+    terms: &'a [f32],
+    /// `[COLUMN_TERMS, panel_width]`.
+    columns: &'a [f32],
     /// `[rows, n]`, as is `out`.
     residual: Option<&'a [f32]>,
     out: &'a mut [MaybeUninit<f32>],
     n: usize,
-    columns: Range<usize>,
+    /// The panel's columns.
+    range: Range<usize>,
 }
 
-impl<S: Simd> WithElementwise for FinishPanel<'_, S> {
+impl<S: Simd, F: Format> WithElementwise for FinishPanel<'_, S, F> {
     type Output = ();
 
     #[inline(always)]
-    fn run<F: Elementwise>(self, f: F) {
-        let simd = self.simd;
-        let rows = self
-            .sums
-            .chunks_exact(self.bias.len())
-            .zip(self.out.chunks_exact_mut(self.n));
+    fn run<E: Elementwise>(self, f: E) {
+        let (simd, width) = (self.simd, panel_width::<S>());
+        let rows = self.sums.chunks_exact(width).zip(self.out.chunks_exact_mut(self.n));
         for (r, (sums, out)) in rows.enumerate() {
-            let out = &mut out[self.columns.clone()];
-            let residual = self.residual.map(|values| &values[r * self.n..][self.columns.clone()]);
+            let terms = &self.terms[r * F::ROW_TERMS..][..F::ROW_TERMS];
+            let out = &mut out[self.range.clone()];
+            let residual = self.residual.map(|values| &values[r * self.n..][self.range.clone()]);
             for (j, out) in out.chunks_mut(S::LANES).enumerate() {
                 let at = j * S::LANES;
-                let mut y = simd.add(simd.load(&sums[at..]), simd.load(&self.bias[at..]));
+                let mut y = F::finish(simd, simd.load(&sums[at..]), terms, self.columns, width, at);
                 if let Some(residual) = residual {
                     y = simd.add(y, simd.load_or(&residual[at..][..out.len()], 0.0));
                 }

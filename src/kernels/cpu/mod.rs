@@ -1,4 +1,6 @@
-//! The operations on the CPU, in f32.
+//! The operations on the CPU.
+//!
+//! What goes from one to the next is f32; linear layers alone may compute in bf16 or int8.
 //!
 //! Each runs on the calling thread alone: work is spread over batches by the caller. Slices are
 //! row-major; shapes are those of the operation of the same name in [`super`], which has checked
@@ -12,6 +14,7 @@ mod attention;
 mod buffer;
 mod detect;
 mod embedding;
+mod format;
 mod gemm;
 mod linear;
 mod norm;
@@ -23,7 +26,7 @@ mod tests;
 mod vector_math;
 
 pub use detect::{KERNEL_VARIABLE, Kernel, KernelError, check_selection, select, selected};
-pub use linear::PackedLinear;
+pub use linear::{PackedLayout, PackedLinear};
 
 use super::Activation;
 use embedding::Tables;

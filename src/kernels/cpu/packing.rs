@@ -1,33 +1,53 @@
 //! Weights as the checkpoint has them, `[N, K]`, to panels for [`super::gemm`].
 
+use std::marker::PhantomData;
+
 use candle_core::{CpuStorage, DType, Result, Storage, Tensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::buffer::AlignedBuffer;
-use super::gemm::{padded, panel_width};
+use super::format::Format;
+use super::gemm::{panel_width, words};
 use super::simd::{Simd, Task};
 
-/// Packs `weight`, `[N, K]` of any float type, into panels `[padded(K), panel_width]` of its rows.
-/// Columns beyond N and k beyond K are zero.
-pub(super) struct PackPanels<'a> {
-    pub weight: &'a Tensor,
+/// Packs `weight`, `[N, K]` of any float type, into panels `[words, panel_width]` of its rows, and
+/// adds the terms of each column to `[panel][COLUMN_TERMS, panel_width]`. Columns beyond N and k
+/// beyond K are zero.
+pub(super) struct PackPanels<'a, F> {
+    format: PhantomData<F>,
+    weight: &'a Tensor,
+    columns: &'a mut [f32],
 }
 
-impl Task for PackPanels<'_> {
-    type Output = Result<AlignedBuffer>;
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> Result<AlignedBuffer> {
-        pack(simd, self.weight)
+impl<'a, F> PackPanels<'a, F> {
+    pub fn new(weight: &'a Tensor, columns: &'a mut [f32]) -> Self {
+        Self {
+            format: PhantomData,
+            weight,
+            columns,
+        }
     }
 }
 
-fn pack<S: Simd>(_: S, weight: &Tensor) -> Result<AlignedBuffer> {
+impl<F: Format + Sync> Task for PackPanels<'_, F> {
+    type Output = Result<AlignedBuffer>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> Result<AlignedBuffer> {
+        pack::<F>(self.weight, panel_width::<S>(), self.columns)
+    }
+}
+
+fn pack<F: Format>(weight: &Tensor, width: usize, columns: &mut [f32]) -> Result<AlignedBuffer> {
     let (n, k) = weight.dims2()?;
-    let width = panel_width::<S>();
-    let mut packed = AlignedBuffer::zeroed(n.div_ceil(width) * width * padded(k));
-    let panels = packed.as_mut_slice();
+    let mut packed = AlignedBuffer::zeroed(n.div_ceil(width) * width * words::<F>(k));
+    let panels = Panels {
+        k,
+        width,
+        words: packed.as_mut_slice(),
+        columns,
+    };
     let weight = match weight.dtype() {
         DType::F32 | DType::F16 | DType::BF16 => weight.contiguous()?,
         _ => weight.to_dtype(DType::F32)?.contiguous()?,
@@ -35,28 +55,51 @@ fn pack<S: Simd>(_: S, weight: &Tensor) -> Result<AlignedBuffer> {
     let (storage, layout) = weight.storage_and_layout();
     let elements = layout.start_offset()..layout.start_offset() + n * k;
     match &*storage {
-        Storage::Cpu(CpuStorage::F32(values)) => pack_values(&values[elements], k, width, panels, |x: f32| x),
-        Storage::Cpu(CpuStorage::F16(values)) => pack_values(&values[elements], k, width, panels, f16::to_f32),
-        Storage::Cpu(CpuStorage::BF16(values)) => pack_values(&values[elements], k, width, panels, bf16::to_f32),
+        Storage::Cpu(CpuStorage::F32(values)) => panels.fill::<F, _>(&values[elements], |x: f32| x),
+        Storage::Cpu(CpuStorage::F16(values)) => panels.fill::<F, _>(&values[elements], f16::to_f32),
+        Storage::Cpu(CpuStorage::BF16(values)) => panels.fill::<F, _>(&values[elements], bf16::to_f32),
         _ => candle_core::bail!("packing: expected a float tensor on the CPU, found {weight:?}"),
     }
     Ok(packed)
 }
 
-/// Spread over rayon's threads: this happens once, when a model is loaded, and waits for memory.
-fn pack_values<T: Copy + Sync>(
-    weight: &[T],
+struct Panels<'a> {
     k: usize,
     width: usize,
-    panels: &mut [f32],
-    to_f32: impl Fn(T) -> f32 + Sync,
-) {
-    let columns = weight.par_chunks(width * k);
-    columns
-        .zip(panels.par_chunks_mut(width * padded(k)))
-        .for_each(|(columns, panel)| {
-            interleave(columns.len() / k, |n| &columns[n * k..][..k], width, panel, &to_f32);
-        });
+    words: &'a mut [f32],
+    columns: &'a mut [f32],
+}
+
+impl Panels<'_> {
+    /// Spread over rayon's threads: this happens once, when a model is loaded, and waits for memory.
+    fn fill<F: Format, T: Copy + Sync>(self, weight: &[T], to_f32: impl Fn(T) -> f32 + Sync) {
+        let Self { k, width, .. } = self;
+        let words = words::<F>(k);
+        let panels = self.words.par_chunks_mut(width * words);
+        let panels = panels.zip(self.columns.par_chunks_mut(width * F::COLUMN_TERMS));
+        weight
+            .par_chunks(width * k)
+            .zip(panels)
+            .for_each(|(weight, (panel, columns))| {
+                let count = weight.len() / k;
+                if F::VALUES == 1 {
+                    interleave(count, |n| &weight[n * k..][..k], width, panel, &to_f32);
+                    return;
+                }
+                let mut packed = vec![0.0; count * words];
+                let mut column = Vec::with_capacity(k);
+                let mut terms = vec![0.0; F::COLUMN_TERMS];
+                for (n, (weight, packed)) in weight.chunks_exact(k).zip(packed.chunks_exact_mut(words)).enumerate() {
+                    column.clear();
+                    column.extend(weight.iter().map(|&w| to_f32(w)));
+                    F::pack_column(&column, packed, &mut terms);
+                    for (columns, &term) in columns.chunks_exact_mut(width).zip(&terms).skip(1) {
+                        columns[n] = term;
+                    }
+                }
+                interleave(count, |n| &packed[n * words..][..words], width, panel, |word: f32| word);
+            });
+    }
 }
 
 /// Columns read at once: with more, columns whose distance is a power of two push each other out of the L1 cache.

@@ -7,12 +7,20 @@ use super::embedding::Tables;
 use super::norm::Norm;
 use super::simd::{MAX_LANES, Simd, Task};
 use super::{PackedLinear, attention, embedding, norm, pooling, vector_math};
-use crate::kernels::{Activation, reference};
+use crate::kernels::{Activation, Precision, reference};
+
+mod precision;
 
 /// Largest errors allowed, on values.
 mod tolerance {
     /// Of a product, relative to the sum of the magnitudes of its terms.
     pub const PRODUCT: f32 = 3e-7;
+    /// The same where the order of sums within a word is the machine's and sums are longer (bf16), of
+    /// operands rounded already.
+    pub const ROUNDED_PRODUCT: f32 = 1e-6;
+    /// Of a product against the exact one, relative to the root of the sum of its terms' squares.
+    pub const BF16: f32 = 1.2e-2;
+    pub const INT8: f32 = 4e-2;
     /// Of values of the order of 1 (normalised rows; means of such rows).
     pub const UNIT: f32 = 3e-6;
     /// Of exp and tanh, in units in the last place.
@@ -96,12 +104,12 @@ fn linear_agrees_with_the_reference_on_ragged_sizes() {
             for n in [1, 7, 31, 32, 33, 129] {
                 let (weight, bias) = (matrix(n, k, 1), random(n, 2));
                 let bias_tensor = Tensor::from_slice(&bias, n, &Device::Cpu).unwrap();
-                let layer = PackedLinear::for_kernel(kernel, &weight, Some(&bias_tensor)).unwrap();
+                let layer = PackedLinear::for_kernel(kernel, &weight, Some(&bias_tensor), Precision::F32).unwrap();
                 for rows in [1, 2, 3, 5, 6, 7, 11, 12, 13, 24, 40] {
                     let x = random(rows * k, 3);
                     let found = layer.forward(&x, rows, Activation::Identity);
                     let expected = reference::linear(&x, &values(&weight), Some(&bias), k, Activation::Identity);
-                    let what = format!("{}: M {rows} N {n} K {k}", kernel.name());
+                    let what = format!("{}: M {rows} N {n} K {k}", kernel.name(Precision::F32));
                     assert_close(&found, &expected, tolerance::PRODUCT * (k as f32 / 4.0 + 1.0), &what);
                 }
             }
@@ -114,11 +122,16 @@ fn linear_crosses_blocks_of_rows_without_a_seam() {
     for_each_kernel(|kernel| {
         let (k, n, rows) = (3072, 33, 101);
         let weight = matrix(n, k, 1);
-        let layer = PackedLinear::for_kernel(kernel, &weight, None).unwrap();
+        let layer = PackedLinear::for_kernel(kernel, &weight, None, Precision::F32).unwrap();
         let x = random(rows * k, 2);
         let found = layer.forward(&x, rows, Activation::Identity);
         let expected = reference::linear(&x, &values(&weight), None, k, Activation::Identity);
-        assert_close(&found, &expected, tolerance::PRODUCT * k as f32 / 4.0, kernel.name());
+        assert_close(
+            &found,
+            &expected,
+            tolerance::PRODUCT * k as f32 / 4.0,
+            &kernel.name(Precision::F32),
+        );
     });
 }
 
@@ -128,12 +141,12 @@ fn activations_ride_along() {
         let (rows, n, k) = (13, 45, 20);
         let (weight, bias) = (matrix(n, k, 1), random(n, 2));
         let bias_tensor = Tensor::from_slice(&bias, n, &Device::Cpu).unwrap();
-        let layer = PackedLinear::for_kernel(kernel, &weight, Some(&bias_tensor)).unwrap();
+        let layer = PackedLinear::for_kernel(kernel, &weight, Some(&bias_tensor), Precision::F32).unwrap();
         let x = random(rows * k, 3);
         for activation in ACTIVATIONS {
             let found = layer.forward(&x, rows, activation);
             let expected = reference::linear(&x, &values(&weight), Some(&bias), k, activation);
-            let what = format!("{}: {activation:?}", kernel.name());
+            let what = format!("{}: {activation:?}", kernel.name(Precision::F32));
             assert_close(&found, &expected, tolerance::UNIT, &what);
         }
     });
@@ -145,13 +158,13 @@ fn residual_and_norm_ride_along() {
         for (rows, n, k) in [(1, 1, 1), (3, 31, 5), (13, 33, 129), (40, 768, 64), (200, 65, 1030)] {
             let weight = matrix(n, k, 1);
             let (residual, gain, shift) = (random(rows * n, 2), random(n, 3), random(n, 4));
-            let layer = PackedLinear::for_kernel(kernel, &weight, None).unwrap();
+            let layer = PackedLinear::for_kernel(kernel, &weight, None, Precision::F32).unwrap();
             let x = random(rows * k, 5);
             let found = layer.forward_add_norm(&x, rows, &residual, &gain, &shift, 1e-12);
             let mut sum = reference::linear(&x, &values(&weight), None, k, Activation::Identity);
             sum.iter_mut().zip(&residual).for_each(|(s, r)| *s += r);
             let expected = reference::layer_norm(&sum, &gain, &shift, 1e-12, Activation::Identity);
-            let what = format!("{}: M {rows} N {n} K {k}", kernel.name());
+            let what = format!("{}: M {rows} N {n} K {k}", kernel.name(Precision::F32));
             assert_close(&found, &expected, tolerance::UNIT, &what);
         }
     });
@@ -161,7 +174,7 @@ fn residual_and_norm_ride_along() {
 fn a_rows_bits_do_not_depend_on_the_batch() {
     for_each_kernel(|kernel| {
         let (rows, n, k) = (61, 50, 700);
-        let layer = PackedLinear::for_kernel(kernel, &matrix(n, k, 1), None).unwrap();
+        let layer = PackedLinear::for_kernel(kernel, &matrix(n, k, 1), None, Precision::F32).unwrap();
         let (x, residual, gain) = (random(rows * k, 2), random(rows * n, 3), random(n, 4));
         let run = |x: &[f32], residual: &[f32]| {
             let rows = x.len() / k;
@@ -174,7 +187,7 @@ fn a_rows_bits_do_not_depend_on_the_batch() {
             for count in [1, 2, 5, 12, 13, 40] {
                 let end = rows.min(first + count);
                 let part = run(&x[first * k..end * k], &residual[first * n..end * n]);
-                let what = format!("{}: rows {first}..{end}", kernel.name());
+                let what = format!("{}: rows {first}..{end}", kernel.name(Precision::F32));
                 assert_same_bits(&part.0, &plain[first * n..end * n], &what);
                 assert_same_bits(&part.1, &normed[first * n..end * n], &what);
             }
@@ -188,14 +201,18 @@ fn weights_of_every_float_type_and_layout_are_packed() {
         let (rows, n, k) = (5, 37, 21);
         let x = random(rows * k, 2);
         let run = |weight: &Tensor| {
-            let layer = PackedLinear::for_kernel(kernel, weight, None).unwrap();
+            let layer = PackedLinear::for_kernel(kernel, weight, None, Precision::F32).unwrap();
             layer.forward(&x, rows, Activation::Identity)
         };
         let weight = matrix(n, k, 1);
         for dtype in [DType::F16, DType::BF16, DType::F64] {
             let stored = weight.to_dtype(dtype).unwrap();
             let expected = run(&stored.to_dtype(DType::F32).unwrap());
-            assert_same_bits(&run(&stored), &expected, &format!("{}: {dtype:?}", kernel.name()));
+            assert_same_bits(
+                &run(&stored),
+                &expected,
+                &format!("{}: {dtype:?}", kernel.name(Precision::F32)),
+            );
         }
         let transposed = weight.t().unwrap().contiguous().unwrap().t().unwrap();
         assert_same_bits(&run(&transposed), &run(&weight), "transposed");
@@ -208,15 +225,15 @@ fn weights_of_every_float_type_and_layout_are_packed() {
 fn an_empty_dimension_or_a_bias_of_another_length_is_an_error() {
     let kernel = select(None).unwrap();
     let empty = Tensor::zeros((0, 4), DType::F32, &Device::Cpu).unwrap();
-    assert!(PackedLinear::for_kernel(kernel, &empty, None).is_err());
+    assert!(PackedLinear::for_kernel(kernel, &empty, None, Precision::F32).is_err());
     let bias = Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap();
-    assert!(PackedLinear::for_kernel(kernel, &matrix(4, 4, 1), Some(&bias)).is_err());
+    assert!(PackedLinear::for_kernel(kernel, &matrix(4, 4, 1), Some(&bias), Precision::F32).is_err());
 }
 
 #[test]
 fn no_rows_give_no_rows() {
     for_each_kernel(|kernel| {
-        let layer = PackedLinear::for_kernel(kernel, &matrix(4, 4, 1), None).unwrap();
+        let layer = PackedLinear::for_kernel(kernel, &matrix(4, 4, 1), None, Precision::F32).unwrap();
         assert!(layer.forward(&[], 0, Activation::Gelu).is_empty());
     });
 }
@@ -237,7 +254,7 @@ fn layer_norm_agrees_with_the_reference() {
                 let found = norm::layer_norm(kernel, &x, parameters, activation);
                 let expected = reference::layer_norm(&x, &weight, &bias, 1e-5, activation);
                 // The mean's rounding is that of values about 100.
-                let what = format!("{}: width {width}, {activation:?}", kernel.name());
+                let what = format!("{}: width {width}, {activation:?}", kernel.name(Precision::F32));
                 assert_close(&found, &expected, 20.0 * tolerance::UNIT, &what);
             }
         }
@@ -264,7 +281,7 @@ fn embeddings_agree_with_the_reference() {
             };
             let found = embedding::embed(kernel, &ids, &offsets, tables);
             let expected = reference::embed(&ids, &offsets, &word, &position, hidden, &weight, &bias, 1e-12);
-            let what = format!("{}: hidden {hidden}", kernel.name());
+            let what = format!("{}: hidden {hidden}", kernel.name(Precision::F32));
             assert_close(&found, &expected, tolerance::UNIT, &what);
         }
     });
@@ -282,7 +299,7 @@ fn attention_agrees_with_the_reference() {
             let qkv: Vec<f32> = random(tokens * 3 * hidden, 1).iter().map(|v| 2.0 * v).collect();
             let found = attention::attention(kernel, &qkv, &offsets, hidden, heads);
             let expected = reference::attention(&qkv, &offsets, hidden, heads);
-            let what = format!("{}: {heads} heads of {width}", kernel.name());
+            let what = format!("{}: {heads} heads of {width}", kernel.name(Precision::F32));
             assert_close(&found, &expected, tolerance::UNIT, &what);
         }
     });
@@ -303,7 +320,7 @@ fn a_sequences_bits_do_not_depend_on_the_batch() {
             let (begin, end) = (range[0] as usize, range[1] as usize);
             let own = [0, range[1] - range[0]];
             let alone = attention::attention(kernel, &qkv[begin * 3 * hidden..end * 3 * hidden], &own, hidden, heads);
-            let what = format!("{}: sequence {i}", kernel.name());
+            let what = format!("{}: sequence {i}", kernel.name(Precision::F32));
             assert_same_bits(&alone, &states[begin * hidden..end * hidden], &what);
             let alone_pooled = pooling::attention_pool(kernel, &alone, &keys, &own, 4, hidden);
             assert_same_bits(&alone_pooled, &pooled[i * 4 * hidden..(i + 1) * 4 * hidden], &what);
@@ -318,7 +335,7 @@ fn large_scores_do_not_overflow() {
     for_each_kernel(|kernel| {
         let qkv: Vec<f32> = random(20 * 3 * 16, 1).iter().map(|v| 300.0 * v).collect();
         let found = attention::attention(kernel, &qkv, &[0, 20], 16, 1);
-        assert!(found.iter().all(|v| v.is_finite()), "{}", kernel.name());
+        assert!(found.iter().all(|v| v.is_finite()), "{}", kernel.name(Precision::F32));
     });
 }
 
@@ -329,7 +346,7 @@ fn pooling_agrees_with_the_reference() {
     for_each_kernel(|kernel| {
         for width in [1, 31, 64, 129, 768] {
             let hidden = random(tokens * width, 1);
-            let what = format!("{}: width {width}", kernel.name());
+            let what = format!("{}: width {width}", kernel.name(Precision::F32));
             for heads in [1, 4] {
                 let keys: Vec<f32> = random(heads * width, 2)
                     .iter()
@@ -437,11 +454,14 @@ fn functions_are_within_a_few_units_in_the_last_place() {
                 (Function::Gelu, _) => tolerance::GELU_ULPS,
                 _ => tolerance::FUNCTION_ULPS,
             };
-            eprintln!("{}: {function:?} is within {ulps:.2} ulps (at {at})", kernel.name());
+            eprintln!(
+                "{}: {function:?} is within {ulps:.2} ulps (at {at})",
+                kernel.name(Precision::F32)
+            );
             assert!(
                 ulps <= allowed,
                 "{}: {function:?}({at}) is {ulps} ulps off",
-                kernel.name()
+                kernel.name(Precision::F32)
             );
         }
     });
@@ -465,11 +485,11 @@ fn the_tanh_form_of_gelu_is_what_it_says() {
             *y = if x < -1.0 && *y > -1e-37 { 0.0 } else { *y };
         }
         let (ulps, at) = worst_ulps(&x, &y, exact);
-        eprintln!("{}: within {ulps:.2} ulps (at {at})", kernel.name());
+        eprintln!("{}: within {ulps:.2} ulps (at {at})", kernel.name(Precision::F32));
         assert!(
             ulps <= tolerance::GELU_TANH_ULPS,
             "{}: at {at} {ulps} ulps off",
-            kernel.name()
+            kernel.name(Precision::F32)
         );
     });
 }
@@ -508,14 +528,18 @@ fn nan_comes_through_every_activation() {
         for activation in ACTIVATIONS {
             let mut x = [f32::NAN; MAX_LANES];
             kernel.run(Activate(activation, &mut x));
-            assert!(x.iter().all(|y| y.is_nan()), "{}: {activation:?}", kernel.name());
+            assert!(
+                x.iter().all(|y| y.is_nan()),
+                "{}: {activation:?}",
+                kernel.name(Precision::F32)
+            );
         }
     });
 }
 
 #[test]
 fn a_kernel_is_selected_by_its_setting() {
-    assert_eq!(select(Some("portable")).unwrap().name(), "portable-f32");
+    assert_eq!(select(Some("portable")).unwrap().name(Precision::F32), "portable-f32");
     assert_eq!(select(None).unwrap(), Kernel::available()[0]);
     for kernel in Kernel::available() {
         assert_eq!(select(Some(kernel.setting())), Ok(kernel));

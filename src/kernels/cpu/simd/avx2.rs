@@ -116,6 +116,43 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn dot_bf16(self, a: __m256, b: __m256, sum: __m256) -> __m256 {
+        avx2!({
+            let low = |v| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(v)));
+            let high = |v| _mm256_and_ps(v, _mm256_castsi256_ps(_mm256_set1_epi32(-0x1_0000)));
+            _mm256_fmadd_ps(high(a), high(b), _mm256_fmadd_ps(low(a), low(b), sum))
+        })
+    }
+
+    #[inline(always)]
+    fn dot_u8_i8(self, a: __m256, b: __m256, sum: __m256) -> __m256 {
+        // In 16 bits, even and odd bytes apart: `_mm256_maddubs_epi16` is shorter, but saturates.
+        avx2!({
+            let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
+            let even = _mm256_madd_epi16(
+                _mm256_and_si256(a, _mm256_set1_epi16(0xff)),
+                _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(b)),
+            );
+            let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(a), _mm256_srai_epi16::<8>(b));
+            let sum = _mm256_add_epi32(_mm256_castps_si256(sum), even);
+            _mm256_castsi256_ps(_mm256_add_epi32(sum, odd))
+        })
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: __m256, b: __m256) -> __m256 {
+        avx2!(_mm256_castsi256_ps(_mm256_add_epi32(
+            _mm256_castps_si256(a),
+            _mm256_castps_si256(b)
+        )))
+    }
+
+    #[inline(always)]
+    fn from_i32(self, v: __m256) -> __m256 {
+        avx2!(_mm256_cvtepi32_ps(_mm256_castps_si256(v)))
+    }
+
+    #[inline(always)]
     fn scale(self, x: __m256, n: __m256) -> __m256 {
         avx2!({
             // 2^n itself may lie outside the exponents of f32 where the result does not: two factors.

@@ -1,17 +1,58 @@
 //! AVX-512: 16 lanes, 32 registers.
 
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
+use std::mem::transmute;
 
-use super::{Simd, Task};
+use super::{LINE, Simd, Task};
 
-/// Proof that the machine has AVX-512F (which includes AVX2 and FMA).
+/// Proof that the machine has AVX-512F and -BW (which include AVX2 and FMA), and the dot products of `D`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Avx512(());
+pub(in super::super) struct Avx512<D = NoDots>(PhantomData<D>);
 
-impl Avx512 {
+/// Dot products of short numbers that a machine may have beyond AVX-512.
+pub(in super::super) trait Dots: Copy {
+    /// AVX512-VNNI.
+    const BYTES: bool;
+    /// AVX512-BF16; the machines that have it have AVX512-VNNI too.
+    const BF16: bool;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct NoDots;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct ByteDots;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Bf16Dots;
+
+impl Dots for NoDots {
+    const BYTES: bool = false;
+    const BF16: bool = false;
+}
+
+impl Dots for ByteDots {
+    const BYTES: bool = true;
+    const BF16: bool = false;
+}
+
+impl Dots for Bf16Dots {
+    const BYTES: bool = true;
+    const BF16: bool = true;
+}
+
+impl<D: Dots> Avx512<D> {
     pub fn detect() -> Option<Self> {
-        let found = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma");
-        found.then_some(Self(()))
+        let base = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+        let found = base
+            && is_x86_feature_detected!("fma")
+            && (!D::BYTES || is_x86_feature_detected!("avx512vnni"))
+            && (!D::BF16 || is_x86_feature_detected!("avx512bf16"));
+        found.then_some(Self(PhantomData))
+    }
+
+    /// The same without the dot products.
+    pub fn base(self) -> Avx512 {
+        Avx512(PhantomData)
     }
 }
 
@@ -23,7 +64,7 @@ macro_rules! avx512 {
     };
 }
 
-impl Simd for Avx512 {
+impl<D: Dots> Simd for Avx512<D> {
     type V = __m512;
 
     const LANES: usize = 16;
@@ -33,11 +74,25 @@ impl Simd for Avx512 {
 
     #[inline]
     fn vectorize<T: Task>(self, task: T) -> T::Output {
-        #[target_feature(enable = "avx512f,avx2,fma")]
-        fn compiled<T: Task>(simd: Avx512, task: T) -> T::Output {
+        #[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
+        fn base<T: Task, S: Simd>(simd: S, task: T) -> T::Output {
             task.run(simd)
         }
-        avx512!(compiled(self, task))
+        #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma")]
+        fn bytes<T: Task, S: Simd>(simd: S, task: T) -> T::Output {
+            task.run(simd)
+        }
+        #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512bf16,avx2,fma")]
+        fn all<T: Task, S: Simd>(simd: S, task: T) -> T::Output {
+            task.run(simd)
+        }
+        if D::BF16 {
+            avx512!(all(self, task))
+        } else if D::BYTES {
+            avx512!(bytes(self, task))
+        } else {
+            avx512!(base(self, task))
+        }
     }
 
     #[inline(always)]
@@ -121,7 +176,98 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn dot_bf16(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
+        if D::BF16 {
+            // SAFETY: the token is one of a machine with AVX512-BF16; both types are 64 bytes of any pattern.
+            return unsafe {
+                _mm512_dpbf16_ps(sum, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b))
+            };
+        }
+        avx512!({
+            let low = |v| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(v)));
+            let mask = _mm512_set1_epi32(-0x1_0000);
+            let high = |v| _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(v), mask));
+            _mm512_fmadd_ps(high(a), high(b), _mm512_fmadd_ps(low(a), low(b), sum))
+        })
+    }
+
+    #[inline(always)]
+    fn dot_u8_i8(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
+        avx512!({
+            let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+            let sum = _mm512_castps_si512(sum);
+            if D::BYTES {
+                return _mm512_castsi512_ps(_mm512_dpbusd_epi32(sum, a, b));
+            }
+            // In 16 bits, even and odd bytes apart: `_mm512_maddubs_epi16` is shorter, but saturates.
+            let even = _mm512_madd_epi16(
+                _mm512_and_si512(a, _mm512_set1_epi16(0xff)),
+                _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(b)),
+            );
+            let odd = _mm512_madd_epi16(_mm512_srli_epi16::<8>(a), _mm512_srai_epi16::<8>(b));
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_add_epi32(sum, even), odd))
+        })
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: __m512, b: __m512) -> __m512 {
+        avx512!(_mm512_castsi512_ps(_mm512_add_epi32(
+            _mm512_castps_si512(a),
+            _mm512_castps_si512(b)
+        )))
+    }
+
+    #[inline(always)]
+    fn from_i32(self, v: __m512) -> __m512 {
+        avx512!(_mm512_cvtepi32_ps(_mm512_castps_si512(v)))
+    }
+
+    #[inline(always)]
+    fn pack_bf16(self, from: &[f32; 2 * LINE], to: &mut [f32; LINE]) {
+        // SAFETY: the token proves the instructions; `from` and `to` have room for two vectors and one.
+        unsafe {
+            let (first, second) = (_mm512_loadu_ps(from.as_ptr()), _mm512_loadu_ps(from.as_ptr().add(LINE)));
+            let words = if D::BF16 {
+                transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first))
+            } else {
+                let half = |v| _mm512_cvtepi32_epi16(rounded_to_bf16(v));
+                _mm512_inserti64x4::<1>(_mm512_castsi256_si512(half(first)), half(second))
+            };
+            _mm512_storeu_ps(to.as_mut_ptr(), _mm512_castsi512_ps(words));
+        }
+    }
+
+    #[inline(always)]
+    fn pack_u8(self, from: &[f32; 4 * LINE], least: f32, factor: f32, to: &mut [f32; LINE]) {
+        // SAFETY: the token proves the instructions; `from` and `to` have room for four vectors and one.
+        unsafe {
+            let (least, factor) = (_mm512_set1_ps(least), _mm512_set1_ps(factor));
+            for i in 0..4 {
+                let x = _mm512_loadu_ps(from.as_ptr().add(i * LINE));
+                let q = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_sub_ps(x, least), factor));
+                _mm_storeu_si128(to.as_mut_ptr().cast::<__m128i>().add(i), _mm512_cvtusepi32_epi8(q));
+            }
+        }
+    }
+
+    #[inline(always)]
     fn scale(self, x: __m512, n: __m512) -> __m512 {
         avx512!(_mm512_scalef_ps(x, n))
     }
+}
+
+/// The bits of a bf16 in each lane: rounded to nearest even, NaN kept (quiet).
+///
+/// # Safety
+/// The machine must have AVX-512F.
+#[inline(always)]
+unsafe fn rounded_to_bf16(v: __m512) -> __m512i {
+    avx512!({
+        let bits = _mm512_castps_si512(v);
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+        let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x40_0000));
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+        _mm512_srli_epi32::<16>(_mm512_mask_mov_epi32(rounded, nan, quiet))
+    })
 }

@@ -1,9 +1,15 @@
 //! Vectors of f32 in the width that an instruction set offers.
 //!
+//! A lane is 32 bits: an f32, or a *word* that holds the bits of two bf16, four bytes or an i32.
+//! Words are kept in memory as f32 too, whatever they mean, and only the operations that say so may
+//! be applied to them.
+//!
 //! Kernels are written once over [`Simd`]; each instruction set implements it in its own file. A
 //! value of an implementation is proof that the machine has the instructions: it is only handed
 //! out after the check. [`Simd::vectorize`] compiles a [`Task`] for the instruction set, so
 //! everything a task calls on its hot path must be `#[inline(always)]`.
+
+use half::bf16;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -14,8 +20,11 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
-pub(super) use avx512::Avx512;
+pub(super) use avx512::{Avx512, Bf16Dots, ByteDots};
 pub(super) use portable::Portable;
+
+/// Words in a cache line.
+pub(super) const LINE: usize = 16;
 
 /// The most lanes a vector of any instruction set has.
 pub(super) const MAX_LANES: usize = 16;
@@ -67,8 +76,36 @@ pub(super) trait Simd: Copy {
     fn copy_sign(self, magnitude: Self::V, sign: Self::V) -> Self::V;
     /// `then` where `a < b`, else `otherwise`.
     fn select_less(self, a: Self::V, b: Self::V, then: Self::V, otherwise: Self::V) -> Self::V;
+    /// `sum + a0 b0 + a1 b1` for words of two bf16, 0 the lower half; what is denormal may count as 0.
+    fn dot_bf16(self, a: Self::V, b: Self::V, sum: Self::V) -> Self::V;
+    /// `sum + a0 b0 + … + a3 b3` for words of four u8 (`a`) and of four i8 (`b`), and i32 sums; exact.
+    fn dot_u8_i8(self, a: Self::V, b: Self::V, sum: Self::V) -> Self::V;
+    /// The sum of words of one i32 each, wrapping around.
+    fn add_i32(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Words of one i32 each as f32, rounded to nearest.
+    fn from_i32(self, v: Self::V) -> Self::V;
     /// `x * 2^n` for whole `n` from -250 to 250; NaN where `x` or `n` is.
     fn scale(self, x: Self::V, n: Self::V) -> Self::V;
+
+    /// Words of two bf16 each, rounded to nearest even.
+    #[inline(always)]
+    fn pack_bf16(self, from: &[f32; 2 * LINE], to: &mut [f32; LINE]) {
+        let bits = |x: f32| u32::from(bf16::from_f32(x).to_bits());
+        for (to, pair) in to.iter_mut().zip(from.as_chunks::<2>().0) {
+            *to = f32::from_bits(bits(pair[0]) | bits(pair[1]) << 16);
+        }
+    }
+
+    /// Words of four bytes each: `(x - least) * factor` rounded to nearest even, which must lie
+    /// within 0 to 255; elsewhere the byte has no meaning.
+    #[inline(always)]
+    fn pack_u8(self, from: &[f32; 4 * LINE], least: f32, factor: f32, to: &mut [f32; LINE]) {
+        // Beside this large number the spacing of f32 is 1, and the lowest bits are the byte.
+        let byte = |x: f32| ((x - least) * factor + 8_388_608.0).to_bits() & 0xff;
+        for (to, x) in to.iter_mut().zip(from.as_chunks::<4>().0) {
+            *to = f32::from_bits(byte(x[0]) | byte(x[1]) << 8 | byte(x[2]) << 16 | byte(x[3]) << 24);
+        }
+    }
 
     /// The first `LANES` values. Panics if there are fewer.
     #[inline(always)]
@@ -118,6 +155,12 @@ pub(super) trait Simd: Copy {
     #[inline(always)]
     fn largest(self, v: Self::V) -> f32 {
         self.fold(v, f32::max)
+    }
+
+    /// The smallest lane; NaN may or may not win.
+    #[inline(always)]
+    fn smallest(self, v: Self::V) -> f32 {
+        self.fold(v, f32::min)
     }
 
     /// Halves the vector onto itself with `f` until one lane is left.

@@ -106,6 +106,33 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn dot_bf16(self, a: V, b: V, sum: V) -> V {
+        let low = |v: V| v.map(|v| f32::from_bits(v.to_bits() << 16));
+        let high = |v: V| v.map(|v| f32::from_bits(v.to_bits() & 0xffff_0000));
+        self.mul_add(high(a), high(b), self.mul_add(low(a), low(b), sum))
+    }
+
+    #[inline(always)]
+    fn dot_u8_i8(self, a: V, b: V, sum: V) -> V {
+        let dot = |a: f32, b: f32| {
+            let (a, b) = (a.to_bits().to_le_bytes(), b.to_bits().to_le_bytes());
+            let term = |i: usize| i32::from(a[i]) * i32::from(b[i].cast_signed());
+            f32::from_bits((term(0) + term(1) + term(2) + term(3)).cast_unsigned())
+        };
+        self.add_i32(sum, zip(a, b, dot))
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: V, b: V) -> V {
+        zip(a, b, |a, b| f32::from_bits(a.to_bits().wrapping_add(b.to_bits())))
+    }
+
+    #[inline(always)]
+    fn from_i32(self, v: V) -> V {
+        v.map(|v| v.to_bits().cast_signed() as f32)
+    }
+
+    #[inline(always)]
     fn scale(self, x: V, n: V) -> V {
         // 2^n itself may lie outside the exponents of f32 where the result does not: two factors.
         zip(x, n, |x, n| {

@@ -1,0 +1,233 @@
+//! Linear layers in bf16 and int8, and packed weights read from a file.
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+
+use super::{Kernel, assert_close, assert_same_bits, matrix, random, tolerance, values};
+use crate::kernels::cpu::{PackedLinear, selected};
+use crate::kernels::{Activation, Precision, reference};
+
+const ROUNDED: [Precision; 2] = [Precision::Bf16, Precision::Int8];
+
+/// Every kernel, also those that emulate the instructions which this machine has.
+fn for_each_variant(test: impl Fn(Kernel, Precision)) {
+    for setting in ["portable", "avx2", "avx512"] {
+        let variants = Kernel::variants(setting);
+        if variants.is_empty() {
+            eprintln!("skipped: this machine has no {setting}");
+        }
+        for kernel in variants {
+            ROUNDED.into_iter().for_each(|precision| test(kernel, precision));
+        }
+    }
+    for precision in ROUNDED {
+        if !Kernel::variants("avx512").iter().any(|k| k.is_native(precision)) {
+            eprintln!("skipped: this machine has no instructions for {}", precision.name());
+        }
+    }
+}
+
+/// The values that the operands stand for once they are packed.
+fn rounded(x: &[f32], weight: &[f32], k: usize, precision: Precision) -> (Vec<f32>, Vec<f32>) {
+    match precision {
+        Precision::Int8 => (
+            reference::round_rows_to_int8(x, k),
+            reference::round_weights_to_int8(weight, k),
+        ),
+        _ => (reference::round_to_bf16(x), reference::round_to_bf16(weight)),
+    }
+}
+
+#[test]
+fn short_formats_agree_with_the_reference_on_ragged_sizes() {
+    for_each_variant(|kernel, precision| {
+        for k in [1, 2, 3, 5, 31, 32, 33, 63, 64, 65, 129, 257, 1030] {
+            for n in [1, 7, 31, 33, 70] {
+                let (weight, bias) = (matrix(n, k, 1), random(n, 2));
+                let bias_tensor = Tensor::from_slice(&bias, n, &Device::Cpu).unwrap();
+                let layer = PackedLinear::for_kernel(kernel, &weight, Some(&bias_tensor), precision).unwrap();
+                for rows in [1, 2, 5, 7, 12, 13, 40] {
+                    let x = random(rows * k, 3);
+                    let found = layer.forward(&x, rows, Activation::Identity);
+                    let what = format!("{}: M {rows} N {n} K {k}", kernel.name(precision));
+                    let (x_rounded, weight_rounded) = rounded(&x, &values(&weight), k, precision);
+                    let of_rounded =
+                        reference::linear(&x_rounded, &weight_rounded, Some(&bias), k, Activation::Identity);
+                    let allowed = tolerance::ROUNDED_PRODUCT * (k as f32 / 4.0 + 1.0);
+                    assert_close(&found, &of_rounded, allowed, &what);
+                    let exact = reference::linear(&x, &values(&weight), Some(&bias), k, Activation::Identity);
+                    let relative = match precision {
+                        Precision::Int8 => tolerance::INT8,
+                        _ => tolerance::BF16,
+                    };
+                    // Terms are products of two numbers between -1 and 1.
+                    assert_close(&found, &exact, relative * (k as f32 / 9.0).sqrt().max(1.0), &what);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn what_rides_along_is_the_same_in_short_formats() {
+    for_each_variant(|kernel, precision| {
+        for (rows, n, k) in [(13, 45, 20), (40, 768, 64), (300, 65, 3072)] {
+            let (weight, residual) = (matrix(n, k, 1), random(rows * n, 2));
+            let (gain, shift) = (random(n, 3), random(n, 4));
+            let layer = PackedLinear::for_kernel(kernel, &weight, None, precision).unwrap();
+            // Distinct magnitudes of rows show a scale used for another row.
+            let x: Vec<f32> = random(rows * k, 5)
+                .iter()
+                .enumerate()
+                .map(|(i, x)| x * (1 + i / k % 5) as f32 / (k as f32).sqrt())
+                .collect();
+            let (x_rounded, weight_rounded) = rounded(&x, &values(&weight), k, precision);
+            let what = format!("{}: M {rows} N {n} K {k}", kernel.name(precision));
+
+            let found = layer.forward(&x, rows, Activation::Gelu);
+            let expected = reference::linear(&x_rounded, &weight_rounded, None, k, Activation::Gelu);
+            assert_close(&found, &expected, 4.0 * tolerance::UNIT, &what);
+
+            let found = layer.forward_add_norm(&x, rows, &residual, &gain, &shift, 1e-12);
+            let mut sum = reference::linear(&x_rounded, &weight_rounded, None, k, Activation::Identity);
+            sum.iter_mut().zip(&residual).for_each(|(s, r)| *s += r);
+            let expected = reference::layer_norm(&sum, &gain, &shift, 1e-12, Activation::Identity);
+            assert_close(&found, &expected, 4.0 * tolerance::UNIT, &what);
+        }
+    });
+}
+
+#[test]
+fn a_rows_bits_in_short_formats_do_not_depend_on_the_batch() {
+    for_each_variant(|kernel, precision| {
+        let (rows, n, k) = (61, 50, 1500);
+        let layer = PackedLinear::for_kernel(kernel, &matrix(n, k, 1), None, precision).unwrap();
+        let x = random(rows * k, 2);
+        let all = layer.forward(&x, rows, Activation::Gelu);
+        for first in 0..rows {
+            for count in [1, 2, 12, 13, 40] {
+                let end = rows.min(first + count);
+                let part = layer.forward(&x[first * k..end * k], end - first, Activation::Gelu);
+                let what = format!("{}: rows {first}..{end}", kernel.name(precision));
+                assert_same_bits(&part, &all[first * n..end * n], &what);
+            }
+        }
+    });
+}
+
+#[test]
+fn sums_of_bytes_are_exact_at_their_largest() {
+    for_each_variant(|kernel, _| {
+        // All bytes 255 and all weights 127: pairs of such products overflow 16 bits.
+        let k = 3072;
+        let weight = Tensor::ones((3, k), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let layer = PackedLinear::for_kernel(kernel, &weight, None, Precision::Int8).unwrap();
+        let mut x = vec![1.0; k];
+        x[0] = 0.0;
+        let found = layer.forward(&x, 1, Activation::Identity);
+        assert_close(&found, &[3071.0; 3], 1e-3, &kernel.name(Precision::Int8));
+    });
+}
+
+#[test]
+fn constant_rows_and_empty_weights_give_their_sums() {
+    for_each_variant(|kernel, precision| {
+        let weight = Tensor::new(&[[1f32, 1., 1., 1., 1.], [0., 0., 0., 0., 0.]], &Device::Cpu).unwrap();
+        let layer = PackedLinear::for_kernel(kernel, &weight, None, precision).unwrap();
+        let found = layer.forward(
+            &[2.0, 2.0, 2.0, 2.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+            2,
+            Activation::Identity,
+        );
+        assert_close(&found, &[10.0, 0.0, 0.0, 0.0], 1e-6, &kernel.name(precision));
+    });
+}
+
+#[test]
+fn what_is_not_finite_comes_through_in_its_row_alone() {
+    for_each_variant(|kernel, precision| {
+        let k = 70;
+        let layer = PackedLinear::for_kernel(kernel, &matrix(3, k, 1), None, precision).unwrap();
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut x = random(3 * k, 2);
+            x[k + 41] = bad;
+            let found = layer.forward(&x, 3, Activation::Identity);
+            let what = kernel.name(precision);
+            assert!(found[3..6].iter().all(|y| !y.is_finite()), "{what}: {found:?}");
+            assert!(
+                found[..3].iter().chain(&found[6..]).all(|y| y.is_finite()),
+                "{what}: {found:?}"
+            );
+        }
+        let mut weight = random(3 * k, 1);
+        weight[k + 1] = f32::NAN;
+        let weight = Tensor::from_vec(weight, (3, k), &Device::Cpu).unwrap();
+        let layer = PackedLinear::for_kernel(kernel, &weight, None, precision).unwrap();
+        let found = layer.forward(&random(k, 2), 1, Activation::Identity);
+        assert!(
+            found[0].is_finite() && found[1].is_nan() && found[2].is_finite(),
+            "{found:?}"
+        );
+    });
+}
+
+#[test]
+fn the_name_of_a_kernel_says_what_it_emulates() {
+    let name = |setting, precision| Kernel::find(setting).map(|k| k.name(precision));
+    assert_eq!(
+        name("portable", Precision::Bf16).unwrap(),
+        "portable-bf16 (emulated in f32)"
+    );
+    if let Some(name) = name("avx2", Precision::Int8) {
+        assert_eq!(name, "x86_64-int8-avx2 (emulated in i16)");
+    }
+    for kernel in Kernel::variants("avx512") {
+        let (bf16, int8) = (kernel.name(Precision::Bf16), kernel.name(Precision::Int8));
+        match (kernel.is_native(Precision::Bf16), kernel.is_native(Precision::Int8)) {
+            (true, _) => assert_eq!((&*bf16, &*int8), ("x86_64-bf16-avx512", "x86_64-int8-avx512vnni")),
+            (_, true) => assert_eq!(int8, "x86_64-int8-avx512vnni"),
+            _ => assert_eq!(int8, "x86_64-int8-avx512 (emulated in i16)"),
+        }
+    }
+}
+
+#[test]
+fn packed_weights_are_used_from_a_file_as_they_are() {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+        let (n, k) = (70, 100);
+        let bias = Tensor::from_vec(random(n, 2), n, &Device::Cpu).unwrap();
+        let layer = PackedLinear::for_kernel(selected(), &matrix(n, k, 1), Some(&bias), precision).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[0; 64]).unwrap();
+        file.write_all(layer.panel_bytes().unwrap()).unwrap();
+        // SAFETY: nobody else has the file.
+        let map = Arc::new(unsafe { memmap2::Mmap::map(&file) }.unwrap());
+        let layout = layer.layout().unwrap();
+        let read = |range, columns| PackedLinear::from_mapped(&layout, precision, map.clone(), range, columns);
+        let columns = || layer.columns().to_vec();
+        let mapped = read(64..map.len(), columns()).unwrap();
+        let x = random(5 * k, 3);
+        let (found, expected) = (
+            mapped.forward(&x, 5, Activation::Gelu),
+            layer.forward(&x, 5, Activation::Gelu),
+        );
+        assert_same_bits(&found, &expected, precision.name());
+
+        assert!(read(62..map.len() - 2, columns()).is_err(), "not at a whole word");
+        assert!(read(128..map.len() + 64, columns()).is_err(), "beyond the end");
+        assert!(read(64..map.len() - 4, columns()).is_err(), "too short");
+        assert!(read(64..map.len(), Vec::new()).is_err(), "without column terms");
+        let mut other = layout.clone();
+        other.name.push('0');
+        let range = 64..map.len();
+        let error = PackedLinear::from_mapped(&other, precision, map.clone(), range, columns()).unwrap_err();
+        assert!(error.to_string().contains(&layout.name), "{error}");
+    }
+}
+
+#[test]
+fn f16_on_the_cpu_is_an_error() {
+    assert!(PackedLinear::new(&matrix(4, 4, 1), None, Precision::F16).is_err());
+}
