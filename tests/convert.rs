@@ -75,6 +75,104 @@ fn conversion_states_every_setting_and_leaves_nothing_half_written() {
 }
 
 #[test]
+fn packed_weights_score_as_the_weights_they_were_packed_from() {
+    for (dtype, name) in [
+        ("f32", "wrapped"),
+        ("bf16", "mean"),
+        ("int8", "safetensors"),
+        ("int8", "names"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (packed, plain) = (folder.path().join("packed"), folder.path().join("plain"));
+        let original = fixture("model").join(name);
+        convert(&original, dtype, &packed);
+        crag()
+            .args(["convert", "--no-packed", "--dtype", dtype, "--model"])
+            .arg(&original)
+            .arg(&plain)
+            .assert()
+            .success();
+        let size = |folder: &Path| std::fs::metadata(folder.join("model.safetensors")).unwrap().len();
+        assert!(size(&packed) > size(&plain), "{name}: nothing was packed");
+        let score = |model: &Path| {
+            let args = [
+                "score",
+                "-q",
+                "--device",
+                "cpu",
+                "--dtype",
+                dtype,
+                "--missing-entity",
+                "unmarked",
+                "--model",
+            ];
+            crag()
+                .args(args)
+                .arg(model)
+                .arg(fixture("model/cases.jsonl"))
+                .output()
+                .unwrap()
+                .stdout
+        };
+        assert!(!score(&plain).is_empty());
+        assert!(
+            score(&packed) == score(&plain),
+            "{name} in {dtype} differs from what it was packed from"
+        );
+        // The packed copy is not part of the model.
+        assert!(
+            inspect(&packed) == inspect(&plain),
+            "{name}: inspect shows packed weights"
+        );
+    }
+}
+
+fn inspect(model: &Path) -> Vec<serde_json::Value> {
+    let output = crag()
+        .args(["inspect", "--json", "--model"])
+        .arg(model)
+        .assert()
+        .success();
+    let report: serde_json::Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    let mut rows = report["tensors"].as_array().unwrap().clone();
+    rows.iter_mut()
+        .for_each(|row| drop(row.as_object_mut().unwrap().remove("file")));
+    rows
+}
+
+#[test]
+fn packed_weights_of_the_wrong_size_are_one_clear_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("converted");
+    convert(&fixture("model/safetensors"), "f32", &out);
+    let path = out.join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    // Two panels change places in the header, so each has the other's length.
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = std::str::from_utf8(&bytes[8..8 + length]).unwrap();
+    let names = header
+        .split('"')
+        .filter(|s| s.starts_with("crag.packed.") && !s.contains('#'));
+    let quoted: Vec<String> = names.map(|name| format!("\"{name}\"")).collect();
+    let find = |part: &str| quoted.iter().find(|n| n.contains(part)).unwrap().as_str();
+    let (one, other) = (find("drug_encoder.encoder.layer.0.intermediate"), find("bilinear"));
+    let swapped = header.replace(one, "\u{1}").replace(other, one).replace('\u{1}', other);
+    assert_eq!(swapped.len(), header.len());
+    let mut broken = bytes.clone();
+    broken[8..8 + swapped.len()].copy_from_slice(swapped.as_bytes());
+    std::fs::write(&path, broken).unwrap();
+    let output = crag()
+        .args(["score", "-q", "--model"])
+        .arg(&out)
+        .arg(fixture("model/cases.jsonl"))
+        .assert()
+        .code(1);
+    let stderr = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(stderr.contains("packed weights: expected"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+#[test]
 fn an_existing_folder_is_refused_without_force() {
     let out = tempfile::tempdir().unwrap();
     let model = fixture("model/safetensors");

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
@@ -15,6 +17,10 @@ use super::{CheckpointError, ModelFiles, WeightFile, names, safetensors_file, to
 /// model of this family has some four hundred tensors of at most three dimensions.
 pub(super) const MOST_TENSORS: usize = 1 << 16;
 pub(super) const MOST_DIMENSIONS: usize = 16;
+
+/// Begins the names of what `crag convert` adds: a model's own weights once more, laid out as a kernel wants them.
+/// Such tensors are not part of the model; [`Checkpoint::packed`] finds them.
+pub const PACKED_PREFIX: &str = "crag.packed.";
 
 /// What is known of a tensor without reading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +72,9 @@ impl Checkpoint {
                         ),
                     ));
                 }
+                if tensor.name.starts_with(PACKED_PREFIX) {
+                    continue;
+                }
                 tensors.push(TensorInfo {
                     name: tensor.name.clone(),
                     shape: tensor.shape.clone(),
@@ -112,6 +121,21 @@ impl Checkpoint {
             });
         };
         self.files[file].tensor(index)
+    }
+
+    /// Where a packed f32 tensor lies in its mapped file, in bytes. None if there is none of that name, or
+    /// if it is not memory-mapped.
+    pub fn packed(&self, name: &str) -> Option<(Arc<Mmap>, Range<usize>)> {
+        let &(file, index) = self.places.get(name).filter(|_| name.starts_with(PACKED_PREFIX))?;
+        let contents = &self.files[file];
+        let tensor = &contents.tensors[index];
+        match &contents.bytes {
+            Bytes::Mapped(map) if tensor.strides.is_none() && tensor.dtype == DType::F32 => {
+                let start = tensor.start;
+                Some((map.clone(), start..start + tensor.elements * size_of::<f32>()))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -167,7 +191,7 @@ pub(super) struct Contents {
 }
 
 enum Bytes {
-    Mapped(Mmap),
+    Mapped(Arc<Mmap>),
     Static(&'static [u8]),
 }
 
@@ -205,7 +229,7 @@ impl Contents {
                 // the file, touching a lost page ends the process with SIGBUS. The hub's cache and
                 // `write_safetensors` replace files by renaming, which leaves a mapped one whole.
                 let map = unsafe { Mmap::map(&handle) }.map_err(failed)?;
-                Self::read(name, Bytes::Mapped(map), "memory-mapped")
+                Self::read(name, Bytes::Mapped(Arc::new(map)), "memory-mapped")
             }
             WeightFile::Embedded { name, bytes } => Self::read((*name).to_string(), Bytes::Static(bytes), "embedded"),
         }
@@ -262,7 +286,23 @@ impl Contents {
                 Tensor::from_vec(data, tensor.shape.as_slice(), &Device::Cpu)
             }
         };
+        self.release(tensor);
         built.map_err(|error| CheckpointError::tensor(&self.file, &tensor.name, error.to_string()))
+    }
+
+    /// Takes a tensor's pages out of this process: what has been copied out need not count twice.
+    fn release(&self, tensor: &PlacedTensor) {
+        const PAGE: usize = 4096;
+        #[cfg(unix)]
+        if let (Bytes::Mapped(map), None) = (&self.bytes, &tensor.strides) {
+            let start = tensor.start.next_multiple_of(PAGE);
+            let end = (tensor.start + tensor.elements * tensor.dtype.size_in_bytes()) / PAGE * PAGE;
+            if end > start {
+                // SAFETY: the map is of a file and is never written to, so dropped pages read the same when
+                // they are touched again. A refusal leaves them where they are.
+                let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
+            }
+        }
     }
 
     /// The elements in row-major order, whatever the strides. Every index is below what [`place`] checked.

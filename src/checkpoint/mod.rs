@@ -24,7 +24,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use contents::{Checkpoint, TensorInfo};
+pub use contents::{Checkpoint, PACKED_PREFIX, TensorInfo};
 pub use error::CheckpointError;
 pub use hub::HubOptions;
 pub use source::{ModelFiles, ModelSource, NamedBytes, WeightFile, locate};

@@ -8,11 +8,12 @@ use candle_core::{DType, Tensor};
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
-use super::CheckpointError;
+use super::{CheckpointError, PACKED_PREFIX};
 
 /// Writes `tensors` (f32, f16 or bf16) to `path` so that it holds either what it held before or all of them.
 ///
-/// The bytes depend on the tensors alone: wider types first, so that every tensor is aligned, then by name.
+/// The bytes depend on the tensors alone: packed weights first (see [`PACKED_PREFIX`]), each at a multiple of
+/// 64 bytes as long as their sizes are such multiples; then wider types, so that every tensor is aligned; then by name.
 /// They go to a file beside `path`, which is synced and then renamed over it.
 ///
 /// # Errors
@@ -21,8 +22,13 @@ pub fn write_safetensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()
     let file_name = path.display().to_string();
     let mut order: Vec<&(String, Tensor)> = tensors.iter().collect();
     order.sort_by(|(a, left), (b, right)| {
-        let size = |tensor: &Tensor| std::cmp::Reverse(tensor.dtype().size_in_bytes());
-        size(left).cmp(&size(right)).then_with(|| a.cmp(b))
+        let rank = |name: &String, tensor: &Tensor| {
+            (
+                !name.starts_with(PACKED_PREFIX),
+                std::cmp::Reverse(tensor.dtype().size_in_bytes()),
+            )
+        };
+        rank(a, left).cmp(&rank(b, right)).then_with(|| a.cmp(b))
     });
     let header = header(&file_name, &order)?;
 
@@ -71,7 +77,8 @@ fn header(file: &str, tensors: &[&(String, Tensor)]) -> Result<Vec<u8>, Checkpoi
         offset = end;
     }
     let mut header = Value::Object(entries).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
+    // With the eight bytes of its length before it, the header ends at a cache line.
+    header.resize((header.len() + 8).next_multiple_of(64) - 8, b' ');
     Ok(header)
 }
 

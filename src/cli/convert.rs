@@ -6,9 +6,13 @@ use std::{
 };
 
 use anyhow::Context as _;
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 
-use crate::checkpoint::{NamedBytes, write_safetensors};
+use crate::{
+    checkpoint::{Checkpoint, HubOptions, ModelSource, NamedBytes, locate, write_safetensors},
+    kernels::Precision,
+    model::{DualEncoder, packed_tensors},
+};
 
 use super::{
     Outcome, UsageError,
@@ -20,9 +24,13 @@ pub struct ConvertArgs {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Storage of the weights; f32 gives the same answers bit for bit
+    /// Storage of the weights; f32 gives the same answers bit for bit, int8 keeps them as they are stored
     #[arg(long, value_enum, default_value_t = Storage::F32)]
     dtype: Storage,
+
+    /// Leave out the copy of the weights that is laid out for this machine's kernel (f32, bf16, int8)
+    #[arg(long)]
+    no_packed: bool,
 
     /// Write over an existing folder's files
     #[arg(long)]
@@ -38,14 +46,27 @@ enum Storage {
     F32,
     F16,
     Bf16,
+    Int8,
 }
 
 impl Storage {
-    fn dtype(self) -> DType {
+    /// The type of the model's own tensors; none keeps each as it is.
+    fn dtype(self) -> Option<DType> {
         match self {
-            Storage::F32 => DType::F32,
-            Storage::F16 => DType::F16,
-            Storage::Bf16 => DType::BF16,
+            Storage::F32 => Some(DType::F32),
+            Storage::F16 => Some(DType::F16),
+            Storage::Bf16 => Some(DType::BF16),
+            Storage::Int8 => None,
+        }
+    }
+
+    /// The precision whose packed weights are stored too; the CPU does not compute in f16.
+    fn precision(self) -> Option<Precision> {
+        match self {
+            Storage::F32 => Some(Precision::F32),
+            Storage::F16 => None,
+            Storage::Bf16 => Some(Precision::Bf16),
+            Storage::Int8 => Some(Precision::Int8),
         }
     }
 }
@@ -62,7 +83,7 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
     }
     let model = args.model.describe()?;
     if out.exists() {
-        write_folder(&model, args.dtype.dtype(), out)?;
+        write_folder(&args, &model, out)?;
     } else {
         // Beside the target and renamed: OUT is absent or complete, whatever happens on the way.
         let name = out
@@ -75,7 +96,7 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
             fs::remove_dir_all(&partial).with_context(|| partial.display().to_string())?;
         }
         fs::create_dir_all(&partial).with_context(|| partial.display().to_string())?;
-        let written = write_folder(&model, args.dtype.dtype(), &partial)
+        let written = write_folder(&args, &model, &partial)
             .and_then(|()| fs::rename(&partial, out).with_context(|| out.display().to_string()));
         if written.is_err() {
             // The error that led here is the one to report.
@@ -92,7 +113,7 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
     Ok(Outcome::Complete)
 }
 
-fn write_folder(model: &Description, dtype: DType, folder: &Path) -> anyhow::Result<()> {
+fn write_folder(args: &ConvertArgs, model: &Description, folder: &Path) -> anyhow::Result<()> {
     let write = |name: &str, bytes: &[u8]| {
         let path = folder.join(name);
         fs::write(&path, bytes).with_context(|| path.display().to_string())
@@ -110,18 +131,47 @@ fn write_folder(model: &Description, dtype: DType, folder: &Path) -> anyhow::Res
     }
     let sidecar = serde_json::to_string_pretty(&model.config.to_sidecar())? + "\n";
     write("crag.json", sidecar.as_bytes())?;
-    let tensors = model
+    let mut tensors = model
         .checkpoint
         .tensors()
         .iter()
         .map(|info| {
-            let tensor = model.checkpoint.tensor(&info.name)?;
-            let converted = tensor
-                .to_dtype(dtype)
-                .with_context(|| format!("tensor \"{}\"", info.name))?;
-            Ok((info.name.clone(), converted))
+            Ok((
+                info.name.clone(),
+                converted(&model.checkpoint.tensor(&info.name)?, args.dtype, &info.name)?,
+            ))
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
-    write_safetensors(&folder.join("model.safetensors"), &tensors)?;
+    let weights = folder.join("model.safetensors");
+    write_safetensors(&weights, &tensors)?;
+    if let (Some(precision), false) = (args.dtype.precision(), args.no_packed) {
+        // Packed from what has just been written, so that both give the same answers.
+        let files = locate(&ModelSource::Folder(folder.to_owned()), &HubOptions::default())?;
+        let checkpoint = Checkpoint::open(&files)?;
+        let packed = DualEncoder::packed_weights(&checkpoint, &model.roles, &model.config, precision)?;
+        tensors.extend(packed_tensors(&packed)?);
+        write_safetensors(&weights, &tensors)?;
+    }
     Ok(())
+}
+
+fn converted(tensor: &Tensor, storage: Storage, name: &str) -> anyhow::Result<Tensor> {
+    let Some(dtype) = storage.dtype() else {
+        return Ok(tensor.clone());
+    };
+    let converted = tensor.to_dtype(dtype).with_context(|| format!("tensor \"{name}\""))?;
+    if dtype == DType::F16 {
+        let finite = |t: &Tensor| -> candle_core::Result<bool> {
+            Ok(t.to_dtype(DType::F32)?
+                .flatten_all()?
+                .to_vec1::<f32>()?
+                .iter()
+                .all(|v| v.is_finite()))
+        };
+        anyhow::ensure!(
+            finite(&converted)? || !finite(tensor)?,
+            "tensor \"{name}\": a value is too large for f16; use --dtype bf16 or f32"
+        );
+    }
+    Ok(converted)
 }

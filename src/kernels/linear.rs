@@ -50,6 +50,24 @@ impl Linear {
         })
     }
 
+    /// A layer whose packed weights are already laid out for the CPU's kernel.
+    pub fn from_packed(packed: cpu::PackedLinear) -> Self {
+        Self {
+            in_features: packed.in_features(),
+            out_features: packed.out_features(),
+            weight: Weight::Cpu(std::sync::Arc::new(packed)),
+        }
+    }
+
+    /// The packed weights, on the CPU.
+    pub fn packed(&self) -> Option<&std::sync::Arc<cpu::PackedLinear>> {
+        match &self.weight {
+            Weight::Cpu(packed) => Some(packed),
+            #[cfg(feature = "cuda")]
+            Weight::Cuda(_) => None,
+        }
+    }
+
     pub fn in_features(&self) -> usize {
         self.in_features
     }

@@ -1,5 +1,7 @@
 //! The whole network: two sides and what joins them.
 
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::{Device, Tensor};
 
 use crate::{
@@ -14,7 +16,7 @@ use super::{
     head::{Bilinear, Steps, concatenate_views},
     pooler::Pooler,
     roles::Roles,
-    weights::{Loader, ModelError},
+    weights::{Loader, ModelError, PackedWeights},
 };
 
 /// Where a model runs and in which precision its encoders compute; the head is always f32.
@@ -60,9 +62,37 @@ impl DualEncoder {
         config: &ModelConfig,
         placement: Placement,
     ) -> Result<Self, ModelError> {
+        Self::load_noting(checkpoint, roles, config, placement, None)
+    }
+
+    /// Loads a model for `precision` on the CPU and returns its weights as the kernel packed them, to be
+    /// stored beside the model's own tensors: loading those needs no packing.
+    pub fn packed_weights(
+        checkpoint: &Checkpoint,
+        roles: &Roles,
+        config: &ModelConfig,
+        precision: Precision,
+    ) -> Result<PackedWeights, ModelError> {
+        let packed = Mutex::default();
+        let placement = Placement {
+            device: Device::Cpu,
+            precision,
+        };
+        Self::load_noting(checkpoint, roles, config, placement, Some(&packed))?;
+        Ok(packed.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn load_noting(
+        checkpoint: &Checkpoint,
+        roles: &Roles,
+        config: &ModelConfig,
+        placement: Placement,
+        packed: Option<&Mutex<PackedWeights>>,
+    ) -> Result<Self, ModelError> {
         let loader = Loader {
             checkpoint,
             device: &placement.device,
+            packed,
         };
         let activation = config.activation.kernel();
         let load_side = |side| -> Result<SideEncoder, ModelError> {

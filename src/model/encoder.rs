@@ -96,26 +96,16 @@ impl Layer {
 /// The three projections as one product: `[3 H, H]`.
 fn query_key_value(loader: &Loader<'_>, roles: &LayerRoles, precision: Precision) -> Result<Linear, ModelError> {
     let parts = [&roles.query, &roles.key, &roles.value];
-    let weights = parts.map(|p| loader.tensor(&p.weight));
-    let weights = weights.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let biases = parts
-        .into_iter()
-        .zip(&weights)
-        .map(|(part, weight)| match &part.bias {
+    let out_features = parts.iter().map(|part| part.out_features).sum();
+    let name = format!("{}+key+value", roles.query.weight);
+    loader.packed_or(&name, [out_features, roles.query.in_features], precision, || {
+        let weights = parts.map(|part| loader.tensor(&part.weight));
+        let weights = weights.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let biases = parts.iter().zip(&weights).map(|(part, weight)| match &part.bias {
             Some(name) => loader.tensor(name),
             None => Ok(Tensor::zeros(part.out_features, weight.dtype(), weight.device())?),
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let load = || {
-        Linear::new(
-            &Tensor::cat(&weights, 0)?,
-            Some(&Tensor::cat(&biases, 0)?),
-            precision,
-            loader.device,
-        )
-    };
-    load().map_err(|source| ModelError::Load {
-        part: format!("\"{}\" and its siblings", roles.query.weight),
-        source,
+        });
+        let biases = biases.collect::<Result<Vec<_>, _>>()?;
+        Ok((Tensor::cat(&weights, 0)?, Some(Tensor::cat(&biases, 0)?)))
     })
 }

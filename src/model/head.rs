@@ -63,30 +63,19 @@ const PAIRS_AT_ONCE: usize = 64;
 
 impl Bilinear {
     pub fn load(loader: &Loader<'_>, role: &BilinearRole) -> Result<Self, ModelError> {
-        let load = || -> candle_core::Result<_> {
-            let weight = loader
-                .checkpoint
-                .tensor(&role.weight)
-                .map_err(candle_core::Error::wrap)?;
-            let weight = weight.reshape((role.outputs * role.width, role.width))?;
-            let weight = Linear::new(&weight, None, Precision::F32, loader.device)?;
-            let bias = match &role.bias {
-                Some(name) => {
-                    let bias = loader.checkpoint.tensor(name).map_err(candle_core::Error::wrap)?;
-                    Some(bias.to_dtype(DType::F32)?.to_device(loader.device)?)
-                }
-                None => None,
-            };
-            Ok(Self {
-                weight,
-                bias,
-                outputs: role.outputs,
-                width: role.width,
-            })
-        };
-        load().map_err(|source| ModelError::Load {
-            part: format!("\"{}\"", role.weight),
-            source,
+        let rows = role.outputs * role.width;
+        let weight = loader.packed_or(&role.weight, [rows, role.width], Precision::F32, || {
+            Ok((loader.tensor(&role.weight)?.reshape((rows, role.width))?, None))
+        })?;
+        let bias = loader.optional(role.bias.as_ref())?;
+        let bias = bias
+            .map(|bias| bias.to_dtype(DType::F32)?.to_device(loader.device))
+            .transpose()?;
+        Ok(Self {
+            weight,
+            bias,
+            outputs: role.outputs,
+            width: role.width,
         })
     }
 

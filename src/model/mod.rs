@@ -16,4 +16,4 @@ mod weights;
 pub use config::{ConfigError, ModelConfig, Pooling, View};
 pub use dual_encoder::{DualEncoder, Placement, probability};
 pub use roles::{Roles, RolesError};
-pub use weights::ModelError;
+pub use weights::{ModelError, PackedWeights, packed_tensors};

@@ -60,49 +60,24 @@ pub(super) struct AttentionPooler {
 
 impl AttentionPooler {
     fn load(loader: &Loader<'_>, roles: &PoolerRoles, heads: usize) -> Result<Self, ModelError> {
-        let load = || -> candle_core::Result<Option<_>> {
-            let in_proj = loader
-                .checkpoint
-                .tensor(&roles.in_proj_weight)
-                .map_err(candle_core::Error::wrap)?;
-            let hidden = in_proj.dim(1)?;
-            let width = hidden / heads;
-            let bias = match &roles.in_proj_bias {
-                Some(name) => loader.checkpoint.tensor(name).map_err(candle_core::Error::wrap)?,
-                None => Tensor::zeros(3 * hidden, DType::F32, in_proj.device())?,
-            };
-            let query = loader
-                .checkpoint
-                .tensor(&roles.query)
-                .map_err(candle_core::Error::wrap)?;
-            // Formed once per load, so in f64: no rounding to explain later.
-            let wide = |t: &Tensor| t.to_dtype(DType::F64);
-            let part = |t: &Tensor, i: usize| wide(&t.narrow(0, i * hidden, hidden)?);
-            let query = wide(&query.flatten_all()?)?.reshape((hidden, 1))?;
-            let query = part(&in_proj, 0)?
-                .matmul(&query)?
-                .add(&part(&bias, 0)?.reshape((hidden, 1))?)?;
-            let query = (query.reshape((heads, 1, width))? / (width as f64).sqrt())?;
-            let keys = query.matmul(&part(&in_proj, 1)?.reshape((heads, width, hidden))?)?;
-            let keys = keys
-                .reshape((heads, hidden))?
-                .to_dtype(DType::F32)?
-                .to_device(loader.device)?;
-            let values = (0..heads)
-                .map(|head| {
-                    let rows = |t: &Tensor| t.narrow(0, 2 * hidden + head * width, width)?.contiguous();
-                    Linear::new(&rows(&in_proj)?, Some(&rows(&bias)?), Precision::F32, loader.device)
-                })
-                .collect::<candle_core::Result<Vec<_>>>()?;
-            Ok(Some((keys, values)))
+        let in_proj = loader.tensor(&roles.in_proj_weight)?;
+        let hidden = in_proj.dim(1)?;
+        let width = hidden / heads;
+        let bias = match loader.optional(roles.in_proj_bias.as_ref())? {
+            Some(bias) => bias,
+            None => Tensor::zeros(3 * hidden, DType::F32, in_proj.device())?,
         };
-        let part = || format!("\"{}\"", roles.in_proj_weight);
-        let (keys, values) = load()
-            .and_then(|v| v.ok_or_else(|| candle_core::Error::Msg("no pooling heads".into())))
-            .map_err(|source| ModelError::Load { part: part(), source })?;
+        let query = loader.tensor(&roles.query)?.flatten_all()?;
+        let values = (0..heads).map(|head| {
+            let name = format!("{}[value {head}]", roles.in_proj_weight);
+            loader.packed_or(&name, [width, hidden], Precision::F32, || {
+                let rows = |t: &Tensor| t.narrow(0, 2 * hidden + head * width, width)?.contiguous();
+                Ok((rows(&in_proj)?, Some(rows(&bias)?)))
+            })
+        });
         Ok(Self {
-            keys,
-            values,
+            keys: folded_keys(&in_proj, &bias, &query, heads)?.to_device(loader.device)?,
+            values: values.collect::<Result<_, _>>()?,
             output: loader.linear(&roles.out_proj, Precision::F32)?,
         })
     }
@@ -119,4 +94,22 @@ impl AttentionPooler {
         let values = Tensor::cat(&heads.collect::<candle_core::Result<Vec<_>>>()?, 1)?;
         self.output.forward(&values, Activation::Identity)
     }
+}
+
+/// The key projection with the query folded in: `[heads, H]`, f32, scaled by `1 / sqrt(D)`.
+///
+/// `in_proj`: `[3 H, H]`; `bias`: `[3 H]`; `query`: `[H]`. Formed once per load, so in f64: no rounding
+/// to explain later.
+fn folded_keys(in_proj: &Tensor, bias: &Tensor, query: &Tensor, heads: usize) -> candle_core::Result<Tensor> {
+    let hidden = in_proj.dim(1)?;
+    let width = hidden / heads;
+    let wide = |t: &Tensor| t.to_dtype(DType::F64);
+    let part = |t: &Tensor, i: usize| wide(&t.narrow(0, i * hidden, hidden)?);
+    let query = wide(query)?.reshape((hidden, 1))?;
+    let query = part(in_proj, 0)?
+        .matmul(&query)?
+        .add(&part(bias, 0)?.reshape((hidden, 1))?)?;
+    let query = (query.reshape((heads, 1, width))? / (width as f64).sqrt())?;
+    let keys = query.matmul(&part(in_proj, 1)?.reshape((heads, width, hidden))?)?;
+    keys.reshape((heads, hidden))?.to_dtype(DType::F32)
 }

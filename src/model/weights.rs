@@ -1,10 +1,15 @@
 //! From roles to prepared operations: loading tensors onto a device.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use candle_core::{Device, Tensor};
 
 use crate::{
-    checkpoint::{Checkpoint, CheckpointError},
-    kernels::{LayerNorm, Linear, Precision},
+    checkpoint::{Checkpoint, CheckpointError, PACKED_PREFIX},
+    kernels::{
+        LayerNorm, Linear, Precision,
+        cpu::{self, PackedLayout, PackedLinear},
+    },
 };
 
 use super::roles::{LinearRole, NormRole};
@@ -20,10 +25,15 @@ pub enum ModelError {
     Tensor(#[from] candle_core::Error),
 }
 
+/// Packed weights by the name under which [`Loader::packed_or`] looks for them.
+pub type PackedWeights = Vec<(String, Arc<PackedLinear>)>;
+
 /// Loads tensors of one checkpoint onto one device.
 pub(super) struct Loader<'a> {
     pub checkpoint: &'a Checkpoint,
     pub device: &'a Device,
+    /// Where to note every packed layer, for [`super::DualEncoder::packed_weights`].
+    pub packed: Option<&'a Mutex<PackedWeights>>,
 }
 
 impl Loader<'_> {
@@ -37,12 +47,40 @@ impl Loader<'_> {
     }
 
     pub fn linear(&self, role: &LinearRole, precision: Precision) -> Result<Linear, ModelError> {
-        let weight = self.tensor(&role.weight)?;
-        let bias = self.optional(role.bias.as_ref())?;
-        Linear::new(&weight, bias.as_ref(), precision, self.device).map_err(|source| ModelError::Load {
-            part: format!("\"{}\"", role.weight),
-            source,
+        self.packed_or(&role.weight, [role.out_features, role.in_features], precision, || {
+            Ok((self.tensor(&role.weight)?, self.optional(role.bias.as_ref())?))
         })
+    }
+
+    /// A layer `[N, K]` from packed weights, if the checkpoint holds them under `name` as this
+    /// machine's kernel wants them; else from the weight and bias that `tensors` gives.
+    pub fn packed_or(
+        &self,
+        name: &str,
+        [out_features, in_features]: [usize; 2],
+        precision: Precision,
+        tensors: impl FnOnce() -> Result<(Tensor, Option<Tensor>), ModelError>,
+    ) -> Result<Linear, ModelError> {
+        let failed = |source| ModelError::Load {
+            part: format!("\"{name}\""),
+            source,
+        };
+        if self.device.is_cpu() {
+            let layout = PackedLayout::new(cpu::selected(), precision, out_features, in_features).map_err(failed)?;
+            let stored = format!("{PACKED_PREFIX}{}.{name}", layout.name);
+            if let Some((map, range)) = self.checkpoint.packed(&stored) {
+                let columns = self.tensor(&format!("{stored}{COLUMNS}"))?.to_vec1::<f32>()?;
+                let packed = PackedLinear::from_mapped(&layout, precision, map, range, columns);
+                return packed.map(Linear::from_packed).map_err(failed);
+            }
+        }
+        let (weight, bias) = tensors()?;
+        let linear = Linear::new(&weight, bias.as_ref(), precision, self.device).map_err(failed)?;
+        if let (Some(noted), Some(packed)) = (self.packed, linear.packed()) {
+            let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
+            noted.push((name.to_owned(), packed.clone()));
+        }
+        Ok(linear)
     }
 
     pub fn norm(&self, role: &NormRole, eps: f64) -> Result<LayerNorm, ModelError> {
@@ -52,4 +90,22 @@ impl Loader<'_> {
             source,
         })
     }
+}
+
+/// What the name of the columns' terms has behind that of the panels.
+const COLUMNS: &str = "#columns";
+
+/// Packed weights as tensors, under the names by which [`Loader::packed_or`] finds them.
+pub fn packed_tensors(packed: &PackedWeights) -> candle_core::Result<Vec<(String, Tensor)>> {
+    let mut tensors = Vec::with_capacity(2 * packed.len());
+    for (name, linear) in packed {
+        let stored = format!("{PACKED_PREFIX}{}.{name}", linear.layout()?.name);
+        let (words, _) = linear.panel_bytes()?.as_chunks::<4>();
+        let words: Vec<f32> = words.iter().map(|word| f32::from_ne_bytes(*word)).collect();
+        let count = words.len();
+        let columns = Tensor::from_slice(linear.columns(), linear.columns().len(), &Device::Cpu)?;
+        tensors.push((format!("{stored}{COLUMNS}"), columns));
+        tensors.push((stored, Tensor::from_vec(words, count, &Device::Cpu)?));
+    }
+    Ok(tensors)
 }
