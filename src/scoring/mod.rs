@@ -37,6 +37,7 @@ mod pipeline;
 mod prepare;
 mod queue;
 mod record;
+mod stage;
 mod window;
 
 pub use counts::Counts;
