@@ -11,6 +11,8 @@
 //! [`WINDOWS_IN_FLIGHT`] windows are between reader and output, so memory is bounded, and one window's
 //! lines are prepared and encoded while those of the one before still are: a window is no barrier.
 //!
+//! With a cache the preparer finds representations there, and workers leave what they compute.
+//!
 //! Nothing here changes a result: the network gives each sequence the same representation in any batch.
 
 use std::io::Write;
@@ -22,6 +24,7 @@ use std::time::Instant;
 
 use rayon::ThreadPool;
 
+use super::cache::Cache;
 use super::collector::Collector;
 use super::counts::Counts;
 use super::error::{LineError, ScoreError};
@@ -81,6 +84,8 @@ pub struct Options {
     pub batch_tokens: Option<usize>,
     /// Whether equal sequences of a window are encoded once.
     pub reuse: bool,
+    /// Where representations are kept between runs.
+    pub cache: Option<Arc<Cache>>,
     /// Most lines in a window.
     pub window_lines: usize,
     /// Most bytes of lines in a window (a longer line is a window of its own).
@@ -97,6 +102,7 @@ impl Default for Options {
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
             batch_tokens: None,
             reuse: true,
+            cache: None,
             window_lines: 4096,
             window_bytes: 16 << 20,
         }
@@ -134,7 +140,8 @@ pub(super) enum Outcome {
 /// Prepared lines on their way to the collector.
 pub(super) struct Window {
     pub lines: Vec<Line>,
-    pub sequences: usize,
+    /// Of each sequence, where the cache has it; the others are encoded.
+    pub representations: Vec<Option<Box<[f32]>>>,
     pub reused: usize,
     /// Ends the run after these lines.
     pub end: Option<ScoreError>,
@@ -246,9 +253,9 @@ pub fn run(
             })
             .map_err(no_thread)?;
         for _ in 0..workers {
-            let (sender, jobs, pool) = (sender.clone(), &jobs, &pool);
+            let (sender, jobs, pool, cache) = (sender.clone(), &jobs, &pool, options.cache.as_deref());
             spawn()
-                .spawn_scoped(scope, move || encode_jobs(model, pool, jobs, &sender))
+                .spawn_scoped(scope, move || encode_jobs(model, pool, jobs, cache, &sender))
                 .map_err(no_thread)?;
         }
         drop(sender);
@@ -315,7 +322,13 @@ fn read(inputs: Vec<Input>, max_line_bytes: usize, queue: &Queue<Incoming>) -> R
     Ok(())
 }
 
-fn encode_jobs(model: &dyn PairModel, pool: &ThreadPool, jobs: &Queue<Job>, sender: &Sender<Message>) {
+fn encode_jobs(
+    model: &dyn PairModel,
+    pool: &ThreadPool,
+    jobs: &Queue<Job>,
+    cache: Option<&Cache>,
+    sender: &Sender<Message>,
+) {
     while let Some(Job {
         window,
         sequences,
@@ -336,6 +349,11 @@ fn encode_jobs(model: &dyn PairModel, pool: &ThreadPool, jobs: &Queue<Job>, send
                 anyhow::ensure!(expected == found, "expected {expected} representations, found {found}");
                 Ok(representations)
             });
+        if let (Some(cache), Ok(representations)) = (cache, &result) {
+            for (token_ids, representation) in token_ids.iter().zip(representations) {
+                cache.store(batch.side, token_ids, representation);
+            }
+        }
         if sender
             .send(Message::Encoded {
                 window,

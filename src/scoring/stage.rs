@@ -1,7 +1,7 @@
 //! The preparing stage: lines into windows of records, sequences and batches.
 //!
 //! Takes whatever lines are there, parses, marks and tokenizes them in parallel on the run's pool, finds
-//! equal sequences and cuts the others into jobs. What a text becomes is [`super::prepare`]'s, what a
+//! equal sequences, looks the others up in the cache and cuts what is left into jobs. What a text becomes is [`super::prepare`]'s, what a
 //! batch is [`super::window`]'s; who runs jobs and writes windows is [`super::pipeline`]'s.
 
 use std::sync::Arc;
@@ -92,7 +92,9 @@ impl Stage<'_> {
             }
         }
         let total = all.len();
-        let (sequences, numbers) = Sequences::collect(all, self.options.reuse);
+        let (mut sequences, numbers) = Sequences::collect(all, self.options.reuse);
+        let representations = self.look_up(&sequences);
+        sequences.set_known(|number| representations[number].is_some());
         let mut numbers = numbers.into_iter();
         for line in &mut lines {
             if let Outcome::Pair { drug, adr, .. } = &mut line.outcome
@@ -103,11 +105,22 @@ impl Stage<'_> {
         }
         let window = Window {
             lines,
-            sequences: sequences.len(),
+            representations,
             reused: total - sequences.len(),
             end,
         };
         (window, sequences)
+    }
+
+    /// Of each sequence, the representation that the cache has.
+    fn look_up(&self, sequences: &Sequences) -> Vec<Option<Box<[f32]>>> {
+        match self.options.cache.as_ref().and_then(|cache| cache.reader()) {
+            Some(reader) => (0..sequences.len())
+                .into_par_iter()
+                .map(|number| reader.find(sequences.side(number), sequences.token_ids(number)))
+                .collect(),
+            None => vec![None; sequences.len()],
+        }
     }
 
     /// A line with its two sequences, if it has them.
