@@ -102,6 +102,11 @@ impl Checkpoint {
         &self.tensors
     }
 
+    /// The whole of each weight file, in order.
+    pub(super) fn file_bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.files.iter().map(|file| &*file.bytes)
+    }
+
     /// How the weights are stored, for people: `safetensors, memory-mapped`, or
     /// `PyTorch zip pickle (state dict under "model_state_dict")`.
     pub fn storage(&self) -> &str {

@@ -14,6 +14,7 @@
 mod contents;
 mod error;
 mod folder;
+mod hash;
 mod hub;
 mod names;
 mod safetensors_file;

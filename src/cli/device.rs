@@ -76,13 +76,22 @@ impl Dtype {
 pub struct OpenDevice {
     pub placement: Placement,
     pub description: String,
+    /// The kernels and their precision: all that the bits of a result depend on besides model and input.
+    pub kernel: String,
+}
+
+/// A GPU that has been opened, in words.
+struct Gpu {
+    description: String,
+    /// Results of two models of GPU differ by rounding.
+    kernel: String,
 }
 
 impl DeviceArgs {
     /// Opens the device. A GPU that was asked for is used or the error says why not; nothing falls back.
     pub fn open(&self) -> anyhow::Result<OpenDevice> {
         cpu::check_selection().map_err(|e| UsageError(e.to_string()))?;
-        let (device, description) = match self.device {
+        let (device, gpu) = match self.device {
             DeviceChoice::Cpu => (Device::Cpu, None),
             DeviceChoice::Cuda(ordinal) => open_cuda(ordinal)?,
             DeviceChoice::Auto => match cuda_is_available() {
@@ -91,10 +100,17 @@ impl DeviceArgs {
             },
         };
         let precision = self.dtype.precision(&device)?;
-        let description = description.unwrap_or_else(|| format!("cpu, kernel {}", cpu::selected().name(precision)));
+        let (description, kernel) = match gpu {
+            Some(gpu) => (gpu.description, format!("{}-{}", gpu.kernel, precision.name())),
+            None => {
+                let kernel = cpu::selected().name(precision);
+                (format!("cpu, kernel {kernel}"), kernel)
+            }
+        };
         Ok(OpenDevice {
             placement: Placement { device, precision },
             description,
+            kernel,
         })
     }
 }
@@ -104,13 +120,14 @@ mod gpu {
     use anyhow::Context as _;
     use candle_core::Device;
 
+    use super::Gpu;
     use crate::kernels::cuda::{device, profile};
 
     pub fn cuda_is_available() -> bool {
         device::is_available()
     }
 
-    pub fn open_cuda(ordinal: usize) -> anyhow::Result<(Device, Option<String>)> {
+    pub(super) fn open_cuda(ordinal: usize) -> anyhow::Result<(Device, Option<Gpu>)> {
         let opened = device::open(ordinal).with_context(|| format!("--device cuda:{ordinal}"))?;
         let info = device::describe(&opened).with_context(|| format!("--device cuda:{ordinal}"))?;
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
@@ -124,7 +141,8 @@ mod gpu {
             info.driver_version.0,
             info.driver_version.1
         );
-        Ok((opened, Some(description)))
+        let kernel = format!("cuda {}", info.name);
+        Ok((opened, Some(Gpu { description, kernel })))
     }
 
     pub fn print_profile() {
@@ -140,13 +158,14 @@ mod gpu {
 mod gpu {
     use candle_core::Device;
 
+    use super::Gpu;
     use crate::cli::UsageError;
 
     pub fn cuda_is_available() -> bool {
         false
     }
 
-    pub fn open_cuda(_: usize) -> anyhow::Result<(Device, Option<String>)> {
+    pub(super) fn open_cuda(_: usize) -> anyhow::Result<(Device, Option<Gpu>)> {
         Err(UsageError("--device cuda: built without CUDA; rebuild with --features cuda".into()).into())
     }
 

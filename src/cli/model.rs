@@ -1,6 +1,6 @@
 //! Which model: the flags that name one, and opening it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
@@ -8,6 +8,7 @@ use crate::{
     Side,
     checkpoint::{Checkpoint, HubOptions, ModelFiles, ModelSource, NamedBytes, locate},
     model::{DualEncoder, ModelConfig, Placement, Roles},
+    scoring::Cache,
     text::{Tokenizer, TokenizerFiles},
 };
 
@@ -48,6 +49,8 @@ pub struct Description {
 pub struct OpenModel {
     pub description: Description,
     pub network: DualEncoder,
+    /// See [`OpenDevice::kernel`](super::device::OpenDevice::kernel).
+    pub kernel: String,
 }
 
 impl ModelArgs {
@@ -92,7 +95,19 @@ impl ModelArgs {
         let device = device.open()?;
         let description = self.describe()?;
         let network = description.load(device.placement)?;
-        Ok(OpenModel { description, network })
+        Ok(OpenModel {
+            description,
+            network,
+            kernel: device.kernel,
+        })
+    }
+}
+
+impl OpenModel {
+    /// The cache at `path`, as far as it is this model's on this device.
+    pub fn open_cache(&self, path: &Path) -> anyhow::Result<Cache> {
+        let model = self.description.checkpoint.model_hash(&self.description.files);
+        Ok(Cache::open(path, &model, &self.kernel)?)
     }
 }
 

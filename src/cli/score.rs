@@ -4,6 +4,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -73,6 +74,11 @@ pub struct ScoreArgs {
     /// Encode equal texts each time they come (results are the same, only slower)
     #[arg(long)]
     no_reuse: bool,
+
+    /// Keep the encoders' results in this file, and take from it what an earlier run left there: the same
+    /// texts with the same model and --dtype are then not encoded again (results are the same)
+    #[arg(long, value_name = "FILE")]
+    cache: Option<PathBuf>,
 
     /// Say nothing on stderr unless something is wrong
     #[arg(long, short)]
@@ -155,7 +161,10 @@ pub fn run(args: ScoreArgs) -> anyhow::Result<Outcome> {
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     }
     let model = args.model.open(&args.device)?;
-    let options = args.options(*model.description.config.threshold);
+    let mut options = args.options(*model.description.config.threshold);
+    if let Some(path) = &args.cache {
+        options.cache = Some(Arc::new(model.open_cache(path)?));
+    }
     match record {
         Some(record) => score_pair(&args, &model, &record, options),
         None => score_lines(&args, &model, &options),
@@ -239,6 +248,9 @@ fn score(
     };
     let counts = scoring::run(inputs, output, &model.network, &preparer, options);
     print_profile(&model.network);
+    if let Some(Err(error)) = options.cache.as_ref().map(|cache| cache.flush()) {
+        note(&error.to_string());
+    }
     counts
 }
 

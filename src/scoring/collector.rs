@@ -82,9 +82,19 @@ impl<'c> Collector<'c> {
     /// Notes what a stage reports. Windows arrive in order, and before their representations.
     pub fn take(&mut self, message: Message) {
         match message {
-            Message::Window(window) => {
+            Message::Window(mut window) => {
                 self.counts.reused += window.reused as u64;
-                let representations = (0..window.sequences).map(|_| Representation::Awaited).collect();
+                let found = |found| match found {
+                    Some(representation) => {
+                        self.counts.cached += 1;
+                        Representation::Ready(representation)
+                    }
+                    None => Representation::Awaited,
+                };
+                let representations = std::mem::take(&mut window.representations)
+                    .into_iter()
+                    .map(found)
+                    .collect();
                 self.windows.push_back(Open {
                     window,
                     representations,

@@ -18,6 +18,8 @@ pub struct Counts {
     pub encoded: u64,
     /// Sequences that were equal to one in the same window and did not have to.
     pub reused: u64,
+    /// Sequences whose representation was in the cache.
+    pub cached: u64,
     pub elapsed: Duration,
     pub(super) by_code: [u64; ErrorCode::ALL.len()],
 }
@@ -73,8 +75,11 @@ impl fmt::Display for Counts {
         if self.blank > 0 {
             write!(f, "; blank lines: {}", self.blank)?;
         }
-        if self.reused > 0 {
+        if self.reused > 0 || self.cached > 0 {
             write!(f, "; encodings: {}, reused: {}", self.encoded, self.reused)?;
+        }
+        if self.cached > 0 {
+            write!(f, ", from the cache: {}", self.cached)?;
         }
         Ok(())
     }

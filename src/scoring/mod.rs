@@ -27,6 +27,7 @@
 //! keys, nesting of any depth. Lines of ASCII whitespace alone are skipped and counted. A byte order mark
 //! is dropped at the beginning of each input, a carriage return at the end of each line.
 
+mod cache;
 mod collector;
 mod counts;
 mod error;
@@ -37,8 +38,10 @@ mod pipeline;
 mod prepare;
 mod queue;
 mod record;
+mod stage;
 mod window;
 
+pub use cache::{Cache, CacheError};
 pub use counts::Counts;
 pub use error::{ErrorCode, LineError, ScoreError};
 pub use lines::Input;

@@ -11,6 +11,8 @@
 //! [`WINDOWS_IN_FLIGHT`] windows are between reader and output, so memory is bounded, and one window's
 //! lines are prepared and encoded while those of the one before still are: a window is no barrier.
 //!
+//! With a cache the preparer finds representations there, and workers leave what they compute.
+//!
 //! Nothing here changes a result: the network gives each sequence the same representation in any batch.
 
 use std::io::Write;
@@ -21,17 +23,17 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Instant;
 
 use rayon::ThreadPool;
-use rayon::prelude::*;
 
+use super::cache::Cache;
 use super::collector::Collector;
 use super::counts::Counts;
-use super::error::{ErrorCode, LineError, ScoreError};
+use super::error::{LineError, ScoreError};
 use super::lines::{Content, Input, LineReader};
 use super::output::{OutputKey, Warning};
-use super::prepare::{Context, Prepare, Prepared};
+use super::prepare::Prepare;
 use super::queue::Queue;
-use super::record;
-use super::window::{Batch, Sequence, Sequences};
+use super::stage::Stage;
+use super::window::{Batch, Sequences};
 use crate::Side;
 
 /// The network, as far as scoring knows it.
@@ -82,6 +84,8 @@ pub struct Options {
     pub batch_tokens: Option<usize>,
     /// Whether equal sequences of a window are encoded once.
     pub reuse: bool,
+    /// Where representations are kept between runs.
+    pub cache: Option<Arc<Cache>>,
     /// Most lines in a window.
     pub window_lines: usize,
     /// Most bytes of lines in a window (a longer line is a window of its own).
@@ -98,6 +102,7 @@ impl Default for Options {
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
             batch_tokens: None,
             reuse: true,
+            cache: None,
             window_lines: 4096,
             window_bytes: 16 << 20,
         }
@@ -135,7 +140,8 @@ pub(super) enum Outcome {
 /// Prepared lines on their way to the collector.
 pub(super) struct Window {
     pub lines: Vec<Line>,
-    pub sequences: usize,
+    /// Of each sequence, where the cache has it; the others are encoded.
+    pub representations: Vec<Option<Box<[f32]>>>,
     pub reused: usize,
     /// Ends the run after these lines.
     pub end: Option<ScoreError>,
@@ -151,7 +157,8 @@ pub(super) enum Message {
     },
 }
 
-enum Incoming {
+/// What the reader hands to the preparing stage.
+pub(super) enum Incoming {
     Line {
         source: usize,
         number: u64,
@@ -160,10 +167,11 @@ enum Incoming {
     End(ScoreError),
 }
 
-struct Job {
-    window: u64,
-    sequences: Arc<Sequences>,
-    batch: Batch,
+/// A batch to encode.
+pub(super) struct Job {
+    pub window: u64,
+    pub sequences: Arc<Sequences>,
+    pub batch: Batch,
 }
 
 /// Scores all lines of all inputs and writes their answers to `output`, in order.
@@ -245,9 +253,9 @@ pub fn run(
             })
             .map_err(no_thread)?;
         for _ in 0..workers {
-            let (sender, jobs, pool) = (sender.clone(), &jobs, &pool);
+            let (sender, jobs, pool, cache) = (sender.clone(), &jobs, &pool, options.cache.as_deref());
             spawn()
-                .spawn_scoped(scope, move || encode_jobs(model, pool, jobs, &sender))
+                .spawn_scoped(scope, move || encode_jobs(model, pool, jobs, cache, &sender))
                 .map_err(no_thread)?;
         }
         drop(sender);
@@ -314,195 +322,13 @@ fn read(inputs: Vec<Input>, max_line_bytes: usize, queue: &Queue<Incoming>) -> R
     Ok(())
 }
 
-/// What the preparing stage works with.
-struct Stage<'s> {
-    prepare: &'s dyn Prepare,
-    options: &'s Options,
-    pool: &'s ThreadPool,
-    workers: usize,
-    model: &'s dyn PairModel,
-    jobs: &'s Queue<Job>,
-    /// Set when the collector has ended: what is being prepared is no longer wanted.
-    stopped: &'s AtomicBool,
-}
-
-impl Stage<'_> {
-    fn prepare_windows(&self, incoming: &Queue<Incoming>, permits: &Queue<()>, sender: &Sender<Message>) {
-        let budget_tokens = self.options.batch_tokens.unwrap_or_else(|| self.model.batch_tokens());
-        for number in 0.. {
-            // The permit first: while all windows are in flight, lines gather for the next.
-            if permits.pop().is_none() {
-                return;
-            }
-            let taken = incoming.pop_many(self.options.window_lines, self.options.window_bytes);
-            if taken.is_empty() {
-                return;
-            }
-            let (window, sequences) = self.pool.install(|| self.prepare_window(taken));
-            let ended = window.end.is_some();
-            // The window before its jobs, so that the collector knows it before it gets results.
-            if sender.send(Message::Window(window)).is_err() {
-                return;
-            }
-            let sequences = Arc::new(sequences);
-            for batch in sequences.batches(budget_tokens, self.workers) {
-                self.jobs.push(
-                    Job {
-                        window: number,
-                        sequences: Arc::clone(&sequences),
-                        batch,
-                    },
-                    0,
-                );
-            }
-            if ended {
-                return;
-            }
-        }
-    }
-
-    fn prepare_window(&self, taken: Vec<Incoming>) -> (Window, Sequences) {
-        let prepared: Vec<_> = taken
-            .into_par_iter()
-            .map(|incoming| self.prepare_line(incoming))
-            .collect();
-        let mut lines = Vec::with_capacity(prepared.len());
-        let mut all = Vec::with_capacity(2 * prepared.len());
-        let mut end = None;
-        for item in prepared {
-            match item {
-                Ok((line, sequences)) => {
-                    // Where one line ends the run, nothing after it needs to be encoded.
-                    let stop =
-                        matches!(line.outcome, Outcome::Rejected { .. }) && self.options.on_error == OnError::Fail;
-                    lines.push(line);
-                    all.extend(sequences.into_iter().flatten());
-                    if stop {
-                        break;
-                    }
-                }
-                Err(error) => end = Some(error),
-            }
-        }
-        let total = all.len();
-        let (sequences, numbers) = Sequences::collect(all, self.options.reuse);
-        let mut numbers = numbers.into_iter();
-        for line in &mut lines {
-            if let Outcome::Pair { drug, adr, .. } = &mut line.outcome
-                && let (Some(drug_number), Some(adr_number)) = (numbers.next(), numbers.next())
-            {
-                (*drug, *adr) = (drug_number, adr_number);
-            }
-        }
-        let window = Window {
-            lines,
-            sequences: sequences.len(),
-            reused: total - sequences.len(),
-            end,
-        };
-        (window, sequences)
-    }
-
-    /// A line with its two sequences, if it has them.
-    fn prepare_line(&self, incoming: Incoming) -> Result<(Line, Option<[Sequence; 2]>), ScoreError> {
-        let (source, number, content) = match incoming {
-            Incoming::Line {
-                source,
-                number,
-                content,
-            } => (source, number, content),
-            Incoming::End(error) => return Err(error),
-        };
-        let line = |bytes, outcome| Line {
-            source,
-            number,
-            bytes,
-            outcome,
-        };
-        if self.stopped.load(Ordering::Relaxed) {
-            return Ok((line(Vec::new(), Outcome::Blank), None));
-        }
-        let bytes = match content {
-            Content::Bytes(bytes) => bytes,
-            Content::Blank => return Ok((line(Vec::new(), Outcome::Blank), None)),
-            Content::TooLong(length) => {
-                let limit = self.options.max_line_bytes;
-                let error = LineError::new(
-                    ErrorCode::LineTooLong,
-                    format!("expected at most {limit} bytes, found {length}; --max-line-bytes raises the limit"),
-                );
-                return Ok((
-                    line(
-                        Vec::new(),
-                        Outcome::Rejected {
-                            error,
-                            spliceable: false,
-                        },
-                    ),
-                    None,
-                ));
-            }
-        };
-        Ok(match self.prepare_record(&bytes) {
-            Ok([drug, adr]) => {
-                let warnings = [
-                    (drug.mention_truncated, Warning::DrugTruncated),
-                    (adr.mention_truncated, Warning::AdrTruncated),
-                    (drug.entity_missing, Warning::DrugNotFound),
-                    (adr.entity_missing, Warning::AdrNotFound),
-                ];
-                let warnings = warnings
-                    .into_iter()
-                    .filter_map(|(is, warning)| is.then_some(warning))
-                    .collect();
-                let sequences = [
-                    Sequence {
-                        side: Side::Drug,
-                        token_ids: drug.token_ids,
-                    },
-                    Sequence {
-                        side: Side::Adr,
-                        token_ids: adr.token_ids,
-                    },
-                ];
-                (
-                    line(
-                        bytes,
-                        Outcome::Pair {
-                            drug: 0,
-                            adr: 0,
-                            warnings,
-                        },
-                    ),
-                    Some(sequences),
-                )
-            }
-            Err(record::Rejection { error, spliceable }) => {
-                (line(bytes, Outcome::Rejected { error, spliceable }), None)
-            }
-        })
-    }
-
-    fn prepare_record(&self, bytes: &[u8]) -> Result<[Prepared; 2], record::Rejection> {
-        let record = record::parse(bytes, &self.options.output)?;
-        let prepare = |side| {
-            let half = record.half(side);
-            let context = Context {
-                side,
-                text: &half.text,
-                entity: &half.entity,
-                span: half.span,
-            };
-            self.prepare.prepare(context).map_err(|error| record::Rejection {
-                error,
-                spliceable: true,
-            })
-        };
-        Ok([prepare(Side::Drug)?, prepare(Side::Adr)?])
-    }
-}
-
-fn encode_jobs(model: &dyn PairModel, pool: &ThreadPool, jobs: &Queue<Job>, sender: &Sender<Message>) {
+fn encode_jobs(
+    model: &dyn PairModel,
+    pool: &ThreadPool,
+    jobs: &Queue<Job>,
+    cache: Option<&Cache>,
+    sender: &Sender<Message>,
+) {
     while let Some(Job {
         window,
         sequences,
@@ -523,6 +349,11 @@ fn encode_jobs(model: &dyn PairModel, pool: &ThreadPool, jobs: &Queue<Job>, send
                 anyhow::ensure!(expected == found, "expected {expected} representations, found {found}");
                 Ok(representations)
             });
+        if let (Some(cache), Ok(representations)) = (cache, &result) {
+            for (token_ids, representation) in token_ids.iter().zip(representations) {
+                cache.store(batch.side, token_ids, representation);
+            }
+        }
         if sender
             .send(Message::Encoded {
                 window,

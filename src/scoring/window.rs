@@ -11,6 +11,8 @@ use crate::Side;
 #[derive(Default)]
 pub struct Sequences {
     sequences: Vec<Sequence>,
+    /// Numbers of those to encode, ascending.
+    awaited: Vec<usize>,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -35,7 +37,7 @@ impl Sequences {
     pub fn collect(sequences: Vec<Sequence>, reuse: bool) -> (Self, Vec<usize>) {
         if !reuse {
             let numbers = (0..sequences.len()).collect();
-            return (Self { sequences }, numbers);
+            return (Self::awaiting_all(sequences), numbers);
         }
         let mut first: HashMap<&Sequence, usize> = HashMap::with_capacity(sequences.len());
         let mut fresh = Vec::with_capacity(sequences.len());
@@ -52,23 +54,37 @@ impl Sequences {
             .zip(fresh)
             .filter_map(|(s, fresh)| fresh.then_some(s))
             .collect();
-        (Self { sequences }, numbers)
+        (Self::awaiting_all(sequences), numbers)
+    }
+
+    fn awaiting_all(sequences: Vec<Sequence>) -> Self {
+        let awaited = (0..sequences.len()).collect();
+        Self { sequences, awaited }
+    }
+
+    /// Leaves those out of the batches whose representation is known.
+    pub fn set_known(&mut self, is_known: impl Fn(usize) -> bool) {
+        self.awaited.retain(|&number| !is_known(number));
     }
 
     pub fn len(&self) -> usize {
         self.sequences.len()
     }
 
+    pub fn side(&self, number: usize) -> Side {
+        self.sequences[number].side
+    }
+
     pub fn token_ids(&self, number: usize) -> &[u32] {
         &self.sequences[number].token_ids
     }
 
-    /// Cuts the sequences into batches of at most `budget_tokens` (or one sequence, if it is longer),
+    /// Cuts the sequences to encode into batches of at most `budget_tokens` (or one sequence, if it is longer),
     /// smaller where fewer than `workers` batches would come of it, and about equally large: a last
     /// batch of a few sequences costs nearly as much as a full one.
     pub fn batches(&self, budget_tokens: usize, workers: usize) -> Vec<Batch> {
         let mut side_tokens = [0usize; 2];
-        for sequence in &self.sequences {
+        for sequence in self.awaited.iter().map(|&number| &self.sequences[number]) {
             side_tokens[sequence.side as usize] += sequence.token_ids.len();
         }
         let total: usize = side_tokens.iter().sum();
@@ -87,7 +103,7 @@ impl Sequences {
                 0,
             )
         });
-        for (number, sequence) in self.sequences.iter().enumerate() {
+        for (number, sequence) in self.awaited.iter().map(|&number| (number, &self.sequences[number])) {
             let (batch, tokens) = &mut open[sequence.side as usize];
             let full = *tokens + sequence.token_ids.len() > budget_tokens || *tokens >= shares[sequence.side as usize];
             if !batch.members.is_empty() && full {
@@ -168,6 +184,23 @@ mod tests {
                 .iter()
                 .all(|b| b.members.iter().all(|m| Side::BOTH[m % 2] == b.side))
         );
+    }
+
+    #[test]
+    fn known_sequences_are_in_no_batch() {
+        let all = (0..20).map(|i| sequence(Side::BOTH[i % 2], i as u32, 100)).collect();
+        let (mut sequences, _) = Sequences::collect(all, true);
+        sequences.set_known(|number| number % 2 == 0 || number < 15);
+        let batches = sequences.batches(1 << 20, 1);
+        assert_eq!(
+            batches,
+            [Batch {
+                side: Side::Adr,
+                members: vec![15, 17, 19]
+            }]
+        );
+        sequences.set_known(|_| true);
+        assert!(sequences.batches(1 << 20, 4).is_empty());
     }
 
     #[test]

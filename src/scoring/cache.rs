@@ -1,0 +1,433 @@
+//! Representations kept between runs, in one file.
+//!
+//! The file is a redb database: a table of representations and one that says what the file is. A key is a
+//! hash of all that a representation's bits depend on: the model, the kernels and their precision, this
+//! version of the program, the side and the token ids; so one file serves many models, and nothing in it
+//! ever has to be invalidated. A value is the representation's f32 as little-endian bytes, so results are
+//! the same to the bit with and without a cache.
+//!
+//! Writing is a thread's work, so that committing holds no encoder up. It commits every
+//! [`COMMIT_REPRESENTATIONS`] or [`COMMIT_AFTER`], durably: a run that is killed loses at most what it
+//! computed since. Nothing that goes wrong with the file during a run costs an answer: what cannot be read
+//! is computed again, and [`Cache::flush`] tells what happened.
+//!
+//! Where look-ups belong in a run is [`super::stage`]'s.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use redb::{Database, DatabaseError, ReadableDatabase as _, TableDefinition, TableHandle as _};
+
+use crate::Side;
+
+/// Raised with every change to keys, values or tables.
+const FORMAT: u64 = 1;
+/// What the file is: `"format"` to [`FORMAT`].
+const ABOUT: TableDefinition<&str, u64> = TableDefinition::new("crag_cache");
+const REPRESENTATIONS: TableDefinition<&Key, &[u8]> = TableDefinition::new("representations");
+
+/// The first bytes of every redb file.
+const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
+
+/// Pages of the file kept in memory, read and written ones together.
+const PAGE_MEMORY_BYTES: usize = 64 << 20;
+/// Representations waiting to be written; whoever has more waits.
+const WAITING: usize = 4096;
+const COMMIT_REPRESENTATIONS: usize = 4096;
+const COMMIT_AFTER: Duration = Duration::from_secs(1);
+
+type Key = [u8; 32];
+
+/// What is wrong with a cache's file.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    #[error("{path}: the cache is in use by another run; wait for its end, or give this run another --cache")]
+    InUse { path: String },
+    #[error("{path}: expected a cache of crag or no file, found {found}; it was left as it is, name another --cache")]
+    Foreign { path: String, found: &'static str },
+    #[error(
+        "{path}: expected a cache of format {FORMAT}, found format {found}; \
+         use the crag that wrote it, or name another --cache"
+    )]
+    Format { path: String, found: String },
+    #[error("{path}: the cache is damaged: {reason}; delete it to have it built anew")]
+    Damaged { path: String, reason: String },
+    #[error("{path}: {action}: {source}")]
+    Io {
+        path: String,
+        action: &'static str,
+        source: io::Error,
+    },
+    #[error("{path}: {action}: {reason}; the answers are not affected, only kept incompletely")]
+    Run {
+        path: String,
+        action: &'static str,
+        reason: String,
+    },
+}
+
+/// An open cache file, for one model and one kernel. No other run can open it meanwhile.
+pub struct Cache {
+    path: String,
+    database: Arc<Database>,
+    /// Keys every hash; from all that a run holds fixed.
+    fingerprint: Key,
+    /// None once closing.
+    sender: Option<SyncSender<Write>>,
+    writer: Option<JoinHandle<()>>,
+    /// The first thing that went wrong since the last flush.
+    failure: Arc<Mutex<Option<CacheError>>>,
+}
+
+enum Write {
+    Representation(Key, Box<[f32]>),
+    /// Asks for a commit, and for word when it is done.
+    Flush(SyncSender<()>),
+}
+
+impl Cache {
+    /// Opens the cache at `path`, or makes a new one where there is no file.
+    ///
+    /// `model`: a hash of all that makes up the model. `kernel`: what computes it, and how precisely.
+    /// All pages of the file are checked, which reads it once.
+    ///
+    /// # Errors
+    /// A file in use by another run, one that is damaged, of another format or no cache at all; the
+    /// latter are never written to.
+    pub fn open(path: &Path, model: &[u8; 32], kernel: &str) -> Result<Self, CacheError> {
+        let name = path.display().to_string();
+        match check_is_redb(path) {
+            Err(CacheError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => create(path)?,
+            checked => checked?,
+        }
+        let database = open_database(path)?;
+        check_format(&database, &name)?;
+        let mut fingerprint = blake3::Hasher::new_derive_key("crag representations");
+        for part in [model, kernel.as_bytes(), env!("CARGO_PKG_VERSION").as_bytes()] {
+            fingerprint.update(blake3::hash(part).as_bytes());
+        }
+        let database = Arc::new(database);
+        let failure = Arc::new(Mutex::new(None));
+        let (sender, receiver) = sync_channel(WAITING);
+        let thread = Writer {
+            path: name.clone(),
+            database: Arc::clone(&database),
+            failure: Arc::clone(&failure),
+        };
+        let writer = std::thread::Builder::new()
+            .name("crag-cache".to_owned())
+            .spawn(move || thread.run(&receiver))
+            .map_err(|source| io_error(path, "cannot start a thread to write it", source))?;
+        Ok(Self {
+            path: name,
+            database,
+            fingerprint: fingerprint.finalize().into(),
+            sender: Some(sender),
+            writer: Some(writer),
+            failure,
+        })
+    }
+
+    /// What is kept now. Later writes do not show in it.
+    pub fn reader(&self) -> Option<Reader<'_>> {
+        let open = || -> Result<_, redb::Error> { Ok(self.database.begin_read()?.open_table(REPRESENTATIONS)?) };
+        match open() {
+            Ok(table) => Some(Reader { cache: self, table }),
+            Err(error) => {
+                self.note_unreadable(&error);
+                None
+            }
+        }
+    }
+
+    /// Keeps a representation. Waits only where writing is far behind.
+    pub fn store(&self, side: Side, token_ids: &[u32], representation: &[f32]) {
+        if let Some(sender) = &self.sender {
+            // A writer that has ended has said why.
+            let _ = sender.send(Write::Representation(self.key(side, token_ids), representation.into()));
+        }
+    }
+
+    /// Waits until all that was stored is in the file for good.
+    ///
+    /// # Errors
+    /// The first thing that went wrong since the last call, reading or writing.
+    pub fn flush(&self) -> Result<(), CacheError> {
+        let (done, wait) = sync_channel(1);
+        if let Some(sender) = &self.sender
+            && sender.send(Write::Flush(done)).is_ok()
+        {
+            // An error is the writer's end, of which it leaves word.
+            let _ = wait.recv();
+        }
+        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn key(&self, side: Side, token_ids: &[u32]) -> Key {
+        let mut bytes = Vec::with_capacity(1 + 4 * token_ids.len());
+        bytes.push(side as u8);
+        bytes.extend(token_ids.iter().flat_map(|id| id.to_le_bytes()));
+        blake3::keyed_hash(&self.fingerprint, &bytes).into()
+    }
+
+    fn note_unreadable(&self, error: &dyn std::fmt::Display) {
+        note(
+            &self.failure,
+            CacheError::Run {
+                path: self.path.clone(),
+                action: "reading the cache failed",
+                reason: error.to_string(),
+            },
+        );
+    }
+}
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cache")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        // The writer commits what it has when nothing more can come.
+        self.sender = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+/// A view of the cache at one moment; to be shared between threads.
+pub struct Reader<'c> {
+    cache: &'c Cache,
+    table: redb::ReadOnlyTable<&'static Key, &'static [u8]>,
+}
+
+impl Reader<'_> {
+    /// The representation of these token ids, if it is kept.
+    pub fn find(&self, side: Side, token_ids: &[u32]) -> Option<Box<[f32]>> {
+        let found = match self.table.get(&self.cache.key(side, token_ids)) {
+            Ok(found) => found?,
+            Err(error) => {
+                self.cache.note_unreadable(&error);
+                return None;
+            }
+        };
+        let (values, rest) = found.value().as_chunks::<4>();
+        if values.is_empty() || !rest.is_empty() {
+            let length = found.value().len();
+            self.cache
+                .note_unreadable(&format!("expected a representation, found {length} bytes"));
+            return None;
+        }
+        Some(values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    }
+}
+
+/// What the writing thread works with.
+struct Writer {
+    path: String,
+    database: Arc<Database>,
+    failure: Arc<Mutex<Option<CacheError>>>,
+}
+
+impl Writer {
+    /// Until the cache is dropped or the file cannot be written.
+    fn run(self, receiver: &Receiver<Write>) {
+        while let Ok(first) = receiver.recv() {
+            if let Err(error) = self.commit(first, receiver) {
+                note(
+                    &self.failure,
+                    CacheError::Run {
+                        path: self.path.clone(),
+                        action: "writing the cache failed",
+                        reason: error.to_string(),
+                    },
+                );
+                return;
+            }
+        }
+    }
+
+    /// Commits `first` and what comes soon after.
+    fn commit(&self, first: Write, receiver: &Receiver<Write>) -> Result<(), redb::Error> {
+        let deadline = Instant::now() + COMMIT_AFTER;
+        let transaction = self.database.begin_write()?;
+        let mut flush = None;
+        {
+            let mut table = transaction.open_table(REPRESENTATIONS)?;
+            let mut next = Some(first);
+            let mut bytes = Vec::new();
+            let mut inserted = 0;
+            while let Some(write) = next {
+                match write {
+                    Write::Representation(key, representation) => {
+                        bytes.clear();
+                        bytes.extend(representation.iter().flat_map(|value| value.to_le_bytes()));
+                        table.insert(&key, bytes.as_slice())?;
+                        inserted += 1;
+                    }
+                    Write::Flush(done) => {
+                        flush = Some(done);
+                        break;
+                    }
+                }
+                next = match inserted {
+                    COMMIT_REPRESENTATIONS.. => None,
+                    _ => receiver
+                        .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+                        .ok(),
+                };
+            }
+        }
+        transaction.commit()?;
+        if let Some(done) = flush {
+            let _ = done.send(());
+        }
+        Ok(())
+    }
+}
+
+fn note(failure: &Mutex<Option<CacheError>>, error: CacheError) {
+    failure
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .get_or_insert(error);
+}
+
+fn io_error(path: &Path, action: &'static str, source: io::Error) -> CacheError {
+    CacheError::Io {
+        path: path.display().to_string(),
+        action,
+        source,
+    }
+}
+
+/// That the file can be handed to redb, which says less well what a file is that is not its own.
+fn check_is_redb(path: &Path) -> Result<(), CacheError> {
+    let foreign = |found| {
+        let path = path.display().to_string();
+        Err(CacheError::Foreign { path, found })
+    };
+    let failed = |source| io_error(path, "the cache cannot be read", source);
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    if metadata.is_dir() {
+        return foreign("a folder");
+    }
+    if !metadata.is_file() {
+        return foreign("something that is not a file");
+    }
+    if metadata.len() == 0 {
+        return foreign("an empty file");
+    }
+    let mut start = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(MAGIC.len() as u64).read_to_end(&mut start).map_err(failed)?;
+    if start == MAGIC {
+        Ok(())
+    } else {
+        foreign("something else")
+    }
+}
+
+fn open_database(path: &Path) -> Result<Database, CacheError> {
+    redb::Builder::new()
+        .set_cache_size(PAGE_MEMORY_BYTES)
+        // Without it redb trusts a file that was closed well, and a flipped bit is a wrong answer or a panic.
+        .set_check_integrity_on_open(true)
+        .open(path)
+        .map_err(|error| database_error(path, error))
+}
+
+fn database_error(path: &Path, error: DatabaseError) -> CacheError {
+    let name = path.display().to_string();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => CacheError::InUse { path: name },
+        DatabaseError::UpgradeRequired(version) => CacheError::Format {
+            path: name,
+            found: format!("redb {version}"),
+        },
+        DatabaseError::Storage(redb::StorageError::Io(source)) => io_error(path, "the cache cannot be opened", source),
+        other => CacheError::Damaged {
+            path: name,
+            reason: other.to_string(),
+        },
+    }
+}
+
+/// A new, empty cache at `path`. It gets its name when it is whole: a run that is killed meanwhile leaves
+/// no half of one behind, and of two runs one is first.
+fn create(path: &Path) -> Result<(), CacheError> {
+    let mut name: OsString = path.into();
+    name.push(format!(".{}.new", std::process::id()));
+    let temporary = PathBuf::from(name);
+    let failed = |source| io_error(path, "the cache cannot be created", source);
+    let write = || -> Result<(), redb::Error> {
+        let database = redb::Builder::new()
+            .set_cache_size(PAGE_MEMORY_BYTES)
+            .create(&temporary)?;
+        let transaction = database.begin_write()?;
+        transaction.open_table(ABOUT)?.insert("format", FORMAT)?;
+        transaction.open_table(REPRESENTATIONS)?;
+        transaction.commit()?;
+        Ok(database.close()?)
+    };
+    let named = write()
+        .map_err(|error| match error {
+            redb::Error::Io(source) => source,
+            other => io::Error::other(other),
+        })
+        .and_then(|()| match std::fs::hard_link(&temporary, path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            // A file system without hard links.
+            Err(_) => std::fs::rename(&temporary, path),
+            Ok(()) => Ok(()),
+        });
+    let _ = std::fs::remove_file(&temporary);
+    named.map_err(failed)
+}
+
+/// That the database is a cache, and of this format.
+fn check_format(database: &Database, name: &str) -> Result<(), CacheError> {
+    let damaged = |error: redb::Error| CacheError::Damaged {
+        path: name.to_owned(),
+        reason: error.to_string(),
+    };
+    let transaction = database.begin_read().map_err(|error| damaged(error.into()))?;
+    let mut tables = transaction.list_tables().map_err(|error| damaged(error.into()))?;
+    if !tables.any(|table| table.name() == ABOUT.name()) {
+        return Err(CacheError::Foreign {
+            path: name.to_owned(),
+            found: "a redb database of another program",
+        });
+    }
+    let read = || -> Result<Option<u64>, redb::Error> {
+        let about = transaction.open_table(ABOUT)?;
+        Ok(about.get("format")?.map(|format| format.value()))
+    };
+    match read().map_err(damaged)? {
+        Some(FORMAT) => transaction
+            .open_table(REPRESENTATIONS)
+            .map(|_| ())
+            .map_err(|error| damaged(error.into())),
+        found => Err(CacheError::Format {
+            path: name.to_owned(),
+            found: found.map_or("none".to_owned(), |format| format.to_string()),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;
