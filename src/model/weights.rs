@@ -22,7 +22,30 @@ pub enum ModelError {
     #[error("while loading {part}: {source}")]
     Load { part: String, source: candle_core::Error },
     #[error(transparent)]
-    Tensor(#[from] candle_core::Error),
+    Tensor(candle_core::Error),
+}
+
+impl ModelError {
+    fn load(part: &str, error: candle_core::Error) -> Self {
+        Self::Load {
+            part: format!("\"{part}\""),
+            source: without_backtrace(error),
+        }
+    }
+}
+
+impl From<candle_core::Error> for ModelError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Tensor(without_backtrace(error))
+    }
+}
+
+/// candle prints its backtrace within the message where `RUST_BACKTRACE` is set; ours are one line.
+fn without_backtrace(error: candle_core::Error) -> candle_core::Error {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(*inner),
+        other => other,
+    }
 }
 
 /// Packed weights by the name under which [`Loader::packed_or`] looks for them.
@@ -61,10 +84,7 @@ impl Loader<'_> {
         precision: Precision,
         tensors: impl FnOnce() -> Result<(Tensor, Option<Tensor>), ModelError>,
     ) -> Result<Linear, ModelError> {
-        let failed = |source| ModelError::Load {
-            part: format!("\"{name}\""),
-            source,
-        };
+        let failed = |error| ModelError::load(name, error);
         if self.device.is_cpu() {
             let layout = PackedLayout::new(cpu::selected(), precision, out_features, in_features).map_err(failed)?;
             let stored = format!("{PACKED_PREFIX}{}.{name}", layout.name);
@@ -85,10 +105,7 @@ impl Loader<'_> {
 
     pub fn norm(&self, role: &NormRole, eps: f64) -> Result<LayerNorm, ModelError> {
         let (weight, bias) = (self.tensor(&role.weight)?, self.tensor(&role.bias)?);
-        LayerNorm::new(&weight, &bias, eps, self.device).map_err(|source| ModelError::Load {
-            part: format!("\"{}\"", role.weight),
-            source,
-        })
+        LayerNorm::new(&weight, &bias, eps, self.device).map_err(|error| ModelError::load(&role.weight, error))
     }
 }
 
