@@ -1,6 +1,7 @@
 //! All integration tests in one binary, one module a subject; it links once.
 
 mod bert;
+mod cache;
 mod common;
 mod convert;
 mod cuda;

@@ -40,7 +40,7 @@ const PAGE_MEMORY_BYTES: usize = 64 << 20;
 /// Representations waiting to be written; whoever has more waits.
 const WAITING: usize = 4096;
 const COMMIT_REPRESENTATIONS: usize = 4096;
-const COMMIT_AFTER: Duration = Duration::from_secs(1);
+const COMMIT_AFTER: Duration = Duration::from_millis(250);
 
 type Key = [u8; 32];
 
