@@ -108,6 +108,11 @@ impl Cache {
         }
         let database = open_database(path)?;
         check_format(&database, &name)?;
+        Self::with_database(database, name, model, kernel)
+            .map_err(|source| io_error(path, "cannot start a thread to write it", source))
+    }
+
+    fn with_database(database: Database, path: String, model: &[u8; 32], kernel: &str) -> io::Result<Self> {
         let mut fingerprint = blake3::Hasher::new_derive_key("crag representations");
         for part in [model, kernel.as_bytes(), env!("CARGO_PKG_VERSION").as_bytes()] {
             fingerprint.update(blake3::hash(part).as_bytes());
@@ -116,16 +121,15 @@ impl Cache {
         let failure = Arc::new(Mutex::new(None));
         let (sender, receiver) = sync_channel(WAITING);
         let thread = Writer {
-            path: name.clone(),
+            path: path.clone(),
             database: Arc::clone(&database),
             failure: Arc::clone(&failure),
         };
         let writer = std::thread::Builder::new()
             .name("crag-cache".to_owned())
-            .spawn(move || thread.run(&receiver))
-            .map_err(|source| io_error(path, "cannot start a thread to write it", source))?;
+            .spawn(move || thread.run(&receiver))?;
         Ok(Self {
-            path: name,
+            path,
             database,
             fingerprint: fingerprint.finalize().into(),
             sender: Some(sender),

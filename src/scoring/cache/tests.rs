@@ -191,3 +191,71 @@ fn a_damaged_cache_is_an_error_or_gives_what_was_stored() {
     }
     assert!(refused >= 20, "{refused}");
 }
+
+/// A disk that is full from the moment it is told so.
+#[derive(Debug, Clone, Default)]
+struct Disk {
+    memory: Arc<redb::backends::InMemoryBackend>,
+    is_full: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Disk {
+    fn check(&self) -> io::Result<()> {
+        match self.is_full.load(std::sync::atomic::Ordering::Relaxed) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+impl redb::StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.memory.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.memory.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.check().and_then(|()| self.memory.set_len(len))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.check()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check().and_then(|()| self.memory.write(offset, data))
+    }
+}
+
+#[test]
+fn a_full_disk_costs_nothing_but_a_word_at_the_end() {
+    let disk = Disk::default();
+    let database = redb::Builder::new().create_with_backend(disk.clone()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(REPRESENTATIONS).unwrap();
+    transaction.commit().unwrap();
+    let cache = Cache::with_database(database, "pairs.cache".to_owned(), &MODEL, "portable-f32").unwrap();
+    cache.store(Side::Drug, &[1, 0, 2], &representation(0));
+    cache.flush().unwrap();
+    disk.is_full.store(true, std::sync::atomic::Ordering::Relaxed);
+    // More than can wait: nobody takes them any more, and nobody waits for that.
+    for i in 0..2 * WAITING as u32 {
+        cache.store(Side::Adr, &[i], &representation(i));
+    }
+    let message = cache.flush().unwrap_err().to_string();
+    assert!(
+        message.starts_with("pairs.cache: writing the cache failed: "),
+        "{message}"
+    );
+    assert!(
+        message.ends_with("the answers are not affected, only kept incompletely"),
+        "{message}"
+    );
+    if let Some(reader) = cache.reader() {
+        let found = reader.find(Side::Drug, &[1, 0, 2]);
+        assert!(found.is_none_or(|values| bits(&values) == bits(&representation(0))));
+    }
+}
