@@ -108,7 +108,7 @@ impl Head {
                 &mut [],
             );
             for (p, keys) in keys.chunks_exact(panel * words::<F32>(width)).enumerate() {
-                multiply_panel(simd, F32, left, rows, keys, sums);
+                multiply_panel(simd, F32, (left, &[]), rows, (keys, &[]), sums);
                 for (scores, sums) in scores
                     .chunks_exact_mut(score_width)
                     .zip(sums.chunks_exact(panel))
@@ -124,7 +124,7 @@ impl Head {
             }
             pack_rows(simd, F32, scores, score_width, rows, tokens, left, &mut []);
             for (p, values) in values.chunks_exact(panel * words::<F32>(tokens)).enumerate() {
-                multiply_panel(simd, F32, left, rows, values, sums);
+                multiply_panel(simd, F32, (left, &[]), rows, (values, &[]), sums);
                 let columns = p * panel..width.min((p + 1) * panel);
                 for (r, sums) in sums.chunks_exact(panel).take(rows).enumerate() {
                     let row = &mut out[(first + r) * hidden + self.query..][..width];

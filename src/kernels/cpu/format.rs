@@ -3,10 +3,11 @@
 //! All formats share one layout and one loop, see [`super::gemm`]: a *word* has 32 bits and holds one
 //! f32, two bf16 or four bytes that are neighbours along k, and a sum has 32 bits too.
 //!
-//! **int8.** A weight is `t q` with `q` from -127 to 127 and a scale `t` for each column; a value of a
-//! row is `m + s q` with `q` from 0 to 255, `m` the row's least value and `s` a scale for each row. So
-//! `sum x w = s t sum q_x q_w + m t sum q_w`, where the first sum is exact in i32 up to K = 66,000
-//! and the second is known beforehand. Values need no zero of their own, so none of the 256 is lost.
+//! **int8.** Both operands are cut along k into chunks, and each chunk of a row or a column has a scale
+//! of its own, since the largest of few values is smaller than that of many. A weight is `t q` with `q`
+//! from -127 to 127; a value of a row is `m + s q` with `q` from 0 to 255 and `m` the least value of the
+//! chunk. So within a chunk `sum x w = s t sum q_x q_w + m t sum q_w`, where the first sum is exact in
+//! i32 and the second is known beforehand. Zero needs no byte of its own, so none of the 256 is lost.
 
 use super::simd::{LINE, Simd};
 
@@ -16,9 +17,9 @@ pub(super) trait Format: Copy {
     /// Words along k whose products are summed before the sum is added to those before it; a multiple
     /// of [`LINE`].
     const CHUNK: usize;
-    /// Numbers that go with a row of the left operand.
+    /// Numbers that go with each chunk of a row of the left operand.
     const ROW_TERMS: usize;
-    /// Numbers that go with a column of the right operand, the bias included.
+    /// Numbers that go with each chunk of a column of the right operand.
     const COLUMN_TERMS: usize;
     /// [`Self::VALUES`] times [`LINE`].
     type Values: AsMut<[f32]> + Copy;
@@ -26,28 +27,44 @@ pub(super) trait Format: Copy {
     /// Zeros, or whatever packs fastest: weights beyond K are zero.
     const PADDING: Self::Values;
 
-    /// What packing a row and finishing its sums need to know of it.
-    fn row_terms<S: Simd>(simd: S, row: &[f32], terms: &mut [f32]);
+    /// What packing a chunk of a row and settling its sums need to know of it.
+    fn row_terms<S: Simd>(simd: S, chunk: &[f32], terms: &mut [f32]);
 
-    /// Packs one line of a row of the left operand.
+    /// Packs one line of a row of the left operand; `terms` are those of its chunk.
     fn pack<S: Simd>(simd: S, values: &Self::Values, terms: &[f32], line: &mut [f32; LINE]);
 
     /// The first values of `from`, if there are enough for a line.
     fn whole(from: &[f32]) -> Option<&Self::Values>;
 
-    /// Packs a column of the right operand into words, to zeros beyond its end.
-    /// `terms`: those of the column, of which the first is the bias and is left alone.
-    fn pack_column(column: &[f32], words: &mut [f32], terms: &mut [f32]);
+    /// Packs a chunk of a column of the right operand into words, zeros beyond its end, and sets its terms.
+    fn pack_column(chunk: &[f32], words: &mut [f32], terms: &mut [f32]);
 
     /// `sum + x w` in each lane.
     fn multiply_add<S: Simd>(simd: S, x: S::V, w: S::V, sum: S::V) -> S::V;
 
-    /// The sum of two sums.
-    fn add<S: Simd>(simd: S, a: S::V, b: S::V) -> S::V;
+    /// `before` plus what a chunk's sum stands for, as f32. `row`: the chunk's row terms; `column`:
+    /// `[COLUMN_TERMS, width]`, read from these lanes' first column on.
+    ///
+    /// # Safety
+    /// `row` must be valid for reading `ROW_TERMS` values, `column` for a vector at each of `COLUMN_TERMS`
+    /// multiples of `width`.
+    unsafe fn settle<S: Simd>(
+        simd: S,
+        sum: S::V,
+        before: Option<S::V>,
+        row: *const f32,
+        column: *const f32,
+        width: usize,
+    ) -> S::V;
+}
 
-    /// `x w + b` as f32. `row`: the row's terms; `columns`: `[COLUMN_TERMS, width]`, of which this is
-    /// about the lanes from column `at` on.
-    fn finish<S: Simd>(simd: S, sum: S::V, row: &[f32], columns: &[f32], width: usize, at: usize) -> S::V;
+/// [`Format::settle`] for sums that are f32 already.
+#[inline(always)]
+fn add<S: Simd>(simd: S, sum: S::V, before: Option<S::V>) -> S::V {
+    match before {
+        Some(before) => simd.add(before, sum),
+        None => sum,
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -58,7 +75,7 @@ impl Format for F32 {
     /// Short, since separate sums round less.
     const CHUNK: usize = 32;
     const ROW_TERMS: usize = 0;
-    const COLUMN_TERMS: usize = 1;
+    const COLUMN_TERMS: usize = 0;
     type Values = [f32; LINE];
     const PADDING: Self::Values = [0.0; LINE];
 
@@ -86,13 +103,15 @@ impl Format for F32 {
     }
 
     #[inline(always)]
-    fn add<S: Simd>(simd: S, a: S::V, b: S::V) -> S::V {
-        simd.add(a, b)
-    }
-
-    #[inline(always)]
-    fn finish<S: Simd>(simd: S, sum: S::V, _: &[f32], columns: &[f32], _: usize, at: usize) -> S::V {
-        simd.add(sum, simd.load(&columns[at..]))
+    unsafe fn settle<S: Simd>(
+        simd: S,
+        sum: S::V,
+        before: Option<S::V>,
+        _: *const f32,
+        _: *const f32,
+        _: usize,
+    ) -> S::V {
+        add(simd, sum, before)
     }
 }
 
@@ -103,7 +122,7 @@ impl Format for Bf16 {
     const VALUES: usize = 2;
     const CHUNK: usize = 256;
     const ROW_TERMS: usize = 0;
-    const COLUMN_TERMS: usize = 1;
+    const COLUMN_TERMS: usize = 0;
     type Values = [f32; 2 * LINE];
     const PADDING: Self::Values = [0.0; 2 * LINE];
 
@@ -134,13 +153,15 @@ impl Format for Bf16 {
     }
 
     #[inline(always)]
-    fn add<S: Simd>(simd: S, a: S::V, b: S::V) -> S::V {
-        simd.add(a, b)
-    }
-
-    #[inline(always)]
-    fn finish<S: Simd>(simd: S, sum: S::V, row: &[f32], columns: &[f32], width: usize, at: usize) -> S::V {
-        F32::finish(simd, sum, row, columns, width, at)
+    unsafe fn settle<S: Simd>(
+        simd: S,
+        sum: S::V,
+        before: Option<S::V>,
+        _: *const f32,
+        _: *const f32,
+        _: usize,
+    ) -> S::V {
+        add(simd, sum, before)
     }
 }
 
@@ -149,19 +170,20 @@ pub(super) struct Int8;
 
 impl Format for Int8 {
     const VALUES: usize = 4;
-    const CHUNK: usize = 256;
+    /// 128 values share a scale.
+    const CHUNK: usize = 32;
     /// Scale and least value.
     const ROW_TERMS: usize = 2;
-    /// Bias, scale, and scale times the sum of the column's bytes.
-    const COLUMN_TERMS: usize = 3;
+    /// Scale, and scale times the sum of the chunk's bytes.
+    const COLUMN_TERMS: usize = 2;
     type Values = [f32; 4 * LINE];
     const PADDING: Self::Values = [0.0; 4 * LINE];
 
     #[inline(always)]
-    fn row_terms<S: Simd>(simd: S, row: &[f32], terms: &mut [f32]) {
-        let first = row.first().copied().unwrap_or(0.0);
+    fn row_terms<S: Simd>(simd: S, chunk: &[f32], terms: &mut [f32]) {
+        let first = chunk.first().copied().unwrap_or(0.0);
         let (mut least, mut most, mut sum) = (simd.splat(first), simd.splat(first), simd.splat(0.0));
-        for piece in row.chunks(S::LANES) {
+        for piece in chunk.chunks(S::LANES) {
             let x = simd.load_or(piece, first);
             least = simd.min(x, least);
             most = simd.max(x, most);
@@ -185,15 +207,15 @@ impl Format for Int8 {
         from.first_chunk()
     }
 
-    fn pack_column(column: &[f32], words: &mut [f32], terms: &mut [f32]) {
-        let most = column.iter().fold(0.0, |most: f32, w| most.max(w.abs()));
-        let finite = column.iter().all(|w| w.is_finite());
+    fn pack_column(chunk: &[f32], words: &mut [f32], terms: &mut [f32]) {
+        let most = chunk.iter().fold(0.0, |most: f32, w| most.max(w.abs()));
+        let finite = chunk.iter().all(|w| w.is_finite());
         let scale = most / 127.0;
         let factor = if scale > 0.0 { 127.0 / most } else { 0.0 };
         let byte = |w: &f32| (w * factor).round_ties_even() as i8;
         let mut total = 0;
         words.fill(0.0);
-        for (word, quad) in words.iter_mut().zip(column.chunks(4)) {
+        for (word, quad) in words.iter_mut().zip(chunk.chunks(4)) {
             let mut bytes = [0; 4];
             for (to, w) in bytes.iter_mut().zip(quad) {
                 let q = byte(w);
@@ -202,8 +224,8 @@ impl Format for Int8 {
             }
             *word = f32::from_bits(u32::from_le_bytes(bytes));
         }
-        terms[1] = if finite { scale } else { f32::NAN };
-        terms[2] = terms[1] * total as f32;
+        let scale = if finite { scale } else { f32::NAN };
+        terms.copy_from_slice(&[scale, scale * total as f32]);
     }
 
     #[inline(always)]
@@ -212,15 +234,27 @@ impl Format for Int8 {
     }
 
     #[inline(always)]
-    fn add<S: Simd>(simd: S, a: S::V, b: S::V) -> S::V {
-        simd.add_i32(a, b)
-    }
-
-    #[inline(always)]
-    fn finish<S: Simd>(simd: S, sum: S::V, row: &[f32], columns: &[f32], width: usize, at: usize) -> S::V {
-        let (scale, total) = (simd.load(&columns[width + at..]), simd.load(&columns[2 * width + at..]));
-        let product = simd.mul(simd.from_i32(sum), scale);
-        let offset = simd.mul_add(simd.splat(row[1]), total, simd.load(&columns[at..]));
-        simd.mul_add(simd.splat(row[0]), product, offset)
+    unsafe fn settle<S: Simd>(
+        simd: S,
+        sum: S::V,
+        before: Option<S::V>,
+        row: *const f32,
+        column: *const f32,
+        width: usize,
+    ) -> S::V {
+        // SAFETY: the caller states that both terms of the row and of the columns can be read.
+        let (scale, least, column_scale, total) = unsafe {
+            (
+                simd.splat(*row),
+                simd.splat(*row.add(1)),
+                simd.load_ptr(column),
+                simd.load_ptr(column.add(width)),
+            )
+        };
+        let offset = match before {
+            Some(before) => simd.mul_add(least, total, before),
+            None => simd.mul(least, total),
+        };
+        simd.mul_add(simd.mul(simd.from_i32(sum), column_scale), scale, offset)
     }
 }

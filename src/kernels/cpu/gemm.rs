@@ -24,6 +24,12 @@ pub(super) const fn panel_width<S: Simd>() -> usize {
     TILE_VECTORS * S::LANES
 }
 
+/// Chunks that `k` values are cut into.
+#[inline(always)]
+pub(super) const fn chunks<F: Format>(k: usize) -> usize {
+    words::<F>(k).div_ceil(F::CHUNK)
+}
+
 /// Words that `k` values are packed into: whole blocks.
 #[inline(always)]
 pub(super) const fn words<F: Format>(k: usize) -> usize {
@@ -32,7 +38,7 @@ pub(super) const fn words<F: Format>(k: usize) -> usize {
 
 /// Packs `rows` rows of `k` values for [`multiply_panel`]; row `r` begins at `r * stride` in `from`.
 ///
-/// `to` holds `rows * words(k)` words, `terms` `rows * ROW_TERMS` numbers.
+/// `to` holds `rows * words(k)` words, `terms` `rows * chunks(k) * ROW_TERMS` numbers.
 #[inline(always)]
 pub(super) fn pack_rows<S: Simd, F: Format>(
     simd: S,
@@ -44,26 +50,25 @@ pub(super) fn pack_rows<S: Simd, F: Format>(
     to: &mut [f32],
     terms: &mut [f32],
 ) {
-    let words = words::<F>(k);
+    let (words, chunks) = (words::<F>(k), chunks::<F>(k));
     let lines = to[..rows * words].as_chunks_mut::<LINE>().0;
     for r in 0..rows {
         let row = &from[r * stride..][..k];
-        let terms = &mut terms[r * F::ROW_TERMS..][..F::ROW_TERMS];
-        F::row_terms(simd, row, terms);
         let first = r / S::TILE_ROWS * S::TILE_ROWS;
         let tile_rows = S::TILE_ROWS.min(rows - first);
-        let mut values = row.chunks(F::VALUES * LINE);
-        for begin in (0..words).step_by(F::CHUNK) {
+        for (chunk, values) in row.chunks(F::CHUNK * F::VALUES).enumerate() {
+            let terms = &mut terms[(r * chunks + chunk) * F::ROW_TERMS..][..F::ROW_TERMS];
+            F::row_terms(simd, values, terms);
+            let begin = chunk * F::CHUNK;
             let depth = F::CHUNK.min(words - begin);
             let tile = (begin * rows + first * depth) / LINE;
-            for block in 0..depth / LINE {
+            for (block, values) in values.chunks(F::VALUES * LINE).enumerate() {
                 let line = &mut lines[tile + block * tile_rows + (r - first)];
-                let piece = values.next().unwrap_or(&[]);
-                match F::whole(piece) {
+                match F::whole(values) {
                     Some(whole) => F::pack(simd, whole, terms, line),
                     None => {
                         let mut padded = F::PADDING;
-                        padded.as_mut()[..piece.len()].copy_from_slice(piece);
+                        padded.as_mut()[..values.len()].copy_from_slice(values);
                         F::pack(simd, &padded, terms, line);
                     }
                 }
@@ -74,38 +79,65 @@ pub(super) fn pack_rows<S: Simd, F: Format>(
 
 /// Multiplies packed rows with one panel.
 ///
-/// `left`: [`pack_rows`] of `rows` rows, `panel`: `[words, panel_width]`, `sums`:
-/// `[rows, panel_width]`, which is overwritten.
+/// `left` and `row_terms`: [`pack_rows`] of `rows` rows; `panel`: `[words, panel_width]`; `columns`:
+/// `[chunks, COLUMN_TERMS, panel_width]`; `sums`: `[rows, panel_width]`, which is overwritten.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 pub(super) fn multiply_panel<S: Simd, F: Format>(
     simd: S,
     format: F,
-    left: &[f32],
+    (left, row_terms): (&[f32], &[f32]),
     rows: usize,
-    panel: &[f32],
+    (panel, columns): (&[f32], &[f32]),
     sums: &mut [f32],
 ) {
     let width = panel_width::<S>();
     let k = panel.len() / width;
+    let chunks = k.div_ceil(F::CHUNK);
     let (left, panel, sums) = (&left[..rows * k], &panel[..k * width], &mut sums[..rows * width]);
+    let row_terms = &row_terms[..rows * chunks * F::ROW_TERMS];
+    let columns = &columns[..chunks * F::COLUMN_TERMS * width];
     assert!(k.is_multiple_of(LINE));
-    let mut begin = 0;
-    while begin < k {
+    for chunk in 0..chunks {
+        let begin = chunk * F::CHUNK;
         let depth = F::CHUNK.min(k - begin);
         let panel = &panel[begin * width..][..depth * width];
+        let columns = &columns[chunk * F::COLUMN_TERMS * width..][..F::COLUMN_TERMS * width];
         let mut first = 0;
         while first < rows {
             let tile_rows = S::TILE_ROWS.min(rows - first);
-            let left = &left[begin * rows + first * depth..][..tile_rows * depth];
-            let sums = &mut sums[first * width..][..tile_rows * width];
-            // SAFETY: the three slices have just been cut to the lengths that `tile` asks for, `depth`
-            // is a whole number of blocks because the panel's and CHUNK are, and `multiply_tile` is given
-            // `tile_rows` as the number of rows.
-            unsafe { multiply_tile(simd, format, tile_rows, left, panel, sums, begin == 0) };
+            let tile = Tile {
+                left: &left[begin * rows + first * depth..][..tile_rows * depth],
+                panel,
+                row_terms: &row_terms[first * chunks * F::ROW_TERMS..][..tile_rows * chunks * F::ROW_TERMS],
+                columns,
+                sums: &mut sums[first * width..][..tile_rows * width],
+                chunk,
+                chunks,
+            };
+            // SAFETY: the slices have just been cut to the lengths that `Tile` states, `depth` is a whole
+            // number of blocks because the panel's and CHUNK are, and `tile_rows` is the number of rows.
+            unsafe { multiply_tile(simd, format, tile_rows, tile) };
             first += tile_rows;
         }
-        begin += depth;
     }
+}
+
+/// One chunk of a tile of rows and a panel. With `depth` words in the chunk, a multiple of [`LINE`]:
+struct Tile<'a> {
+    /// `[depth / 16, rows, 16]`.
+    left: &'a [f32],
+    /// `[depth, panel_width]`.
+    panel: &'a [f32],
+    /// `[rows, chunks, ROW_TERMS]`.
+    row_terms: &'a [f32],
+    /// `[COLUMN_TERMS, panel_width]`.
+    columns: &'a [f32],
+    /// `[rows, panel_width]`; overwritten by the first chunk, added to by the others.
+    sums: &'a mut [f32],
+    /// Which chunk this is, and of how many.
+    chunk: usize,
+    chunks: usize,
 }
 
 /// Calls [`tile`] compiled for that number of rows.
@@ -113,22 +145,14 @@ pub(super) fn multiply_panel<S: Simd, F: Format>(
 /// # Safety
 /// As for [`tile`]; `rows` is at most [`Simd::TILE_ROWS`].
 #[inline(always)]
-unsafe fn multiply_tile<S: Simd, F: Format>(
-    simd: S,
-    format: F,
-    rows: usize,
-    left: &[f32],
-    panel: &[f32],
-    sums: &mut [f32],
-    fresh: bool,
-) {
+unsafe fn multiply_tile<S: Simd, F: Format>(simd: S, format: F, rows: usize, operands: Tile) {
     macro_rules! of_rows {
         ($($n:literal)*) => {
             match rows {
                 // A tile larger than this instruction set's is not compiled.
                 $($n if $n <= S::TILE_ROWS => {
                     // SAFETY: passed on to the caller.
-                    unsafe { tile::<S, F, $n>(simd, format, left, panel, sums, fresh) }
+                    unsafe { tile::<S, F, $n>(simd, format, operands) }
                 })*
                 _ => unreachable!("a tile has 1 to {} rows, found {rows}", S::TILE_ROWS),
             }
@@ -140,20 +164,12 @@ unsafe fn multiply_tile<S: Simd, F: Format>(
 /// The rows of the largest tile of any instruction set.
 const MAX_ROWS: usize = 12;
 
-/// Adds the product of one tile's chunk to `sums`, or overwrites them where they are `fresh`.
+/// Adds the product of one tile's chunk to its sums.
 ///
 /// # Safety
-/// `panel` is `[depth, panel_width]` with `depth` a multiple of [`LINE`]; `left` holds
-/// `ROWS * depth` values and `sums` `ROWS * panel_width`.
+/// The slices of `operands` have the lengths that [`Tile`] states, with ROWS rows.
 #[inline(always)]
-unsafe fn tile<S: Simd, F: Format, const ROWS: usize>(
-    simd: S,
-    _: F,
-    left: &[f32],
-    panel: &[f32],
-    sums: &mut [f32],
-    fresh: bool,
-) {
+unsafe fn tile<S: Simd, F: Format, const ROWS: usize>(simd: S, _: F, operands: Tile) {
     // Written out with constant indices: where the compiler is left to unroll a loop over the rows,
     // it keeps the sums in memory and reaches a third of the speed.
     macro_rules! for_each_row {
@@ -168,10 +184,10 @@ unsafe fn tile<S: Simd, F: Format, const ROWS: usize>(
         };
     }
     let width = panel_width::<S>();
-    let blocks = left.len() / (ROWS * LINE);
+    let blocks = operands.left.len() / (ROWS * LINE);
     let mut first = [simd.splat(0.0); MAX_ROWS];
     let mut second = [simd.splat(0.0); MAX_ROWS];
-    let (mut left, mut panel) = (left.as_ptr(), panel.as_ptr());
+    let (mut left, mut panel) = (operands.left.as_ptr(), operands.panel.as_ptr());
     for _ in 0..blocks {
         for word in 0..LINE {
             // SAFETY: the caller states that `panel` has `blocks * LINE` rows of TILE_VECTORS vectors
@@ -189,15 +205,18 @@ unsafe fn tile<S: Simd, F: Format, const ROWS: usize>(
         // SAFETY: as above; after the last block it points to the end of `left`.
         left = unsafe { left.add(ROWS * LINE) };
     }
-    let sums = sums.as_mut_ptr();
-    // SAFETY: the caller states that `sums` holds ROWS rows of TILE_VECTORS vectors.
+    let (sums, columns) = (operands.sums.as_mut_ptr(), operands.columns.as_ptr());
+    let fresh = operands.chunk == 0;
+    // SAFETY: the caller states that `sums` holds ROWS rows of TILE_VECTORS vectors, `columns` as many
+    // vectors for each column term, and `row_terms` those of ROWS rows, of which each has `chunks`.
     unsafe {
+        let row_terms = operands.row_terms.as_ptr().add(operands.chunk * F::ROW_TERMS);
         for_each_row!(|R| {
             let (to, other) = (sums.add(R * width), sums.add(R * width + S::LANES));
-            if !fresh {
-                first[R] = F::add(simd, simd.load_ptr(to), first[R]);
-                second[R] = F::add(simd, simd.load_ptr(other), second[R]);
-            }
+            let before = |sums| if fresh { None } else { Some(simd.load_ptr(sums)) };
+            let row = row_terms.add(R * operands.chunks * F::ROW_TERMS);
+            first[R] = F::settle(simd, first[R], before(to), row, columns, width);
+            second[R] = F::settle(simd, second[R], before(other), row, columns.add(S::LANES), width);
             simd.store_ptr(first[R], to);
             simd.store_ptr(second[R], other);
         });

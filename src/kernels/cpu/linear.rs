@@ -1,7 +1,6 @@
 //! Linear layers over packed weights; bias, activation, residual and LayerNorm ride along.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use memmap2::Mmap;
 use super::buffer::{Scratch, Words, with_scratch};
 use super::detect::{Kernel, selected};
 use super::format::{Bf16, F32, Format, Int8};
-use super::gemm::{multiply_panel, pack_rows, panel_width, words};
+use super::gemm::{chunks, multiply_panel, pack_rows, panel_width, words};
 use super::norm::Norm;
 use super::packing::PackPanels;
 use super::simd::{MAX_LANES, Simd, Task};
@@ -28,8 +27,10 @@ pub struct PackedLinear {
     precision: Precision,
     /// Panels of columns of the product, see [`super::gemm`].
     panels: Words,
-    /// For each panel `[COLUMN_TERMS, width]`, see [`Format`]; the first is the bias, zeros without one.
+    /// For each panel `[chunks, COLUMN_TERMS, width]`, see [`Format`].
     columns: Vec<f32>,
+    /// One value a column of the panels; zeros where the layer has no bias.
+    bias: Vec<f32>,
 }
 
 impl fmt::Debug for PackedLinear {
@@ -55,7 +56,7 @@ pub struct PackedLayout {
     pub name: String,
     /// Bytes of the panels.
     pub panel_bytes: usize,
-    /// Values of the columns' terms.
+    /// Values that go with the columns beside the bias, such as scales.
     pub column_terms: usize,
 }
 
@@ -68,9 +69,9 @@ impl PackedLayout {
         let width = kernel.run(PanelWidth);
         let columns = out_features.next_multiple_of(width);
         let (words, terms) = match precision {
-            Precision::F32 => (words::<F32>(in_features), F32::COLUMN_TERMS),
-            Precision::Bf16 => (words::<Bf16>(in_features), Bf16::COLUMN_TERMS),
-            Precision::Int8 => (words::<Int8>(in_features), Int8::COLUMN_TERMS),
+            Precision::F32 => sizes::<F32>(in_features),
+            Precision::Bf16 => sizes::<Bf16>(in_features),
+            Precision::Int8 => sizes::<Int8>(in_features),
             Precision::F16 => bail!("linear: the CPU does not compute in f16"),
         };
         Ok(Self {
@@ -81,6 +82,11 @@ impl PackedLayout {
             column_terms: columns * terms,
         })
     }
+}
+
+/// Words and terms of a column of `k` values.
+fn sizes<F: Format>(k: usize) -> (usize, usize) {
+    (words::<F>(k), chunks::<F>(k) * F::COLUMN_TERMS)
 }
 
 struct PanelWidth;
@@ -111,19 +117,13 @@ impl PackedLinear {
             Precision::Int8 => kernel.run(PackPanels::<Int8>::new(weight, columns_to)),
             _ => kernel.run(PackPanels::<F32>::new(weight, columns_to)),
         }?;
+        let mut padded_bias = vec![0.0; out_features.next_multiple_of(kernel.run(PanelWidth))];
         if let Some(bias) = bias {
             if bias.dims() != [out_features] {
                 bail!("linear: expected a bias [{out_features}], found {:?}", bias.dims())
             }
             let bias = bias.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-            let width = kernel.run(PanelWidth);
-            let panels = out_features.div_ceil(width);
-            for (columns, bias) in columns
-                .chunks_exact_mut(layout.column_terms / panels)
-                .zip(bias.chunks(width))
-            {
-                columns[..bias.len()].copy_from_slice(bias);
-            }
+            padded_bias[..out_features].copy_from_slice(&bias);
         }
         Ok(Self {
             in_features,
@@ -132,10 +132,11 @@ impl PackedLinear {
             precision,
             panels: Words::Owned(panels),
             columns,
+            bias: padded_bias,
         })
     }
 
-    /// A layer as [`Self::layout`], [`Self::panel_bytes`] and [`Self::columns`] describe it, its panels
+    /// A layer as [`Self::layout`], [`Self::panel_bytes`], [`Self::columns`] and [`Self::bias`] gave it, its panels
     /// read from `range` of `map`: nothing is copied. The file must not change while it is mapped.
     ///
     /// Errors if the layout is not the selected kernel's or a length is not the layout's.
@@ -145,6 +146,7 @@ impl PackedLinear {
         map: Arc<Mmap>,
         range: Range<usize>,
         columns: Vec<f32>,
+        bias: &[f32],
     ) -> Result<Self> {
         let kernel = selected();
         let expected = PackedLayout::new(kernel, precision, layout.out_features, layout.in_features)?;
@@ -154,15 +156,13 @@ impl PackedLinear {
                 kernel.name(precision)
             )
         }
-        if range.len() != layout.panel_bytes || columns.len() != layout.column_terms {
-            bail!(
-                "packed weights: expected {} bytes and {} column terms, found {} and {}",
-                layout.panel_bytes,
-                layout.column_terms,
-                range.len(),
-                columns.len()
-            )
+        let lengths = (range.len(), columns.len(), bias.len());
+        let wanted = (layout.panel_bytes, layout.column_terms, layout.out_features);
+        if lengths != wanted {
+            bail!("packed weights: expected {wanted:?} bytes, column terms and biases, found {lengths:?}")
         }
+        let mut padded_bias = bias.to_vec();
+        padded_bias.resize(layout.out_features.next_multiple_of(kernel.run(PanelWidth)), 0.0);
         let Some(panels) = Words::mapped(map, range.clone()) else {
             bail!("packed weights: bytes {range:?} do not lie within the file or do not begin at a multiple of 4")
         };
@@ -173,6 +173,7 @@ impl PackedLinear {
             precision,
             panels,
             columns,
+            bias: padded_bias,
         })
     }
 
@@ -189,9 +190,14 @@ impl PackedLinear {
         Ok(&bytes[..self.layout()?.panel_bytes])
     }
 
-    /// Biases, and for int8 scales and sums of the columns.
+    /// What goes with the columns beside the bias: for int8 scales and sums.
     pub fn columns(&self) -> &[f32] {
         &self.columns
+    }
+
+    /// `[N]`, zeros where the layer has no bias.
+    pub fn bias(&self) -> &[f32] {
+        &self.bias[..self.out_features]
     }
 
     pub fn in_features(&self) -> usize {
@@ -289,7 +295,8 @@ impl<F: Format> Task for Forward<'_, F> {
         let (n, k) = (self.layer.out_features, self.layer.in_features);
         let (width, words) = (panel_width::<S>(), words::<F>(k));
         let panels = self.layer.panels.as_slice().chunks_exact(width * words);
-        let columns = self.layer.columns.chunks_exact(F::COLUMN_TERMS * width);
+        let columns = chunks::<F>(k) * F::COLUMN_TERMS * width;
+        let biases = self.layer.bias.chunks_exact(width);
         let (activation, residual) = match self.finish {
             Finish::Activation(activation) => (activation, None),
             Finish::AddNorm { residual, .. } => (Activation::Identity, Some(residual)),
@@ -298,21 +305,20 @@ impl<F: Format> Task for Forward<'_, F> {
         for first in (0..self.rows).step_by(block_rows) {
             let rows = block_rows.min(self.rows - first);
             let left = self.scratch.left.scratch(rows * words);
-            let terms = self.scratch.terms.scratch(rows * F::ROW_TERMS);
+            let terms = self.scratch.terms.scratch(rows * chunks::<F>(k) * F::ROW_TERMS);
             let sums = self.scratch.sums.scratch(rows * width);
             let out = &mut self.out[first * n..][..rows * n];
             pack_rows(simd, self.format, &self.x[first * k..], k, rows, k, left, terms);
-            for (p, (panel, columns)) in panels.clone().zip(columns.clone()).enumerate() {
-                multiply_panel(simd, self.format, left, rows, panel, sums);
+            for (p, (panel, bias)) in panels.clone().zip(biases.clone()).enumerate() {
+                let columns = &self.layer.columns[p * columns..][..columns];
+                multiply_panel(simd, self.format, (left, terms), rows, (panel, columns), sums);
                 let residual = residual.map(|values| &values[first * n..]);
                 with_activation(
                     activation,
                     FinishPanel {
                         simd,
-                        format: PhantomData::<F>,
                         sums,
-                        terms,
-                        columns,
+                        bias,
                         residual,
                         out,
                         n,
@@ -332,15 +338,12 @@ impl<F: Format> Task for Forward<'_, F> {
 }
 
 /// Takes one panel's sums to their columns of the result.
-struct FinishPanel<'a, S, F> {
+struct FinishPanel<'a, S> {
     simd: S,
-    format: PhantomData<F>,
     /// `[rows, panel_width]`.
     sums: &'a [f32],
-    /// `[rows, ROW_TERMS]`.
-    terms: &'a [f32],
-    /// `[COLUMN_TERMS, panel_width]`.
-    columns: &'a [f32],
+    /// `[panel_width]`.
+    bias: &'a [f32],
     /// `[rows, n]`, as is `out`.
     residual: Option<&'a [f32]>,
     out: &'a mut [MaybeUninit<f32>],
@@ -349,20 +352,22 @@ struct FinishPanel<'a, S, F> {
     range: Range<usize>,
 }
 
-impl<S: Simd, F: Format> WithElementwise for FinishPanel<'_, S, F> {
+impl<S: Simd> WithElementwise for FinishPanel<'_, S> {
     type Output = ();
 
     #[inline(always)]
-    fn run<E: Elementwise>(self, f: E) {
-        let (simd, width) = (self.simd, panel_width::<S>());
-        let rows = self.sums.chunks_exact(width).zip(self.out.chunks_exact_mut(self.n));
+    fn run<F: Elementwise>(self, f: F) {
+        let simd = self.simd;
+        let rows = self
+            .sums
+            .chunks_exact(self.bias.len())
+            .zip(self.out.chunks_exact_mut(self.n));
         for (r, (sums, out)) in rows.enumerate() {
-            let terms = &self.terms[r * F::ROW_TERMS..][..F::ROW_TERMS];
             let out = &mut out[self.range.clone()];
             let residual = self.residual.map(|values| &values[r * self.n..][self.range.clone()]);
             for (j, out) in out.chunks_mut(S::LANES).enumerate() {
                 let at = j * S::LANES;
-                let mut y = F::finish(simd, simd.load(&sums[at..]), terms, self.columns, width, at);
+                let mut y = simd.add(simd.load(&sums[at..]), simd.load(&self.bias[at..]));
                 if let Some(residual) = residual {
                     y = simd.add(y, simd.load_or(&residual[at..][..out.len()], 0.0));
                 }

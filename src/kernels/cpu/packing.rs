@@ -8,12 +8,11 @@ use rayon::prelude::*;
 
 use super::buffer::AlignedBuffer;
 use super::format::Format;
-use super::gemm::{panel_width, words};
+use super::gemm::{chunks, panel_width, words};
 use super::simd::{Simd, Task};
 
 /// Packs `weight`, `[N, K]` of any float type, into panels `[words, panel_width]` of its rows, and
-/// adds the terms of each column to `[panel][COLUMN_TERMS, panel_width]`. Columns beyond N and k
-/// beyond K are zero.
+/// writes `[chunks, COLUMN_TERMS, panel_width]` for each panel. Columns beyond N and k beyond K are zero.
 pub(super) struct PackPanels<'a, F> {
     format: PhantomData<F>,
     weight: &'a Tensor,
@@ -74,13 +73,21 @@ impl Panels<'_> {
     /// Spread over rayon's threads: this happens once, when a model is loaded, and waits for memory.
     fn fill<F: Format, T: Copy + Sync>(self, weight: &[T], to_f32: impl Fn(T) -> f32 + Sync) {
         let Self { k, width, .. } = self;
-        let words = words::<F>(k);
-        let panels = self.words.par_chunks_mut(width * words);
-        let panels = panels.zip(self.columns.par_chunks_mut(width * F::COLUMN_TERMS));
+        let (words, chunks) = (words::<F>(k), chunks::<F>(k));
+        // Without terms there is nothing to cut, so they are cut by hand.
+        let terms = width * chunks * F::COLUMN_TERMS;
+        let mut columns: Vec<&mut [f32]> = Vec::new();
+        let mut rest = self.columns;
+        for _ in 0..(weight.len() / k).div_ceil(width) {
+            let (first, after) = rest.split_at_mut(terms);
+            columns.push(first);
+            rest = after;
+        }
         weight
             .par_chunks(width * k)
-            .zip(panels)
-            .for_each(|(weight, (panel, columns))| {
+            .zip(self.words.par_chunks_mut(width * words))
+            .zip(columns)
+            .for_each(|((weight, panel), columns)| {
                 let count = weight.len() / k;
                 if F::VALUES == 1 {
                     interleave(count, |n| &weight[n * k..][..k], width, panel, &to_f32);
@@ -92,9 +99,12 @@ impl Panels<'_> {
                 for (n, (weight, packed)) in weight.chunks_exact(k).zip(packed.chunks_exact_mut(words)).enumerate() {
                     column.clear();
                     column.extend(weight.iter().map(|&w| to_f32(w)));
-                    F::pack_column(&column, packed, &mut terms);
-                    for (columns, &term) in columns.chunks_exact_mut(width).zip(&terms).skip(1) {
-                        columns[n] = term;
+                    let pieces = column.chunks(F::CHUNK * F::VALUES).zip(packed.chunks_mut(F::CHUNK));
+                    for (chunk, (values, words)) in pieces.enumerate() {
+                        F::pack_column(values, words, &mut terms);
+                        for (i, &term) in terms.iter().enumerate() {
+                            columns[(chunk * F::COLUMN_TERMS + i) * width + n] = term;
+                        }
                     }
                 }
                 interleave(count, |n| &packed[n * words..][..words], width, panel, |word: f32| word);

@@ -205,7 +205,8 @@ fn packed_weights_are_used_from_a_file_as_they_are() {
         // SAFETY: nobody else has the file.
         let map = Arc::new(unsafe { memmap2::Mmap::map(&file) }.unwrap());
         let layout = layer.layout().unwrap();
-        let read = |range, columns| PackedLinear::from_mapped(&layout, precision, map.clone(), range, columns);
+        let read =
+            |range, columns| PackedLinear::from_mapped(&layout, precision, map.clone(), range, columns, layer.bias());
         let columns = || layer.columns().to_vec();
         let mapped = read(64..map.len(), columns()).unwrap();
         let x = random(5 * k, 3);
@@ -218,11 +219,12 @@ fn packed_weights_are_used_from_a_file_as_they_are() {
         assert!(read(62..map.len() - 2, columns()).is_err(), "not at a whole word");
         assert!(read(128..map.len() + 64, columns()).is_err(), "beyond the end");
         assert!(read(64..map.len() - 4, columns()).is_err(), "too short");
-        assert!(read(64..map.len(), Vec::new()).is_err(), "without column terms");
+        assert!(read(64..map.len(), vec![0.0]).is_err(), "other column terms");
         let mut other = layout.clone();
         other.name.push('0');
         let range = 64..map.len();
-        let error = PackedLinear::from_mapped(&other, precision, map.clone(), range, columns()).unwrap_err();
+        let error =
+            PackedLinear::from_mapped(&other, precision, map.clone(), range, columns(), layer.bias()).unwrap_err();
         assert!(error.to_string().contains(&layout.name), "{error}");
     }
 }
