@@ -1,6 +1,7 @@
 //! What follows pooling: projections, the views of a pair, bilinear fusion and the classifier.
 
 use candle_core::{DType, Tensor};
+use rayon::prelude::*;
 
 use crate::kernels::{Activation, LayerNorm, Linear, Precision};
 
@@ -59,7 +60,9 @@ pub(super) struct Bilinear {
 }
 
 /// Pairs fused at once: the intermediate result is `O F` numbers a pair, 256 kB at full size.
-const PAIRS_AT_ONCE: usize = 64;
+const PAIRS_AT_ONCE: usize = 48;
+/// Most threads that fuse, so that intermediate results stay below 200 MB on any machine.
+const THREADS_AT_ONCE: usize = 8;
 
 impl Bilinear {
     pub fn load(loader: &Loader<'_>, role: &BilinearRole) -> Result<Self, ModelError> {
@@ -82,14 +85,19 @@ impl Bilinear {
     /// `x1`, `x2`: `[N, F]`. Returns `[N, O]`.
     pub fn forward(&self, x1: &Tensor, x2: &Tensor) -> candle_core::Result<Tensor> {
         let pairs = x1.dim(0)?;
-        let mut parts = Vec::new();
-        for start in (0..pairs).step_by(PAIRS_AT_ONCE) {
+        let fuse = |start: &usize| {
             let n = PAIRS_AT_ONCE.min(pairs - start);
             // W_o x2 for all o, then the inner products with x1.
-            let transformed = self.weight.forward(&x2.narrow(0, start, n)?, Activation::Identity)?;
+            let transformed = self.weight.forward(&x2.narrow(0, *start, n)?, Activation::Identity)?;
             let transformed = transformed.reshape((n, self.outputs, self.width))?;
-            let x1 = x1.narrow(0, start, n)?.reshape((n, 1, self.width))?;
-            parts.push(transformed.broadcast_mul(&x1)?.sum(2)?);
+            let x1 = x1.narrow(0, *start, n)?.reshape((n, 1, self.width))?;
+            transformed.broadcast_mul(&x1)?.sum(2)
+        };
+        let starts: Vec<usize> = (0..pairs).step_by(PAIRS_AT_ONCE).collect();
+        let mut parts = Vec::with_capacity(starts.len());
+        for starts in starts.chunks(if x1.device().is_cpu() { THREADS_AT_ONCE } else { 1 }) {
+            let fused: candle_core::Result<Vec<Tensor>> = starts.par_iter().map(fuse).collect();
+            parts.extend(fused?);
         }
         let fused = Tensor::cat(&parts, 0)?;
         match &self.bias {
