@@ -89,8 +89,9 @@ impl Loader<'_> {
             let layout = PackedLayout::new(cpu::selected(), precision, out_features, in_features).map_err(failed)?;
             let stored = format!("{PACKED_PREFIX}{}.{name}", layout.name);
             if let Some((map, range)) = self.checkpoint.packed(&stored) {
-                let columns = self.tensor(&format!("{stored}{COLUMNS}"))?.to_vec1::<f32>()?;
-                let packed = PackedLinear::from_mapped(&layout, precision, map, range, columns);
+                let terms = self.tensor(&format!("{stored}{TERMS}"))?.to_vec1::<f32>()?;
+                let (bias, columns) = terms.split_at(out_features.min(terms.len()));
+                let packed = PackedLinear::from_mapped(&layout, precision, map, range, columns.to_vec(), bias);
                 return packed.map(Linear::from_packed).map_err(failed);
             }
         }
@@ -109,8 +110,9 @@ impl Loader<'_> {
     }
 }
 
-/// What the name of the columns' terms has behind that of the panels.
-const COLUMNS: &str = "#columns";
+/// What the name of a packed layer's biases and columns' terms, one after the other, has behind that of
+/// its panels.
+const TERMS: &str = "#terms";
 
 /// Packed weights as tensors, under the names by which [`Loader::packed_or`] finds them.
 pub fn packed_tensors(packed: &PackedWeights) -> candle_core::Result<Vec<(String, Tensor)>> {
@@ -120,8 +122,9 @@ pub fn packed_tensors(packed: &PackedWeights) -> candle_core::Result<Vec<(String
         let (words, _) = linear.panel_bytes()?.as_chunks::<4>();
         let words: Vec<f32> = words.iter().map(|word| f32::from_ne_bytes(*word)).collect();
         let count = words.len();
-        let columns = Tensor::from_slice(linear.columns(), linear.columns().len(), &Device::Cpu)?;
-        tensors.push((format!("{stored}{COLUMNS}"), columns));
+        let terms = [linear.bias(), linear.columns()].concat();
+        let terms = Tensor::from_slice(&terms, terms.len(), &Device::Cpu)?;
+        tensors.push((format!("{stored}{TERMS}"), terms));
         tensors.push((stored, Tensor::from_vec(words, count, &Device::Cpu)?));
     }
     Ok(tensors)

@@ -255,6 +255,6 @@ impl Format for Int8 {
             Some(before) => simd.mul_add(least, total, before),
             None => simd.mul(least, total),
         };
-        simd.mul_add(simd.mul(simd.from_i32(sum), column_scale), scale, offset)
+        simd.mul_add(simd.mul(simd.i32_to_f32(sum), column_scale), scale, offset)
     }
 }

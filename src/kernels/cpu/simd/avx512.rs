@@ -218,7 +218,7 @@ impl<D: Dots> Simd for Avx512<D> {
     }
 
     #[inline(always)]
-    fn from_i32(self, v: __m512) -> __m512 {
+    fn i32_to_f32(self, v: __m512) -> __m512 {
         avx512!(_mm512_cvtepi32_ps(_mm512_castps_si512(v)))
     }
 

@@ -83,7 +83,7 @@ pub(super) trait Simd: Copy {
     /// The sum of words of one i32 each, wrapping around.
     fn add_i32(self, a: Self::V, b: Self::V) -> Self::V;
     /// Words of one i32 each as f32, rounded to nearest.
-    fn from_i32(self, v: Self::V) -> Self::V;
+    fn i32_to_f32(self, v: Self::V) -> Self::V;
     /// `x * 2^n` for whole `n` from -250 to 250; NaN where `x` or `n` is.
     fn scale(self, x: Self::V, n: Self::V) -> Self::V;
 

@@ -128,7 +128,7 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn from_i32(self, v: V) -> V {
+    fn i32_to_f32(self, v: V) -> V {
         v.map(|v| v.to_bits().cast_signed() as f32)
     }
 
