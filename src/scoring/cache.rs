@@ -98,8 +98,9 @@ impl Cache {
     /// All pages of the file are checked, which reads it once.
     ///
     /// # Errors
-    /// A file in use by another run, one that is damaged, of another format or no cache at all; the
-    /// latter are never written to.
+    /// A file in use by another run, one that is damaged, of another format or no cache at all. A file
+    /// that is not redb's is not written to; another program's database keeps its contents, though
+    /// checking it commits.
     pub fn open(path: &Path, model: &[u8; 32], kernel: &str) -> Result<Self, CacheError> {
         let name = path.display().to_string();
         match check_is_redb(path) {

@@ -39,7 +39,10 @@ pub(super) const fn words<F: Format>(k: usize) -> usize {
 /// Packs `rows` rows of `k` values for [`multiply_panel`]; row `r` begins at `r * stride` in `from`.
 ///
 /// `to` holds `rows * words(k)` words, `terms` `rows * chunks(k) * ROW_TERMS` numbers.
-#[expect(clippy::too_many_arguments, reason = "an inner loop's operands; a struct would only rename them")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "an inner loop's operands; a struct would only rename them"
+)]
 #[inline(always)]
 pub(super) fn pack_rows<S: Simd, F: Format>(
     simd: S,
