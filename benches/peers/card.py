@@ -21,26 +21,36 @@ import numpy as np
 import torch
 from fullsize import load_tokenizer
 from network import DualEncoder, Shape, contexts, score
+from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers.initialization import no_init_weights
 
 BATCH = 32
 
 
-def load(folder):
+def load_settings(folder):
     config = json.loads((folder / "config.json").read_text())
     settings = json.loads((folder / "crag.json").read_text()) if (folder / "crag.json").exists() else {}
-    state = load_file(folder / "model.safetensors")
-    shape = Shape(
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        fusion = weights.get_slice("bilinear.weight").get_shape()[0]
+    return Shape(
         **{key: config[key] for key in Shape.__dataclass_fields__ if key in config},
-        fusion=state["bilinear.weight"].shape[0],
+        fusion=fusion,
         views=tuple(settings.get("views", ("bilinear", "product"))),
         max_length=settings.get("max_length", 128),
     )
+
+
+def load_model(folder, shape):
     with no_init_weights():
         model = DualEncoder(shape)
-    model.load_state_dict(state)
-    return model.eval(), load_tokenizer(folder), shape
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model.eval()
+
+
+def load(folder):
+    shape = load_settings(folder)
+    return load_model(folder, shape), load_tokenizer(folder), shape
 
 
 @torch.no_grad()
