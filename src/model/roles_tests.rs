@@ -1,5 +1,7 @@
 //! Roles are read off names and shapes alone, so these tests need no weights.
 
+use std::collections::BTreeMap;
+
 use candle_core::DType;
 
 use crate::model::config::{ConfigError, ModelConfig, Pooling, Source, View};

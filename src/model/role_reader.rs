@@ -1,0 +1,434 @@
+//! Reads [`Roles`] off tensor names and shapes; see there for the rules.
+//!
+//! Each tensor is *claimed* by the role it fills. What nothing claims and what stays empty is told at the
+//! end, all at once; a tensor of the right name and the wrong shape is told at once.
+
+use std::collections::BTreeMap;
+
+use crate::{Side, checkpoint::TensorInfo};
+
+use super::{
+    head_order::{self, Module},
+    roles::{
+        BilinearRole, EncoderRoles, HeadStep, LayerRoles, LinearRole, NormRole, PoolerRoles, Roles, RolesError,
+        output_width,
+    },
+};
+
+/// The side that a tensor's or module's name speaks of.
+fn side_of(name: &str) -> Option<Side> {
+    let name = name.to_ascii_lowercase();
+    let mut words = name.split(|c: char| !c.is_ascii_alphanumeric());
+    let drug = words.clone().any(|w| w.starts_with("drug"));
+    let adr = words.any(|w| {
+        ["adr", "adverse", "effect", "reaction"]
+            .iter()
+            .any(|s| w.starts_with(s))
+    });
+    match (drug, adr) {
+        (true, false) => Some(Side::Drug),
+        (false, true) => Some(Side::Adr),
+        _ => None,
+    }
+}
+
+/// Takes a checkpoint's tensors apart, one role after the other.
+pub(super) struct Reader<'a> {
+    unclaimed: BTreeMap<&'a str, &'a [usize]>,
+    empty: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(tensors: &'a [TensorInfo]) -> Self {
+        Self {
+            unclaimed: tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())).collect(),
+            empty: Vec::new(),
+        }
+    }
+
+    pub fn read(mut self) -> Result<Roles, RolesError> {
+        let drug = self.encoder(Side::Drug)?;
+        let adr = self.encoder(Side::Adr)?;
+        let hidden = drug.as_ref().or(adr.as_ref()).map(|e| e.hidden_size);
+        let poolers = match hidden {
+            Some(hidden) => [self.pooler(Side::Drug, hidden)?, self.pooler(Side::Adr, hidden)?],
+            None => [None, None],
+        };
+        let poolers = match poolers {
+            [Some(drug), Some(adr)] => Some([drug, adr]),
+            [None, None] => None,
+            [None, Some(_)] => self.missing("attention pooler of the drug side"),
+            [Some(_), None] => self.missing("attention pooler of the adr side"),
+        };
+        let bilinear = self.bilinear()?;
+        let mut modules = self.head_modules();
+        let mut take = |side: Option<Side>| {
+            let (taken, rest) = std::mem::take(&mut modules)
+                .into_iter()
+                .partition(|m: &Module| side_of(&m.path) == side);
+            modules = rest;
+            taken
+        };
+        let (drug_modules, adr_modules, classifier) = (take(Some(Side::Drug)), take(Some(Side::Adr)), take(None));
+        let projections = [
+            self.projection(Side::Drug, drug_modules, hidden)?,
+            self.projection(Side::Adr, adr_modules, hidden)?,
+        ];
+        let classifier = self.classifier(classifier)?;
+        let unclaimed: Vec<String> = self
+            .unclaimed
+            .iter()
+            .map(|(name, shape)| format!("\"{name}\" {shape:?}"))
+            .collect();
+        let (Some(drug), Some(adr), true) = (drug, adr, unclaimed.is_empty() && self.empty.is_empty()) else {
+            return Err(RolesError::Unexplained {
+                empty: self.empty,
+                unclaimed,
+            });
+        };
+        let roles = Roles {
+            encoders: [drug, adr],
+            poolers,
+            projections,
+            bilinear,
+            classifier,
+        };
+        check_widths(&roles)?;
+        Ok(roles)
+    }
+
+    fn missing<T>(&mut self, role: impl Into<String>) -> Option<T> {
+        self.empty.push(role.into());
+        None
+    }
+
+    /// Takes a tensor out of the unclaimed ones.
+    fn claim(&mut self, name: &str) -> Option<(String, &'a [usize])> {
+        self.unclaimed
+            .remove_entry(name)
+            .map(|(name, shape)| (name.to_owned(), shape))
+    }
+
+    fn matrix(&mut self, name: &str, expected: &str) -> Result<Option<(String, usize, usize)>, RolesError> {
+        match self.claim(name) {
+            None => Ok(self.missing(format!("\"{name}\""))),
+            Some((name, &[rows, columns])) if rows > 0 && columns > 0 => Ok(Some((name, rows, columns))),
+            Some((tensor, found)) => Err(shape_error(tensor, expected, found)),
+        }
+    }
+
+    fn vector(&mut self, name: &str, width: usize) -> Result<Option<String>, RolesError> {
+        match self.claim(name) {
+            None => Ok(None),
+            Some((name, &[found])) if found == width => Ok(Some(name)),
+            Some((tensor, found)) => Err(shape_error(tensor, &format!("[{width}]"), found)),
+        }
+    }
+
+    fn linear(&mut self, module: &str, out: Option<usize>, input: usize) -> Result<Option<LinearRole>, RolesError> {
+        let name = format!("{module}.weight");
+        let expected = format!("[{}, {input}]", out.map_or("out".into(), |o| o.to_string()));
+        let Some((weight, out_features, in_features)) = self.matrix(&name, &expected)? else {
+            return Ok(None);
+        };
+        if in_features != input || out.is_some_and(|o| o != out_features) {
+            return Err(shape_error(weight, &expected, &[out_features, in_features]));
+        }
+        let bias = self.vector(&format!("{module}.bias"), out_features)?;
+        Ok(Some(LinearRole {
+            weight,
+            bias,
+            in_features,
+            out_features,
+        }))
+    }
+
+    /// A LayerNorm, also under the names `gamma` and `beta` of old TensorFlow conversions.
+    fn norm(&mut self, module: &str, width: usize) -> Result<Option<NormRole>, RolesError> {
+        let old = self.unclaimed.contains_key(format!("{module}.gamma").as_str());
+        let (weight, bias) = if old { ("gamma", "beta") } else { ("weight", "bias") };
+        let weight = self.vector(&format!("{module}.{weight}"), width)?;
+        let bias = self.vector(&format!("{module}.{bias}"), width)?;
+        match (weight, bias) {
+            (Some(weight), Some(bias)) => Ok(Some(NormRole { weight, bias, width })),
+            _ => Ok(self.missing(format!("\"{module}\""))),
+        }
+    }
+
+    fn encoder(&mut self, side: Side) -> Result<Option<EncoderRoles>, RolesError> {
+        const WORDS: &str = "embeddings.word_embeddings.weight";
+        let prefixes: Vec<String> = self
+            .unclaimed
+            .keys()
+            .filter_map(|name| name.strip_suffix(WORDS))
+            .filter(|prefix| side_of(prefix) == Some(side))
+            .map(str::to_owned)
+            .collect();
+        let [prefix] = prefixes.as_slice() else {
+            let role = format!("{} encoder (a BERT under a name with \"{0}\" in it)", side.name());
+            return match prefixes.len() {
+                0 => Ok(self.missing(role)),
+                _ => Err(RolesError::Order {
+                    part: role,
+                    reason: format!("expected one, found {} ({})", prefixes.len(), prefixes.join(", ")),
+                }),
+            };
+        };
+        let Some((word_embeddings, vocab_size, hidden_size)) =
+            self.matrix(&format!("{prefix}{WORDS}"), "[vocabulary, hidden]")?
+        else {
+            return Ok(None);
+        };
+        let embeddings = format!("{prefix}embeddings");
+        let expected = format!("[rows, {hidden_size}]");
+        let table = |reader: &mut Self, name: &str| -> Result<Option<(String, usize)>, RolesError> {
+            match reader.matrix(&format!("{embeddings}.{name}.weight"), &expected)? {
+                Some((name, rows, width)) if width == hidden_size => Ok(Some((name, rows))),
+                Some((name, rows, width)) => Err(shape_error(name, &expected, &[rows, width])),
+                None => Ok(None),
+            }
+        };
+        let position = table(self, "position_embeddings")?;
+        let token_type = table(self, "token_type_embeddings")?;
+        let embeddings_norm = self.norm(&format!("{embeddings}.LayerNorm"), hidden_size)?;
+        let mut layers = Vec::new();
+        while self
+            .unclaimed
+            .contains_key(format!("{prefix}encoder.layer.{}.attention.self.query.weight", layers.len()).as_str())
+        {
+            match self.layer(&format!("{prefix}encoder.layer.{}", layers.len()), hidden_size)? {
+                Some(layer) => layers.push(layer),
+                None => return Ok(None),
+            }
+        }
+        if layers.is_empty() {
+            return Ok(self.missing(format!("\"{prefix}encoder.layer.0\"")));
+        }
+        let pooler = format!("{prefix}pooler.dense");
+        let bert_pooler = match self.unclaimed.contains_key(format!("{pooler}.weight").as_str()) {
+            true => self.linear(&pooler, Some(hidden_size), hidden_size)?,
+            false => None,
+        };
+        let (Some((position, max_position_embeddings)), Some((token_type, _)), Some(embeddings_norm)) =
+            (position, token_type, embeddings_norm)
+        else {
+            return Ok(None);
+        };
+        Ok(Some(EncoderRoles {
+            word_embeddings,
+            position_embeddings: position,
+            token_type_embeddings: token_type,
+            embeddings_norm,
+            layers,
+            bert_pooler,
+            vocab_size,
+            max_position_embeddings,
+            hidden_size,
+        }))
+    }
+
+    fn layer(&mut self, prefix: &str, hidden: usize) -> Result<Option<LayerRoles>, RolesError> {
+        let query = self.linear(&format!("{prefix}.attention.self.query"), Some(hidden), hidden)?;
+        let key = self.linear(&format!("{prefix}.attention.self.key"), Some(hidden), hidden)?;
+        let value = self.linear(&format!("{prefix}.attention.self.value"), Some(hidden), hidden)?;
+        let attention_output = self.linear(&format!("{prefix}.attention.output.dense"), Some(hidden), hidden)?;
+        let attention_norm = self.norm(&format!("{prefix}.attention.output.LayerNorm"), hidden)?;
+        let intermediate = self.linear(&format!("{prefix}.intermediate.dense"), None, hidden)?;
+        let width = intermediate.as_ref().map_or(hidden, |l| l.out_features);
+        let output = self.linear(&format!("{prefix}.output.dense"), Some(hidden), width)?;
+        let output_norm = self.norm(&format!("{prefix}.output.LayerNorm"), hidden)?;
+        Ok((|| {
+            Some(LayerRoles {
+                query: query?,
+                key: key?,
+                value: value?,
+                attention_output: attention_output?,
+                attention_norm: attention_norm?,
+                intermediate: intermediate?,
+                output: output?,
+                output_norm: output_norm?,
+            })
+        })())
+    }
+
+    fn pooler(&mut self, side: Side, hidden: usize) -> Result<Option<PoolerRoles>, RolesError> {
+        const IN_PROJ: &str = "in_proj_weight";
+        let found = self
+            .unclaimed
+            .keys()
+            .find(|n| n.ends_with(IN_PROJ) && side_of(n) == Some(side));
+        let Some(prefix) = found.and_then(|n| n.strip_suffix(IN_PROJ)).map(str::to_owned) else {
+            return Ok(None);
+        };
+        let expected = format!("[{}, {hidden}]", 3 * hidden);
+        let Some((in_proj_weight, rows, columns)) = self.matrix(&format!("{prefix}{IN_PROJ}"), &expected)? else {
+            return Ok(None);
+        };
+        if (rows, columns) != (3 * hidden, hidden) {
+            return Err(shape_error(in_proj_weight, &expected, &[rows, columns]));
+        }
+        let in_proj_bias = self.vector(&format!("{prefix}in_proj_bias"), 3 * hidden)?;
+        let out_proj = self.linear(&format!("{prefix}out_proj"), Some(hidden), hidden)?;
+        let query = self.unclaimed.iter().find(|(name, shape)| {
+            side_of(name) == Some(side)
+                && name.rsplit('.').next().is_some_and(|last| last.contains("query"))
+                && shape.last() == Some(&hidden)
+                && shape.iter().product::<usize>() == hidden
+        });
+        let query = query.map(|(name, _)| (*name).to_owned());
+        let query = query.and_then(|name| self.claim(&name)).map(|(name, _)| name);
+        let query = query.or_else(|| self.missing(format!("learned query of the {} pooler", side.name())));
+        Ok(query.zip(out_proj).map(|(query, out_proj)| PoolerRoles {
+            query,
+            in_proj_weight,
+            in_proj_bias,
+            out_proj,
+        }))
+    }
+
+    fn bilinear(&mut self) -> Result<Option<BilinearRole>, RolesError> {
+        let cubes: Vec<&str> = self
+            .unclaimed
+            .iter()
+            .filter(|(_, s)| s.len() == 3)
+            .map(|(n, _)| *n)
+            .collect();
+        let &[name] = cubes.as_slice() else {
+            return match cubes.len() {
+                0 => Ok(None),
+                n => Err(RolesError::Order {
+                    part: "bilinear fusion".into(),
+                    reason: format!("expected one 3-D tensor, found {n}: {}", cubes.join(", ")),
+                }),
+            };
+        };
+        let Some((weight, shape)) = self.claim(name) else {
+            return Ok(None);
+        };
+        let &[outputs, width, second] = shape else {
+            return Ok(None);
+        };
+        if width != second || outputs == 0 || width == 0 {
+            return Err(shape_error(weight, "[outputs, width, width]", shape));
+        }
+        let bias = match weight.strip_suffix("weight") {
+            Some(prefix) => self.vector(&format!("{prefix}bias"), outputs)?,
+            None => None,
+        };
+        Ok(Some(BilinearRole {
+            weight,
+            bias,
+            outputs,
+            width,
+        }))
+    }
+
+    /// Claims what is left in pairs of weight and bias: the parts of the head.
+    fn head_modules(&mut self) -> Vec<Module> {
+        let paths: Vec<String> = self
+            .unclaimed
+            .keys()
+            .filter_map(|n| n.strip_suffix(".weight"))
+            .map(str::to_owned)
+            .collect();
+        let mut modules = Vec::new();
+        for path in paths {
+            let (weight_name, bias_name) = (format!("{path}.weight"), format!("{path}.bias"));
+            let Some(&weight_shape) = self.unclaimed.get(weight_name.as_str()) else {
+                continue;
+            };
+            let bias_shape = self.unclaimed.get(bias_name.as_str()).copied();
+            let step = match (weight_shape, bias_shape) {
+                (&[out_features, in_features], None | Some(&[_]))
+                    if bias_shape.is_none_or(|b| b == [out_features]) && out_features * in_features > 0 =>
+                {
+                    let bias = self.claim(&bias_name).map(|(name, _)| name);
+                    HeadStep::Linear(LinearRole {
+                        weight: weight_name.clone(),
+                        bias,
+                        in_features,
+                        out_features,
+                    })
+                }
+                (&[width], Some(&[bias])) if width == bias => {
+                    self.claim(&bias_name);
+                    HeadStep::Norm(NormRole {
+                        weight: weight_name.clone(),
+                        bias: bias_name,
+                        width,
+                    })
+                }
+                _ => continue,
+            };
+            self.claim(&weight_name);
+            modules.push(Module { path, step });
+        }
+        modules
+    }
+
+    fn projection(
+        &mut self,
+        side: Side,
+        modules: Vec<Module>,
+        hidden: Option<usize>,
+    ) -> Result<Vec<HeadStep>, RolesError> {
+        let part = format!("{} projection", side.name());
+        if modules.is_empty() {
+            return Ok(Vec::new());
+        }
+        head_order::steps(modules, hidden, None, true).map_err(|reason| RolesError::Order { part, reason })
+    }
+
+    fn classifier(&mut self, modules: Vec<Module>) -> Result<Vec<HeadStep>, RolesError> {
+        if !modules.iter().any(|m| matches!(m.step, HeadStep::Linear(_))) {
+            self.missing::<()>("classifier (linear layers under a name that speaks of neither side)");
+            return Ok(modules.into_iter().map(|m| m.step).collect());
+        }
+        head_order::steps(modules, None, Some(1), false).map_err(|reason| RolesError::Order {
+            part: "classifier".into(),
+            reason,
+        })
+    }
+}
+
+fn shape_error(tensor: impl Into<String>, expected: &str, found: &[usize]) -> RolesError {
+    RolesError::Shape {
+        tensor: tensor.into(),
+        expected: expected.to_owned(),
+        found: found.to_vec(),
+        hint: "; do all files come from one model?",
+    }
+}
+
+/// What must agree between parts.
+fn check_widths(roles: &Roles) -> Result<(), RolesError> {
+    let [drug, adr] = [roles.encoder(Side::Drug), roles.encoder(Side::Adr)];
+    if drug.hidden_size != adr.hidden_size {
+        return Err(RolesError::Order {
+            part: "encoders".into(),
+            reason: format!(
+                "the drug encoder is {} wide, the adr encoder {}",
+                drug.hidden_size, adr.hidden_size
+            ),
+        });
+    }
+    let [drug_width, adr_width] =
+        Side::BOTH.map(|side| output_width(roles.projection(side)).unwrap_or(drug.hidden_size));
+    if drug_width != adr_width {
+        return Err(RolesError::Order {
+            part: "projections".into(),
+            reason: format!("the drug side's gives {drug_width} numbers, the adr side's {adr_width}"),
+        });
+    }
+    if let Some(bilinear) = &roles.bilinear
+        && bilinear.width != drug_width
+    {
+        return Err(RolesError::Shape {
+            tensor: bilinear.weight.clone(),
+            expected: format!("[outputs, {drug_width}, {drug_width}], as wide as the projections"),
+            found: vec![bilinear.outputs, bilinear.width, bilinear.width],
+            hint: "",
+        });
+    }
+    Ok(())
+}
