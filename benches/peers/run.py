@@ -7,6 +7,7 @@ of the machine's pace meets all alike. One that fails is reported, and the other
 """
 
 import argparse
+import fcntl
 import hashlib
 import json
 import math
@@ -210,6 +211,11 @@ def main():
     converted = arguments.work.resolve() / key
     folders = {"model": model, "converted": converted, "workload": converted / "workload", "scratch": converted}
     folders["workload"].mkdir(parents=True, exist_ok=True)
+    lock = open(arguments.work / "lock", "w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"{arguments.work}: another run is under way there; two at once would spoil each other's rates")
     load = workload.prepare(model, arguments.pairs or model / "pairs.jsonl", arguments.count, folders["workload"])
     names = [name for group in ORDER.values() for name in group]
     if arguments.only:

@@ -27,6 +27,9 @@ class Workload:
     def tokens(self):
         return sum(len(ids) for side in SIDES for ids in self.ids[side])
 
+    def first(self, count):
+        return Workload(self.pairs[:count], {side: ids[:count] for side, ids in self.ids.items()}, self.expected)
+
     def batches(self, size):
         """Length-sorted batches of both sides, longest first: (side, positions, token ids, attention mask)."""
         found = []
