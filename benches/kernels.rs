@@ -38,10 +38,12 @@ fn random(len: usize, seed: u64) -> Vec<f32> {
     std::iter::repeat_with(next).take(len).collect()
 }
 
-fn layer(k: usize, n: usize) -> PackedLinear {
+const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
+
+fn layer(k: usize, n: usize, precision: Precision) -> PackedLinear {
     let weight = Tensor::from_vec(random(n * k, 1), (n, k), &Device::Cpu).expect("a weight of that shape");
     let bias = Tensor::from_vec(random(n, 2), n, &Device::Cpu).expect("a bias of that shape");
-    PackedLinear::new(&weight, Some(&bias), Precision::F32).expect("a layer of that shape")
+    PackedLinear::new(&weight, Some(&bias), precision).expect("a layer of that shape")
 }
 
 fn flops(rows: usize, k: usize, n: usize) -> Throughput {
@@ -49,19 +51,25 @@ fn flops(rows: usize, k: usize, n: usize) -> Throughput {
 }
 
 fn id(operation: &str, size: usize) -> BenchmarkId {
-    BenchmarkId::new(format!("{operation}/{}", cpu::selected().name(Precision::F32)), size)
+    id_of(operation, Precision::F32, size)
+}
+
+fn id_of(operation: &str, precision: Precision, size: usize) -> BenchmarkId {
+    BenchmarkId::new(format!("{operation}/{}", cpu::selected().name(precision)), size)
 }
 
 fn linear(c: &mut Criterion) {
     let mut group = c.benchmark_group("linear");
-    for (name, k, n) in LAYERS {
-        let layer = layer(k, n);
-        for rows in TOKENS {
-            let x = random(rows * k, 3);
-            group.throughput(flops(rows, k, n));
-            group.bench_function(id(name, rows), |b| {
-                b.iter(|| layer.forward(black_box(&x), rows, Activation::Identity))
-            });
+    for precision in PRECISIONS {
+        for (name, k, n) in LAYERS {
+            let layer = layer(k, n, precision);
+            for rows in TOKENS {
+                let x = random(rows * k, 3);
+                group.throughput(flops(rows, k, n));
+                group.bench_function(id_of(name, precision, rows), |b| {
+                    b.iter(|| layer.forward(black_box(&x), rows, Activation::Identity))
+                });
+            }
         }
     }
     group.finish();
@@ -71,19 +79,21 @@ fn linear(c: &mut Criterion) {
 fn fused(c: &mut Criterion) {
     let mut group = c.benchmark_group("fused");
     let rows = 1024;
-    let (_, k, n) = LAYERS[2];
-    let (intermediate, x) = (layer(k, n), random(rows * k, 3));
-    group.throughput(flops(rows, k, n));
-    group.bench_function(id("intermediate-gelu", rows), |b| {
-        b.iter(|| intermediate.forward(black_box(&x), rows, Activation::Gelu))
-    });
-    let (_, k, n) = LAYERS[3];
-    let (output, x) = (layer(k, n), random(rows * k, 3));
-    let (residual, weight, bias) = (random(rows * n, 4), random(n, 5), random(n, 6));
-    group.throughput(flops(rows, k, n));
-    group.bench_function(id("output-residual-norm", rows), |b| {
-        b.iter(|| output.forward_add_norm(black_box(&x), rows, &residual, &weight, &bias, 1e-12))
-    });
+    for precision in PRECISIONS {
+        let (_, k, n) = LAYERS[2];
+        let (intermediate, x) = (layer(k, n, precision), random(rows * k, 3));
+        group.throughput(flops(rows, k, n));
+        group.bench_function(id_of("intermediate-gelu", precision, rows), |b| {
+            b.iter(|| intermediate.forward(black_box(&x), rows, Activation::Gelu))
+        });
+        let (_, k, n) = LAYERS[3];
+        let (output, x) = (layer(k, n, precision), random(rows * k, 3));
+        let (residual, weight, bias) = (random(rows * n, 4), random(n, 5), random(n, 6));
+        group.throughput(flops(rows, k, n));
+        group.bench_function(id_of("output-residual-norm", precision, rows), |b| {
+            b.iter(|| output.forward_add_norm(black_box(&x), rows, &residual, &weight, &bias, 1e-12))
+        });
+    }
     group.finish();
 }
 
@@ -91,11 +101,12 @@ fn fused(c: &mut Criterion) {
 fn two_threads(c: &mut Criterion) {
     let mut group = c.benchmark_group("linear-2-threads");
     let rows = 512;
-    for (name, k, n) in LAYERS {
-        let layer = layer(k, n);
+    let layers = PRECISIONS.map(|precision| LAYERS.map(|(name, k, n)| (precision, name, k, n)));
+    for (precision, name, k, n) in layers.into_iter().flatten() {
+        let layer = layer(k, n, precision);
         let x = random(rows * k, 3);
         group.throughput(flops(2 * rows, k, n));
-        group.bench_function(id(name, rows), |b| {
+        group.bench_function(id_of(name, precision, rows), |b| {
             b.iter_custom(|times| {
                 let start = Instant::now();
                 std::thread::scope(|scope| {
@@ -118,7 +129,7 @@ fn two_threads(c: &mut Criterion) {
 fn bilinear(c: &mut Criterion) {
     let mut group = c.benchmark_group("bilinear");
     let (k, n) = (256, 256 * 256);
-    let layer = layer(k, n);
+    let layer = layer(k, n, Precision::F32);
     for rows in [1, 16, 64] {
         let x = random(rows * k, 3);
         group.throughput(flops(rows, k, n));
