@@ -27,34 +27,34 @@ pub fn round_to_bf16(values: &[f32]) -> Vec<f32> {
 }
 
 /// Values that share a scale in 8 bits: so many neighbours along k.
-pub const INT8_CHUNK: usize = 128;
+pub const INT8_GROUP: usize = 128;
 
 /// Rows of `k` values in 8 bits each: `least + scale * q`, `q` from 0 to 255.
 pub fn round_rows_to_int8(x: &[f32], k: usize) -> Vec<f32> {
-    let round = |chunk: &[f32]| {
-        let least = chunk.iter().copied().fold(f32::INFINITY, f32::min);
-        let scale = (chunk.iter().copied().fold(f32::NEG_INFINITY, f32::max) - least) / 255.0;
+    let round = |group: &[f32]| {
+        let least = group.iter().copied().fold(f32::INFINITY, f32::min);
+        let scale = (group.iter().copied().fold(f32::NEG_INFINITY, f32::max) - least) / 255.0;
         let factor = if scale > 0.0 { 1.0 / scale } else { 0.0 };
         let value = |x: &f32| {
             let q = ((x - least) * factor).round_ties_even();
             (f64::from(least) + f64::from(scale) * f64::from(q)) as f32
         };
-        chunk.iter().map(value).collect::<Vec<_>>()
+        group.iter().map(value).collect::<Vec<_>>()
     };
-    let chunks = x.chunks_exact(k).flat_map(|row| row.chunks(INT8_CHUNK));
-    chunks.flat_map(round).collect()
+    let groups = x.chunks_exact(k).flat_map(|row| row.chunks(INT8_GROUP));
+    groups.flat_map(round).collect()
 }
 
 /// Outputs' weights, `[N, K]`, in 8 bits each: `scale * q`, `q` from -127 to 127.
 pub fn round_weights_to_int8(weight: &[f32], k: usize) -> Vec<f32> {
-    let round = |chunk: &[f32]| {
-        let most = chunk.iter().fold(0f32, |most, w| most.max(w.abs()));
+    let round = |group: &[f32]| {
+        let most = group.iter().fold(0f32, |most, w| most.max(w.abs()));
         let factor = if most > 0.0 { 127.0 / most } else { 0.0 };
         let value = |w: &f32| most / 127.0 * (w * factor).round_ties_even();
-        chunk.iter().map(value).collect::<Vec<_>>()
+        group.iter().map(value).collect::<Vec<_>>()
     };
-    let chunks = weight.chunks_exact(k).flat_map(|row| row.chunks(INT8_CHUNK));
-    chunks.flat_map(round).collect()
+    let groups = weight.chunks_exact(k).flat_map(|row| row.chunks(INT8_GROUP));
+    groups.flat_map(round).collect()
 }
 
 /// The activation in f64.

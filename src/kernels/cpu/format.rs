@@ -3,10 +3,10 @@
 //! All formats share one layout and one loop, see [`super::gemm`]: a *word* has 32 bits and holds one
 //! f32, two bf16 or four bytes that are neighbours along k, and a sum has 32 bits too.
 //!
-//! **int8.** Both operands are cut along k into chunks, and each chunk of a row or a column has a scale
+//! **int8.** Both operands are cut along k into groups, and each group of a row or a column has a scale
 //! of its own, since the largest of few values is smaller than that of many. A weight is `t q` with `q`
 //! from -127 to 127; a value of a row is `m + s q` with `q` from 0 to 255 and `m` the least value of the
-//! chunk. So within a chunk `sum x w = s t sum q_x q_w + m t sum q_w`, where the first sum is exact in
+//! group. So within a group `sum x w = s t sum q_x q_w + m t sum q_w`, where the first sum is exact in
 //! i32 and the second is known beforehand. Zero needs no byte of its own, so none of the 256 is lost.
 
 use super::simd::{LINE, Simd};
@@ -15,11 +15,11 @@ pub(super) trait Format: Copy {
     /// Neighbours along k in a word.
     const VALUES: usize;
     /// Words along k whose products are summed before the sum is added to those before it; a multiple
-    /// of [`LINE`].
-    const CHUNK: usize;
-    /// Numbers that go with each chunk of a row of the left operand.
+    /// of [`LINE`] that divides [`super::gemm::CHUNK`].
+    const GROUP: usize;
+    /// Numbers that go with each group of a row of the left operand.
     const ROW_TERMS: usize;
-    /// Numbers that go with each chunk of a column of the right operand.
+    /// Numbers that go with each group of a column of the right operand.
     const COLUMN_TERMS: usize;
     /// [`Self::VALUES`] times [`LINE`].
     type Values: AsMut<[f32]> + Copy;
@@ -27,22 +27,22 @@ pub(super) trait Format: Copy {
     /// Zeros, or whatever packs fastest: weights beyond K are zero.
     const PADDING: Self::Values;
 
-    /// What packing a chunk of a row and settling its sums need to know of it.
-    fn row_terms<S: Simd>(simd: S, chunk: &[f32], terms: &mut [f32]);
+    /// What packing a group of a row and settling its sums need to know of it.
+    fn row_terms<S: Simd>(simd: S, group: &[f32], terms: &mut [f32]);
 
-    /// Packs one line of a row of the left operand; `terms` are those of its chunk.
+    /// Packs one line of a row of the left operand; `terms` are those of its group.
     fn pack<S: Simd>(simd: S, values: &Self::Values, terms: &[f32], line: &mut [f32; LINE]);
 
     /// The first values of `from`, if there are enough for a line.
     fn whole(from: &[f32]) -> Option<&Self::Values>;
 
-    /// Packs a chunk of a column of the right operand into words, zeros beyond its end, and sets its terms.
-    fn pack_column(chunk: &[f32], words: &mut [f32], terms: &mut [f32]);
+    /// Packs a group of a column of the right operand into words, zeros beyond its end, and sets its terms.
+    fn pack_column(group: &[f32], words: &mut [f32], terms: &mut [f32]);
 
     /// `sum + x w` in each lane.
     fn multiply_add<S: Simd>(simd: S, x: S::V, w: S::V, sum: S::V) -> S::V;
 
-    /// `before` plus what a chunk's sum stands for, as f32. `row`: the chunk's row terms; `column`:
+    /// `before` plus what a group's sum stands for, as f32. `row`: the group's row terms; `column`:
     /// `[COLUMN_TERMS, width]`, read from these lanes' first column on.
     ///
     /// # Safety
@@ -51,20 +51,11 @@ pub(super) trait Format: Copy {
     unsafe fn settle<S: Simd>(
         simd: S,
         sum: S::V,
-        before: Option<S::V>,
+        before: S::V,
         row: *const f32,
         column: *const f32,
         width: usize,
     ) -> S::V;
-}
-
-/// [`Format::settle`] for sums that are f32 already.
-#[inline(always)]
-fn add<S: Simd>(simd: S, sum: S::V, before: Option<S::V>) -> S::V {
-    match before {
-        Some(before) => simd.add(before, sum),
-        None => sum,
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -73,7 +64,7 @@ pub(super) struct F32;
 impl Format for F32 {
     const VALUES: usize = 1;
     /// Short, since separate sums round less.
-    const CHUNK: usize = 32;
+    const GROUP: usize = 32;
     const ROW_TERMS: usize = 0;
     const COLUMN_TERMS: usize = 0;
     type Values = [f32; LINE];
@@ -103,15 +94,8 @@ impl Format for F32 {
     }
 
     #[inline(always)]
-    unsafe fn settle<S: Simd>(
-        simd: S,
-        sum: S::V,
-        before: Option<S::V>,
-        _: *const f32,
-        _: *const f32,
-        _: usize,
-    ) -> S::V {
-        add(simd, sum, before)
+    unsafe fn settle<S: Simd>(simd: S, sum: S::V, before: S::V, _: *const f32, _: *const f32, _: usize) -> S::V {
+        simd.add(before, sum)
     }
 }
 
@@ -120,7 +104,7 @@ pub(super) struct Bf16;
 
 impl Format for Bf16 {
     const VALUES: usize = 2;
-    const CHUNK: usize = 256;
+    const GROUP: usize = 256;
     const ROW_TERMS: usize = 0;
     const COLUMN_TERMS: usize = 0;
     type Values = [f32; 2 * LINE];
@@ -153,15 +137,8 @@ impl Format for Bf16 {
     }
 
     #[inline(always)]
-    unsafe fn settle<S: Simd>(
-        simd: S,
-        sum: S::V,
-        before: Option<S::V>,
-        _: *const f32,
-        _: *const f32,
-        _: usize,
-    ) -> S::V {
-        add(simd, sum, before)
+    unsafe fn settle<S: Simd>(simd: S, sum: S::V, before: S::V, _: *const f32, _: *const f32, _: usize) -> S::V {
+        simd.add(before, sum)
     }
 }
 
@@ -171,19 +148,19 @@ pub(super) struct Int8;
 impl Format for Int8 {
     const VALUES: usize = 4;
     /// 128 values share a scale.
-    const CHUNK: usize = 32;
+    const GROUP: usize = 32;
     /// Scale and least value.
     const ROW_TERMS: usize = 2;
-    /// Scale, and scale times the sum of the chunk's bytes.
+    /// Scale, and scale times the sum of the group's bytes.
     const COLUMN_TERMS: usize = 2;
     type Values = [f32; 4 * LINE];
     const PADDING: Self::Values = [0.0; 4 * LINE];
 
     #[inline(always)]
-    fn row_terms<S: Simd>(simd: S, chunk: &[f32], terms: &mut [f32]) {
-        let first = chunk.first().copied().unwrap_or(0.0);
+    fn row_terms<S: Simd>(simd: S, group: &[f32], terms: &mut [f32]) {
+        let first = group.first().copied().unwrap_or(0.0);
         let (mut least, mut most, mut sum) = (simd.splat(first), simd.splat(first), simd.splat(0.0));
-        for piece in chunk.chunks(S::LANES) {
+        for piece in group.chunks(S::LANES) {
             let x = simd.load_or(piece, first);
             least = simd.min(x, least);
             most = simd.max(x, most);
@@ -207,15 +184,15 @@ impl Format for Int8 {
         from.first_chunk()
     }
 
-    fn pack_column(chunk: &[f32], words: &mut [f32], terms: &mut [f32]) {
-        let most = chunk.iter().fold(0.0, |most: f32, w| most.max(w.abs()));
-        let finite = chunk.iter().all(|w| w.is_finite());
+    fn pack_column(group: &[f32], words: &mut [f32], terms: &mut [f32]) {
+        let most = group.iter().fold(0.0, |most: f32, w| most.max(w.abs()));
+        let finite = group.iter().all(|w| w.is_finite());
         let scale = most / 127.0;
         let factor = if scale > 0.0 { 127.0 / most } else { 0.0 };
         let byte = |w: &f32| (w * factor).round_ties_even() as i8;
         let mut total = 0;
         words.fill(0.0);
-        for (word, quad) in words.iter_mut().zip(chunk.chunks(4)) {
+        for (word, quad) in words.iter_mut().zip(group.chunks(4)) {
             let mut bytes = [0; 4];
             for (to, w) in bytes.iter_mut().zip(quad) {
                 let q = byte(w);
@@ -237,7 +214,7 @@ impl Format for Int8 {
     unsafe fn settle<S: Simd>(
         simd: S,
         sum: S::V,
-        before: Option<S::V>,
+        before: S::V,
         row: *const f32,
         column: *const f32,
         width: usize,
@@ -251,10 +228,7 @@ impl Format for Int8 {
                 simd.load_ptr(column.add(width)),
             )
         };
-        let offset = match before {
-            Some(before) => simd.mul_add(least, total, before),
-            None => simd.mul(least, total),
-        };
+        let offset = simd.mul_add(least, total, before);
         simd.mul_add(simd.mul(simd.i32_to_f32(sum), column_scale), scale, offset)
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! The right operand is packed into *panels* of [`panel_width`] columns: `[words, width]`, so that the
 //! inner loop reads it in order; a word is one, two or four neighbours along k, see [`Format`]. Rows of
-//! the left operand are packed as `[chunk][tile][block][row][16]`: chunks of [`Format::CHUNK`] words
+//! the left operand are packed as `[chunk][tile][block][row][16]`: chunks of [`CHUNK`] words
 //! along k, tiles of [`Simd::TILE_ROWS`] rows (the last may have fewer), blocks of [`LINE`] words. That
 //! writes whole cache lines, no transposition, and gives a tile a contiguous piece of memory whatever
 //! K is. Along k both are padded to whole blocks, the right operand with zeros.
 //!
-//! **Summation order.** An element of the product is a sum over chunks, in order, of sums over the words
-//! in a chunk, in order, each begun at zero. That depends on K alone: never on the number of rows,
-//! on a row's position, or on the tile that it falls into. Chunks exist for the caches (a panel's
-//! chunk is read from L1 for all tiles), and their separate sums lose less to rounding.
+//! **Summation order.** An element of the product is a sum over groups of [`Format::GROUP`] words, in
+//! order, of sums over the words in a group, in order, each begun at zero. That depends on K alone: never
+//! on the number of rows, on a row's position, or on the tile that it falls into. Separate sums lose
+//! less to rounding. Chunks are whole groups and exist for the caches: a panel's chunk is read from L1
+//! for all tiles.
 
 use super::format::Format;
 use super::simd::{LINE, Simd};
@@ -18,16 +19,19 @@ use super::simd::{LINE, Simd};
 /// Vectors side by side in a panel.
 pub(super) const TILE_VECTORS: usize = 2;
 
+/// Words along k of a panel that stay in the L1 cache while all rows go by.
+pub(super) const CHUNK: usize = 256;
+
 /// Columns in a panel of the right operand.
 #[inline(always)]
 pub(super) const fn panel_width<S: Simd>() -> usize {
     TILE_VECTORS * S::LANES
 }
 
-/// Chunks that `k` values are cut into.
+/// Groups that `k` values are cut into.
 #[inline(always)]
-pub(super) const fn chunks<F: Format>(k: usize) -> usize {
-    words::<F>(k).div_ceil(F::CHUNK)
+pub(super) const fn groups<F: Format>(k: usize) -> usize {
+    words::<F>(k).div_ceil(F::GROUP)
 }
 
 /// Words that `k` values are packed into: whole blocks.
@@ -38,7 +42,7 @@ pub(super) const fn words<F: Format>(k: usize) -> usize {
 
 /// Packs `rows` rows of `k` values for [`multiply_panel`]; row `r` begins at `r * stride` in `from`.
 ///
-/// `to` holds `rows * words(k)` words, `terms` `rows * chunks(k) * ROW_TERMS` numbers.
+/// `to` holds `rows * words(k)` words, `terms` `rows * groups(k) * ROW_TERMS` numbers.
 #[expect(
     clippy::too_many_arguments,
     reason = "an inner loop's operands; a struct would only rename them"
@@ -54,20 +58,22 @@ pub(super) fn pack_rows<S: Simd, F: Format>(
     to: &mut [f32],
     terms: &mut [f32],
 ) {
-    let (words, chunks) = (words::<F>(k), chunks::<F>(k));
+    const { assert!(CHUNK.is_multiple_of(F::GROUP) && F::GROUP.is_multiple_of(LINE)) };
+    let (words, groups) = (words::<F>(k), groups::<F>(k));
     let lines = to[..rows * words].as_chunks_mut::<LINE>().0;
     for r in 0..rows {
         let row = &from[r * stride..][..k];
         let first = r / S::TILE_ROWS * S::TILE_ROWS;
         let tile_rows = S::TILE_ROWS.min(rows - first);
-        for (chunk, values) in row.chunks(F::CHUNK * F::VALUES).enumerate() {
-            let terms = &mut terms[(r * chunks + chunk) * F::ROW_TERMS..][..F::ROW_TERMS];
+        for (group, values) in row.chunks(F::GROUP * F::VALUES).enumerate() {
+            let terms = &mut terms[(r * groups + group) * F::ROW_TERMS..][..F::ROW_TERMS];
             F::row_terms(simd, values, terms);
-            let begin = chunk * F::CHUNK;
-            let depth = F::CHUNK.min(words - begin);
+            let begin = group * F::GROUP / CHUNK * CHUNK;
+            let depth = CHUNK.min(words - begin);
             let tile = (begin * rows + first * depth) / LINE;
-            for (block, values) in values.chunks(F::VALUES * LINE).enumerate() {
-                let line = &mut lines[tile + block * tile_rows + (r - first)];
+            let block = (group * F::GROUP - begin) / LINE;
+            for (i, values) in values.chunks(F::VALUES * LINE).enumerate() {
+                let line = &mut lines[tile + (block + i) * tile_rows + (r - first)];
                 match F::whole(values) {
                     Some(whole) => F::pack(simd, whole, terms, line),
                     None => {
@@ -84,7 +90,7 @@ pub(super) fn pack_rows<S: Simd, F: Format>(
 /// Multiplies packed rows with one panel.
 ///
 /// `left` and `row_terms`: [`pack_rows`] of `rows` rows; `panel`: `[words, panel_width]`; `columns`:
-/// `[chunks, COLUMN_TERMS, panel_width]`; `sums`: `[rows, panel_width]`, which is overwritten.
+/// `[groups, COLUMN_TERMS, panel_width]`; `sums`: `[rows, panel_width]`, which is overwritten.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn multiply_panel<S: Simd, F: Format>(
@@ -97,27 +103,27 @@ pub(super) fn multiply_panel<S: Simd, F: Format>(
 ) {
     let width = panel_width::<S>();
     let k = panel.len() / width;
-    let chunks = k.div_ceil(F::CHUNK);
+    let groups = k.div_ceil(F::GROUP);
     let (left, panel, sums) = (&left[..rows * k], &panel[..k * width], &mut sums[..rows * width]);
-    let row_terms = &row_terms[..rows * chunks * F::ROW_TERMS];
-    let columns = &columns[..chunks * F::COLUMN_TERMS * width];
+    let row_terms = &row_terms[..rows * groups * F::ROW_TERMS];
+    let columns = &columns[..groups * F::COLUMN_TERMS * width];
     assert!(k.is_multiple_of(LINE));
-    for chunk in 0..chunks {
-        let begin = chunk * F::CHUNK;
-        let depth = F::CHUNK.min(k - begin);
+    for begin in (0..k).step_by(CHUNK) {
+        let depth = CHUNK.min(k - begin);
+        let group = begin / F::GROUP;
         let panel = &panel[begin * width..][..depth * width];
-        let columns = &columns[chunk * F::COLUMN_TERMS * width..][..F::COLUMN_TERMS * width];
+        let columns = &columns[group * F::COLUMN_TERMS * width..][..depth.div_ceil(F::GROUP) * F::COLUMN_TERMS * width];
         let mut first = 0;
         while first < rows {
             let tile_rows = S::TILE_ROWS.min(rows - first);
             let tile = Tile {
                 left: &left[begin * rows + first * depth..][..tile_rows * depth],
                 panel,
-                row_terms: &row_terms[first * chunks * F::ROW_TERMS..][..tile_rows * chunks * F::ROW_TERMS],
+                row_terms: &row_terms[first * groups * F::ROW_TERMS..][..tile_rows * groups * F::ROW_TERMS],
                 columns,
                 sums: &mut sums[first * width..][..tile_rows * width],
-                chunk,
-                chunks,
+                group,
+                groups,
             };
             // SAFETY: the slices have just been cut to the lengths that `Tile` states, `depth` is a whole
             // number of blocks because the panel's and CHUNK are, and `tile_rows` is the number of rows.
@@ -133,15 +139,15 @@ struct Tile<'a> {
     left: &'a [f32],
     /// `[depth, panel_width]`.
     panel: &'a [f32],
-    /// `[rows, chunks, ROW_TERMS]`.
+    /// `[rows, groups, ROW_TERMS]`, of all chunks.
     row_terms: &'a [f32],
-    /// `[COLUMN_TERMS, panel_width]`.
+    /// `[groups of this chunk, COLUMN_TERMS, panel_width]`.
     columns: &'a [f32],
     /// `[rows, panel_width]`; overwritten by the first chunk, added to by the others.
     sums: &'a mut [f32],
-    /// Which chunk this is, and of how many.
-    chunk: usize,
-    chunks: usize,
+    /// The chunk's first group, and how many groups there are in all chunks.
+    group: usize,
+    groups: usize,
 }
 
 /// Calls [`tile`] compiled for that number of rows.
@@ -162,11 +168,11 @@ unsafe fn multiply_tile<S: Simd, F: Format>(simd: S, format: F, rows: usize, ope
             }
         };
     }
-    of_rows!(1 2 3 4 5 6 7 8 9 10 11 12)
+    of_rows!(1 2 3 4 5 6)
 }
 
 /// The rows of the largest tile of any instruction set.
-const MAX_ROWS: usize = 12;
+const MAX_ROWS: usize = 6;
 
 /// Adds the product of one tile's chunk to its sums.
 ///
@@ -178,7 +184,7 @@ unsafe fn tile<S: Simd, F: Format, const ROWS: usize>(simd: S, _: F, operands: T
     // it keeps the sums in memory and reaches a third of the speed.
     macro_rules! for_each_row {
         (|$r:ident| $body:block) => {
-            for_each_row!($r $body 0 1 2 3 4 5 6 7 8 9 10 11)
+            for_each_row!($r $body 0 1 2 3 4 5)
         };
         ($r:ident $body:block $($n:literal)*) => {
             $(if $n < ROWS {
@@ -188,41 +194,68 @@ unsafe fn tile<S: Simd, F: Format, const ROWS: usize>(simd: S, _: F, operands: T
         };
     }
     let width = panel_width::<S>();
-    let blocks = operands.left.len() / (ROWS * LINE);
-    let mut first = [simd.splat(0.0); MAX_ROWS];
-    let mut second = [simd.splat(0.0); MAX_ROWS];
+    let mut blocks = operands.left.len() / (ROWS * LINE);
     let (mut left, mut panel) = (operands.left.as_ptr(), operands.panel.as_ptr());
-    for _ in 0..blocks {
-        for word in 0..LINE {
-            // SAFETY: the caller states that `panel` has `blocks * LINE` rows of TILE_VECTORS vectors
-            // and `left` `blocks * LINE` values for each of ROWS rows; each is read once, in order.
-            unsafe {
-                let right = (simd.load_ptr(panel), simd.load_ptr(panel.add(S::LANES)));
-                for_each_row!(|R| {
-                    let x = simd.splat(*left.add(R * LINE + word));
-                    first[R] = F::multiply_add(simd, x, right.0, first[R]);
-                    second[R] = F::multiply_add(simd, x, right.1, second[R]);
-                });
-                panel = panel.add(width);
-            }
+    let (sums, mut columns) = (operands.sums.as_mut_ptr(), operands.columns.as_ptr());
+    let mut total = [simd.splat(0.0); MAX_ROWS];
+    let mut other_total = [simd.splat(0.0); MAX_ROWS];
+    if operands.group > 0 {
+        // SAFETY: the caller states that `sums` holds ROWS rows of TILE_VECTORS vectors.
+        unsafe {
+            for_each_row!(|R| {
+                total[R] = simd.load_ptr(sums.add(R * width));
+                other_total[R] = simd.load_ptr(sums.add(R * width + S::LANES));
+            });
         }
-        // SAFETY: as above; after the last block it points to the end of `left`.
-        left = unsafe { left.add(ROWS * LINE) };
     }
-    let (sums, columns) = (operands.sums.as_mut_ptr(), operands.columns.as_ptr());
-    let fresh = operands.chunk == 0;
-    // SAFETY: the caller states that `sums` holds ROWS rows of TILE_VECTORS vectors, `columns` as many
-    // vectors for each column term, and `row_terms` those of ROWS rows, of which each has `chunks`.
+    // SAFETY: each of ROWS rows has terms for `groups` groups, of which `group` is one.
+    let mut row_terms = unsafe { operands.row_terms.as_ptr().add(operands.group * F::ROW_TERMS) };
+    while blocks > 0 {
+        let mut first = [simd.splat(0.0); MAX_ROWS];
+        let mut second = [simd.splat(0.0); MAX_ROWS];
+        let in_group = blocks.min(F::GROUP / LINE);
+        for _ in 0..in_group {
+            for word in 0..LINE {
+                // SAFETY: the caller states that `panel` has a row of TILE_VECTORS vectors for each of LINE
+                // words of all blocks, and `left` a word for each of ROWS rows; each is read once, in order.
+                unsafe {
+                    let right = (simd.load_ptr(panel), simd.load_ptr(panel.add(S::LANES)));
+                    for_each_row!(|R| {
+                        let x = simd.splat(*left.add(R * LINE + word));
+                        first[R] = F::multiply_add(simd, x, right.0, first[R]);
+                        second[R] = F::multiply_add(simd, x, right.1, second[R]);
+                    });
+                    panel = panel.add(width);
+                }
+            }
+            // SAFETY: as above; after the last block it points to the end of `left`.
+            left = unsafe { left.add(ROWS * LINE) };
+        }
+        blocks -= in_group;
+        // SAFETY: the caller states that `columns` holds TILE_VECTORS vectors for each term of the chunk's
+        // groups, and `row_terms` the terms of `groups` groups for each of ROWS rows.
+        unsafe {
+            for_each_row!(|R| {
+                let row = row_terms.wrapping_add(R * operands.groups * F::ROW_TERMS);
+                total[R] = F::settle(simd, first[R], total[R], row, columns, width);
+                other_total[R] = F::settle(
+                    simd,
+                    second[R],
+                    other_total[R],
+                    row,
+                    columns.wrapping_add(S::LANES),
+                    width,
+                );
+            });
+            columns = columns.add(F::COLUMN_TERMS * width);
+            row_terms = row_terms.add(F::ROW_TERMS);
+        }
+    }
+    // SAFETY: as for reading `sums`.
     unsafe {
-        let row_terms = operands.row_terms.as_ptr().add(operands.chunk * F::ROW_TERMS);
         for_each_row!(|R| {
-            let (to, other) = (sums.add(R * width), sums.add(R * width + S::LANES));
-            let before = |sums| if fresh { None } else { Some(simd.load_ptr(sums)) };
-            let row = row_terms.add(R * operands.chunks * F::ROW_TERMS);
-            first[R] = F::settle(simd, first[R], before(to), row, columns, width);
-            second[R] = F::settle(simd, second[R], before(other), row, columns.add(S::LANES), width);
-            simd.store_ptr(first[R], to);
-            simd.store_ptr(second[R], other);
+            simd.store_ptr(total[R], sums.add(R * width));
+            simd.store_ptr(other_total[R], sums.add(R * width + S::LANES));
         });
     }
 }

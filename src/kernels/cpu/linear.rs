@@ -12,7 +12,7 @@ use memmap2::Mmap;
 use super::buffer::{Scratch, Words, with_scratch};
 use super::detect::{Kernel, selected};
 use super::format::{Bf16, F32, Format, Int8};
-use super::gemm::{chunks, multiply_panel, pack_rows, panel_width, words};
+use super::gemm::{groups, multiply_panel, pack_rows, panel_width, words};
 use super::norm::Norm;
 use super::packing::PackPanels;
 use super::simd::{MAX_LANES, Simd, Task};
@@ -27,7 +27,7 @@ pub struct PackedLinear {
     precision: Precision,
     /// Panels of columns of the product, see [`super::gemm`].
     panels: Words,
-    /// For each panel `[chunks, COLUMN_TERMS, width]`, see [`Format`].
+    /// For each panel `[groups, COLUMN_TERMS, width]`, see [`Format`].
     columns: Vec<f32>,
     /// One value a column of the panels; zeros where the layer has no bias.
     bias: Vec<f32>,
@@ -86,7 +86,7 @@ impl PackedLayout {
 
 /// Words and terms of a column of `k` values.
 fn sizes<F: Format>(k: usize) -> (usize, usize) {
-    (words::<F>(k), chunks::<F>(k) * F::COLUMN_TERMS)
+    (words::<F>(k), groups::<F>(k) * F::COLUMN_TERMS)
 }
 
 struct PanelWidth;
@@ -295,7 +295,7 @@ impl<F: Format> Task for Forward<'_, F> {
         let (n, k) = (self.layer.out_features, self.layer.in_features);
         let (width, words) = (panel_width::<S>(), words::<F>(k));
         let panels = self.layer.panels.as_slice().chunks_exact(width * words);
-        let columns = chunks::<F>(k) * F::COLUMN_TERMS * width;
+        let columns = groups::<F>(k) * F::COLUMN_TERMS * width;
         let biases = self.layer.bias.chunks_exact(width);
         let (activation, residual) = match self.finish {
             Finish::Activation(activation) => (activation, None),
@@ -305,7 +305,7 @@ impl<F: Format> Task for Forward<'_, F> {
         for first in (0..self.rows).step_by(block_rows) {
             let rows = block_rows.min(self.rows - first);
             let left = self.scratch.left.scratch(rows * words);
-            let terms = self.scratch.terms.scratch(rows * chunks::<F>(k) * F::ROW_TERMS);
+            let terms = self.scratch.terms.scratch(rows * groups::<F>(k) * F::ROW_TERMS);
             let sums = self.scratch.sums.scratch(rows * width);
             let out = &mut self.out[first * n..][..rows * n];
             pack_rows(simd, self.format, &self.x[first * k..], k, rows, k, left, terms);

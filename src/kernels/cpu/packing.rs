@@ -8,11 +8,11 @@ use rayon::prelude::*;
 
 use super::buffer::AlignedBuffer;
 use super::format::Format;
-use super::gemm::{chunks, panel_width, words};
+use super::gemm::{groups, panel_width, words};
 use super::simd::{Simd, Task};
 
 /// Packs `weight`, `[N, K]` of any float type, into panels `[words, panel_width]` of its rows, and
-/// writes `[chunks, COLUMN_TERMS, panel_width]` for each panel. Columns beyond N and k beyond K are zero.
+/// writes `[groups, COLUMN_TERMS, panel_width]` for each panel. Columns beyond N and k beyond K are zero.
 pub(super) struct PackPanels<'a, F> {
     format: PhantomData<F>,
     weight: &'a Tensor,
@@ -73,9 +73,9 @@ impl Panels<'_> {
     /// Spread over rayon's threads: this happens once, when a model is loaded, and waits for memory.
     fn fill<F: Format, T: Copy + Sync>(self, weight: &[T], to_f32: impl Fn(T) -> f32 + Sync) {
         let Self { k, width, .. } = self;
-        let (words, chunks) = (words::<F>(k), chunks::<F>(k));
+        let (words, groups) = (words::<F>(k), groups::<F>(k));
         // Without terms there is nothing to cut, so they are cut by hand.
-        let terms = width * chunks * F::COLUMN_TERMS;
+        let terms = width * groups * F::COLUMN_TERMS;
         let mut columns: Vec<&mut [f32]> = Vec::new();
         let mut rest = self.columns;
         for _ in 0..(weight.len() / k).div_ceil(width) {
@@ -99,11 +99,11 @@ impl Panels<'_> {
                 for (n, (weight, packed)) in weight.chunks_exact(k).zip(packed.chunks_exact_mut(words)).enumerate() {
                     column.clear();
                     column.extend(weight.iter().map(|&w| to_f32(w)));
-                    let pieces = column.chunks(F::CHUNK * F::VALUES).zip(packed.chunks_mut(F::CHUNK));
-                    for (chunk, (values, words)) in pieces.enumerate() {
+                    let pieces = column.chunks(F::GROUP * F::VALUES).zip(packed.chunks_mut(F::GROUP));
+                    for (group, (values, words)) in pieces.enumerate() {
                         F::pack_column(values, words, &mut terms);
                         for (i, &term) in terms.iter().enumerate() {
-                            columns[(chunk * F::COLUMN_TERMS + i) * width + n] = term;
+                            columns[(group * F::COLUMN_TERMS + i) * width + n] = term;
                         }
                     }
                 }

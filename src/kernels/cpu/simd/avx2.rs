@@ -28,8 +28,9 @@ impl Simd for Avx2 {
 
     const LANES: usize = 8;
 
-    /// 6 x 2 vectors of sums, 2 of weights and a broadcast leave 1 of 16 registers free.
-    const TILE_ROWS: usize = 6;
+    /// 4 x 2 vectors of a group's sums, 4 of weights (halves of bf16) and a broadcast; of 16 registers that
+    /// leaves 3, and the totals wait in memory.
+    const TILE_ROWS: usize = 4;
 
     #[inline]
     fn vectorize<T: Task>(self, task: T) -> T::Output {

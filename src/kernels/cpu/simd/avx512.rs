@@ -69,8 +69,8 @@ impl<D: Dots> Simd for Avx512<D> {
 
     const LANES: usize = 16;
 
-    /// 12 x 2 vectors of sums, 2 of weights and a broadcast leave 5 of 32 registers free.
-    const TILE_ROWS: usize = 12;
+    /// 6 x 2 vectors of a group's sums, as many totals, 2 of weights and a broadcast leave 5 of 32 registers free.
+    const TILE_ROWS: usize = 6;
 
     #[inline]
     fn vectorize<T: Task>(self, task: T) -> T::Output {

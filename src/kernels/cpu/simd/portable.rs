@@ -21,8 +21,9 @@ impl Simd for Portable {
 
     const LANES: usize = 4;
 
-    /// With 2 vectors of sums a row, 2 of weights and a broadcast: SSE has 16 registers, NEON 32.
-    const TILE_ROWS: usize = if cfg!(target_arch = "aarch64") { 8 } else { 4 };
+    /// With 2 vectors of a group's sums and 2 of totals a row, 2 of weights and a broadcast: SSE has 16
+    /// registers, so that its totals wait in memory, NEON 32.
+    const TILE_ROWS: usize = if cfg!(target_arch = "aarch64") { 6 } else { 4 };
 
     #[inline]
     fn vectorize<T: Task>(self, task: T) -> T::Output {
