@@ -12,6 +12,7 @@ mod lines;
 mod lines_fuzz;
 mod lines_stub;
 mod parity;
+mod precision;
 mod score;
 mod text;
 mod verify;
