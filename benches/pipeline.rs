@@ -8,8 +8,9 @@ use std::fmt::Write as _;
 
 use crag::{
     Side,
+    files::Input,
     kernels::Precision,
-    scoring::{self, Input, MissingEntity, Options, PairModel, Preparer},
+    scoring::{self, MissingEntity, Options, PairModel, Preparer},
     text::Window,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -3,17 +3,18 @@
 //! Rooms, from the top: [`cli`] turns arguments into settings and runs a subcommand; [`scoring`]
 //! streams JSONL records through the network; [`model`] is the dual encoder over candle tensors;
 //! [`kernels`] holds the operations that differ between processors; [`text`] marks entities and
-//! tokenizes; [`checkpoint`] finds weights and reads them. Arrows point down:
+//! tokenizes; [`checkpoint`] finds weights and reads them; [`files`] are bytes in and out. Arrows point down:
 //!
 //! ```text
-//! cli -> scoring, model, text, checkpoint
-//! scoring -> text, model
+//! cli -> scoring, model, text, checkpoint, files
+//! scoring -> text, model, files
 //! model -> checkpoint, kernels
-//! text, checkpoint, kernels -> no sibling
+//! text, checkpoint, kernels, files -> no sibling
 //! ```
 
 pub mod checkpoint;
 pub mod cli;
+pub mod files;
 pub mod kernels;
 pub mod model;
 pub mod scoring;

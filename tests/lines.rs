@@ -5,7 +5,8 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crag::scoring::{ErrorCode, Input, OnError, Options, OutputKey, ScoreError, run};
+use crag::files::Input;
+use crag::scoring::{ErrorCode, OnError, Options, OutputKey, ScoreError, run};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -4,7 +4,8 @@
 
 use std::io::{self, Read};
 
-use crag::scoring::{Input, Options, run};
+use crag::files::Input;
+use crag::scoring::{Options, run};
 
 use crate::lines_stub::*;
 

@@ -8,9 +8,8 @@ use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use crag::Side;
-use crag::scoring::{
-    Context, Counts, ErrorCode, Input, LineError, Options, PairModel, Prepare, Prepared, ScoreError, run,
-};
+use crag::files::Input;
+use crag::scoring::{Context, Counts, ErrorCode, LineError, Options, PairModel, Prepare, Prepared, ScoreError, run};
 use serde_json::Value;
 
 #[derive(Default)]

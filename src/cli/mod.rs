@@ -9,6 +9,7 @@ mod device;
 mod inspect;
 pub mod model;
 mod score;
+mod values;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -82,4 +83,10 @@ fn print(text: &str) -> anyhow::Result<Outcome> {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(Outcome::ClosedPipe),
         Err(e) => Err(anyhow::Error::new(e).context("stdout")),
     }
+}
+
+/// A remark on stderr. A closed stderr is no reason to stop.
+fn note(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "crag: {text}");
 }

@@ -1,16 +1,16 @@
 //! The end of the pipeline: representations into probabilities, lines into output, strictly in order.
 
 use std::collections::VecDeque;
-use std::io::Write;
 use std::time::Duration;
 
 use super::counts::Counts;
 use super::error::{ErrorCode, LineError, ScoreError};
 use super::output::{self, Warning};
 use super::pipeline::{Line, Message, OnError, Options, Outcome, Window};
+use super::sink::{Progress, Sink};
 
-/// Answers gathered before they are written even though more are ready.
-const WRITE_BYTES: usize = 64 * 1024;
+/// What an answer's buffer keeps: one very long line must not stay allocated for the rest of the run.
+const ANSWER_BYTES: usize = 64 * 1024;
 /// Most pairs classified at once.
 const GROUP_PAIRS: usize = 2048;
 
@@ -19,14 +19,15 @@ type Pair<'r> = (&'r [f32], &'r [f32]);
 type Classify<'c> = &'c dyn Fn(&[Pair<'_>]) -> anyhow::Result<Vec<f32>>;
 
 pub(super) struct Collector<'c> {
-    output: &'c mut dyn Write,
+    sink: &'c mut dyn Sink,
     options: &'c Options,
     names: &'c [String],
     classify: Classify<'c>,
     windows: VecDeque<Open>,
     /// Number of the first of `windows`.
     first_window: u64,
-    buffer: Vec<u8>,
+    /// The answer being written.
+    answer: Vec<u8>,
     counts: Counts,
 }
 
@@ -48,17 +49,17 @@ enum Representation {
 
 impl<'c> Collector<'c> {
     /// `names`: of the inputs, for messages. `classify`: probabilities of (drug, adr) representations.
-    pub fn new(output: &'c mut dyn Write, options: &'c Options, names: &'c [String], classify: Classify<'c>) -> Self {
+    pub fn new(sink: &'c mut dyn Sink, options: &'c Options, names: &'c [String], classify: Classify<'c>) -> Self {
         let (windows, counts) = (VecDeque::new(), Counts::default());
-        let buffer = Vec::with_capacity(2 * WRITE_BYTES);
+        let answer = Vec::with_capacity(ANSWER_BYTES);
         Self {
-            output,
+            sink,
             options,
             names,
             classify,
             windows,
             first_window: 0,
-            buffer,
+            answer,
             counts,
         }
     }
@@ -67,16 +68,9 @@ impl<'c> Collector<'c> {
         Counts { elapsed, ..self.counts }
     }
 
-    /// Writes out what has been gathered.
+    /// Nothing more is ready for now: hands on what has been gathered.
     pub fn flush(&mut self) -> Result<(), ScoreError> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let written = self.output.write_all(&self.buffer).and_then(|()| self.output.flush());
-        self.buffer.clear();
-        // One very long line must not stay allocated for the rest of the run.
-        self.buffer.shrink_to(2 * WRITE_BYTES);
-        written.map_err(ScoreError::from_write)
+        self.sink.flush().map_err(ScoreError::from_write)
     }
 
     /// Notes what a stage reports. Windows arrive in order, and before their representations.
@@ -162,9 +156,6 @@ impl<'c> Collector<'c> {
                 let bytes = std::mem::take(&mut open.window.lines[i].bytes);
                 self.write_line(&open.window.lines[i], &bytes, &mut probabilities)?;
                 open.written = i + 1;
-                if self.buffer.len() >= WRITE_BYTES {
-                    self.flush()?;
-                }
             }
             if open.written == open.window.lines.len() {
                 return Ok(true);
@@ -193,8 +184,8 @@ impl<'c> Collector<'c> {
 
     fn network_error(&self, line: &Line, error: anyhow::Error) -> ScoreError {
         ScoreError::Network {
-            name: self.names[line.source].clone(),
-            line: line.number,
+            name: self.names[line.position.source].clone(),
+            line: line.position.line,
             error,
         }
     }
@@ -217,13 +208,20 @@ impl<'c> Collector<'c> {
                 }
             },
         }
-        Ok(())
+        let progress = Progress {
+            position: &line.position,
+            counts: &self.counts,
+        };
+        let taken = self.sink.answer(&self.answer, progress);
+        self.answer.clear();
+        self.answer.shrink_to(ANSWER_BYTES);
+        taken.map_err(ScoreError::from_write)
     }
 
     fn write_scored(&mut self, bytes: &[u8], probability: f32, warnings: &[Warning]) {
         let causal = probability >= self.options.threshold;
         output::write_scored(
-            &mut self.buffer,
+            &mut self.answer,
             bytes,
             &self.options.output,
             probability,
@@ -242,24 +240,27 @@ impl<'c> Collector<'c> {
         spliceable: bool,
     ) -> Result<(), ScoreError> {
         if self.options.on_error == OnError::Fail {
-            let name = self.names[line.source].clone();
+            let name = self.names[line.position.source].clone();
             return Err(ScoreError::Rejected {
                 name,
-                line: line.number,
+                line: line.position.line,
                 error: error.clone(),
             });
         }
         self.counts.add_error(error.code);
         if spliceable {
-            output::write_error(&mut self.buffer, bytes, &self.options.output, error);
+            output::write_error(&mut self.answer, bytes, &self.options.output, error);
             return Ok(());
         }
         // With one input the line number says it all.
         let mut error = error.clone();
         if self.names.len() > 1 {
-            error.message = format!("{}:{}: {}", self.names[line.source], line.number, error.message);
+            error.message = format!(
+                "{}:{}: {}",
+                self.names[line.position.source], line.position.line, error.message
+            );
         }
-        output::write_line_error(&mut self.buffer, line.number, &self.options.output, &error);
+        output::write_line_error(&mut self.answer, line.position.line, &self.options.output, &error);
         Ok(())
     }
 }

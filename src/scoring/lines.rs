@@ -1,37 +1,8 @@
-//! Bytes into lines: bounded length, byte order marks, line ends, blank lines; several inputs in order.
+//! Bytes into lines: bounded length, byte order marks, line ends, blank lines.
 
-use std::fs::File;
 use std::io::{self, Read};
-use std::path::PathBuf;
 
 use super::error::ScoreError;
-
-/// Where lines come from.
-pub enum Input {
-    Stdin,
-    File(PathBuf),
-    /// Any other source, with the name that messages give it.
-    Reader(String, Box<dyn Read + Send>),
-}
-
-impl Input {
-    /// The name in messages.
-    pub fn name(&self) -> String {
-        match self {
-            Input::Stdin => "<stdin>".to_owned(),
-            Input::File(path) => path.display().to_string(),
-            Input::Reader(name, _) => name.clone(),
-        }
-    }
-
-    pub(super) fn open(self) -> io::Result<Box<dyn Read + Send>> {
-        Ok(match self {
-            Input::Stdin => Box::new(io::stdin()),
-            Input::File(path) => Box::new(File::open(path)?),
-            Input::Reader(_, reader) => reader,
-        })
-    }
-}
 
 /// One line, without its line end.
 #[derive(Debug, PartialEq, Eq)]

@@ -37,14 +37,16 @@ mod output;
 mod pipeline;
 mod prepare;
 mod queue;
+mod reader;
 mod record;
+mod sink;
 mod stage;
 mod window;
 
 pub use cache::{Cache, CacheError};
 pub use counts::Counts;
 pub use error::{ErrorCode, LineError, ScoreError};
-pub use lines::Input;
 pub use output::{OutputKey, RESERVED_KEYS, Warning};
-pub use pipeline::{OnError, Options, PairModel, run};
+pub use pipeline::{OnError, Options, PairModel, run, run_into};
 pub use prepare::{Context, MissingEntity, Prepare, Prepared, Preparer};
+pub use sink::{Position, Progress, Sink, Stream};

@@ -28,13 +28,15 @@ use super::cache::Cache;
 use super::collector::Collector;
 use super::counts::Counts;
 use super::error::{LineError, ScoreError};
-use super::lines::{Content, Input, LineReader};
 use super::output::{OutputKey, Warning};
 use super::prepare::Prepare;
 use super::queue::Queue;
+use super::reader::{Incoming, read};
+use super::sink::{Position, Sink, Stream};
 use super::stage::Stage;
 use super::window::{Batch, Sequences};
 use crate::Side;
+use crate::files::Input;
 
 /// The network, as far as scoring knows it.
 pub trait PairModel: Sync {
@@ -114,10 +116,8 @@ const WINDOWS_IN_FLIGHT: usize = 3;
 
 /// A line as it comes from an input.
 pub(super) struct Line {
-    /// Which input, by number.
-    pub source: usize,
-    /// Counted from 1 in its own input, blank lines included.
-    pub number: u64,
+    /// Where the inputs stand after this line.
+    pub position: Position,
     pub bytes: Vec<u8>,
     pub outcome: Outcome,
 }
@@ -157,16 +157,6 @@ pub(super) enum Message {
     },
 }
 
-/// What the reader hands to the preparing stage.
-pub(super) enum Incoming {
-    Line {
-        source: usize,
-        number: u64,
-        content: Content,
-    },
-    End(ScoreError),
-}
-
 /// A batch to encode.
 pub(super) struct Job {
     pub window: u64,
@@ -174,13 +164,24 @@ pub(super) struct Job {
     pub batch: Batch,
 }
 
-/// Scores all lines of all inputs and writes their answers to `output`, in order.
-///
-/// Errors end the run, after the answers to all lines before the error. A thread that reads an input
-/// which gives nothing and does not end outlives an early return.
+/// [`run_into`] a plain stream of bytes.
 pub fn run(
     inputs: Vec<Input>,
     output: &mut dyn Write,
+    model: &dyn PairModel,
+    prepare: &dyn Prepare,
+    options: &Options,
+) -> Result<Counts, ScoreError> {
+    run_into(inputs, &mut Stream::new(output), model, prepare, options)
+}
+
+/// Scores all lines of all inputs and hands their answers to `sink`, in order.
+///
+/// Errors end the run, after the answers to all lines before the error. A thread that reads an input
+/// which gives nothing and does not end outlives an early return.
+pub fn run_into(
+    inputs: Vec<Input>,
+    sink: &mut dyn Sink,
     model: &dyn PairModel,
     prepare: &dyn Prepare,
     options: &Options,
@@ -260,7 +261,7 @@ pub fn run(
         }
         drop(sender);
         let classify = |pairs: &[(&[f32], &[f32])]| on_pool(&pool, model.on_host(), || model.probabilities(pairs));
-        let mut collector = Collector::new(output, options, &names, &classify);
+        let mut collector = Collector::new(sink, options, &names, &classify);
         let result = collect(&mut collector, &receiver, &permits);
         stopped.store(true, Ordering::Relaxed);
         // Answers before an error are owed; a broken output outweighs the error.
@@ -289,37 +290,6 @@ impl<T> Drop for Aborting<'_, T> {
 
 fn on_pool<R: Send>(pool: &ThreadPool, on_host: bool, work: impl FnOnce() -> R + Send) -> R {
     if on_host { pool.install(work) } else { work() }
-}
-
-fn read(inputs: Vec<Input>, max_line_bytes: usize, queue: &Queue<Incoming>) -> Result<(), ScoreError> {
-    for (source, input) in inputs.into_iter().enumerate() {
-        let name = input.name();
-        let reader = input.open().map_err(|source| ScoreError::Read {
-            name: name.clone(),
-            source,
-        })?;
-        let mut lines = LineReader::new(reader, name, max_line_bytes);
-        let mut number = 0;
-        while let Some(content) = lines.next_line()? {
-            number += 1;
-            let weight = if let Content::Bytes(bytes) = &content {
-                bytes.len()
-            } else {
-                0
-            };
-            if !queue.push(
-                Incoming::Line {
-                    source,
-                    number,
-                    content,
-                },
-                weight,
-            ) {
-                return Ok(());
-            }
-        }
-    }
-    Ok(())
 }
 
 fn encode_jobs(

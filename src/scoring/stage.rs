@@ -14,9 +14,10 @@ use rayon::prelude::*;
 use super::error::{ErrorCode, LineError, ScoreError};
 use super::lines::Content;
 use super::output::Warning;
-use super::pipeline::{Incoming, Job, Line, Message, OnError, Options, Outcome, PairModel, Window};
+use super::pipeline::{Job, Line, Message, OnError, Options, Outcome, PairModel, Window};
 use super::prepare::{Context, Prepare, Prepared};
 use super::queue::Queue;
+use super::reader::Incoming;
 use super::record;
 use super::window::{Sequence, Sequences};
 use crate::Side;
@@ -125,17 +126,12 @@ impl Stage<'_> {
 
     /// A line with its two sequences, if it has them.
     fn prepare_line(&self, incoming: Incoming) -> Result<(Line, Option<[Sequence; 2]>), ScoreError> {
-        let (source, number, content) = match incoming {
-            Incoming::Line {
-                source,
-                number,
-                content,
-            } => (source, number, content),
+        let (position, content) = match incoming {
+            Incoming::Line { position, content } => (position, content),
             Incoming::End(error) => return Err(error),
         };
         let line = |bytes, outcome| Line {
-            source,
-            number,
+            position,
             bytes,
             outcome,
         };

@@ -2,18 +2,20 @@
 //!
 //! Arguments as typed become inputs and [`Options`] here; what happens to lines is [`crate::scoring`]'s.
 
-use std::io::{self, IsTerminal as _, Write as _};
+mod pair;
+
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
-use serde_json::{Value, json};
-
 use super::device::{DeviceArgs, print_profile};
 use super::model::{ModelArgs, OpenModel};
-use super::{Outcome, UsageError};
-use crate::scoring::{self, Counts, Input, MissingEntity, OnError, Options, OutputKey, Preparer, ScoreError};
+use super::values::{parse_bytes, parse_count, parse_threads, parse_threshold};
+use super::{Outcome, note};
+use crate::files::Input;
+use crate::scoring::{self, Counts, MissingEntity, OnError, Options, OutputKey, Preparer, ScoreError};
 use crate::text::Window;
+use anyhow::Context as _;
 
 /// What to score, with what, and how.
 #[derive(Debug, clap::Args)]
@@ -85,47 +87,8 @@ pub struct ScoreArgs {
     quiet: bool,
 
     #[command(flatten)]
-    pair: Box<PairArgs>,
+    pair: Box<pair::PairArgs>,
 }
-
-/// One pair on the command line.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "One pair")]
-struct PairArgs {
-    /// Text of both sides
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with_all = ["drug_text", "adr_text", "files"])]
-    text: Option<String>,
-
-    /// The drug, as written in the text
-    #[arg(long, value_name = "NAME", allow_hyphen_values = true, conflicts_with = "files")]
-    drug: Option<String>,
-
-    /// The adverse reaction, as written in the text
-    #[arg(long, value_name = "NAME", allow_hyphen_values = true, conflicts_with = "files")]
-    adr: Option<String>,
-
-    /// Text of the drug's side, where the sides differ
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "files")]
-    drug_text: Option<String>,
-
-    /// Text of the reaction's side, where the sides differ
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "files")]
-    adr_text: Option<String>,
-
-    /// Code points of the one occurrence of the drug to mark, end excluded
-    #[arg(long, value_name = "START:END", value_parser = parse_span, conflicts_with = "files")]
-    drug_span: Option<Span>,
-
-    /// Code points of the one occurrence of the reaction to mark, end excluded
-    #[arg(long, value_name = "START:END", value_parser = parse_span, conflicts_with = "files")]
-    adr_span: Option<Span>,
-
-    /// Print the JSON record on a terminal too
-    #[arg(long)]
-    json: bool,
-}
-
-type Span = [usize; 2];
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum OnErrorArg {
@@ -216,7 +179,7 @@ fn score_pair(args: &ScoreArgs, model: &OpenModel, record: &str, mut options: Op
     let counts = score(args, model, inputs, &mut answer, &options)?;
     let answer = String::from_utf8(answer).context("the answer")?;
     let text = if readable {
-        readable_answer(&serde_json::from_str(&answer)?, options.threshold)
+        pair::readable_answer(&serde_json::from_str(&answer)?, options.threshold)
     } else {
         answer
     };
@@ -262,11 +225,6 @@ fn outcome(counts: &Counts) -> Outcome {
     }
 }
 
-/// A remark on stderr. A closed stderr is no reason to stop.
-fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "crag: {text}");
-}
-
 fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
@@ -287,148 +245,5 @@ impl ScoreArgs {
             reuse: !self.no_reuse,
             ..defaults
         }
-    }
-}
-
-impl PairArgs {
-    /// The pair as a record, or none when no flag gives one.
-    fn record(&self) -> Result<Option<String>, UsageError> {
-        let fields = [
-            ("drug", self.drug.as_ref().map(|value| json!(value))),
-            ("adr", self.adr.as_ref().map(|value| json!(value))),
-            ("text", self.text.as_ref().map(|value| json!(value))),
-            ("drug_text", self.drug_text.as_ref().map(|value| json!(value))),
-            ("adr_text", self.adr_text.as_ref().map(|value| json!(value))),
-            ("drug_span", self.drug_span.map(|value| json!(value))),
-            ("adr_span", self.adr_span.map(|value| json!(value))),
-        ];
-        if fields.iter().all(|(_, value)| value.is_none()) {
-            return Ok(None);
-        }
-        let missing = if self.drug.is_none() {
-            "--drug"
-        } else if self.adr.is_none() {
-            "--adr"
-        } else if self.text.is_some() || (self.drug_text.is_some() && self.adr_text.is_some()) {
-            let members = fields
-                .iter()
-                .filter_map(|(name, value)| Some(format!("\"{name}\":{}", value.as_ref()?)));
-            return Ok(Some(format!("{{{}}}", members.collect::<Vec<_>>().join(","))));
-        } else if self.drug_text.is_some() {
-            "--adr-text"
-        } else if self.adr_text.is_some() {
-            "--drug-text"
-        } else {
-            "--text (or --drug-text and --adr-text)"
-        };
-        Err(UsageError(format!(
-            "one pair takes --drug, --adr and --text (or --drug-text and --adr-text): {missing} is missing"
-        )))
-    }
-}
-
-/// An answer for a person.
-fn readable_answer(answer: &Value, threshold: f32) -> String {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let error = &answer["error"];
-    if error.is_object() {
-        return format!("not scored: {} ({})\n", text(&error["message"]), text(&error["code"]));
-    }
-    let causal = answer["causal"].as_bool().unwrap_or(false);
-    let mut line = format!(
-        "{:.4}  {}  {} -> {}  ({} the threshold of {threshold})",
-        answer["probability"].as_f64().unwrap_or(f64::NAN),
-        if causal { "causal" } else { "not causal" },
-        text(&answer["drug"]),
-        text(&answer["adr"]),
-        if causal { "at or above" } else { "below" },
-    );
-    for warning in answer["warnings"].as_array().into_iter().flatten() {
-        line += &format!("\nwarning: {}", text(warning));
-    }
-    line + "\n"
-}
-
-fn parse_threshold(value: &str) -> Result<f32, String> {
-    match value.parse::<f32>() {
-        Ok(threshold) if (0.0..=1.0).contains(&threshold) => Ok(threshold),
-        _ => Err("expected a probability from 0 to 1".to_owned()),
-    }
-}
-
-fn parse_count(value: &str) -> Result<usize, String> {
-    match value.parse::<usize>() {
-        Ok(count) if count > 0 => Ok(count),
-        _ => Err("expected a whole number of at least 1".to_owned()),
-    }
-}
-
-fn parse_threads(value: &str) -> Result<usize, String> {
-    parse_count(value)
-        .ok()
-        .filter(|&count| count <= 1024)
-        .ok_or_else(|| "expected a whole number from 1 to 1024".to_owned())
-}
-
-fn parse_bytes(value: &str) -> Result<usize, String> {
-    let digits = value.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let shift = match &value[digits.len()..] {
-        "" | "B" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        _ => return Err("expected a number of bytes, or one with KiB, MiB or GiB".to_owned()),
-    };
-    let bytes = digits
-        .parse::<usize>()
-        .ok()
-        .and_then(|count| count.checked_mul(1 << shift));
-    bytes
-        .filter(|&bytes| bytes > 0)
-        .ok_or_else(|| "expected a whole number of bytes of at least 1".to_owned())
-}
-
-fn parse_span(value: &str) -> Result<Span, String> {
-    let parts = value
-        .split_once(':')
-        .and_then(|(start, end)| Some([start.parse().ok()?, end.parse().ok()?]));
-    parts.ok_or_else(|| "expected START:END in code points, such as 3:9".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_read_with_their_units() {
-        assert_eq!(parse_bytes("16MiB"), Ok(16 << 20));
-        assert_eq!(parse_bytes("1"), Ok(1));
-        for value in ["", "0", "MiB", "1.5MiB", "16MB", "-1", "99999999999GiB", "é"] {
-            assert!(parse_bytes(value).is_err(), "{value}");
-        }
-    }
-
-    #[test]
-    fn spans_and_thresholds_are_checked() {
-        assert_eq!(parse_span("3:9"), Ok([3, 9]));
-        for value in ["3", "3-9", ":", "a:b", "-1:3"] {
-            assert!(parse_span(value).is_err(), "{value}");
-        }
-        assert_eq!(parse_threshold("0.5"), Ok(0.5));
-        for value in ["NaN", "1.01", "-0.1", "inf", ""] {
-            assert!(parse_threshold(value).is_err(), "{value}");
-        }
-    }
-
-    #[test]
-    fn an_answer_reads_as_a_line() {
-        let answer =
-            json!({"drug": "d", "adr": "a", "probability": 0.92308, "causal": true, "warnings": ["adr_truncated"]});
-        assert_eq!(
-            readable_answer(&answer, 0.55),
-            "0.9231  causal  d -> a  (at or above the threshold of 0.55)\nwarning: adr_truncated\n"
-        );
-        let answer = json!({"error": {"code": "empty_text", "message": "m"}});
-        assert_eq!(readable_answer(&answer, 0.55), "not scored: m (empty_text)\n");
     }
 }

@@ -1,0 +1,62 @@
+//! Values of flags, as typed: numbers with their limits, sizes with their units.
+
+pub fn parse_threshold(value: &str) -> Result<f32, String> {
+    match value.parse::<f32>() {
+        Ok(threshold) if (0.0..=1.0).contains(&threshold) => Ok(threshold),
+        _ => Err("expected a probability from 0 to 1".to_owned()),
+    }
+}
+
+pub fn parse_count(value: &str) -> Result<usize, String> {
+    match value.parse::<usize>() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("expected a whole number of at least 1".to_owned()),
+    }
+}
+
+pub fn parse_threads(value: &str) -> Result<usize, String> {
+    parse_count(value)
+        .ok()
+        .filter(|&count| count <= 1024)
+        .ok_or_else(|| "expected a whole number from 1 to 1024".to_owned())
+}
+
+pub fn parse_bytes(value: &str) -> Result<usize, String> {
+    let digits = value.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match &value[digits.len()..] {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return Err("expected a number of bytes, or one with KiB, MiB or GiB".to_owned()),
+    };
+    let bytes = digits
+        .parse::<usize>()
+        .ok()
+        .and_then(|count| count.checked_mul(1 << shift));
+    bytes
+        .filter(|&bytes| bytes > 0)
+        .ok_or_else(|| "expected a whole number of bytes of at least 1".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_their_units() {
+        assert_eq!(parse_bytes("16MiB"), Ok(16 << 20));
+        assert_eq!(parse_bytes("1"), Ok(1));
+        for value in ["", "0", "MiB", "1.5MiB", "16MB", "-1", "99999999999GiB", "é"] {
+            assert!(parse_bytes(value).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn thresholds_are_probabilities() {
+        assert_eq!(parse_threshold("0.5"), Ok(0.5));
+        for value in ["NaN", "1.01", "-0.1", "inf", ""] {
+            assert!(parse_threshold(value).is_err(), "{value}");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Bytes in and out of the process: where inputs come from and where outputs go.
+//!
+//! This room knows names, files and streams of bytes; what the bytes mean (lines, records, documents)
+//! is for those above. It has no sibling.
+
+mod input;
+
+pub use input::Input;
