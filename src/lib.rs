@@ -1,19 +1,22 @@
 //! `crag` scores whether a text says that a drug caused an adverse reaction.
 //!
 //! Rooms, from the top: [`cli`] turns arguments into settings and runs a subcommand; [`scoring`]
-//! streams JSONL records through the network; [`model`] is the dual encoder over candle tensors;
+//! streams JSONL records through the network; [`evaluation`] judges them against labels; [`model`] is the dual encoder over candle tensors;
 //! [`kernels`] holds the operations that differ between processors; [`text`] marks entities and
 //! tokenizes; [`checkpoint`] finds weights and reads them; [`files`] are bytes in and out. Arrows point down:
 //!
 //! ```text
-//! cli -> scoring, model, text, checkpoint, files
+//! cli -> scoring, evaluation, model, text, checkpoint, files
+//! evaluation -> scoring's lines
 //! scoring -> text, model, files
 //! model -> checkpoint, kernels
 //! text, checkpoint, kernels, files -> no sibling
 //! ```
 
+mod calibration;
 pub mod checkpoint;
 pub mod cli;
+pub mod evaluation;
 pub mod files;
 pub mod kernels;
 pub mod model;
@@ -21,4 +24,5 @@ pub mod scoring;
 mod side;
 pub mod text;
 
+pub use calibration::{Calibration, FittedOn};
 pub use side::Side;

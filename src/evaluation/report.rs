@@ -1,0 +1,2 @@
+pub struct Report;
+pub struct Run;
