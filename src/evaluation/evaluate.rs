@@ -66,10 +66,16 @@ pub struct Evaluation {
     pub unreached: Vec<PointKind>,
 }
 
-/// Two models on the same records, and the second's figures less the first's.
+/// Two models on the same records.
 pub struct Comparison {
     pub first: Evaluation,
     pub second: Evaluation,
+    pub differences: Differences,
+}
+
+/// The second model's figures less the first's.
+#[derive(Clone, Copy, Debug)]
+pub struct Differences {
     /// In the order of [`Metric::ALL`].
     pub metrics: [Estimate; Metric::ALL.len()],
     /// Precision, recall and F1, each at the model's own given threshold.
@@ -97,8 +103,10 @@ pub fn compare(first: (&Sample, &Request), second: (&Sample, &Request), plan: &P
         estimate(value, values.collect(), plan)
     };
     Comparison {
-        metrics: std::array::from_fn(difference),
-        at_threshold: std::array::from_fn(|k| difference(POINTS + k)),
+        differences: Differences {
+            metrics: std::array::from_fn(difference),
+            at_threshold: std::array::from_fn(|k| difference(POINTS + k)),
+        },
         first: judges[0].evaluation(&of_first, plan),
         second: judges[1].evaluation(&of_second, plan),
     }

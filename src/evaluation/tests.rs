@@ -200,7 +200,7 @@ fn the_temperature_of_an_overconfident_model_is_found_and_helps_unseen_documents
         let judged = cross_fitted(&sample, method, 5, 1).unwrap();
         let comparison = compare((&sample, &request), (&judged, &request), &plan);
         for metric in [Metric::Brier, Metric::LogLoss, Metric::CalibrationError] {
-            let difference = comparison.metrics[metric as usize];
+            let difference = comparison.differences.metrics[metric as usize];
             assert!(
                 difference.interval.unwrap().high < 0.0,
                 "{method:?} {metric:?}: {difference:?}"
@@ -255,7 +255,7 @@ fn differences_of_a_model_with_itself_are_exactly_zero() {
         seed: 0,
     };
     let comparison = compare((&sample, &request), (&sample, &request), &plan);
-    for difference in comparison.metrics.iter().chain(&comparison.at_threshold) {
+    for difference in comparison.differences.metrics.iter().chain(&comparison.differences.at_threshold) {
         let interval = difference.interval.unwrap();
         assert_eq!((difference.value, interval.low, interval.high), (Some(0.0), 0.0, 0.0));
     }
