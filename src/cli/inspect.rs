@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::Serialize;
 
-use crate::model::config::{Setting, view_names};
+use crate::model::config::{Setting, Source, view_names};
 
 use super::{
     Outcome,
@@ -234,7 +234,7 @@ fn settings(model: &Description) -> Vec<SettingRow> {
         }
     }
     let c = &model.config;
-    vec![
+    let mut rows = vec![
         row("num_attention_heads", &c.num_attention_heads, *c.num_attention_heads),
         row("layer_norm_eps", &c.layer_norm_eps, *c.layer_norm_eps),
         row("hidden_act", &c.hidden_act, c.hidden_act.name()),
@@ -250,7 +250,15 @@ fn settings(model: &Description) -> Vec<SettingRow> {
             &c.threshold,
             c.threshold.to_string().parse::<f64>().unwrap_or_default(),
         ),
-    ]
+    ];
+    if let Some(calibration) = &c.calibration {
+        rows.push(SettingRow {
+            setting: "calibration",
+            value: calibration.method().into(),
+            source: Source::CragJson.to_string(),
+        });
+    }
+    rows
 }
 
 fn shape(shape: &[usize]) -> String {

@@ -4,9 +4,12 @@
 //! 0 all done; 1 could not run or go on; 2 usage; 3 finished, but not everything is well (error
 //! records in the output, a verification that failed); 141 whoever read stdout stopped reading.
 
+mod calibrate;
 mod convert;
 mod device;
+mod eval;
 mod inspect;
+mod labelled;
 pub mod model;
 mod score;
 mod values;
@@ -32,6 +35,10 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Write a checkpoint as a folder that states everything and loads fast
     Convert(convert::ConvertArgs),
+    /// Judge probabilities against labels: metrics with intervals, thresholds, mistakes, a report
+    Eval(eval::EvalArgs),
+    /// Fit a calibration to labelled records and write it into a model's crag.json
+    Calibrate(calibrate::CalibrateArgs),
 }
 
 /// How a run that did not fail ended.
@@ -71,6 +78,8 @@ pub fn run() -> anyhow::Result<Outcome> {
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Convert(args) => convert::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Calibrate(args) => calibrate::run(args),
     }
 }
 

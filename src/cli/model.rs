@@ -54,6 +54,11 @@ pub struct OpenModel {
 }
 
 impl ModelArgs {
+    /// What `--model` is where it is not given.
+    pub fn default_model() -> String {
+        std::env::var("CRAG_MODEL").unwrap_or_else(|_| DEFAULT_MODEL.to_owned())
+    }
+
     /// Finds the files, fetching them from the hub if need be, and reads everything but the weights.
     pub fn describe(&self) -> anyhow::Result<Description> {
         let source = ModelSource::parse(&self.model, self.revision.as_deref())?;

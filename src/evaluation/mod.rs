@@ -28,7 +28,9 @@ mod sample;
 pub use bootstrap::{Interval, Plan};
 pub use collector::{Collector, LabelledSet, MatchBy, Rejected};
 pub use curves::{Bin, Curves, Step};
-pub use evaluate::{Comparison, Differences, Estimate, Evaluation, OperatingPoint, PointKind, Request, compare, evaluate};
+pub use evaluate::{
+    Comparison, Differences, Estimate, Evaluation, OperatingPoint, PointKind, Request, compare, evaluate,
+};
 pub use fields::{DOCUMENT_FIELDS, Fields};
 pub use figures::{Confusion, Metric};
 pub use fit::{FitError, Method, cross_fitted, fit};

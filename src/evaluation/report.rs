@@ -269,7 +269,9 @@ fn count(of: &Estimate) -> Markup {
 }
 
 fn difference(of: &Estimate) -> Markup {
-    let clear = of.interval.is_some_and(|interval| interval.low > 0.0 || interval.high < 0.0);
+    let clear = of
+        .interval
+        .is_some_and(|interval| interval.low > 0.0 || interval.high < 0.0);
     let value = of.value.map_or("—".to_owned(), |value| format!("{value:+.4}"));
     html! {
         span.clear[clear] { (value) }

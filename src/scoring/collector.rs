@@ -220,11 +220,14 @@ impl<'c> Collector<'c> {
 
     fn write_scored(&mut self, bytes: &[u8], probability: f32, warnings: &[Warning]) {
         let causal = probability >= self.options.threshold;
+        let calibration = self.options.calibration.as_ref();
+        let calibrated = calibration.map(|calibration| calibration.apply_scored(probability));
         output::write_scored(
             &mut self.answer,
             bytes,
             &self.options.output,
             probability,
+            calibrated,
             causal,
             warnings,
         );

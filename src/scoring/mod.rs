@@ -21,7 +21,8 @@
 //! `"warnings":[…]` spliced in directly before its closing brace; a line that cannot be scored gets
 //! `"error":{"code":…,"message":…}` instead, or becomes `{"line":N,"error":…}` where there is no object
 //! to put it in. [`ErrorCode`] lists the codes, [`Warning`] the warnings. With an output key, all of it
-//! is nested under that one key.
+//! is nested under that one key. With a calibration, `"calibrated_probability":P` follows the probability, which stays
+//! the model's own, as `causal` stays its comparison with the threshold.
 //!
 //! What never fails a line outside the fields read here: numbers of any size, lone surrogates, duplicate
 //! keys, nesting of any depth. Lines of ASCII whitespace alone are skipped and counted. A byte order mark
@@ -46,7 +47,8 @@ mod window;
 pub use cache::{Cache, CacheError};
 pub use counts::Counts;
 pub use error::{ErrorCode, LineError, ScoreError};
-pub use output::{OutputKey, RESERVED_KEYS, Warning};
+pub use lines::{Content, LineReader};
+pub use output::{CALIBRATED_KEY, OutputKey, RESERVED_KEYS, Warning};
 pub use pipeline::{OnError, Options, PairModel, run, run_into};
 pub use prepare::{Context, MissingEntity, Prepare, Prepared, Preparer};
 pub use sink::{Position, Progress, Sink, Stream};

@@ -11,7 +11,11 @@ pub const RESERVED_KEYS: [&str; 4] = ["probability", "causal", "warnings", "erro
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutputKey {
     key: Option<String>,
+    calibrated: bool,
 }
+
+/// The key of a calibrated probability, which an answer has beside the raw one where it was asked for.
+pub const CALIBRATED_KEY: &str = "calibrated_probability";
 
 impl OutputKey {
     /// Nested under `key`. Errors, with the reason, on one that can never work: an empty key, a field that
@@ -27,14 +31,23 @@ impl OutputKey {
         }
         Ok(Self {
             key: Some(key.to_owned()),
+            calibrated: false,
         })
+    }
+
+    /// The same for answers that have a calibrated probability too.
+    pub fn with_calibrated(self) -> Self {
+        Self {
+            calibrated: true,
+            ..self
+        }
     }
 
     /// Whether an answer would be written under `key`.
     pub(super) fn takes(&self, key: &str) -> bool {
         match &self.key {
             Some(own) => own == key,
-            None => RESERVED_KEYS.contains(&key),
+            None => RESERVED_KEYS.contains(&key) || (self.calibrated && key == CALIBRATED_KEY),
         }
     }
 
@@ -91,6 +104,7 @@ pub fn write_scored(
     line: &[u8],
     key: &OutputKey,
     probability: f32,
+    calibrated: Option<f32>,
     causal: bool,
     warnings: &[Warning],
 ) {
@@ -98,6 +112,12 @@ pub fn write_scored(
         key.write(out, |out| {
             out.extend_from_slice(b"\"probability\":");
             write_json(out, &probability);
+            if let Some(calibrated) = calibrated {
+                out.push(b',');
+                write_string(out, CALIBRATED_KEY);
+                out.push(b':');
+                write_json(out, &calibrated);
+            }
             out.extend_from_slice(if causal {
                 b",\"causal\":true"
             } else {
@@ -174,6 +194,7 @@ mod tests {
             line.as_bytes(),
             key,
             probability,
+            None,
             probability >= 0.5,
             warnings,
         );

@@ -35,8 +35,8 @@ use super::reader::{Incoming, read};
 use super::sink::{Position, Sink, Stream};
 use super::stage::Stage;
 use super::window::{Batch, Sequences};
-use crate::Side;
 use crate::files::Input;
+use crate::{Calibration, Side};
 
 /// The network, as far as scoring knows it.
 pub trait PairModel: Sync {
@@ -77,6 +77,8 @@ pub struct Options {
     /// `causal` is `probability >= threshold`.
     pub threshold: f32,
     pub output: OutputKey,
+    /// Also answer with calibrated probabilities; `output` has to be one [with them](OutputKey::with_calibrated).
+    pub calibration: Option<Arc<Calibration>>,
     pub on_error: OnError,
     /// Longest line, without its line end.
     pub max_line_bytes: usize,
@@ -99,6 +101,7 @@ impl Default for Options {
         Self {
             threshold: 0.55,
             output: OutputKey::default(),
+            calibration: None,
             on_error: OnError::default(),
             max_line_bytes: 16 << 20,
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),

@@ -45,6 +45,11 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "P", value_parser = parse_threshold)]
     threshold: Option<f32>,
 
+    /// Also give "calibrated_probability", by the calibration that crag calibrate wrote into the model's crag.json;
+    /// "probability" and "causal" stay the model's own
+    #[arg(long)]
+    calibrated: bool,
+
     /// Nest the answer under this key instead of adding keys to the record
     #[arg(long, value_name = "KEY", value_parser = OutputKey::nested)]
     output_key: Option<OutputKey>,
@@ -97,13 +102,13 @@ enum OnErrorArg {
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum MissingEntityArg {
+pub(super) enum MissingEntityArg {
     Error,
     Unmarked,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum WindowArg {
+pub(super) enum WindowArg {
     Start,
     Mention,
 }
@@ -125,6 +130,17 @@ pub fn run(args: ScoreArgs) -> anyhow::Result<Outcome> {
     }
     let model = args.model.open(&args.device)?;
     let mut options = args.options(*model.description.config.threshold);
+    if args.calibrated {
+        let calibration = model.description.config.calibration.clone();
+        let calibration = calibration.with_context(|| {
+            format!(
+                "--calibrated: {} has no calibration in its crag.json; crag calibrate fits one",
+                model.description.files.source
+            )
+        })?;
+        options.calibration = Some(Arc::new(calibration));
+        options.output = options.output.with_calibrated();
+    }
     if let Some(path) = &args.cache {
         options.cache = Some(Arc::new(model.open_cache(path)?));
     }

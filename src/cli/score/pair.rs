@@ -96,6 +96,9 @@ pub fn readable_answer(answer: &Value, threshold: f32) -> String {
         text(&answer["adr"]),
         if causal { "at or above" } else { "below" },
     );
+    if let Some(calibrated) = answer[CALIBRATED_KEY].as_f64() {
+        line += &format!("\ncalibrated: {calibrated:.4}");
+    }
     for warning in answer["warnings"].as_array().into_iter().flatten() {
         line += &format!("\nwarning: {}", text(warning));
     }
@@ -112,6 +115,7 @@ fn parse_span(value: &str) -> Result<Span, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scoring::CALIBRATED_KEY;
 
     #[test]
     fn spans_are_checked() {

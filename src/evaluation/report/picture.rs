@@ -65,9 +65,9 @@ pub fn precision_recall(runs: &[&Curves]) -> Markup {
         }
         paths.push(path.finish());
     }
-    let share = runs
-        .first()
-        .map_or(0.0, |c| c.positives as f64 / ((c.positives + c.negatives).max(1)) as f64);
+    let share = runs.first().map_or(0.0, |c| {
+        c.positives as f64 / ((c.positives + c.negatives).max(1)) as f64
+    });
     square(
         "Precision against recall",
         ("recall", "precision"),
@@ -101,7 +101,13 @@ pub fn reliability(runs: &[&Curves]) -> Markup {
 
 /// Records by probability: positive ones upwards, negative ones downwards.
 pub fn histogram(curves: &Curves) -> Markup {
-    let most = curves.histogram.iter().map(|&(n, p)| n.max(p)).max().unwrap_or(1).max(1);
+    let most = curves
+        .histogram
+        .iter()
+        .map(|&(n, p)| n.max(p))
+        .max()
+        .unwrap_or(1)
+        .max(1);
     let middle = (y(0.0) + y(1.0)) / 2.0;
     let height = (y(0.0) - y(1.0)) / 2.0 - 6.0;
     let bars = curves.histogram.len() as f64;
@@ -149,7 +155,9 @@ pub fn sweep(run: &Run) -> Markup {
         let mut path = Path::default();
         if positives > 0.0 {
             // Above the highest probability nothing is predicted: no precision, and nothing is found.
-            if i > 0 && let Some(first) = curves.steps.first() {
+            if i > 0
+                && let Some(first) = curves.steps.first()
+            {
                 path.point(1.0, 0.0);
                 path.point(first.threshold, 0.0);
             }

@@ -92,7 +92,12 @@ fn curves_of_many_records_stay_small() {
 
 #[test]
 fn one_class_and_constant_scores_still_make_a_page() {
-    for records in [vec![(0.5, true); 9], vec![(0.5, false); 9], vec![(0.0, true)], vec![(0.3, true), (0.3, false)]] {
+    for records in [
+        vec![(0.5, true); 9],
+        vec![(0.5, false); 9],
+        vec![(0.0, true)],
+        vec![(0.3, true), (0.3, false)],
+    ] {
         let html = page(&[run("a", records, vec![])]);
         assert!(!html.contains("NaN"));
         assert!(html.ends_with("</html>"));
