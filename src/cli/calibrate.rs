@@ -212,10 +212,14 @@ impl CalibrateArgs {
         // Writing to a string cannot fail.
         let _ = writeln!(
             out,
-            "{} fitted to {} records of {} {unit}, {} positive",
+            "{} fitted to {} records{}, {} positive",
             described(calibration),
             first.records,
-            first.documents,
+            if unit == "records" {
+                String::new()
+            } else {
+                format!(" of {} {unit}", first.documents)
+            },
             first.positives
         );
         let judged = match self.folds {

@@ -321,9 +321,14 @@ pub fn input(path: &Path) -> anyhow::Result<Input> {
     Ok(Input::File(path.to_owned()))
 }
 
+/// Whether a file can be read more than once: not stdin, and not a pipe, whose bytes are gone once they are read.
+pub fn is_regular(path: &Path) -> bool {
+    path.as_os_str() != "-" && std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+}
+
 /// Refuses records that have a probability where nobody said whether to believe it or to score anew.
 pub fn refuse_scored(path: &Path, args: &LabelledArgs) -> anyhow::Result<()> {
-    if path.as_os_str() == "-" {
+    if !is_regular(path) {
         return Ok(());
     }
     let name = path.display().to_string();

@@ -89,7 +89,8 @@ impl Report<'_> {
                 @if let Some(run) = self.runs.first() {
                     @let e = &run.evaluation;
                     p.lead {
-                        (thousands(e.records)) " records of " (thousands(e.documents)) " " (self.unit) ", "
+                        (thousands(e.records)) " records"
+                        @if self.unit != "records" { " of " (thousands(e.documents)) " " (self.unit) } ", "
                         (thousands(e.positives)) " positive (" (percent(e.positives, e.records)) ")"
                     }
                 }

@@ -8,7 +8,7 @@ mod table;
 use std::path::PathBuf;
 
 use super::labelled::{
-    LabelledArgs, ModelChoice, input, model_args, parse_share, refuse_scored, threshold_of, write_file,
+    LabelledArgs, ModelChoice, input, is_regular, model_args, parse_share, refuse_scored, threshold_of, write_file,
 };
 use super::{Outcome, UsageError, note};
 use crate::evaluation::{
@@ -195,6 +195,12 @@ impl EvalArgs {
         } else {
             MatchBy::Nothing
         };
+        if names.len() == 2 && !is_regular(first) {
+            return Err(UsageError(format!(
+                "two models read the records twice: expected a file, found the pipe {records}"
+            ))
+            .into());
+        }
         let scored = names.iter().map(|name| {
             let arguments = model_args(*name, &self.choice);
             let model = arguments.open(&self.labelled.device)?;

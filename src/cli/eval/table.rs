@@ -20,13 +20,14 @@ pub fn render(args: &EvalArgs, found: &Found) -> String {
     }
     if let Some(run) = found.runs.first() {
         let e = &run.evaluation;
+        let of = match found.unit {
+            "records" => String::new(),
+            unit => format!(" of {} {unit}", e.documents),
+        };
+        let share = 100.0 * e.positives as f64 / e.records.max(1) as f64;
         out.line(&format!(
-            "{} records of {} {}, {} positive ({:.1}%)",
-            e.records,
-            e.documents,
-            found.unit,
-            e.positives,
-            100.0 * e.positives as f64 / e.records.max(1) as f64
+            "{} records{of}, {} positive ({share:.1}%)",
+            e.records, e.positives
         ));
     }
     let plan = args.labelled.plan();

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cli::UsageError;
+use crate::scoring::CALIBRATED_KEY;
 
 /// One pair on the command line.
 #[derive(Debug, clap::Args)]
@@ -115,7 +116,6 @@ fn parse_span(value: &str) -> Result<Span, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scoring::CALIBRATED_KEY;
 
     #[test]
     fn spans_are_checked() {
