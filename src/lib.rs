@@ -1,16 +1,16 @@
 //! `crag` scores whether a text says that a drug caused an adverse reaction.
 //!
 //! Rooms, from the top: [`cli`] turns arguments into settings and runs a subcommand; [`scoring`]
-//! streams JSONL records through the network; [`evaluation`] judges them against labels; [`model`] is the dual encoder over candle tensors;
-//! [`kernels`] holds the operations that differ between processors; [`text`] marks entities and
-//! tokenizes; [`checkpoint`] finds weights and reads them; [`files`] are bytes in and out. Arrows point down:
+//! streams JSONL records through the network; [`evaluation`] judges probabilities against labels; [`model`]
+//! is the dual encoder over candle tensors; [`kernels`] holds the operations that differ between processors;
+//! [`text`] marks entities and tokenizes; [`checkpoint`] finds weights and reads them; [`files`] are bytes in and
+//! out. Arrows point down; [`Side`] and [`Calibration`] are everybody's:
 //!
 //! ```text
 //! cli -> scoring, evaluation, model, text, checkpoint, files
-//! evaluation -> scoring's lines
 //! scoring -> text, model, files
 //! model -> checkpoint, kernels
-//! text, checkpoint, kernels, files -> no sibling
+//! text, checkpoint, kernels, files, evaluation -> no sibling
 //! ```
 
 mod calibration;

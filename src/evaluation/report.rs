@@ -106,6 +106,11 @@ impl Report<'_> {
         html! { @if self.runs.len() > 1 { span class={ "key run" (run) } {} } }
     }
 
+    /// A heading that names its run, where there is more than one.
+    fn named(&self, run: usize, heading: &str) -> Markup {
+        html! { (self.key(run)) @if self.runs.len() > 1 { bdi { (visible(&self.runs[run].name)) } ": " } (heading) }
+    }
+
     fn figures(&self) -> Markup {
         let given = |run: &Run| run.evaluation.points.first().cloned();
         html! {
@@ -117,7 +122,7 @@ impl Report<'_> {
                             (tile(metric.name(), estimate))
                         }
                         @if let Some(point) = given(run) {
-                            @let threshold = number(point.threshold.value);
+                            @let threshold = threshold(point.threshold.value);
                             (tile(&format!("precision at {threshold}"), &point.precision))
                             (tile(&format!("recall at {threshold}"), &point.recall))
                             (tile(&format!("F1 at {threshold}"), &point.f1))
@@ -165,10 +170,13 @@ impl Report<'_> {
                     (framed("ROC", "true against false positives at every threshold; the dashed line is chance", picture::roc(&curves)))
                     (framed("Precision and recall", "the dashed line is the share of positives", picture::precision_recall(&curves)))
                     (framed("Reliability", "share of positives against mean probability, a dot a bin, larger with more records; the dashed line is perfect calibration", picture::reliability(&curves)))
+                }
+                div.pictures.wide {
                     @for (i, run) in self.runs.iter().enumerate() {
-                        @let name = html! { (self.key(i)) @if self.runs.len() > 1 { bdi { (visible(&run.name)) } ": " } };
-                        (framed_as(html! { (name) "Probabilities by label" }, "records in each of 25 equally wide bins, positive above, negative below", picture::histogram(&run.curves)))
-                        (framed_as(html! { (name) "Thresholds" }, "precision, recall and F1 wherever the threshold is put; the upright lines are those of the table below", picture::sweep(run)))
+                        (framed_as(self.named(i, "Probabilities by label"), "records in each of 25 equally wide bins, positive above, negative below", picture::histogram(&run.curves)))
+                    }
+                    @for (i, run) in self.runs.iter().enumerate() {
+                        (framed_as(self.named(i, "Thresholds"), "precision, recall and F1 wherever the threshold is put; the upright lines are those of the table below", picture::sweep(run)))
                     }
                 }
             }
@@ -191,7 +199,8 @@ impl Report<'_> {
                             @for point in &run.evaluation.points {
                                 tr {
                                     th { (kind(point.kind)) }
-                                    @for e in [&point.threshold, &point.precision, &point.recall, &point.f1] {
+                                    td.number { (threshold(point.threshold.value)) (between(&point.threshold)) }
+                                    @for e in [&point.precision, &point.recall, &point.f1] {
                                         td.number { (estimate(e)) }
                                     }
                                     @for cell in &point.cells { td.number { (count(cell)) } }
@@ -217,7 +226,7 @@ impl Report<'_> {
                 h2 { "Hardest mistakes" }
                 @for (i, run) in self.runs.iter().enumerate() {
                     @for (mistakes, name) in run.mistakes.iter().zip(["False positives", "False negatives"]) {
-                        h3 { (self.key(i)) @if self.runs.len() > 1 { bdi { (visible(&run.name)) } ": " } (name) }
+                        h3 { (self.named(i, name)) }
                         @if mistakes.is_empty() { p.small { "None." } }
                         ol.mistakes { @for mistake in mistakes { li { (shown(mistake)) } } }
                     }
@@ -261,7 +270,11 @@ fn tile(name: &str, of: &Estimate) -> Markup {
 }
 
 fn estimate(of: &Estimate) -> Markup {
-    html! { (number(of.value)) @if of.interval.is_some() { span.interval { (interval(of, 3)) } } }
+    html! { (number(of.value)) (between(of)) }
+}
+
+fn between(of: &Estimate) -> Markup {
+    html! { @if of.interval.is_some() { span.interval { (interval(of, 3)) } } }
 }
 
 fn count(of: &Estimate) -> Markup {
@@ -281,14 +294,15 @@ fn difference(of: &Estimate) -> Markup {
 }
 
 fn number(value: Option<f64>) -> String {
-    value.map_or("not defined".to_owned(), |value| {
-        // As short as it can be said in four digits: a threshold of 0.55 is not 0.5500.
-        let rounded = format!("{value:.4}");
-        match rounded.parse() == Ok(value) {
-            true => value.to_string(),
-            false => rounded,
-        }
-    })
+    value.map_or("not defined".to_owned(), |value| format!("{value:.4}"))
+}
+
+/// As short as four digits allow: a threshold of 0.55 is not 0.5500.
+fn threshold(value: Option<f64>) -> String {
+    match value {
+        Some(value) if number(Some(value)).parse() == Ok(value) => value.to_string(),
+        value => number(value),
+    }
 }
 
 fn interval(of: &Estimate, digits: usize) -> String {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use maud::{Markup, html};
 
-use super::{Run, number};
+use super::{Run, threshold as shown};
 use crate::evaluation::curves::{Curves, Step};
 
 // A picture's size and the margins around its plot, in units of its view box.
@@ -132,8 +132,8 @@ pub fn histogram(curves: &Curves) -> Markup {
             }
         }
         path.axis d=(format!("M{} {}H{}", at(x(0.0)), at(middle), at(x(1.0)))) {}
-        text.f0 x=(at(x(0.5))) y=(at(TOP + 6.0)) text-anchor="middle" { "positive" }
-        text.f1 x=(at(x(0.5))) y=(at(y(0.0) - 2.0)) text-anchor="middle" { "negative" }
+        text.label.f0 x=(at(x(0.5))) y=(at(TOP + 6.0)) text-anchor="middle" { "positive" }
+        text.label.f1 x=(at(x(0.5))) y=(at(y(0.0) - 2.0)) text-anchor="middle" { "negative" }
         (ticks_below("probability"))
     };
     canvas("Histogram of probabilities by label", plot)
@@ -172,7 +172,7 @@ pub fn sweep(run: &Run) -> Markup {
     let guides = html! {
         @for point in &run.evaluation.points {
             @if let Some(threshold) = point.threshold.value {
-                path.guide d=(line(&[(threshold, 0.0), (threshold, 1.0)])) { title { (number(Some(threshold))) } }
+                path.guide d=(line(&[(threshold, 0.0), (threshold, 1.0)])) { title { (shown(Some(threshold))) } }
             }
         }
     };
@@ -181,7 +181,7 @@ pub fn sweep(run: &Run) -> Markup {
         @for (i, name) in ["precision", "recall", "F1"].into_iter().enumerate() {
             @let left = LEFT + 10.0 + 72.0 * i as f64;
             path class={ "curve c" (i) } d=(format!("M{} {}h14", at(left), at(HEIGHT - BOTTOM - 12.0))) {}
-            text class={ "f" (i) } x=(at(left + 18.0)) y=(at(HEIGHT - BOTTOM - 8.0)) { (name) }
+            text class={ "label f" (i) } x=(at(left + 18.0)) y=(at(HEIGHT - BOTTOM - 8.0)) { (name) }
         }
     };
     square("Precision, recall and F1 by threshold", ("threshold", ""), guides, plot)
