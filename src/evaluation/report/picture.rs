@@ -179,7 +179,7 @@ pub fn sweep(run: &Run) -> Markup {
     let plot = html! {
         (drawn(paths, "there are no positives"))
         @for (i, name) in ["precision", "recall", "F1"].into_iter().enumerate() {
-            @let left = LEFT + 10.0 + 72.0 * i as f64;
+            @let left = LEFT + 10.0 + 80.0 * i as f64;
             path class={ "curve c" (i) } d=(format!("M{} {}h14", at(left), at(HEIGHT - BOTTOM - 12.0))) {}
             text class={ "label f" (i) } x=(at(left + 18.0)) y=(at(HEIGHT - BOTTOM - 8.0)) { (name) }
         }
