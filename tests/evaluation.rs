@@ -297,6 +297,24 @@ fn nothing_to_judge_is_one_clear_error() {
 }
 
 #[test]
+fn resamples_that_define_nothing_are_said() {
+    let mut lines = "{\"label\":0,\"probability\":0.2}\n".repeat(40);
+    lines += "{\"label\":1,\"probability\":0.7}\n";
+    let run = run(&["eval", "--scored", "--json"], lines);
+    // Without the one positive record, 37% of resamples have one class.
+    let undefined = run.json()["runs"][0]["metrics"]["roc_auc"]["undefined_resamples"]
+        .as_u64()
+        .unwrap();
+    assert!((300..450).contains(&undefined), "{undefined}");
+    assert!(
+        run.stderr
+            .contains(&format!("{undefined} resamples had records of one class")),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
 fn one_class_and_constant_scores_are_said_to_be_undefined() {
     let line = |label: u8| format!("{{\"label\":{label},\"probability\":0.5}}\n").repeat(30);
     let positive = run(&["eval", "--scored"], line(1));

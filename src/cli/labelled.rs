@@ -292,18 +292,17 @@ pub fn model_args(name: Option<&str>, args: &ModelChoice) -> ModelArgs {
 
 /// What goes with `--model`.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Model")]
 pub struct ModelChoice {
     /// Branch, tag or commit on the hub [default: main]
-    #[arg(long, value_name = "REV")]
+    #[arg(long, value_name = "REV", help_heading = "Model")]
     pub revision: Option<String>,
 
     /// Make no network connection: cached files only (also HF_HUB_OFFLINE=1)
-    #[arg(long)]
+    #[arg(long, help_heading = "Model")]
     pub offline: bool,
 
     /// Settings to use in place of the crag.json beside the weights
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Model")]
     pub model_config: Option<PathBuf>,
 }
 

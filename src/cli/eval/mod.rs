@@ -12,7 +12,8 @@ use super::labelled::{
 };
 use super::{Outcome, UsageError, note};
 use crate::evaluation::{
-    Curves, Differences, LabelledSet, MatchBy, Mismatches, Report, Request, Run, Sample, compare, evaluate, pair,
+    Curves, Differences, Evaluation, LabelledSet, MatchBy, Mismatches, Report, Request, Run, Sample, compare, evaluate,
+    pair,
 };
 use crate::scoring::Options;
 
@@ -34,7 +35,7 @@ Examples:
 Exit codes: 0 all judged; 1 could not run or go on; 2 usage; 3 finished, but some labelled records could not be used \
 or matched.")]
 pub struct EvalArgs {
-    /// JSONL file of labelled records, \"-\" or none for stdin; two files of scored records are compared
+    /// JSONL file of labelled records, "-" or none for stdin; two files of scored records are compared
     #[arg(value_name = "FILE", num_args = 0..=2)]
     files: Vec<PathBuf>,
 
@@ -234,6 +235,7 @@ impl EvalArgs {
         let mut notes = self.labelled.left_out(&source.name, &source.set);
         notes.extend(about_documents);
         notes.extend(few(sample.documents(), unit));
+        notes.extend(undefined(&evaluation));
         Found {
             incomplete: source.set.rejections() > 0,
             runs: vec![self.run_of(
@@ -316,7 +318,7 @@ impl EvalArgs {
     fn run_of(
         &self,
         name: String,
-        evaluation: crate::evaluation::Evaluation,
+        evaluation: Evaluation,
         sample: &Sample,
         set: &LabelledSet,
         threshold: f64,
@@ -348,6 +350,16 @@ fn few(documents: usize, unit: &str) -> Option<String> {
         )),
         _ => None,
     }
+}
+
+/// A warning where resamples had to be left out of intervals.
+fn undefined(evaluation: &Evaluation) -> Option<String> {
+    let most = evaluation.metrics.iter().map(|estimate| estimate.undefined).max()?;
+    let intervals = evaluation
+        .metrics
+        .iter()
+        .any(|estimate| estimate.value.is_some() && estimate.undefined > 0);
+    intervals.then(|| format!("up to {most} resamples had records of one class alone: the intervals of what that leaves undefined lack them"))
 }
 
 fn examples(mismatches: &Mismatches) -> String {
