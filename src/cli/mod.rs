@@ -6,6 +6,7 @@
 
 mod convert;
 mod device;
+mod extract;
 mod inspect;
 pub mod model;
 mod score;
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Score JSONL pairs (files or stdin), or one pair given by flags
     Score(score::ScoreArgs),
+    /// Read pairs to score out of annotated documents (PubTator, BioC, ADE corpus, brat)
+    Extract(extract::ExtractArgs),
     /// Show what a checkpoint holds: roles of its tensors, parameters, settings and their sources
     Inspect(inspect::InspectArgs),
     /// Score the model card's own example and compare with its published probability
@@ -68,6 +71,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 pub fn run() -> anyhow::Result<Outcome> {
     match Cli::parse().command {
         Command::Score(args) => score::run(args),
+        Command::Extract(args) => extract::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Convert(args) => convert::run(args),
