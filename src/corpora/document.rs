@@ -1,5 +1,6 @@
 //! The one model of an annotated document: as a corpus states it, and as it is after checking.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use super::report::Place;
@@ -136,13 +137,10 @@ pub enum Endpoint {
 
 /// The identifiers in a field such as `D1|D2`, without those that say "none" (`-1`, `-`), each once.
 pub fn split_concepts(field: &str) -> Vec<String> {
-    let mut concepts: Vec<String> = Vec::new();
-    for concept in field.split(['|', ';', ',', '+']).map(str::trim) {
-        if !matches!(concept, "" | "-" | "-1") && !concepts.iter().any(|known| known == concept) {
-            concepts.push(concept.to_owned());
-        }
-    }
-    concepts
+    let mut known = HashSet::new();
+    let concepts = field.split(['|', ';', ',', '+']).map(str::trim);
+    let concepts = concepts.filter(|concept| !matches!(*concept, "" | "-" | "-1") && known.insert(*concept));
+    concepts.map(str::to_owned).collect()
 }
 
 /// An identifier as it is compared: `MESH:D001` and `D001` are one, whichever form a corpus uses where.
@@ -150,5 +148,21 @@ pub fn bare_concept(concept: &str) -> &str {
     match concept.get(..5) {
         Some(prefix) if prefix.eq_ignore_ascii_case("mesh:") => &concept[5..],
         _ => concept,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_are_split_and_those_that_say_none_left_out() {
+        assert_eq!(split_concepts("D1|D2"), ["D1", "D2"]);
+        assert_eq!(split_concepts(" MESH:D1; D2,D1+D2"), ["MESH:D1", "D2", "D1"]);
+        for none in ["-1", "-", "", " | -1 |"] {
+            assert!(split_concepts(none).is_empty(), "{none}");
+        }
+        assert_eq!(bare_concept("mesh:D1"), bare_concept("D1"));
+        assert_ne!(bare_concept("OMIM:1"), bare_concept("1"));
     }
 }

@@ -164,14 +164,16 @@ fn read_all(
 
 /// How often a document identifier came before, so that records of a repeated document do not share an `id`.
 ///
-/// Memory is fixed: about the last million identifiers are known, by 64-bit hashes.
-struct Repeats(Vec<(u64, u32)>);
+/// Memory is fixed: about the last million identifiers are known, by 64-bit hashes, in buckets that forget the
+/// one that came longest ago.
+struct Repeats(Vec<[(u64, u32); WAYS]>);
 
-const REPEATS: usize = 1 << 20;
+const WAYS: usize = 16;
+const BUCKETS: usize = 1 << 16;
 
 impl Repeats {
     fn new() -> Self {
-        Self(vec![(0, 0); REPEATS])
+        Self(vec![[(0, 0); WAYS]; BUCKETS])
     }
 
     /// Which time this identifier comes, from 1.
@@ -181,9 +183,12 @@ impl Repeats {
             .as_bytes()
             .first_chunk()
             .map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        let slot = &mut self.0[hash as usize % REPEATS];
-        let count = if slot.0 == hash { slot.1.saturating_add(1) } else { 1 };
-        *slot = (hash, count);
+        let bucket = &mut self.0[hash as usize % BUCKETS];
+        let known = bucket.iter().position(|(known, count)| *known == hash && *count > 0);
+        let count = known.map_or(1, |index| bucket[index].1.saturating_add(1));
+        // The latest in front.
+        bucket[..=known.unwrap_or(WAYS - 1)].rotate_right(1);
+        bucket[0] = (hash, count);
         count
     }
 }
@@ -197,4 +202,19 @@ pub(super) fn not_utf8(bytes: &[u8], error: std::str::Utf8Error) -> String {
         bytes[at],
         quoted(&before)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_of_many_documents_is_known_again() {
+        let mut repeats = Repeats::new();
+        for round in 1..4 {
+            for id in 0..100_000 {
+                assert_eq!(repeats.occurrence(&id.to_string()), round, "{id}");
+            }
+        }
+    }
 }

@@ -22,6 +22,8 @@ mod resolve;
 mod sentences;
 mod source;
 mod summary;
+#[cfg(test)]
+mod testing;
 
 pub use brat::{BratFiles, FindError, find as find_brat};
 pub use document::{

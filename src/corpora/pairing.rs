@@ -10,7 +10,7 @@
 //! of the other, anywhere in the document. So a 1 from a corpus of document-level relations (BC5CDR) does not say
 //! that this very sentence states the relation.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Write};
 use std::ops::Range;
 
@@ -76,7 +76,7 @@ pub fn for_each_pair(
         return Ok(0);
     }
     let split = split_passages(document, &mut drugs, &mut adrs, options);
-    let related = related(document, options);
+    let related = Related::new(document, options);
     let labelled = match options.labels {
         Labels::Auto => document.has_relations,
         Labels::All => true,
@@ -110,12 +110,7 @@ pub fn for_each_pair(
                 continue;
             }
             written += 1;
-            let is_related = || {
-                drug.keys
-                    .iter()
-                    .any(|&one| adr.keys.iter().any(|&other| related.contains(&(one, other))))
-            };
-            let label = labelled.then(is_related);
+            let label = labelled.then(|| related.relates(drug, adr));
             summary.labels[match label {
                 Some(true) => 0,
                 Some(false) => 1,
@@ -190,40 +185,50 @@ fn candidates<'a>(document: &'a Document, types: &TypeSet) -> Vec<Candidate<'a>>
         };
         candidate.keys.insert(Key::Mention(index));
         for concept in &mention.concepts {
-            if !candidate.concepts.contains(&concept.as_str()) {
+            if candidate.keys.insert(Key::Concept(bare_concept(concept))) {
                 candidate.concepts.push(concept);
-                candidate.keys.insert(Key::Concept(bare_concept(concept)));
             }
         }
     }
     candidates
 }
 
-/// All that chosen relations relate, both ways round.
-fn related<'a>(document: &'a Document, options: &Options) -> HashSet<(Key<'a>, Key<'a>)> {
-    fn keys(end: &Endpoint) -> Vec<Key<'_>> {
-        match end {
-            Endpoint::Concepts(concepts) => concepts
-                .iter()
-                .map(|concept| Key::Concept(bare_concept(concept)))
-                .collect(),
-            Endpoint::Mention(index) => vec![Key::Mention(*index)],
-        }
-    }
-    let mut related = HashSet::new();
-    for relation in document
-        .relations
-        .iter()
-        .filter(|relation| is_chosen(&relation.kind, options))
-    {
-        for &one in &keys(&relation.ends[0]) {
-            for &other in &keys(&relation.ends[1]) {
-                related.insert((one, other));
-                related.insert((other, one));
+/// Where chosen relations name what: each key with its relations and which end of them it is, ascending. As large as
+/// the relations themselves, where a table of all related pairs would be their square.
+struct Related<'a>(HashMap<Key<'a>, Vec<(usize, bool)>>);
+
+impl<'a> Related<'a> {
+    fn new(document: &'a Document, options: &Options) -> Self {
+        let mut related: HashMap<Key<'a>, Vec<(usize, bool)>> = HashMap::new();
+        let chosen = document
+            .relations
+            .iter()
+            .filter(|relation| is_chosen(&relation.kind, options));
+        for (index, relation) in chosen.enumerate() {
+            for (end, second) in [(&relation.ends[0], false), (&relation.ends[1], true)] {
+                let mut add = |key| related.entry(key).or_default().push((index, second));
+                match end {
+                    Endpoint::Concepts(concepts) => {
+                        concepts
+                            .iter()
+                            .for_each(|concept| add(Key::Concept(bare_concept(concept))));
+                    }
+                    Endpoint::Mention(mention) => add(Key::Mention(*mention)),
+                }
             }
         }
+        Self(related)
     }
-    related
+
+    /// Whether a relation has the one at one end and the other at the other, whichever way round.
+    fn relates(&self, one: &Candidate<'_>, other: &Candidate<'_>) -> bool {
+        let others: Vec<&Vec<(usize, bool)>> = other.keys.iter().filter_map(|key| self.0.get(key)).collect();
+        let ones = one.keys.iter().filter_map(|key| self.0.get(key));
+        !others.is_empty()
+            && ones
+                .flatten()
+                .any(|&(index, second)| others.iter().any(|ends| ends.binary_search(&(index, !second)).is_ok()))
+    }
 }
 
 fn overlaps(drug: &Candidate<'_>, adr: &Candidate<'_>) -> bool {

@@ -296,6 +296,8 @@ fn locate_all(raw: &RawDocument, reading: Reading) -> Vec<Found> {
             blocks.push(placed);
         }
     }
+    let mut by_base: Vec<usize> = (0..blocks.len()).collect();
+    by_base.sort_by_key(|&index| blocks[index].base);
     let locate = |mention: &RawMention| -> Found {
         let (Some(start), Some(end)) = (
             mention.spans.iter().map(|span| span.0).min(),
@@ -305,9 +307,17 @@ fn locate_all(raw: &RawDocument, reading: Reading) -> Vec<Found> {
         };
         let block = match mention.home {
             Some((passage, block)) => first.get(passage).and_then(|&first| blocks.get(first + block)),
-            None => blocks
-                .iter()
-                .find(|block| block.base <= start && end <= block.base.saturating_add(block.length())),
+            None => {
+                let above = by_base.partition_point(|&index| blocks[index].base <= start);
+                // Blocks may overlap in a damaged document; a few are tried, not all for each mention.
+                let tried = by_base[above.saturating_sub(8)..above]
+                    .iter()
+                    .rev()
+                    .map(|&index| &blocks[index]);
+                tried
+                    .into_iter()
+                    .find(|block| end <= block.base.saturating_add(block.length()))
+            }
         };
         locate_in(block.ok_or(Miss::Outside)?, mention)
     };

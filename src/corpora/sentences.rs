@@ -12,8 +12,8 @@ use unicode_segmentation::UnicodeSegmentation;
 /// Abbreviations that a sentence does not end with, lower case, without their last full stop.
 const ABBREVIATIONS: &[&str] = &[
     "e.g", "i.e", "cf", "viz", "vs", "v", "approx", "ca", "resp", "incl", "esp", "i.v", "i.m", "s.c", "i.p", "i.t",
-    "p.o", "b.i.d", "t.i.d", "q.i.d", "q.d", "fig", "figs", "ref", "refs", "no", "nos", "vol", "pp", "eq", "dr", "drs",
-    "prof", "mr", "mrs", "ms", "st", "sp", "spp", "subsp", "var", "dept", "al",
+    "p.o", "b.i.d", "t.i.d", "p.r.n", "q.i.d", "q.d", "fig", "figs", "ref", "refs", "no", "nos", "vol", "pp", "eq",
+    "dr", "drs", "prof", "mr", "mrs", "ms", "st", "sp", "spp", "subsp", "var", "dept", "al",
 ];
 
 /// The sentences of `text` as ascending bytes that cover it all; `mentions` are never divided.
@@ -51,6 +51,9 @@ pub fn sentences(text: &str, mentions: &[Range<usize>]) -> Vec<Range<usize>> {
 
 /// Whether a boundary that the rules (or the one below) found is one.
 fn is_boundary(text: &str, at: usize) -> bool {
+    // A look at what is near is enough, and keeps endless whitespace from being read over and over.
+    let near = text.floor_char_boundary(at.saturating_sub(NEAR_BYTES))..text.ceil_char_boundary(at + NEAR_BYTES);
+    let (text, at) = (&text[near.clone()], at - near.start);
     let before = text[..at].trim_end();
     let space = &text[before.len()..at];
     let after = text[at..].trim_start();
@@ -92,6 +95,7 @@ fn is_boundary(text: &str, at: usize) -> bool {
     }
 }
 
+const NEAR_BYTES: usize = 200;
 const STOPS: [char; 7] = ['.', '!', '?', '…', '。', '！', '？'];
 /// What may stand between a stop and the sentence's end.
 const CLOSING: [char; 7] = [')', ']', '"', '\'', '”', '’', '»'];

@@ -301,12 +301,7 @@ fn add_mentions(mentions: &mut Vec<RawMention>, annotations: Vec<BiocAnnotation>
         let concepts = infons
             .iter()
             .filter(|(key, _)| CONCEPT_KEYS.contains(&plain(key).as_str()));
-        let mut all = Vec::new();
-        for concept in concepts.flat_map(|(_, value)| split_concepts(value)) {
-            if !all.contains(&concept) {
-                all.push(concept);
-            }
-        }
+        let concepts = concepts.map(|(_, value)| value).collect::<Vec<_>>().join("|");
         let composite = match infons.get("CompositeRole").map(str::trim) {
             Some("CompositeMention") => Composite::Whole,
             Some("IndividualMention") => Composite::Part,
@@ -326,7 +321,7 @@ fn add_mentions(mentions: &mut Vec<RawMention>, annotations: Vec<BiocAnnotation>
                 .collect(),
             text: annotation.text,
             kind: infons.get("type").unwrap_or_default().trim().to_owned(),
-            concepts: all,
+            concepts: split_concepts(&concepts),
             key: annotation.id,
             composite,
         });
