@@ -5,6 +5,8 @@ mod cache;
 mod common;
 mod convert;
 mod cuda;
+mod extract;
+mod extract_fuzz;
 mod fuzz_checkpoint;
 mod hub;
 mod inspect;

@@ -43,7 +43,7 @@ fn two_places_that_fit_are_told_apart_by_the_other_lines() {
     assert_eq!(alone.reasons, ["ambiguous"]);
     assert_eq!((alone.summary.relations, alone.summary.relations_unresolved), (1, 1));
     let both = ade(format!("{first}9|Another.|A|1|2|n|2|3\n{second}"));
-    assert_eq!(both.labels(), [Some(1), Some(0), Some(0), Some(1)]);
+    assert_eq!(both.labels(), [Some(1), Some(1), Some(0), Some(0), Some(1)]);
 }
 
 #[test]

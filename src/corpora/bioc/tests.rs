@@ -55,15 +55,15 @@ fn offsets_count_from_the_document_and_relations_name_concepts() {
 #[test]
 fn references_cdata_comments_and_line_ends_are_text_as_xml_says() {
     let annotations = annotation("Chemical", "D1", "A&amp;B<!-- no --> &#x3b1;", "100+5")
-        + &annotation("Disease", "D2", "<![CDATA[<rash>]]>", "107+6");
+        + &annotation("Disease", "D2", "<![CDATA[<rash>]]>", "110+6");
     let found = bioc(collection(&xml(
         "1",
-        "A&amp;B &#945;\r\n<!-- <document> --><![CDATA[ <rash>]]>.",
+        "A&amp;B &#945;\r\nand<!-- <document> --><![CDATA[ <rash>]]>.",
         &annotations,
         "",
     )));
     assert_eq!(found.problems, [""; 0]);
-    assert_eq!(found.records[0]["text"], "A&B α\n <rash>.");
+    assert_eq!(found.records[0]["text"], "A&B α\nand <rash>.");
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_malformed_document_costs_itself_alone() {
         "<document><id>7</id><passage>",
         "<document><passage/></document>",
         "<document><id>7</id><passage><offset>x</offset></passage></document>",
-        "<document><id>7</id><passage a=></passage></document>",
+        "<document><id>7</id><passage><infon key=></infon></passage></document>",
         "<document/>",
         "</document>",
     ] {
@@ -257,8 +257,8 @@ fn a_malformed_json_document_costs_itself_alone() {
 #[test]
 fn deep_nesting_is_one_malformed_document() {
     let deep = format!(
-        "{{\"id\": \"1\", \"x\": {}}}",
-        "[".repeat(100_000) + &"]".repeat(100_000)
+        "{{\"id\": \"1\", \"passages\": [{}]}}",
+        r#"{"sentences":["#.repeat(100_000) + &"]}".repeat(100_000)
     );
     assert_eq!(bioc(deep).reasons, ["malformed_document"]);
     let inside = "<a>".repeat(100_000);

@@ -173,8 +173,8 @@ pub fn parse(text: &str) -> (BiocDocument, Option<String>) {
                 Ok(None) => match quick_xml::escape::resolve_xml_entity(&reference) {
                     Some(text) => builder.text(text),
                     None => Err(format!(
-                        "expected a character or one of XML's own entities, found &{};",
-                        quoted(&reference)
+                        "expected a character or one of XML's own entities, found {}",
+                        quoted(&format!("&{};", &*reference))
                     )),
                 },
                 Err(error) => Err(error.to_string()),
