@@ -129,7 +129,12 @@ fn options(random: &mut Random) -> Options {
 fn check(sources: Sources, options: &Options) -> usize {
     let mut output = Vec::new();
     let mut reported = 0u64;
-    let summary = run(sources, &mut output, options, &mut |_| reported += 1).expect("nothing ends the run");
+    let summary = run(sources, &mut output, options, &mut |problem| {
+        reported += 1;
+        let message = problem.to_string();
+        assert!(!message.contains('\n') && message.len() < 5000, "{message}");
+    })
+    .expect("nothing ends the run");
     assert_eq!(summary.problems.values().sum::<u64>(), reported);
     let text = String::from_utf8(output).expect("records are UTF-8");
     for line in text.lines() {

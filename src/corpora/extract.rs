@@ -65,7 +65,7 @@ pub fn run(
         let document = resolved.document;
         let occurrence = repeats.occurrence(&document.id);
         summary.repeated_documents += u64::from(occurrence > 1);
-        let dropped = pairing::for_each_pair(&document, occurrence, options, summary, output).map_err(write_error)?;
+        let dropped = pairing::write_pairs(&document, occurrence, options, summary, output).map_err(write_error)?;
         // Whoever reads the records gets a document's as soon as it has been read.
         output.flush().map_err(write_error)?;
         if dropped > 0 {
@@ -88,10 +88,10 @@ fn write_error(error: io::Error) -> CorpusError {
 }
 
 /// What to do with a checked document.
-pub type Each<'a> = dyn FnMut(Resolved, &mut Summary, &mut dyn Report) -> Result<(), CorpusError> + 'a;
+type Each<'a> = dyn FnMut(Resolved, &mut Summary, &mut dyn Report) -> Result<(), CorpusError> + 'a;
 
 /// Reads and checks all documents in order.
-pub fn documents(
+fn documents(
     sources: Sources,
     options: &Options,
     listener: &mut dyn FnMut(&Problem),

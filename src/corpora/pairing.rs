@@ -22,7 +22,7 @@ use super::sentences::sentences;
 use super::summary::Summary;
 
 /// One pair of a document: two candidates and whether the corpus relates them.
-pub struct Pair<'a> {
+struct Pair<'a> {
     drug: &'a Candidate<'a>,
     adr: &'a Candidate<'a>,
     overlap: bool,
@@ -49,7 +49,7 @@ enum Key<'a> {
 
 /// Writes each pair of a document, in the order of the drugs and then of the reactions in the text, up to the limit
 /// for one document. Returns how many pairs were beyond it.
-pub fn for_each_pair(
+pub fn write_pairs(
     document: &Document,
     occurrence: u32,
     options: &Options,
@@ -469,4 +469,6 @@ impl<'a> PairWriter<'a> {
 }
 
 #[cfg(test)]
+// Fragments are lists of ranges, often of one.
+#[allow(clippy::single_range_in_vec_init)]
 mod tests;

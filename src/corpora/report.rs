@@ -108,10 +108,18 @@ pub struct Problem {
 
 impl Problem {
     pub fn new(place: Place, reason: Reason, message: impl Into<String>) -> Self {
+        // Parsers quote what they met: it must neither break the line nor fill the log.
+        const LIMIT: usize = 500;
+        let message = message.into();
+        let clean = |c: char| if c.is_control() { ' ' } else { c };
+        let mut short: String = message.chars().take(LIMIT).map(clean).collect();
+        if short.len() < message.len() {
+            short.push('…');
+        }
         Self {
             place,
             reason,
-            message: message.into(),
+            message: short,
         }
     }
 }

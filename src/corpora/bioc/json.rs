@@ -59,7 +59,7 @@ impl Cutter {
     /// The next piece and the line where it begins.
     pub fn next(&mut self, source: &mut Source, max_bytes: usize) -> Result<Option<(Piece, u64)>, CorpusError> {
         loop {
-            let Some(first) = skip(source, self.outer.is_empty())? else {
+            let Some(first) = skip(source)? else {
                 return Ok(None);
             };
             let line = source.line();
@@ -141,7 +141,7 @@ impl Cutter {
 }
 
 /// Drops whitespace and commas; the next byte.
-fn skip(source: &mut Source, _at_top: bool) -> Result<Option<u8>, CorpusError> {
+fn skip(source: &mut Source) -> Result<Option<u8>, CorpusError> {
     loop {
         let bytes = source.bytes();
         if let Some(at) = bytes

@@ -33,23 +33,15 @@ enum Mark {
 impl Cutter {
     /// The next piece and the line where it begins.
     pub fn next(&mut self, source: &mut Source, max_bytes: usize) -> Result<Option<(Piece, u64)>, CorpusError> {
-        loop {
-            match self.find(source, 0, None)? {
-                Mark::Open(at) => {
-                    source.consume(at);
-                    break;
-                }
-                // A stray end: the document's beginning is missing, and what it held with it.
-                Mark::Close(at) => {
-                    source.consume(at);
-                    let line = source.line();
-                    return Ok(Some((
-                        Piece::Other("expected <document>, found </document>".to_owned()),
-                        line,
-                    )));
-                }
-                Mark::End | Mark::TooLarge => return Ok(None),
+        match self.find(source, 0, None)? {
+            Mark::Open(at) => source.consume(at),
+            // A stray end: the document's beginning is missing, and what it held with it.
+            Mark::Close(at) => {
+                source.consume(at);
+                let message = "expected <document>, found </document>".to_owned();
+                return Ok(Some((Piece::Other(message), source.line())));
             }
+            Mark::End | Mark::TooLarge => return Ok(None),
         }
         let line = source.line();
         let piece = match self.find(source, LOOKAHEAD - 2, Some(max_bytes))? {

@@ -39,7 +39,7 @@ fn document(texts: &[&str], mentions: Vec<Mention>, relations: Vec<Relation>) ->
 /// The records, how many pairs were beyond the limit, and the counts.
 fn pairs(document: &Document, options: &Options) -> (Vec<Value>, u64, Summary) {
     let (mut output, mut summary) = (Vec::new(), Summary::default());
-    let dropped = for_each_pair(document, 1, options, &mut summary, &mut output).unwrap();
+    let dropped = write_pairs(document, 1, options, &mut summary, &mut output).unwrap();
     let text = String::from_utf8(output).unwrap();
     (
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(),

@@ -65,7 +65,7 @@ fn the_unit_is_the_one_in_which_all_mentions_hold() {
                 passage_relative: false
             })
         );
-        assert_eq!(found.document.mentions[0].fragments, [7..14]);
+        assert_eq!(found.document.mentions[0].hull(), 7..14);
     }
 }
 
