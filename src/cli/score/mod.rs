@@ -5,15 +5,16 @@
 mod pair;
 
 use std::io::{self, IsTerminal as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::device::{DeviceArgs, print_profile};
+use super::inputs::{InputArgs, Inputs};
 use super::model::{ModelArgs, OpenModel};
 use super::values::{parse_bytes, parse_count, parse_threads, parse_threshold};
-use super::{Outcome, note};
+use super::{Outcome, UsageError, note};
 use crate::files::Input;
-use crate::scoring::{self, Counts, MissingEntity, OnError, Options, OutputKey, Preparer, ScoreError};
+use crate::scoring::{self, Counts, Format, MissingEntity, OnError, Options, OutputKey, Preparer, ScoreError};
 use crate::text::Window;
 use anyhow::Context as _;
 
@@ -24,16 +25,21 @@ Each line in is a JSON object with \"drug\" (or \"drug_entity\"), \"adr\" (or \"
 \"drug_text\" with \"adr_text\". \"drug_span\" and \"adr_span\", [start, end) in code points, mark one occurrence \
 instead of all. Each line out is the same object with \"probability\" and \"causal\" added, or with an \"error\".
 
+CSV and TSV have the same names in their header; spans are 3:9 or [3,9]. Each row keeps its bytes and gets the columns \
+probability, causal, warnings, error_code and error_message (with --output-key KEY: KEY_probability and so on). \
+--field reads fields from other places: --field text=/abstract/body, in tables --field text=Abstract.
+
 Examples:
   crag score pairs.jsonl > scored.jsonl
   tail -f pairs.jsonl | crag score --model demo
+  crag score --field text=/abstract/body dump-1.jsonl.gz dump-2.jsonl.zst > scored.jsonl
+  crag score --shard 3/8 pairs.csv > part-3.csv
   crag score --text 'Aspirin caused bleeding.' --drug Aspirin --adr bleeding
 
 Exit codes: 0 all scored; 1 could not run or go on; 2 usage; 3 finished, some lines are error records.")]
 pub struct ScoreArgs {
-    /// JSONL files, scored one after another; "-" or none for stdin
-    #[arg(value_name = "FILE")]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    input: InputArgs,
 
     #[command(flatten)]
     model: ModelArgs,
@@ -45,7 +51,8 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "P", value_parser = parse_threshold)]
     threshold: Option<f32>,
 
-    /// Nest the answer under this key instead of adding keys to the record
+    /// Nest the answer under this key instead of adding keys to the record; in tables, the names of the columns that
+    /// are added begin with it
     #[arg(long, value_name = "KEY", value_parser = OutputKey::nested)]
     output_key: Option<OutputKey>,
 
@@ -111,47 +118,36 @@ enum WindowArg {
 pub fn run(args: ScoreArgs) -> anyhow::Result<Outcome> {
     // What can be wrong before a model has been fetched and read is said before.
     let record = args.pair.record()?;
-    for path in args.files.iter().filter(|path| !is_stdin(path)) {
-        let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
-        anyhow::ensure!(
-            !metadata.is_dir(),
-            "{}: expected a file of JSONL records, found a folder",
-            path.display()
-        );
+    if record.is_some() && args.input.say_how() {
+        let message = "one pair given by flags has no --format, --field or --shard";
+        return Err(UsageError(message.to_owned()).into());
     }
+    let output_key = args.output_key.clone().unwrap_or_default();
+    let inputs = args.input.resolve(&output_key)?;
+    inputs.check(&output_key, args.max_line_bytes)?;
     if let Some(threads) = args.threads {
         // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     }
     let model = args.model.open(&args.device)?;
-    let mut options = args.options(*model.description.config.threshold);
+    let mut options = args.options(*model.description.config.threshold, &inputs);
     if let Some(path) = &args.cache {
         options.cache = Some(Arc::new(model.open_cache(path)?));
     }
     match record {
         Some(record) => score_pair(&args, &model, &record, options),
-        None => score_lines(&args, &model, &options),
+        None => score_lines(&args, &model, inputs.open(), &options),
     }
 }
 
-fn score_lines(args: &ScoreArgs, model: &OpenModel, options: &Options) -> anyhow::Result<Outcome> {
-    let inputs: Vec<Input> = match args.files.is_empty() {
-        true => vec![Input::Stdin],
-        false => args
-            .files
-            .iter()
-            .map(|path| {
-                if is_stdin(path) {
-                    Input::Stdin
-                } else {
-                    Input::File(path.clone())
-                }
-            })
-            .collect(),
-    };
+fn score_lines(args: &ScoreArgs, model: &OpenModel, inputs: Vec<Input>, options: &Options) -> anyhow::Result<Outcome> {
     let reads_terminal = inputs.iter().any(|input| matches!(input, Input::Stdin)) && io::stdin().is_terminal();
     if reads_terminal && !args.quiet {
-        note("reading pairs from the terminal, one JSON object a line; ctrl-d ends");
+        let what = match options.format {
+            Format::Jsonl => "one JSON object a line",
+            Format::Csv | Format::Tsv => "a header row first",
+        };
+        note(&format!("reading pairs from the terminal, {what}; ctrl-d ends"));
     }
     match score(args, model, inputs, &mut io::stdout().lock(), options) {
         Ok(counts) => {
@@ -225,15 +221,14 @@ fn outcome(counts: &Counts) -> Outcome {
     }
 }
 
-fn is_stdin(path: &Path) -> bool {
-    path.as_os_str() == "-"
-}
-
 impl ScoreArgs {
-    fn options(&self, model_threshold: f32) -> Options {
+    fn options(&self, model_threshold: f32, inputs: &Inputs) -> Options {
         let defaults = Options::default();
         Options {
             threshold: self.threshold.unwrap_or(model_threshold),
+            format: inputs.format,
+            fields: inputs.fields.clone(),
+            shard: inputs.shard,
             output: self.output_key.clone().unwrap_or_default(),
             on_error: match self.on_error {
                 OnErrorArg::Record => OnError::Record,
