@@ -6,11 +6,15 @@ use super::error::LineError;
 
 /// The keys of an answer that is not nested.
 pub const RESERVED_KEYS: [&str; 4] = ["probability", "causal", "warnings", "error"];
+/// One more with several models.
+const PROBABILITIES: &str = "probabilities";
 
 /// Where the answer goes: beside the record's own keys (the default), or nested under one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutputKey {
     key: Option<String>,
+    /// Whether answers name the probability of each of several models.
+    several: bool,
 }
 
 impl OutputKey {
@@ -27,14 +31,21 @@ impl OutputKey {
         }
         Ok(Self {
             key: Some(key.to_owned()),
+            several: false,
         })
+    }
+
+    /// The same for answers of this many models.
+    pub(super) fn of_members(mut self, count: usize) -> Self {
+        self.several = count > 1;
+        self
     }
 
     /// Whether an answer would be written under `key`.
     pub(super) fn takes(&self, key: &str) -> bool {
         match &self.key {
             Some(own) => own == key,
-            None => RESERVED_KEYS.contains(&key),
+            None => RESERVED_KEYS.contains(&key) || (self.several && key == PROBABILITIES),
         }
     }
 
@@ -85,29 +96,40 @@ impl Warning {
     }
 }
 
-/// Appends `line` with its answer and a line end. `line` has been read as an object, and `probability` is finite.
-pub fn write_scored(
-    out: &mut Vec<u8>,
-    line: &[u8],
-    key: &OutputKey,
-    probability: f32,
-    causal: bool,
-    warnings: &[Warning],
-) {
+/// What is said of a scored line. All probabilities are finite.
+pub struct Answer<'a> {
+    pub probability: f32,
+    pub causal: bool,
+    /// Of several models, each name with its probability; empty with one.
+    pub probabilities: &'a [(&'a str, f32)],
+    pub warnings: &'a [Warning],
+}
+
+/// Appends `line` with its answer and a line end. `line` has been read as an object.
+pub fn write_scored(out: &mut Vec<u8>, line: &[u8], key: &OutputKey, answer: &Answer<'_>) {
     splice(out, line, |out| {
         key.write(out, |out| {
             out.extend_from_slice(b"\"probability\":");
-            write_json(out, &probability);
-            out.extend_from_slice(if causal {
+            write_json(out, &answer.probability);
+            out.extend_from_slice(if answer.causal {
                 b",\"causal\":true"
             } else {
                 b",\"causal\":false"
             });
-            for (i, warning) in warnings.iter().enumerate() {
+            for (i, (name, probability)) in answer.probabilities.iter().enumerate() {
+                out.extend_from_slice(if i == 0 { b",\"probabilities\":{" } else { b"," });
+                write_string(out, name);
+                out.push(b':');
+                write_json(out, probability);
+            }
+            if !answer.probabilities.is_empty() {
+                out.push(b'}');
+            }
+            for (i, warning) in answer.warnings.iter().enumerate() {
                 out.extend_from_slice(if i == 0 { b",\"warnings\":[" } else { b"," });
                 write_string(out, warning.name());
             }
-            if !warnings.is_empty() {
+            if !answer.warnings.is_empty() {
                 out.push(b']');
             }
         })
@@ -169,14 +191,13 @@ mod tests {
 
     fn scored(line: &str, key: &OutputKey, probability: f32, warnings: &[Warning]) -> String {
         let mut out = Vec::new();
-        write_scored(
-            &mut out,
-            line.as_bytes(),
-            key,
+        let answer = Answer {
             probability,
-            probability >= 0.5,
+            causal: probability >= 0.5,
+            probabilities: &[],
             warnings,
-        );
+        };
+        write_scored(&mut out, line.as_bytes(), key, &answer);
         String::from_utf8(out).unwrap()
     }
 
@@ -224,6 +245,27 @@ mod tests {
                 "{\"line\":7,\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}}}\n"
             )
         );
+    }
+
+    #[test]
+    fn several_models_are_named_after_their_mean() {
+        let answer = Answer {
+            probability: 0.5,
+            causal: true,
+            probabilities: &[("a\"b", 0.25), ("c", 0.75)],
+            warnings: &[Warning::AdrTruncated],
+        };
+        let mut out = Vec::new();
+        write_scored(&mut out, b"{}", &OutputKey::default(), &answer);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "{\"probability\":0.5,\"causal\":true,\"probabilities\":{\"a\\\"b\":0.25,\"c\":0.75},\
+             \"warnings\":[\"adr_truncated\"]}\n"
+        );
+        let takes = |key: OutputKey| key.takes("probabilities");
+        assert!(!takes(OutputKey::default()) && !takes(OutputKey::default().of_members(1)));
+        assert!(takes(OutputKey::default().of_members(2)));
+        assert!(!takes(OutputKey::nested("crag").unwrap().of_members(2)));
     }
 
     #[test]
