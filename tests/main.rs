@@ -5,6 +5,7 @@ mod cache;
 mod common;
 mod convert;
 mod cuda;
+mod ensemble;
 mod extract;
 mod extract_fuzz;
 mod formats;

@@ -3,7 +3,9 @@
 use std::io::Cursor;
 
 use crag::files::Input;
-use crag::scoring::{Format, MergeError, Options, Position, Progress, Shard, Sink, check_shards, merge, run_into};
+use crag::scoring::{
+    Format, Member, MergeError, Options, Position, Progress, Shard, Sink, check_shards, merge, run_into,
+};
 
 use crate::common::crag;
 use crate::common::pack::{bzip2, gzip, zstd};
@@ -145,8 +147,7 @@ fn progress_goes_past_the_lines_of_other_shards() {
         run_into(
             inputs(&files),
             &mut last,
-            &StubModel::default(),
-            &StubText::default(),
+            &[Member::only(&StubModel::default(), &StubText::default())],
             &options,
         )
         .unwrap();

@@ -111,7 +111,7 @@ fn documents(
                     name: name.clone(),
                     source,
                 })?;
-                let source = Source::new(reader, &name);
+                let source = Source::new(Box::new(reader), &name);
                 summary.files += 1;
                 let mut reader: Box<dyn Documents> = match format {
                     Format::PubTator => Box::new(pubtator::Reader::new(source)),

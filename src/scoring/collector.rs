@@ -5,24 +5,28 @@ use std::time::Duration;
 
 use super::counts::Counts;
 use super::error::{ErrorCode, LineError, ScoreError};
-use super::pipeline::{Line, Message, OnError, Options, Outcome, Window};
+use super::member::{Member, mean, with_name};
+use super::output::{Scored, Warning};
+use super::pipeline::{Line, Message, OnError, Options, Outcome, Window, error_of};
 use super::records::{Answer, Place, Records};
 use super::sink::{Progress, Sink};
 
 /// What an answer's buffer keeps: one very long line must not stay allocated for the rest of the run.
 const ANSWER_BYTES: usize = 64 * 1024;
-/// Most pairs classified at once.
+/// Most lines classified at once.
 const GROUP_PAIRS: usize = 2048;
 
 /// Representations of a drug and a reaction.
-type Pair<'r> = (&'r [f32], &'r [f32]);
-type Classify<'c> = &'c dyn Fn(&[Pair<'_>]) -> anyhow::Result<Vec<f32>>;
+pub(super) type Pair<'r> = (&'r [f32], &'r [f32]);
+/// Of a member, by number, and pairs.
+type Classify<'c> = &'c dyn Fn(usize, &[Pair<'_>]) -> anyhow::Result<Vec<f32>>;
 
 pub(super) struct Collector<'c> {
     sink: &'c mut dyn Sink,
     options: &'c Options,
     records: &'c dyn Records,
     names: &'c [String],
+    members: &'c [Member<'c>],
     classify: Classify<'c>,
     windows: VecDeque<Open>,
     /// Number of the first of `windows`.
@@ -55,6 +59,7 @@ impl<'c> Collector<'c> {
         options: &'c Options,
         records: &'c dyn Records,
         names: &'c [String],
+        members: &'c [Member<'c>],
         classify: Classify<'c>,
     ) -> Self {
         let (windows, counts) = (VecDeque::new(), Counts::default());
@@ -64,6 +69,7 @@ impl<'c> Collector<'c> {
             options,
             records,
             names,
+            members,
             classify,
             windows,
             first_window: 0,
@@ -151,13 +157,11 @@ impl<'c> Collector<'c> {
     /// True when all of the window's lines are written.
     fn advance_window(&mut self, open: &mut Open) -> Result<bool, ScoreError> {
         loop {
-            let (end, pairs) = open.ready();
-            let probabilities = if pairs.is_empty() {
-                Vec::new()
-            } else {
-                self.probabilities(open, &pairs)?
-            };
-            let mut probabilities = probabilities.into_iter();
+            let (end, pairs) = open.ready(self.members.len());
+            let of_members = (pairs.iter().enumerate()).map(|(member, pairs)| self.probabilities(open, member, pairs));
+            let of_members = of_members.collect::<Result<Vec<_>, _>>()?;
+            // Of each line that is a pair, the members' probabilities in their order.
+            let mut probabilities = (0..).map(|i| of_members.iter().filter_map(|of| of.get(i).copied()).collect());
             let range = open.written..end;
             for i in range.clone() {
                 // Taken, so that the line's memory is free once it is written.
@@ -180,14 +184,21 @@ impl<'c> Collector<'c> {
         }
     }
 
-    fn probabilities(&self, open: &Open, pairs: &[Pair<'_>]) -> Result<Vec<f32>, ScoreError> {
-        (self.classify)(pairs)
+    /// A member's probabilities of the next pairs.
+    fn probabilities(&self, open: &Open, member: usize, pairs: &[Pair<'_>]) -> Result<Vec<f32>, ScoreError> {
+        if pairs.is_empty() {
+            return Ok(Vec::new());
+        }
+        (self.classify)(member, pairs)
             .and_then(|probabilities| {
                 let (expected, found) = (pairs.len(), probabilities.len());
                 anyhow::ensure!(expected == found, "expected {expected} probabilities, found {found}");
                 Ok(probabilities)
             })
-            .map_err(|error| self.network_error(&open.window.lines[open.written], error))
+            .map_err(|error| {
+                let error = error_of(self.members, member, error);
+                self.network_error(&open.window.lines[open.written], error)
+            })
     }
 
     fn network_error(&self, line: &Line, error: anyhow::Error) -> ScoreError {
@@ -202,30 +213,19 @@ impl<'c> Collector<'c> {
         &mut self,
         line: &Line,
         bytes: &[u8],
-        probabilities: &mut impl Iterator<Item = f32>,
+        probabilities: &mut impl Iterator<Item = Vec<f32>>,
     ) -> Result<(), ScoreError> {
         match &line.outcome {
             Outcome::Blank => self.counts.blank += 1,
             Outcome::Verbatim => self.answer.extend_from_slice(bytes),
             Outcome::Rejected { error, spliceable } => self.write_error(line, bytes, error, *spliceable)?,
-            Outcome::Pair { warnings, .. } => match probabilities.next() {
-                Some(probability) if probability.is_finite() => {
-                    let causal = probability >= self.options.threshold;
-                    let answer = Answer::Scored {
-                        probability,
-                        causal,
-                        warnings,
-                    };
-                    self.records.write(&mut self.answer, bytes, &answer);
-                    self.counts.scored += 1;
-                    self.counts.warned += u64::from(!warnings.is_empty());
+            Outcome::Pair { warnings, .. } => {
+                let probabilities = probabilities.next().unwrap_or_default();
+                match self.not_finite(&probabilities) {
+                    None => self.write_scored(bytes, &probabilities, warnings),
+                    Some(error) => self.write_error(line, bytes, &error, true)?,
                 }
-                other => {
-                    let found = other.map_or("nothing".to_owned(), |p| p.to_string());
-                    let message = format!("expected a probability from the network, found {found}");
-                    self.write_error(line, bytes, &LineError::new(ErrorCode::NotFinite, message), true)?;
-                }
-            },
+            }
         }
         let progress = Progress {
             position: &line.position,
@@ -235,6 +235,36 @@ impl<'c> Collector<'c> {
         self.answer.clear();
         self.answer.shrink_to(ANSWER_BYTES);
         taken.map_err(ScoreError::from_write)
+    }
+
+    /// Why `probabilities`, one of each member, are no answer.
+    fn not_finite(&self, probabilities: &[f32]) -> Option<LineError> {
+        let found = |member: usize| probabilities.get(member).copied();
+        let member = (0..self.members.len()).find(|&member| !found(member).is_some_and(f32::is_finite))?;
+        let found = found(member).map_or("nothing".to_owned(), |p| p.to_string());
+        let message = format!("expected a probability from the network, found {found}");
+        let message = with_name(self.members, member, message);
+        Some(LineError::new(ErrorCode::NotFinite, message))
+    }
+
+    fn write_scored(&mut self, bytes: &[u8], probabilities: &[f32], warnings: &[Warning]) {
+        let probability = mean(probabilities);
+        let named: Vec<(&str, f32)> = match self.members {
+            [_] => Vec::new(),
+            several => {
+                let names = several.iter().map(|member| member.name.as_str());
+                names.zip(probabilities.iter().copied()).collect()
+            }
+        };
+        let answer = Answer::Scored(Scored {
+            probability,
+            causal: probability >= self.options.threshold,
+            probabilities: &named,
+            warnings,
+        });
+        self.records.write(&mut self.answer, bytes, &answer);
+        self.counts.scored += 1;
+        self.counts.warned += u64::from(!warnings.is_empty());
     }
 
     fn write_error(
@@ -270,18 +300,25 @@ impl<'c> Collector<'c> {
 }
 
 impl Open {
-    /// The end of the lines that can be written now, at most a group of pairs, and those pairs.
-    fn ready(&self) -> (usize, Vec<Pair<'_>>) {
-        let mut pairs = Vec::new();
+    /// The end of the lines that can be written now, at most a group, and their pairs for each member.
+    fn ready(&self, members: usize) -> (usize, Vec<Vec<Pair<'_>>>) {
+        let mut pairs: Vec<Vec<Pair<'_>>> = vec![Vec::new(); members];
         let mut end = self.written;
+        let mut lines = 0;
         for line in &self.window.lines[self.written..] {
-            if let Outcome::Pair { drug, adr, .. } = &line.outcome {
-                match (&self.representations[*drug], &self.representations[*adr]) {
-                    (Representation::Ready(drug), Representation::Ready(adr)) if pairs.len() < GROUP_PAIRS => {
+            if let Outcome::Pair { sequences, .. } = &line.outcome {
+                let is_ready = |&number: &usize| matches!(self.representations[number], Representation::Ready(_));
+                if lines == GROUP_PAIRS || !sequences.iter().flatten().all(is_ready) {
+                    break;
+                }
+                for (pairs, &[drug, adr]) in pairs.iter_mut().zip(sequences) {
+                    if let (Representation::Ready(drug), Representation::Ready(adr)) =
+                        (&self.representations[drug], &self.representations[adr])
+                    {
                         pairs.push((&**drug, &**adr));
                     }
-                    _ => break,
                 }
+                lines += 1;
             }
             end += 1;
         }
@@ -291,9 +328,10 @@ impl Open {
 
 impl Line {
     fn is_failed(&self, representations: &[Representation]) -> bool {
-        match self.outcome {
-            Outcome::Pair { drug, adr, .. } => [drug, adr]
+        match &self.outcome {
+            Outcome::Pair { sequences, .. } => sequences
                 .iter()
+                .flatten()
                 .any(|&number| matches!(representations[number], Representation::Failed)),
             _ => false,
         }

@@ -23,6 +23,10 @@
 //! to put it in (`{"file":F,"line":N,"error":…}` if there are several inputs). [`ErrorCode`] lists the codes,
 //! [`Warning`] the warnings. With an output key, all of it is nested under that one key. A row of a table keeps its bytes and gets columns of its own.
 //!
+//! With several models ([`Member`]) each has its own text side and its own two encoders; `probability` is
+//! the mean, and `"probabilities":{NAME:P,…}` after `causal` names each. Every model has to answer, or the
+//! line is an error; warnings are those of any model.
+//!
 //! What never fails a line outside the fields read here: numbers of any size, lone surrogates, duplicate
 //! keys, nesting of any depth. Lines of ASCII whitespace alone are skipped and counted. A byte order mark
 //! is dropped at the beginning of each input, a carriage return at the end of each line.
@@ -36,6 +40,7 @@ mod error;
 mod fields;
 mod json;
 mod lines;
+mod member;
 mod network;
 mod output;
 mod pipeline;
@@ -55,6 +60,7 @@ pub use cache::{Cache, CacheError};
 pub use counts::{Counts, InputReport};
 pub use error::{ErrorCode, LineError, ScoreError};
 pub use fields::{FIELDS, FieldMap, Format};
+pub use member::Member;
 pub use output::{OutputKey, RESERVED_KEYS, Warning};
 pub use pipeline::{OnError, Options, PairModel, run, run_into};
 pub use prepare::{Context, MissingEntity, Prepare, Prepared, Preparer};

@@ -7,11 +7,15 @@ use super::records::Place;
 
 /// The keys of an answer that is not nested.
 pub const RESERVED_KEYS: [&str; 4] = ["probability", "causal", "warnings", "error"];
+/// One more with several models.
+pub(super) const PROBABILITIES: &str = "probabilities";
 
 /// Where the answer goes: beside the record's own keys (the default), or nested under one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutputKey {
     key: Option<String>,
+    /// Whether answers name the probability of each of several models.
+    several: bool,
 }
 
 impl OutputKey {
@@ -28,6 +32,7 @@ impl OutputKey {
         }
         Ok(Self {
             key: Some(key.to_owned()),
+            several: false,
         })
     }
 
@@ -36,11 +41,22 @@ impl OutputKey {
         self.key.as_deref()
     }
 
+    /// Whether answers name the probability of each of several models.
+    pub(super) fn several(&self) -> bool {
+        self.several
+    }
+
+    /// The same for answers of this many models.
+    pub(super) fn of_members(mut self, count: usize) -> Self {
+        self.several = count > 1;
+        self
+    }
+
     /// Whether an answer would be written under `key`.
     pub(super) fn takes(&self, key: &str) -> bool {
         match &self.key {
             Some(own) => own == key,
-            None => RESERVED_KEYS.contains(&key),
+            None => RESERVED_KEYS.contains(&key) || (self.several && key == PROBABILITIES),
         }
     }
 
@@ -91,29 +107,35 @@ impl Warning {
     }
 }
 
-/// Appends `line` with its answer and a line end. `line` has been read as an object, and `probability` is finite.
-pub fn write_scored(
-    out: &mut Vec<u8>,
-    line: &[u8],
-    key: &OutputKey,
-    probability: f32,
-    causal: bool,
-    warnings: &[Warning],
-) {
+/// What is said of a scored line. All probabilities are finite.
+pub struct Scored<'a> {
+    pub probability: f32,
+    pub causal: bool,
+    /// Of several models, each name with its probability; empty with one.
+    pub probabilities: &'a [(&'a str, f32)],
+    pub warnings: &'a [Warning],
+}
+
+/// Appends `line` with its answer and a line end. `line` has been read as an object.
+pub fn write_scored(out: &mut Vec<u8>, line: &[u8], key: &OutputKey, answer: &Scored<'_>) {
     splice(out, line, |out| {
         key.write(out, |out| {
             out.extend_from_slice(b"\"probability\":");
-            write_probability(out, probability);
-            out.extend_from_slice(if causal {
+            write_probability(out, answer.probability);
+            out.extend_from_slice(if answer.causal {
                 b",\"causal\":true"
             } else {
                 b",\"causal\":false"
             });
-            for (i, warning) in warnings.iter().enumerate() {
+            if !answer.probabilities.is_empty() {
+                out.extend_from_slice(b",\"probabilities\":");
+                write_probabilities(out, answer.probabilities);
+            }
+            for (i, warning) in answer.warnings.iter().enumerate() {
                 out.extend_from_slice(if i == 0 { b",\"warnings\":[" } else { b"," });
                 write_string(out, warning.name());
             }
-            if !warnings.is_empty() {
+            if !answer.warnings.is_empty() {
                 out.push(b']');
             }
         })
@@ -163,6 +185,17 @@ fn splice(out: &mut Vec<u8>, line: &[u8], members: impl FnOnce(&mut Vec<u8>)) {
     out.push(b'\n');
 }
 
+/// Appends an object from names of models to their probabilities.
+pub fn write_probabilities(out: &mut Vec<u8>, probabilities: &[(&str, f32)]) {
+    for (i, (name, probability)) in probabilities.iter().enumerate() {
+        out.push(if i == 0 { b'{' } else { b',' });
+        write_string(out, name);
+        out.push(b':');
+        write_probability(out, *probability);
+    }
+    out.push(b'}');
+}
+
 /// The shortest digits that read back to the same f32.
 pub fn write_probability(out: &mut Vec<u8>, probability: f32) {
     write_json(out, &probability);
@@ -186,14 +219,13 @@ mod tests {
 
     fn scored(line: &str, key: &OutputKey, probability: f32, warnings: &[Warning]) -> String {
         let mut out = Vec::new();
-        write_scored(
-            &mut out,
-            line.as_bytes(),
-            key,
+        let answer = Scored {
             probability,
-            probability >= 0.5,
+            causal: probability >= 0.5,
+            probabilities: &[],
             warnings,
-        );
+        };
+        write_scored(&mut out, line.as_bytes(), key, &answer);
         String::from_utf8(out).unwrap()
     }
 
@@ -244,6 +276,27 @@ mod tests {
                 "{\"file\":\"a.jsonl\",\"line\":8,\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}}}\n"
             )
         );
+    }
+
+    #[test]
+    fn several_models_are_named_after_their_mean() {
+        let answer = Scored {
+            probability: 0.5,
+            causal: true,
+            probabilities: &[("a\"b", 0.25), ("c", 0.75)],
+            warnings: &[Warning::AdrTruncated],
+        };
+        let mut out = Vec::new();
+        write_scored(&mut out, b"{}", &OutputKey::default(), &answer);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "{\"probability\":0.5,\"causal\":true,\"probabilities\":{\"a\\\"b\":0.25,\"c\":0.75},\
+             \"warnings\":[\"adr_truncated\"]}\n"
+        );
+        let takes = |key: OutputKey| key.takes("probabilities");
+        assert!(!takes(OutputKey::default()) && !takes(OutputKey::default().of_members(1)));
+        assert!(takes(OutputKey::default().of_members(2)));
+        assert!(!takes(OutputKey::nested("crag").unwrap().of_members(2)));
     }
 
     #[test]

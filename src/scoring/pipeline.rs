@@ -24,11 +24,11 @@ use std::time::Instant;
 
 use rayon::ThreadPool;
 
-use super::cache::Cache;
-use super::collector::Collector;
+use super::collector::{Collector, Pair};
 use super::counts::Counts;
 use super::error::{LineError, ScoreError};
 use super::fields::{FieldMap, Format};
+use super::member::Member;
 use super::output::{OutputKey, Warning};
 use super::prepare::Prepare;
 use super::queue::Queue;
@@ -95,8 +95,6 @@ pub struct Options {
     pub batch_tokens: Option<usize>,
     /// Whether equal sequences of a window are encoded once.
     pub reuse: bool,
-    /// Where representations are kept between runs.
-    pub cache: Option<Arc<Cache>>,
     /// Most lines in a window.
     pub window_lines: usize,
     /// Most bytes of lines in a window (a longer line is a window of its own).
@@ -116,7 +114,6 @@ impl Default for Options {
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
             batch_tokens: None,
             reuse: true,
-            cache: None,
             window_lines: 4096,
             window_bytes: 16 << 20,
         }
@@ -139,10 +136,9 @@ pub(super) enum Outcome {
     Blank,
     /// What is written is the line itself: a table's header, or nothing.
     Verbatim,
-    /// Numbers of its sequences in the window.
+    /// Numbers of its sequences in the window, of the drug and the reaction, for each member.
     Pair {
-        drug: usize,
-        adr: usize,
+        sequences: Vec<[usize; 2]>,
         warnings: Vec<Warning>,
     },
     Rejected {
@@ -178,7 +174,7 @@ pub(super) struct Job {
     pub batch: Batch,
 }
 
-/// [`run_into`] a plain stream of bytes.
+/// [`run_into`] a plain stream of bytes, with one model and no cache.
 pub fn run(
     inputs: Vec<Input>,
     output: &mut dyn Write,
@@ -186,21 +182,27 @@ pub fn run(
     prepare: &dyn Prepare,
     options: &Options,
 ) -> Result<Counts, ScoreError> {
-    run_into(inputs, &mut Stream::new(output), model, prepare, options)
+    let members = [Member::only(model, prepare)];
+    run_into(inputs, &mut Stream::new(output), &members, options)
 }
 
 /// Scores all lines of all inputs and hands their answers to `sink`, in order.
+///
+/// `members`: the model, or several for an ensemble; at least one.
 ///
 /// Errors end the run, after the answers to all lines before the error. A thread that reads an input
 /// which gives nothing and does not end outlives an early return.
 pub fn run_into(
     inputs: Vec<Input>,
     sink: &mut dyn Sink,
-    model: &dyn PairModel,
-    prepare: &dyn Prepare,
+    members: &[Member<'_>],
     options: &Options,
 ) -> Result<Counts, ScoreError> {
     let started = Instant::now();
+    let options = &Options {
+        output: options.output.clone().of_members(members.len()),
+        ..options.clone()
+    };
     let threads = options.threads.max(1);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
@@ -210,12 +212,12 @@ pub fn run_into(
             count: threads,
             message: error.to_string(),
         })?;
-    let workers = if model.on_host() {
-        model.concurrency().min(threads)
-    } else {
-        model.concurrency()
-    }
-    .max(1);
+    // What all members allow: they share the device.
+    let allowed = |member: &Member<'_>| match member.model.on_host() {
+        true => member.model.concurrency().min(threads),
+        false => member.model.concurrency(),
+    };
+    let workers = members.iter().map(allowed).min().unwrap_or(1).max(1);
     let names: Vec<String> = inputs.iter().map(Input::name).collect();
 
     let incoming = Arc::new(Queue::new(2 * options.window_lines, 2 * options.window_bytes));
@@ -258,12 +260,11 @@ pub fn run_into(
         // Whatever ends the collector ends the stages before it.
         let _aborting = (Aborting(&*incoming), Aborting(&permits), Aborting(&jobs));
         let stage = Stage {
-            prepare,
+            members,
             options,
             records: &*records,
             pool: &pool,
             workers,
-            model,
             jobs: &jobs,
             stopped: &stopped,
         };
@@ -280,14 +281,17 @@ pub fn run_into(
             })
             .map_err(no_thread)?;
         for _ in 0..workers {
-            let (sender, jobs, pool, cache) = (sender.clone(), &jobs, &pool, options.cache.as_deref());
+            let (sender, jobs, pool) = (sender.clone(), &jobs, &pool);
             spawn()
-                .spawn_scoped(scope, move || encode_jobs(model, pool, jobs, cache, &sender))
+                .spawn_scoped(scope, move || encode_jobs(members, pool, jobs, &sender))
                 .map_err(no_thread)?;
         }
         drop(sender);
-        let classify = |pairs: &[(&[f32], &[f32])]| on_pool(&pool, model.on_host(), || model.probabilities(pairs));
-        let mut collector = Collector::new(sink, options, &*records, &names, &classify);
+        let classify = |member: usize, pairs: &[Pair<'_>]| {
+            let model = members[member].model;
+            on_pool(&pool, model.on_host(), || model.probabilities(pairs))
+        };
+        let mut collector = Collector::new(sink, options, &*records, &names, members, &classify);
         let result = collect(&mut collector, &receiver, &permits);
         stopped.store(true, Ordering::Relaxed);
         // Answers before an error are owed; a broken output outweighs the error.
@@ -324,13 +328,7 @@ fn on_pool<R: Send>(pool: &ThreadPool, on_host: bool, work: impl FnOnce() -> R +
     if on_host { pool.install(work) } else { work() }
 }
 
-fn encode_jobs(
-    model: &dyn PairModel,
-    pool: &ThreadPool,
-    jobs: &Queue<Job>,
-    cache: Option<&Cache>,
-    sender: &Sender<Message>,
-) {
+fn encode_jobs(members: &[Member<'_>], pool: &ThreadPool, jobs: &Queue<Job>, sender: &Sender<Message>) {
     while let Some(Job {
         window,
         sequences,
@@ -342,18 +340,20 @@ fn encode_jobs(
             .iter()
             .map(|&number| sequences.token_ids(number))
             .collect();
+        let (member, side) = (&members[batch.encoder.member], batch.encoder.side);
         // A panic must not leave the collector waiting for this batch.
-        let encode = || on_pool(pool, model.on_host(), || model.encode(batch.side, &token_ids));
+        let encode = || on_pool(pool, member.model.on_host(), || member.model.encode(side, &token_ids));
         let result = catch_unwind(AssertUnwindSafe(encode))
-            .unwrap_or_else(|_| Err(anyhow::anyhow!("the {} encoder panicked", batch.side.name())))
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("the {} encoder panicked", side.name())))
             .and_then(|representations| {
                 let (expected, found) = (token_ids.len(), representations.len());
                 anyhow::ensure!(expected == found, "expected {expected} representations, found {found}");
                 Ok(representations)
-            });
-        if let (Some(cache), Ok(representations)) = (cache, &result) {
+            })
+            .map_err(|error| error_of(members, batch.encoder.member, error));
+        if let (Some(cache), Ok(representations)) = (&member.cache, &result) {
             for (token_ids, representation) in token_ids.iter().zip(representations) {
-                cache.store(batch.side, token_ids, representation);
+                cache.store(side, token_ids, representation);
             }
         }
         if sender
@@ -366,6 +366,14 @@ fn encode_jobs(
         {
             return;
         }
+    }
+}
+
+/// The error of one member's network, which says whose it is.
+pub(super) fn error_of(members: &[Member<'_>], member: usize, error: anyhow::Error) -> anyhow::Error {
+    match members {
+        [_] => error,
+        several => error.context(format!("model \"{}\"", several[member].name)),
     }
 }
 

@@ -7,19 +7,14 @@ use std::fmt::Debug;
 use super::error::{LineError, ScoreError};
 use super::fields::{FieldMap, Format};
 use super::json::JsonReader;
-use super::output::{self, OutputKey, Warning};
+use super::output::{self, OutputKey, Scored};
 use super::record::{Record, Rejection};
 use super::rows::RowEnds;
 use super::table::Table;
 
 /// What a line gets.
 pub(super) enum Answer<'a> {
-    Scored {
-        /// Finite.
-        probability: f32,
-        causal: bool,
-        warnings: &'a [Warning],
-    },
+    Scored(Scored<'a>),
     Error {
         error: &'a LineError,
         /// Whether the line can take the error.
@@ -85,18 +80,14 @@ impl Records for Jsonl {
     }
 
     fn write(&self, out: &mut Vec<u8>, line: &[u8], answer: &Answer<'_>) {
-        match *answer {
-            Answer::Scored {
-                probability,
-                causal,
-                warnings,
-            } => output::write_scored(out, line, &self.output, probability, causal, warnings),
+        match answer {
+            Answer::Scored(scored) => output::write_scored(out, line, &self.output, scored),
             Answer::Error {
                 error,
                 spliceable: true,
                 ..
             } => output::write_error(out, line, &self.output, error),
-            Answer::Error { error, place, .. } => output::write_line_error(out, place, &self.output, error),
+            Answer::Error { error, place, .. } => output::write_line_error(out, *place, &self.output, error),
         }
     }
 }

@@ -2,21 +2,22 @@
 //!
 //! Arguments as typed become inputs and [`Options`] here; what happens to lines is [`crate::scoring`]'s.
 
+mod ensemble;
 mod pair;
 
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::device::{DeviceArgs, print_profile};
 use super::inputs::{InputArgs, Inputs};
-use super::model::{ModelArgs, OpenModel};
+use super::model::ModelsArgs;
 use super::values::{parse_bytes, parse_count, parse_threads, parse_threshold};
 use super::{Outcome, UsageError, note};
 use crate::files::Input;
-use crate::scoring::{self, Counts, Format, MissingEntity, OnError, Options, OutputKey, Preparer, ScoreError};
+use crate::scoring::{self, Counts, Format, MissingEntity, OnError, Options, OutputKey, ScoreError, Stream};
 use crate::text::Window;
 use anyhow::Context as _;
+use ensemble::Ensemble;
 
 /// What to score, with what, and how.
 #[derive(Debug, clap::Args)]
@@ -42,12 +43,13 @@ pub struct ScoreArgs {
     input: InputArgs,
 
     #[command(flatten)]
-    model: ModelArgs,
+    model: ModelsArgs,
 
     #[command(flatten)]
     device: DeviceArgs,
 
-    /// Pairs with at least this probability are "causal" [default: the model's own, else 0.55]
+    /// Pairs with at least this probability are "causal" [default: the model's own, else 0.55; with several
+    /// models the mean of theirs]
     #[arg(long, value_name = "P", value_parser = parse_threshold)]
     threshold: Option<f32>,
 
@@ -129,18 +131,20 @@ pub fn run(args: ScoreArgs) -> anyhow::Result<Outcome> {
         // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     }
-    let model = args.model.open(&args.device)?;
-    let mut options = args.options(*model.description.config.threshold, &inputs);
-    if let Some(path) = &args.cache {
-        options.cache = Some(Arc::new(model.open_cache(path)?));
-    }
+    let ensemble = Ensemble::open(&args.model, &args.device, args.cache.as_deref())?;
+    let options = args.options(ensemble.threshold(), &inputs);
     match record {
-        Some(record) => score_pair(&args, &model, &record, options),
-        None => score_lines(&args, &model, inputs.open(), &options),
+        Some(record) => score_pair(&args, &ensemble, &record, options),
+        None => score_lines(&args, &ensemble, inputs.open(), &options),
     }
 }
 
-fn score_lines(args: &ScoreArgs, model: &OpenModel, inputs: Vec<Input>, options: &Options) -> anyhow::Result<Outcome> {
+fn score_lines(
+    args: &ScoreArgs,
+    ensemble: &Ensemble,
+    inputs: Vec<Input>,
+    options: &Options,
+) -> anyhow::Result<Outcome> {
     let reads_terminal = inputs.iter().any(|input| matches!(input, Input::Stdin)) && io::stdin().is_terminal();
     if reads_terminal && !args.quiet {
         let what = match options.format {
@@ -149,7 +153,7 @@ fn score_lines(args: &ScoreArgs, model: &OpenModel, inputs: Vec<Input>, options:
         };
         note(&format!("reading pairs from the terminal, {what}; ctrl-d ends"));
     }
-    match score(args, model, inputs, &mut io::stdout().lock(), options) {
+    match score(args, ensemble, inputs, &mut io::stdout().lock(), options) {
         Ok(counts) => {
             if !args.quiet {
                 note(&counts.to_string());
@@ -162,7 +166,7 @@ fn score_lines(args: &ScoreArgs, model: &OpenModel, inputs: Vec<Input>, options:
 }
 
 /// Scores the pair given by flags as if it were a line, so that all that is checked there is checked here.
-fn score_pair(args: &ScoreArgs, model: &OpenModel, record: &str, mut options: Options) -> anyhow::Result<Outcome> {
+fn score_pair(args: &ScoreArgs, ensemble: &Ensemble, record: &str, mut options: Options) -> anyhow::Result<Outcome> {
     let readable = !args.pair.json && io::stdout().is_terminal();
     if readable {
         options.output = OutputKey::default();
@@ -172,7 +176,7 @@ fn score_pair(args: &ScoreArgs, model: &OpenModel, record: &str, mut options: Op
     let line = io::Cursor::new(record.as_bytes().to_vec());
     let inputs = vec![Input::Reader("<flags>".to_owned(), Box::new(line))];
     let mut answer = Vec::new();
-    let counts = score(args, model, inputs, &mut answer, &options)?;
+    let counts = score(args, ensemble, inputs, &mut answer, &options)?;
     let answer = String::from_utf8(answer).context("the answer")?;
     let text = if readable {
         pair::readable_answer(&serde_json::from_str(&answer)?, options.threshold)
@@ -187,28 +191,25 @@ fn score_pair(args: &ScoreArgs, model: &OpenModel, record: &str, mut options: Op
 
 fn score(
     args: &ScoreArgs,
-    model: &OpenModel,
+    ensemble: &Ensemble,
     inputs: Vec<Input>,
     output: &mut dyn io::Write,
     options: &Options,
 ) -> Result<Counts, ScoreError> {
-    let preparer = Preparer {
-        tokenizer: &model.description.tokenizer,
-        markers: *model.description.config.markers,
-        max_length: *model.description.config.max_length,
-        window: match args.window {
-            WindowArg::Start => Window::Start,
-            WindowArg::Mention => Window::Mention,
-        },
-        missing_entity: match args.missing_entity {
-            MissingEntityArg::Error => MissingEntity::Error,
-            MissingEntityArg::Unmarked => MissingEntity::Unmarked,
-        },
+    let window = match args.window {
+        WindowArg::Start => Window::Start,
+        WindowArg::Mention => Window::Mention,
     };
-    let counts = scoring::run(inputs, output, &model.network, &preparer, options);
-    print_profile(&model.network);
-    if let Some(Err(error)) = options.cache.as_ref().map(|cache| cache.flush()) {
-        note(&error.to_string());
+    let missing_entity = match args.missing_entity {
+        MissingEntityArg::Error => MissingEntity::Error,
+        MissingEntityArg::Unmarked => MissingEntity::Unmarked,
+    };
+    let preparers = ensemble.preparers(window, missing_entity);
+    let members = ensemble.members(&preparers);
+    let counts = scoring::run_into(inputs, &mut Stream::new(output), &members, options);
+    print_profile();
+    if let Some(problem) = ensemble.flush_cache() {
+        note(&problem);
     }
     counts
 }

@@ -10,13 +10,20 @@ use std::sync::OnceLock;
 use super::error::{ErrorCode, LineError, ScoreError, quoted};
 use super::fields::{ADR, ADR_ENTITY, ADR_TEXT, DRUG, DRUG_ENTITY, DRUG_TEXT, FIELDS, FieldMap, Format, TEXT};
 use super::json;
-use super::output::{OutputKey, Warning};
+use super::output::{OutputKey, PROBABILITIES, Warning, write_probabilities, write_probability};
 use super::record::{Record, Rejection, Value, Values};
 use super::records::{Answer, Records};
 use super::rows::{self, Field, RowEnds};
 
 /// The columns that are appended.
-pub const COLUMNS: [&str; 5] = ["probability", "causal", "warnings", "error_code", "error_message"];
+const COLUMNS: [&str; 6] = [
+    "probability",
+    "causal",
+    PROBABILITIES,
+    "warnings",
+    "error_code",
+    "error_message",
+];
 /// Most columns that a message lists.
 const SHOWN_COLUMNS: usize = 12;
 
@@ -131,8 +138,10 @@ impl Table {
     }
 
     /// The names of the columns that are appended.
-    fn answer_columns(&self) -> [String; COLUMNS.len()] {
-        COLUMNS.map(|column| match self.output.key() {
+    fn answer_columns(&self) -> impl Iterator<Item = String> {
+        let columns = COLUMNS.into_iter();
+        let columns = columns.filter(|&column| column != PROBABILITIES || self.output.several());
+        columns.map(|column| match self.output.key() {
             Some(key) => format!("{key}_{column}"),
             None => column.to_owned(),
         })
@@ -251,24 +260,27 @@ impl Records for Table {
 
     fn write(&self, out: &mut Vec<u8>, row: &[u8], answer: &Answer<'_>) {
         let delimiter = self.delimiter;
-        match *answer {
-            Answer::Scored {
-                probability,
-                causal,
-                warnings,
-            } => {
+        match answer {
+            Answer::Scored(scored) => {
                 self.write_row(out, row, true);
                 out.push(delimiter);
-                super::output::write_probability(out, probability);
+                write_probability(out, scored.probability);
                 out.push(delimiter);
-                out.extend_from_slice(if causal { b"true" } else { b"false" });
+                out.extend_from_slice(if scored.causal { b"true" } else { b"false" });
+                if self.output.several() {
+                    let mut named = Vec::new();
+                    write_probabilities(&mut named, scored.probabilities);
+                    out.push(delimiter);
+                    rows::write_field(out, &String::from_utf8_lossy(&named), self.format);
+                }
                 out.push(delimiter);
-                self.write_warnings(out, warnings);
+                self.write_warnings(out, scored.warnings);
                 out.extend_from_slice(&[delimiter, delimiter]);
             }
             Answer::Error { error, place, .. } => {
                 self.write_row(out, row, false);
-                out.extend_from_slice(&[delimiter; 4]);
+                let columns = self.answer_columns().count();
+                out.extend(std::iter::repeat_n(delimiter, columns - 1));
                 out.extend_from_slice(error.code.name().as_bytes());
                 out.push(delimiter);
                 // Without the row's own bytes nothing else says which row it is.

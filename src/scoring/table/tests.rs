@@ -1,4 +1,5 @@
 use super::*;
+use crate::scoring::output::Scored;
 use crate::scoring::records::Place;
 
 fn table(format: Format, places: &[(&str, &str)], header: &str) -> Result<(Table, String), String> {
@@ -21,11 +22,12 @@ fn answered(table: &Table, row: &[u8]) -> Vec<u8> {
         Ok(_) => table.write(
             &mut out,
             row,
-            &Answer::Scored {
+            &Answer::Scored(Scored {
                 probability: 0.25,
                 causal: false,
+                probabilities: &[],
                 warnings: &[Warning::DrugTruncated, Warning::AdrNotFound],
-            },
+            }),
         ),
         Err(Rejection { error, spliceable }) => table.write(
             &mut out,
@@ -217,4 +219,28 @@ fn the_numbers_of_fields_are_named() {
             .starts_with("expected 3 fields, found 4; a field with a comma")
     );
     assert!(message(Format::Tsv, "text\tdrug\tadr", b"\"a").contains("a TSV row is one line"));
+}
+
+#[test]
+fn several_models_have_a_column_of_their_own() {
+    let output = OutputKey::default().of_members(2);
+    let table = Table::new(Format::Csv, FieldMap::default(), output);
+    let header = table.take_header("a", 1, b"text,drug,adr").unwrap();
+    assert_eq!(
+        text(header),
+        "text,drug,adr,probability,causal,probabilities,warnings,error_code,error_message\n"
+    );
+    let mut out = Vec::new();
+    let scored = Scored {
+        probability: 0.5,
+        causal: true,
+        probabilities: &[("a", 0.25), ("b", 0.75)],
+        warnings: &[],
+    };
+    table.write(&mut out, b"t,d,a", &Answer::Scored(scored));
+    assert_eq!(text(out), "t,d,a,0.5,true,\"{\"\"a\"\":0.25,\"\"b\"\":0.75}\",,,\n");
+    assert_eq!(
+        text(answered(&table, b"t,,a")),
+        "t,,a,,,,,empty_entity,\"field \"\"drug\"\": expected a name, found an empty string\"\n"
+    );
 }
