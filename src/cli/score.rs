@@ -156,10 +156,11 @@ pub fn run(args: ScoreArgs) -> anyhow::Result<Outcome> {
             path.display()
         );
     }
-    if let Some(threads) = args.threads {
-        // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    }
+    // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet; 0 is rayon's default.
+    let _ = rayon::ThreadPoolBuilder::new()
+        .num_threads(args.threads.unwrap_or(0))
+        .thread_name(|i| format!("crag-load-{i}"))
+        .build_global();
     let model = args.model.open(&args.device)?;
     let mut options = args.options(*model.description.config.threshold);
     if let Some(path) = &args.cache {

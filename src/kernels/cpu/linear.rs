@@ -21,12 +21,12 @@ use crate::kernels::{Activation, Precision};
 
 /// A linear layer's weights, laid out for the CPU's kernel.
 pub struct PackedLinear {
-    in_features: usize,
-    out_features: usize,
-    kernel: Kernel,
+    pub(super) in_features: usize,
+    pub(super) out_features: usize,
+    pub(super) kernel: Kernel,
     precision: Precision,
     /// Panels of columns of the product, see [`super::gemm`].
-    panels: Words,
+    pub(super) panels: Words,
     /// For each panel `[groups, COLUMN_TERMS, width]`, see [`Format`].
     columns: Vec<f32>,
     /// One value a column of the panels; zeros where the layer has no bias.

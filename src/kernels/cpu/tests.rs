@@ -9,6 +9,7 @@ use super::simd::{MAX_LANES, Simd, Task};
 use super::{PackedLinear, attention, embedding, norm, pooling, vector_math};
 use crate::kernels::{Activation, Precision, reference};
 
+mod bilinear;
 mod precision;
 
 /// Largest errors allowed, on values.
