@@ -162,6 +162,9 @@ pub fn run(args: ScoreArgs) -> anyhow::Result<Outcome> {
         .thread_name(|i| format!("crag-load-{i}"))
         .build_global();
     let model = args.model.open(&args.device)?;
+    if let (Some(unused), false) = (&model.unused_packed, args.quiet) {
+        note(unused);
+    }
     let mut options = args.options(*model.description.config.threshold);
     if let Some(path) = &args.cache {
         options.cache = Some(Arc::new(model.open_cache(path)?));
