@@ -128,6 +128,33 @@ fn packed_weights_score_as_the_weights_they_were_packed_from() {
 }
 
 #[test]
+fn conversion_to_bf16_changes_no_answer_of_a_run_in_bf16() {
+    let folder = tempfile::tempdir().unwrap();
+    let (original, out) = (fixture("model/safetensors"), folder.path().join("converted"));
+    convert(&original, "bf16", &out);
+    let score = |model: &Path| {
+        let mut command = crag();
+        command.args([
+            "score",
+            "-q",
+            "--device",
+            "cpu",
+            "--dtype",
+            "bf16",
+            "--missing-entity",
+            "unmarked",
+        ]);
+        command.arg(fixture("model/cases.jsonl")).arg("--model").arg(model);
+        command.output().unwrap().stdout
+    };
+    assert!(!score(&original).is_empty());
+    assert!(
+        score(&out) == score(&original),
+        "converting has rounded more than a run does"
+    );
+}
+
+#[test]
 fn packed_weights_of_no_use_are_named_by_inspect_and_score() {
     let folder = tempfile::tempdir().unwrap();
     let packed = folder.path().join("packed");

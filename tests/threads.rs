@@ -175,7 +175,7 @@ fn no_more_threads_compute_than_were_asked_for() {
         let text = format!("Patient {} had severe bleeding after {} mg of aspirin.", i % 40, i % 7);
         format!(r#"{{"id": {i}, "text": "{text}", "drug": "aspirin", "adr": "bleeding"}}"#) + "\n"
     };
-    let lines: String = (0..6000).map(line).collect();
+    let lines: String = (0..2500).map(line).collect();
     let mut answers = Vec::new();
     for count in [1, 2, 3] {
         let (answer, threads) = score(folder.path(), &lines, count);
@@ -202,5 +202,5 @@ fn no_more_threads_compute_than_were_asked_for() {
         );
     }
     assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "answers differ");
-    assert_eq!(answers[0].iter().filter(|&&byte| byte == b'\n').count(), 6000);
+    assert_eq!(answers[0].iter().filter(|&&byte| byte == b'\n').count(), 2500);
 }
