@@ -177,8 +177,8 @@ mod registers {
             bf16_512, "avx512f,avx512bf16", __m512i, _mm512_setzero_si512(), |sum, a, b| {
                 // SAFETY: all are 64 bytes of which any pattern is a value.
                 unsafe {
-                    let (a, b): (__m512bh, __m512bh) = (std::mem::transmute(a), std::mem::transmute(b));
-                    _mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(*sum), a, b))
+                    let words = |v| std::mem::transmute::<__m512i, __m512bh>(v);
+                    _mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(*sum), words(a), words(b)))
                 }
             };
             int8_512, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(), |sum, a, b| _mm512_dpbusd_epi32(*sum, a, b);

@@ -25,7 +25,7 @@ impl Bilinear {
     pub fn new(weight: Linear, bias: Option<&Tensor>, outputs: usize, device: &Device) -> Result<Self> {
         let rows = weight.out_features();
         let found = bias.map_or(vec![outputs], |bias| bias.dims().to_vec());
-        if outputs == 0 || rows % outputs != 0 || found != [outputs] {
+        if outputs == 0 || !rows.is_multiple_of(outputs) || found != [outputs] {
             bail!("bilinear: expected rows of {outputs} outputs and as many biases, found {rows} rows and {found:?}")
         }
         let bias = bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
