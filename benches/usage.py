@@ -27,10 +27,11 @@ sys.path.insert(0, str(HERE / "peers"))
 import bc5cdr_pairs  # noqa: E402
 
 DTYPES = ("f32", "bf16", "int8")
-SUMMARY = re.compile(r"scored (\d+) of (\d+) lines? in ([\d.]+) s \(([\d.]+) pairs/s\)(?:; encodings: (\d+), reused: (\d+))?")
+SUMMARY = re.compile(r"scored (\d+) of (\d+) lines? in ([\d.]+) s \(([\d.]+) pairs/s\)")
+ENCODINGS = re.compile(r"encodings: (\d+)")
 # Threads by the start of their name: what is spread over threads, and each stage that is one thread.
 COMPUTING = ("crag-compute", "crag-load")
-STAGES = {"crag-reader": "reader", "crag-stage": "preparer and workers", "crag": "collector"}
+STAGES = {"crag-reader": "reader", "crag-stage": "preparer and workers", "crag": "collector", "crag-cache": "cache's writer"}
 # The warm run that the cost model is from has at least so many lines, so that loading the model is little of it.
 MODEL_LINES = 6000
 
@@ -82,11 +83,11 @@ class Runner:
         summary = SUMMARY.search(said)
         if not summary or summary[1] != summary[2]:
             sys.exit(f"{' '.join(map(str, command))}: {said.strip()[-500:]}")
+        encodings = ENCODINGS.search(said)
         return out.read_bytes(), {
-            # The summary's time, since the printed rate of a short run has few digits.
             "rate": float(summary[4]),
             "lines": int(summary[1]),
-            "encodings": int(summary[5]) if summary[5] else None,
+            "encodings": int(encodings[1]) if encodings else None,
             "wall": time.perf_counter() - started,
             "rss": usage.ru_maxrss * 1024,
             "cpu": usage.ru_utime + usage.ru_stime,
@@ -125,9 +126,11 @@ def converted(runner, model, dtype, key):
         folder.parent.mkdir(parents=True, exist_ok=True)
         command = [runner.binary, "convert", "--model", model, "--dtype", dtype, folder]
         subprocess.run(list(map(str, command)), check=True, env=runner.environment)
-    # Into the page cache.
-    for file in folder.iterdir():
-        file.read_bytes()
+    # Into the page cache, in pieces: a child's peak memory counts what this process held when it forked.
+    for path in folder.iterdir():
+        with open(path, "rb") as file:
+            while file.read(1 << 20):
+                pass
     return folder
 
 
