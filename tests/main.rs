@@ -21,4 +21,5 @@ mod precision;
 mod score;
 mod shard;
 mod text;
+mod threads;
 mod verify;

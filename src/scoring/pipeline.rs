@@ -206,7 +206,7 @@ pub fn run_into(
     let threads = options.threads.max(1);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
-        .thread_name(|i| format!("crag-{i}"))
+        .thread_name(|i| format!("crag-compute-{i}"))
         .build()
         .map_err(|error| ScoreError::Threads {
             count: threads,

@@ -127,11 +127,18 @@ pub fn run(args: ScoreArgs) -> anyhow::Result<Outcome> {
     let output_key = args.output_key.clone().unwrap_or_default();
     let inputs = args.input.resolve(&output_key)?;
     inputs.check(&output_key, args.max_line_bytes)?;
-    if let Some(threads) = args.threads {
-        // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    }
+    // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet; 0 is rayon's default.
+    let _ = rayon::ThreadPoolBuilder::new()
+        .num_threads(args.threads.unwrap_or(0))
+        .thread_name(|i| format!("crag-load-{i}"))
+        .build_global();
     let ensemble = Ensemble::open(&args.model, &args.device, args.cache.as_deref())?;
+    if !args.quiet {
+        let models = ensemble.models.iter();
+        models
+            .filter_map(|model| model.model.unused_packed.as_deref())
+            .for_each(note);
+    }
     let options = args.options(ensemble.threshold(), &inputs);
     match record {
         Some(record) => score_pair(&args, &ensemble, &record, options),
