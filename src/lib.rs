@@ -1,14 +1,16 @@
 //! `crag` scores whether a text says that a drug caused an adverse reaction.
 //!
 //! Rooms, from the top: [`cli`] turns arguments into settings and runs a subcommand; [`scoring`]
-//! streams JSONL records through the network; [`evaluation`] judges probabilities against labels; [`model`]
-//! is the dual encoder over candle tensors; [`kernels`] holds the operations that differ between processors;
-//! [`text`] marks entities and tokenizes; [`checkpoint`] finds weights and reads them; [`files`] are bytes in and
-//! out. Arrows point down; [`Side`] and [`Calibration`] are everybody's:
+//! streams JSONL records through the network; [`corpora`] makes such records of annotated documents;
+//! [`evaluation`] judges probabilities against labels; [`model`] is the dual encoder over candle tensors;
+//! [`kernels`] holds the operations that differ between processors; [`text`] marks entities and tokenizes;
+//! [`checkpoint`] finds weights and reads them; [`files`] are bytes in and out. Arrows point down; [`Side`] and
+//! [`Calibration`] are everybody's:
 //!
 //! ```text
-//! cli -> scoring, evaluation, model, text, checkpoint, files
+//! cli -> scoring, corpora, evaluation, model, text, checkpoint, files
 //! scoring -> text, model, files
+//! corpora -> files
 //! model -> checkpoint, kernels
 //! text, checkpoint, kernels, files, evaluation -> no sibling
 //! ```
@@ -16,6 +18,7 @@
 mod calibration;
 pub mod checkpoint;
 pub mod cli;
+pub mod corpora;
 pub mod evaluation;
 pub mod files;
 pub mod kernels;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::common::pack::{bzip2, gzip, zstd};
 use crate::common::{crag, fixture, json_lines};
 
 struct Run {
@@ -645,6 +646,172 @@ fn a_calibration_is_written_into_the_models_crag_json_and_score_applies_it() {
     assert!(inspected.stdout.contains("isotonic"), "{}", inspected.stdout);
     let isotonic = run(&["score", "--model", &name, "-q", "--calibrated"], pair);
     assert!(json_lines(isotonic.stdout.as_bytes())[0]["calibrated_probability"].is_number());
+}
+
+/// Settings of a fixture model with a calibration, as a file for --model-config.
+fn calibrated_settings(folder: &Folder, model: &str, calibration: &Value) -> String {
+    let mut settings = sidecar(&fixture("model").join(model));
+    settings["calibration"] = calibration.clone();
+    folder.write(&format!("{model}.json"), &settings.to_string())
+}
+
+#[test]
+fn several_models_answer_with_the_mean_of_their_calibrated_probabilities() {
+    let folder = Folder::new();
+    let models = ["mean", "cls"].map(|name| fixture("model").join(name).display().to_string());
+    let [a, b] = &models;
+    let of_a = calibrated_settings(&folder, "mean", &json!({"method": "temperature", "temperature": 2.5}));
+    let curve = json!({"method": "isotonic", "raw": [0.05, 0.95], "calibrated": [0.2, 0.7]});
+    let of_b = calibrated_settings(&folder, "cls", &curve);
+    let both = [
+        "score",
+        "-q",
+        "-m",
+        a,
+        "-m",
+        b,
+        "--model-config",
+        &of_a,
+        "--model-config",
+        &of_b,
+    ];
+    let pairs: String = ["bleeding", "rash", "fever"]
+        .iter()
+        .map(|adr| format!("{{\"text\":\"aspirin then {adr}\",\"drug\":\"aspirin\",\"adr\":\"{adr}\"}}\n"))
+        .collect();
+    let alone = [(a, &of_a), (b, &of_b)].map(|(model, settings)| {
+        let arguments = ["score", "-q", "--calibrated", "-m", model, "--model-config", settings];
+        let run = run(&arguments, pairs.clone());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        json_lines(run.stdout.as_bytes())
+    });
+    let raw = run(&both, pairs.clone());
+    let found = run(&[&both[..], &["--calibrated"]].concat(), pairs.clone());
+    assert_eq!((raw.code, found.code), (0, 0), "{}", found.stderr);
+    let (raw, found) = (json_lines(raw.stdout.as_bytes()), json_lines(found.stdout.as_bytes()));
+    let f32_of = |value: &Value| value.to_string().parse::<f32>().unwrap();
+    assert_eq!(found.len(), 3);
+    for (i, record) in found.iter().enumerate() {
+        let own = [0, 1].map(|model| f64::from(f32_of(&alone[model][i]["calibrated_probability"])));
+        let mean = ((own[0] + own[1]) / 2.0) as f32;
+        assert_eq!(
+            f32_of(&record["calibrated_probability"]).to_bits(),
+            mean.to_bits(),
+            "{record}"
+        );
+        assert_ne!(record["calibrated_probability"], record["probability"]);
+        let mut rest = record.clone();
+        rest.as_object_mut().unwrap().remove("calibrated_probability");
+        assert_eq!(rest, raw[i]);
+    }
+
+    // The same numbers in a table, in a column after `causal`.
+    let mut table = "text,drug,adr\n".to_owned();
+    for record in &found {
+        let [text, drug, adr] = ["text", "drug", "adr"].map(|field| record[field].as_str().unwrap());
+        writeln!(table, "{text},{drug},{adr}").unwrap();
+    }
+    let rows = run(&[&both[..], &["--calibrated", "--format", "csv"]].concat(), table);
+    let mut lines = rows.stdout.lines();
+    assert_eq!(
+        lines.next(),
+        Some("text,drug,adr,probability,causal,calibrated_probability,probabilities,warnings,error_code,error_message")
+    );
+    for (line, record) in lines.zip(&found) {
+        let cells: Vec<&str> = line.split(',').collect();
+        let expected = ["probability", "causal", "calibrated_probability"].map(|key| record[key].to_string());
+        assert_eq!(cells[3..6], expected, "{line}");
+    }
+    assert_eq!(rows.stdout.lines().count(), 4);
+
+    // One without a calibration: a mean of the others would pass for the ensemble's.
+    let partly = [
+        "score",
+        "-m",
+        a,
+        "-m",
+        b,
+        "--model-config",
+        &of_a,
+        "--model-config",
+        "-",
+        "--calibrated",
+    ];
+    let refused = run(&partly, pairs);
+    assert_eq!((refused.code, refused.stdout.as_str()), (1, ""));
+    assert!(
+        refused.stderr.contains("cls has no calibration in its crag.json"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
+fn compressed_records_are_judged_and_fitted_as_plain_ones() {
+    let folder = Folder::new();
+    let lines = scored(300, 0.1);
+    let plain = folder.write("plain.jsonl", &lines);
+    let judged = run(&["eval", "--scored", "--json", &plain], "").json();
+    let fitted = |arguments: &[&str], stdin: Vec<u8>| {
+        let out = folder.name("crag.json");
+        let common = ["calibrate", "--scored", "--force", "--json", "--output", &out];
+        let run = run(&[&common[..], arguments].concat(), stdin);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        run.json()["calibration"].clone()
+    };
+    let calibration = fitted(&[&plain], Vec::new());
+    let packed = [
+        ("gz", gzip(lines.as_bytes())),
+        ("zst", zstd(lines.as_bytes())),
+        ("bz2", bzip2(lines.as_bytes())),
+    ];
+    for (ending, bytes) in packed {
+        let name = folder.name(&format!("packed.jsonl.{ending}"));
+        std::fs::write(&name, &bytes).unwrap();
+        let found = run(&["eval", "--scored", "--json", &name], "");
+        assert_eq!(found.code, 0, "{}", found.stderr);
+        assert_eq!(
+            found.json()["runs"][0]["metrics"],
+            judged["runs"][0]["metrics"],
+            "{ending}"
+        );
+        assert_eq!(fitted(&[&name], Vec::new()), calibration, "{ending}");
+        assert_eq!(fitted(&[], bytes.clone()), calibration, "{ending} on stdin");
+        // What is in it is seen through the compression.
+        let unsaid = run(&["eval", &name], "");
+        assert!(
+            unsaid.code == 2 && unsaid.stderr.contains("--scored"),
+            "{}",
+            unsaid.stderr
+        );
+        // Two models read it twice.
+        let other = fixture("model/mean").display().to_string();
+        let compared = |records: &str| {
+            let run = run(
+                &[
+                    "eval",
+                    "-m",
+                    "demo",
+                    "-m",
+                    &other,
+                    "--json",
+                    "--resamples",
+                    "0",
+                    records,
+                ],
+                "",
+            );
+            assert_eq!(run.code, 0, "{}", run.stderr);
+            run.json()["differences"].clone()
+        };
+        if ending == "gz" {
+            assert_eq!(compared(&name), compared(&plain));
+        }
+        std::fs::write(&name, &bytes[..bytes.len() / 2]).unwrap();
+        let torn = run(&["eval", "--scored", &name], "");
+        assert_eq!((torn.code, torn.stdout.as_str()), (1, ""));
+        assert!(torn.stderr.contains(&name), "{}", torn.stderr);
+    }
 }
 
 #[test]

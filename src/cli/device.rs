@@ -6,7 +6,7 @@ use candle_core::Device;
 
 use crate::{
     kernels::{Precision, cpu},
-    model::{DualEncoder, Placement},
+    model::Placement,
 };
 
 use super::UsageError;
@@ -73,6 +73,7 @@ impl Dtype {
 }
 
 /// A device that has been opened, and what to call it.
+#[derive(Clone)]
 pub struct OpenDevice {
     pub placement: Placement,
     pub description: String,
@@ -174,7 +175,7 @@ mod gpu {
 
 use gpu::{cuda_is_available, open_cuda};
 
-/// Prints where the GPU's time went, if `CRAG_CUDA_PROFILE` asks for it. The network has to be idle.
-pub fn print_profile(_: &DualEncoder) {
+/// Prints where the GPU's time went, if `CRAG_CUDA_PROFILE` asks for it. All networks have to be idle.
+pub fn print_profile() {
     gpu::print_profile();
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::device::{DeviceArgs, print_profile};
+use super::inputs::{self, is_stdin};
 use super::model::{ModelArgs, OpenModel};
 use super::score::{MissingEntityArg, WindowArg};
 use super::values::{parse_bytes, parse_count, parse_threads};
@@ -14,7 +15,8 @@ use super::{UsageError, note};
 use crate::evaluation::{Collector, DOCUMENT_FIELDS, Fields, LabelledSet, MatchBy, Plan};
 use crate::files::Input;
 use crate::scoring::{
-    Content, LineReader, MissingEntity, Options, OutputKey, Preparer, Progress, ScoreError, Sink, run_into,
+    Content, LineReader, Member, MissingEntity, Options, OutputKey, Preparer, Progress, RowEnds, ScoreError, Sink,
+    run_into,
 };
 use crate::text::Window;
 
@@ -119,11 +121,9 @@ impl LabelledArgs {
         let input = input(path)?;
         let name = input.name();
         let reader = input.open().with_context(|| name.clone())?;
-        let mut lines = LineReader::new(reader, name.clone(), self.max_line_bytes);
+        let mut lines = LineReader::new(reader, name.clone(), self.max_line_bytes, RowEnds::lines());
         let mut collector = Collector::new(self.fields(), match_by, mistakes);
-        let mut number = 0;
-        while let Some(content) = lines.next_line()? {
-            number += 1;
+        while let Some((number, content)) = lines.next_line()? {
             match content {
                 Content::Bytes(line) => collector.push(&name, number, &line),
                 Content::TooLong(bytes) => {
@@ -133,7 +133,8 @@ impl LabelledArgs {
                     );
                     collector.push_unreadable(&name, number, "line_too_long", &message);
                 }
-                Content::Blank => {}
+                // Lines of JSONL are neither headers nor another shard's.
+                Content::Blank | Content::Header(_) | Content::Elsewhere => {}
             }
         }
         self.usable(&name, collector)
@@ -179,8 +180,13 @@ impl LabelledArgs {
             name: &name,
             collector: Collector::new(fields, match_by, mistakes),
         };
-        let counts = run_into(vec![input], &mut judging, &model.network, &preparer, &options);
-        print_profile(&model.network);
+        let counts = run_into(
+            vec![input],
+            &mut judging,
+            &[Member::only(&model.network, &preparer)],
+            &options,
+        );
+        print_profile();
         let counts = counts.map_err(|error| match error {
             // Answers go nowhere but into memory.
             ScoreError::Write { source } => anyhow::Error::new(source),
@@ -308,21 +314,20 @@ pub struct ModelChoice {
 
 /// Opens nothing yet, but says what can be said before a model has been fetched.
 pub fn input(path: &Path) -> anyhow::Result<Input> {
-    if path.as_os_str() == "-" {
-        return Ok(Input::Stdin);
+    if !is_stdin(path) {
+        let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
+        anyhow::ensure!(
+            !metadata.is_dir(),
+            "{}: expected a file of JSONL records, found a folder",
+            path.display()
+        );
     }
-    let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
-    anyhow::ensure!(
-        !metadata.is_dir(),
-        "{}: expected a file of JSONL records, found a folder",
-        path.display()
-    );
-    Ok(Input::File(path.to_owned()))
+    Ok(inputs::input(path))
 }
 
 /// Whether a file can be read more than once: not stdin, and not a pipe, whose bytes are gone once they are read.
 pub fn is_regular(path: &Path) -> bool {
-    path.as_os_str() != "-" && std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+    !is_stdin(path) && std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
 }
 
 /// Refuses records that have a probability where nobody said whether to believe it or to score anew.
@@ -331,9 +336,9 @@ pub fn refuse_scored(path: &Path, args: &LabelledArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let name = path.display().to_string();
-    let file = File::open(path).with_context(|| name.clone())?;
-    let mut lines = LineReader::new(file, name.clone(), args.max_line_bytes);
-    while let Some(content) = lines.next_line()? {
+    let reader = inputs::input(path).open().with_context(|| name.clone())?;
+    let mut lines = LineReader::new(reader, name.clone(), args.max_line_bytes, RowEnds::lines());
+    while let Some((_, content)) = lines.next_line()? {
         let Content::Bytes(line) = content else { continue };
         let record: serde_json::Value = serde_json::from_slice(&line).unwrap_or_default();
         let answer = args.output_key.as_ref().map_or(&record, |key| &record[key.as_str()]);

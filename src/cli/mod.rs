@@ -8,8 +8,11 @@ mod calibrate;
 mod convert;
 mod device;
 mod eval;
+mod extract;
+mod inputs;
 mod inspect;
 mod labelled;
+mod merge;
 pub mod model;
 mod score;
 mod values;
@@ -27,8 +30,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Score JSONL pairs (files or stdin), or one pair given by flags
+    /// Score pairs in JSONL, CSV or TSV (files or stdin), or one pair given by flags
     Score(score::ScoreArgs),
+    /// Read pairs to score out of annotated documents (PubTator, BioC, ADE corpus, brat)
+    Extract(extract::ExtractArgs),
+    /// Put the answers of all shards of a run (--shard) back into one output
+    Merge(merge::MergeArgs),
     /// Show what a checkpoint holds: roles of its tensors, parameters, settings and their sources
     Inspect(inspect::InspectArgs),
     /// Score the model card's own example and compare with its published probability
@@ -75,6 +82,8 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 pub fn run() -> anyhow::Result<Outcome> {
     match Cli::parse().command {
         Command::Score(args) => score::run(args),
+        Command::Extract(args) => extract::run(args),
+        Command::Merge(args) => merge::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Convert(args) => convert::run(args),

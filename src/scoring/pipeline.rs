@@ -17,26 +17,29 @@
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use rayon::ThreadPool;
 
-use super::cache::Cache;
-use super::collector::Collector;
+use super::collector::{Collector, Pair};
 use super::counts::Counts;
 use super::error::{LineError, ScoreError};
+use super::fields::{FieldMap, Format};
+use super::member::Member;
 use super::output::{OutputKey, Warning};
 use super::prepare::Prepare;
 use super::queue::Queue;
-use super::reader::{Incoming, read};
+use super::reader::{Incoming, Reader};
+use super::records::{Records, records};
+use super::shard::Shard;
 use super::sink::{Position, Sink, Stream};
 use super::stage::Stage;
 use super::window::{Batch, Sequences};
+use crate::Side;
 use crate::files::Input;
-use crate::{Calibration, Side};
 
 /// The network, as far as scoring knows it.
 pub trait PairModel: Sync {
@@ -76,9 +79,13 @@ pub enum OnError {
 pub struct Options {
     /// `causal` is `probability >= threshold`.
     pub threshold: f32,
+    /// Of the inputs, and of the answers.
+    pub format: Format,
+    /// Where records of that format have their fields.
+    pub fields: FieldMap,
     pub output: OutputKey,
-    /// Also answer with calibrated probabilities; `output` has to be one [with them](OutputKey::with_calibrated).
-    pub calibration: Option<Arc<Calibration>>,
+    /// Which part of the inputs to score; none for all of them.
+    pub shard: Option<Shard>,
     pub on_error: OnError,
     /// Longest line, without its line end.
     pub max_line_bytes: usize,
@@ -88,8 +95,6 @@ pub struct Options {
     pub batch_tokens: Option<usize>,
     /// Whether equal sequences of a window are encoded once.
     pub reuse: bool,
-    /// Where representations are kept between runs.
-    pub cache: Option<Arc<Cache>>,
     /// Most lines in a window.
     pub window_lines: usize,
     /// Most bytes of lines in a window (a longer line is a window of its own).
@@ -100,14 +105,15 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             threshold: 0.55,
+            format: Format::default(),
+            fields: FieldMap::default(),
+            shard: None,
             output: OutputKey::default(),
-            calibration: None,
             on_error: OnError::default(),
             max_line_bytes: 16 << 20,
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
             batch_tokens: None,
             reuse: true,
-            cache: None,
             window_lines: 4096,
             window_bytes: 16 << 20,
         }
@@ -128,10 +134,11 @@ pub(super) struct Line {
 /// What is known of a line before the network has seen it.
 pub(super) enum Outcome {
     Blank,
-    /// Numbers of its sequences in the window.
+    /// What is written is the line itself: a table's header, or nothing.
+    Verbatim,
+    /// Numbers of its sequences in the window, of the drug and the reaction, for each member.
     Pair {
-        drug: usize,
-        adr: usize,
+        sequences: Vec<[usize; 2]>,
         warnings: Vec<Warning>,
     },
     Rejected {
@@ -167,7 +174,7 @@ pub(super) struct Job {
     pub batch: Batch,
 }
 
-/// [`run_into`] a plain stream of bytes.
+/// [`run_into`] a plain stream of bytes, with one model and no cache.
 pub fn run(
     inputs: Vec<Input>,
     output: &mut dyn Write,
@@ -175,36 +182,44 @@ pub fn run(
     prepare: &dyn Prepare,
     options: &Options,
 ) -> Result<Counts, ScoreError> {
-    run_into(inputs, &mut Stream::new(output), model, prepare, options)
+    let members = [Member::only(model, prepare)];
+    run_into(inputs, &mut Stream::new(output), &members, options)
 }
 
 /// Scores all lines of all inputs and hands their answers to `sink`, in order.
+///
+/// `members`: the model, or several for an ensemble; at least one.
 ///
 /// Errors end the run, after the answers to all lines before the error. A thread that reads an input
 /// which gives nothing and does not end outlives an early return.
 pub fn run_into(
     inputs: Vec<Input>,
     sink: &mut dyn Sink,
-    model: &dyn PairModel,
-    prepare: &dyn Prepare,
+    members: &[Member<'_>],
     options: &Options,
 ) -> Result<Counts, ScoreError> {
     let started = Instant::now();
+    let calibrated = members.iter().all(|member| member.calibration.is_some());
+    let output = options.output.clone().of_members(members.len());
+    let options = &Options {
+        output: output.with_calibrated(calibrated),
+        ..options.clone()
+    };
     let threads = options.threads.max(1);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
-        .thread_name(|i| format!("crag-{i}"))
+        .thread_name(|i| format!("crag-compute-{i}"))
         .build()
         .map_err(|error| ScoreError::Threads {
             count: threads,
             message: error.to_string(),
         })?;
-    let workers = if model.on_host() {
-        model.concurrency().min(threads)
-    } else {
-        model.concurrency()
-    }
-    .max(1);
+    // What all members allow: they share the device.
+    let allowed = |member: &Member<'_>| match member.model.on_host() {
+        true => member.model.concurrency().min(threads),
+        false => member.model.concurrency(),
+    };
+    let workers = members.iter().map(allowed).min().unwrap_or(1).max(1);
     let names: Vec<String> = inputs.iter().map(Input::name).collect();
 
     let incoming = Arc::new(Queue::new(2 * options.window_lines, 2 * options.window_bytes));
@@ -218,12 +233,23 @@ pub fn run_into(
     let (sender, receiver) = mpsc::channel();
 
     // Not scoped: a read from a terminal or a pipe cannot be interrupted when the run ends early.
-    let (queue, max_line_bytes) = (Arc::clone(&incoming), options.max_line_bytes);
+    let records: Arc<dyn Records> = records(options.format, &options.fields, &options.output).into();
+    let reports = Arc::new(Mutex::new(Vec::new()));
+    let reader = Reader {
+        records: Arc::clone(&records),
+        max_line_bytes: options.max_line_bytes,
+        shard: options.shard,
+        queue: Arc::clone(&incoming),
+        reports: Arc::clone(&reports),
+    };
+    let queue = Arc::clone(&incoming);
     std::thread::Builder::new()
         .name("crag-reader".to_owned())
         .spawn(move || {
             let _closing = Closing(&*queue);
-            if let Err(error) = read(inputs, max_line_bytes, &queue) {
+            // A panic (of a decompressor, say) must not look like the end of the inputs.
+            let read = catch_unwind(AssertUnwindSafe(|| reader.read(inputs)));
+            if let Err(error) = read.unwrap_or(Err(ScoreError::ReaderPanicked)) {
                 queue.push(Incoming::End(error), 0);
             }
         })
@@ -236,11 +262,11 @@ pub fn run_into(
         // Whatever ends the collector ends the stages before it.
         let _aborting = (Aborting(&*incoming), Aborting(&permits), Aborting(&jobs));
         let stage = Stage {
-            prepare,
+            members,
             options,
+            records: &*records,
             pool: &pool,
             workers,
-            model,
             jobs: &jobs,
             stopped: &stopped,
         };
@@ -257,19 +283,28 @@ pub fn run_into(
             })
             .map_err(no_thread)?;
         for _ in 0..workers {
-            let (sender, jobs, pool, cache) = (sender.clone(), &jobs, &pool, options.cache.as_deref());
+            let (sender, jobs, pool) = (sender.clone(), &jobs, &pool);
             spawn()
-                .spawn_scoped(scope, move || encode_jobs(model, pool, jobs, cache, &sender))
+                .spawn_scoped(scope, move || encode_jobs(members, pool, jobs, &sender))
                 .map_err(no_thread)?;
         }
         drop(sender);
-        let classify = |pairs: &[(&[f32], &[f32])]| on_pool(&pool, model.on_host(), || model.probabilities(pairs));
-        let mut collector = Collector::new(sink, options, &names, &classify);
+        let classify = |member: usize, pairs: &[Pair<'_>]| {
+            let model = members[member].model;
+            on_pool(&pool, model.on_host(), || model.probabilities(pairs))
+        };
+        let mut collector = Collector::new(sink, options, &*records, &names, members, &classify);
         let result = collect(&mut collector, &receiver, &permits);
         stopped.store(true, Ordering::Relaxed);
         // Answers before an error are owed; a broken output outweighs the error.
         let flushed = collector.flush();
-        flushed.and(result).map(|()| collector.into_counts(started.elapsed()))
+        flushed.and(result).map(|()| {
+            let inputs = std::mem::take(&mut *reports.lock().unwrap_or_else(PoisonError::into_inner));
+            Counts {
+                inputs,
+                ..collector.into_counts(started.elapsed())
+            }
+        })
     })
 }
 
@@ -295,13 +330,7 @@ fn on_pool<R: Send>(pool: &ThreadPool, on_host: bool, work: impl FnOnce() -> R +
     if on_host { pool.install(work) } else { work() }
 }
 
-fn encode_jobs(
-    model: &dyn PairModel,
-    pool: &ThreadPool,
-    jobs: &Queue<Job>,
-    cache: Option<&Cache>,
-    sender: &Sender<Message>,
-) {
+fn encode_jobs(members: &[Member<'_>], pool: &ThreadPool, jobs: &Queue<Job>, sender: &Sender<Message>) {
     while let Some(Job {
         window,
         sequences,
@@ -313,18 +342,20 @@ fn encode_jobs(
             .iter()
             .map(|&number| sequences.token_ids(number))
             .collect();
+        let (member, side) = (&members[batch.encoder.member], batch.encoder.side);
         // A panic must not leave the collector waiting for this batch.
-        let encode = || on_pool(pool, model.on_host(), || model.encode(batch.side, &token_ids));
+        let encode = || on_pool(pool, member.model.on_host(), || member.model.encode(side, &token_ids));
         let result = catch_unwind(AssertUnwindSafe(encode))
-            .unwrap_or_else(|_| Err(anyhow::anyhow!("the {} encoder panicked", batch.side.name())))
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("the {} encoder panicked", side.name())))
             .and_then(|representations| {
                 let (expected, found) = (token_ids.len(), representations.len());
                 anyhow::ensure!(expected == found, "expected {expected} representations, found {found}");
                 Ok(representations)
-            });
-        if let (Some(cache), Ok(representations)) = (cache, &result) {
+            })
+            .map_err(|error| error_of(members, batch.encoder.member, error));
+        if let (Some(cache), Ok(representations)) = (&member.cache, &result) {
             for (token_ids, representation) in token_ids.iter().zip(representations) {
-                cache.store(batch.side, token_ids, representation);
+                cache.store(side, token_ids, representation);
             }
         }
         if sender
@@ -337,6 +368,14 @@ fn encode_jobs(
         {
             return;
         }
+    }
+}
+
+/// The error of one member's network, which says whose it is.
+pub(super) fn error_of(members: &[Member<'_>], member: usize, error: anyhow::Error) -> anyhow::Error {
+    match members {
+        [_] => error,
+        several => error.context(format!("model \"{}\"", several[member].name)),
     }
 }
 

@@ -35,7 +35,8 @@ Examples:
 Exit codes: 0 all judged; 1 could not run or go on; 2 usage; 3 finished, but some labelled records could not be used \
 or matched.")]
 pub struct EvalArgs {
-    /// JSONL file of labelled records, "-" or none for stdin; two files of scored records are compared
+    /// JSONL file of labelled records, "-" or none for stdin; two files of scored records are compared. gzip, zstd and
+    /// bzip2 are unpacked, whatever the name
     #[arg(value_name = "FILE", num_args = 0..=2)]
     files: Vec<PathBuf>,
 

@@ -2,20 +2,22 @@
 //!
 //! Arguments as typed become inputs and [`Options`] here; what happens to lines is [`crate::scoring`]'s.
 
+mod ensemble;
 mod pair;
 
 use std::io::{self, IsTerminal as _};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use super::device::{DeviceArgs, print_profile};
-use super::model::{ModelArgs, OpenModel};
+use super::inputs::{InputArgs, Inputs};
+use super::model::ModelsArgs;
 use super::values::{parse_bytes, parse_count, parse_threads, parse_threshold};
-use super::{Outcome, note};
+use super::{Outcome, UsageError, note};
 use crate::files::Input;
-use crate::scoring::{self, Counts, MissingEntity, OnError, Options, OutputKey, Preparer, ScoreError};
+use crate::scoring::{self, Counts, Format, MissingEntity, OnError, Options, OutputKey, ScoreError, Stream};
 use crate::text::Window;
 use anyhow::Context as _;
+use ensemble::Ensemble;
 
 /// What to score, with what, and how.
 #[derive(Debug, clap::Args)]
@@ -24,33 +26,40 @@ Each line in is a JSON object with \"drug\" (or \"drug_entity\"), \"adr\" (or \"
 \"drug_text\" with \"adr_text\". \"drug_span\" and \"adr_span\", [start, end) in code points, mark one occurrence \
 instead of all. Each line out is the same object with \"probability\" and \"causal\" added, or with an \"error\".
 
+CSV and TSV have the same names in their header; spans are 3:9 or [3,9]. Each row keeps its bytes and gets the columns \
+probability, causal, warnings, error_code and error_message (with --output-key KEY: KEY_probability and so on). \
+--field reads fields from other places: --field text=/abstract/body, in tables --field text=Abstract.
+
 Examples:
   crag score pairs.jsonl > scored.jsonl
   tail -f pairs.jsonl | crag score --model demo
+  crag score --field text=/abstract/body dump-1.jsonl.gz dump-2.jsonl.zst > scored.jsonl
+  crag score --shard 3/8 pairs.csv > part-3.csv
   crag score --text 'Aspirin caused bleeding.' --drug Aspirin --adr bleeding
 
 Exit codes: 0 all scored; 1 could not run or go on; 2 usage; 3 finished, some lines are error records.")]
 pub struct ScoreArgs {
-    /// JSONL files, scored one after another; "-" or none for stdin
-    #[arg(value_name = "FILE")]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    input: InputArgs,
 
     #[command(flatten)]
-    model: ModelArgs,
+    model: ModelsArgs,
 
     #[command(flatten)]
     device: DeviceArgs,
 
-    /// Pairs with at least this probability are "causal" [default: the model's own, else 0.55]
+    /// Pairs with at least this probability are "causal" [default: the model's own, else 0.55; with several
+    /// models the mean of theirs]
     #[arg(long, value_name = "P", value_parser = parse_threshold)]
     threshold: Option<f32>,
 
-    /// Also give "calibrated_probability", by the calibration that crag calibrate wrote into the model's crag.json;
-    /// "probability" and "causal" stay the model's own
+    /// Also give "calibrated_probability", by the calibration that crag calibrate wrote into the model's crag.json (of
+    /// several models, the mean); "probability" and "causal" stay the model's own
     #[arg(long)]
     calibrated: bool,
 
-    /// Nest the answer under this key instead of adding keys to the record
+    /// Nest the answer under this key instead of adding keys to the record; in tables, the names of the columns that
+    /// are added begin with it
     #[arg(long, value_name = "KEY", value_parser = OutputKey::nested)]
     output_key: Option<OutputKey>,
 
@@ -116,60 +125,50 @@ pub(super) enum WindowArg {
 pub fn run(args: ScoreArgs) -> anyhow::Result<Outcome> {
     // What can be wrong before a model has been fetched and read is said before.
     let record = args.pair.record()?;
-    for path in args.files.iter().filter(|path| !is_stdin(path)) {
-        let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
-        anyhow::ensure!(
-            !metadata.is_dir(),
-            "{}: expected a file of JSONL records, found a folder",
-            path.display()
-        );
+    if record.is_some() && args.input.say_how() {
+        let message = "one pair given by flags has no --format, --field or --shard";
+        return Err(UsageError(message.to_owned()).into());
     }
-    if let Some(threads) = args.threads {
-        // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    }
-    let model = args.model.open(&args.device)?;
-    let mut options = args.options(*model.description.config.threshold);
+    let output_key = args.output();
+    let inputs = args.input.resolve(&output_key)?;
+    inputs.check(&output_key, args.max_line_bytes)?;
+    // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet; 0 is rayon's default.
+    let _ = rayon::ThreadPoolBuilder::new()
+        .num_threads(args.threads.unwrap_or(0))
+        .thread_name(|i| format!("crag-load-{i}"))
+        .build_global();
+    let mut ensemble = Ensemble::open(&args.model, &args.device, args.cache.as_deref())?;
     if args.calibrated {
-        let calibration = model.description.config.calibration.clone();
-        let calibration = calibration.with_context(|| {
-            format!(
-                "--calibrated: {} has no calibration in its crag.json; crag calibrate fits one",
-                model.description.files.source
-            )
-        })?;
-        options.calibration = Some(Arc::new(calibration));
-        options.output = options.output.with_calibrated();
+        ensemble.calibrate()?;
     }
-    if let Some(path) = &args.cache {
-        options.cache = Some(Arc::new(model.open_cache(path)?));
+    if !args.quiet {
+        let models = ensemble.models.iter();
+        models
+            .filter_map(|model| model.model.unused_packed.as_deref())
+            .for_each(note);
     }
+    let options = args.options(ensemble.threshold(), &inputs);
     match record {
-        Some(record) => score_pair(&args, &model, &record, options),
-        None => score_lines(&args, &model, &options),
+        Some(record) => score_pair(&args, &ensemble, &record, options),
+        None => score_lines(&args, &ensemble, inputs.open(), &options),
     }
 }
 
-fn score_lines(args: &ScoreArgs, model: &OpenModel, options: &Options) -> anyhow::Result<Outcome> {
-    let inputs: Vec<Input> = match args.files.is_empty() {
-        true => vec![Input::Stdin],
-        false => args
-            .files
-            .iter()
-            .map(|path| {
-                if is_stdin(path) {
-                    Input::Stdin
-                } else {
-                    Input::File(path.clone())
-                }
-            })
-            .collect(),
-    };
+fn score_lines(
+    args: &ScoreArgs,
+    ensemble: &Ensemble,
+    inputs: Vec<Input>,
+    options: &Options,
+) -> anyhow::Result<Outcome> {
     let reads_terminal = inputs.iter().any(|input| matches!(input, Input::Stdin)) && io::stdin().is_terminal();
     if reads_terminal && !args.quiet {
-        note("reading pairs from the terminal, one JSON object a line; ctrl-d ends");
+        let what = match options.format {
+            Format::Jsonl => "one JSON object a line",
+            Format::Csv | Format::Tsv => "a header row first",
+        };
+        note(&format!("reading pairs from the terminal, {what}; ctrl-d ends"));
     }
-    match score(args, model, inputs, &mut io::stdout().lock(), options) {
+    match score(args, ensemble, inputs, &mut io::stdout().lock(), options) {
         Ok(counts) => {
             if !args.quiet {
                 note(&counts.to_string());
@@ -182,7 +181,7 @@ fn score_lines(args: &ScoreArgs, model: &OpenModel, options: &Options) -> anyhow
 }
 
 /// Scores the pair given by flags as if it were a line, so that all that is checked there is checked here.
-fn score_pair(args: &ScoreArgs, model: &OpenModel, record: &str, mut options: Options) -> anyhow::Result<Outcome> {
+fn score_pair(args: &ScoreArgs, ensemble: &Ensemble, record: &str, mut options: Options) -> anyhow::Result<Outcome> {
     let readable = !args.pair.json && io::stdout().is_terminal();
     if readable {
         options.output = OutputKey::default();
@@ -192,7 +191,7 @@ fn score_pair(args: &ScoreArgs, model: &OpenModel, record: &str, mut options: Op
     let line = io::Cursor::new(record.as_bytes().to_vec());
     let inputs = vec![Input::Reader("<flags>".to_owned(), Box::new(line))];
     let mut answer = Vec::new();
-    let counts = score(args, model, inputs, &mut answer, &options)?;
+    let counts = score(args, ensemble, inputs, &mut answer, &options)?;
     let answer = String::from_utf8(answer).context("the answer")?;
     let text = if readable {
         pair::readable_answer(&serde_json::from_str(&answer)?, options.threshold)
@@ -207,28 +206,25 @@ fn score_pair(args: &ScoreArgs, model: &OpenModel, record: &str, mut options: Op
 
 fn score(
     args: &ScoreArgs,
-    model: &OpenModel,
+    ensemble: &Ensemble,
     inputs: Vec<Input>,
     output: &mut dyn io::Write,
     options: &Options,
 ) -> Result<Counts, ScoreError> {
-    let preparer = Preparer {
-        tokenizer: &model.description.tokenizer,
-        markers: *model.description.config.markers,
-        max_length: *model.description.config.max_length,
-        window: match args.window {
-            WindowArg::Start => Window::Start,
-            WindowArg::Mention => Window::Mention,
-        },
-        missing_entity: match args.missing_entity {
-            MissingEntityArg::Error => MissingEntity::Error,
-            MissingEntityArg::Unmarked => MissingEntity::Unmarked,
-        },
+    let window = match args.window {
+        WindowArg::Start => Window::Start,
+        WindowArg::Mention => Window::Mention,
     };
-    let counts = scoring::run(inputs, output, &model.network, &preparer, options);
-    print_profile(&model.network);
-    if let Some(Err(error)) = options.cache.as_ref().map(|cache| cache.flush()) {
-        note(&error.to_string());
+    let missing_entity = match args.missing_entity {
+        MissingEntityArg::Error => MissingEntity::Error,
+        MissingEntityArg::Unmarked => MissingEntity::Unmarked,
+    };
+    let preparers = ensemble.preparers(window, missing_entity);
+    let members = ensemble.members(&preparers);
+    let counts = scoring::run_into(inputs, &mut Stream::new(output), &members, options);
+    print_profile();
+    if let Some(problem) = ensemble.flush_cache() {
+        note(&problem);
     }
     counts
 }
@@ -241,16 +237,21 @@ fn outcome(counts: &Counts) -> Outcome {
     }
 }
 
-fn is_stdin(path: &Path) -> bool {
-    path.as_os_str() == "-"
-}
-
 impl ScoreArgs {
-    fn options(&self, model_threshold: f32) -> Options {
+    /// Where answers go and whether they are calibrated too.
+    fn output(&self) -> OutputKey {
+        let output = self.output_key.clone().unwrap_or_default();
+        output.with_calibrated(self.calibrated)
+    }
+
+    fn options(&self, model_threshold: f32, inputs: &Inputs) -> Options {
         let defaults = Options::default();
         Options {
             threshold: self.threshold.unwrap_or(model_threshold),
-            output: self.output_key.clone().unwrap_or_default(),
+            format: inputs.format,
+            fields: inputs.fields.clone(),
+            shard: inputs.shard,
+            output: self.output(),
             on_error: match self.on_error {
                 OnErrorArg::Record => OnError::Record,
                 OnErrorArg::Fail => OnError::Fail,

@@ -100,6 +100,9 @@ pub fn readable_answer(answer: &Value, threshold: f32) -> String {
     if let Some(calibrated) = answer[CALIBRATED_KEY].as_f64() {
         line += &format!("\ncalibrated: {calibrated:.4}");
     }
+    for (name, probability) in answer["probabilities"].as_object().into_iter().flatten() {
+        line += &format!("\n{:.4}  by {name}", probability.as_f64().unwrap_or(f64::NAN));
+    }
     for warning in answer["warnings"].as_array().into_iter().flatten() {
         line += &format!("\nwarning: {}", text(warning));
     }
@@ -132,6 +135,12 @@ mod tests {
         assert_eq!(
             readable_answer(&answer, 0.55),
             "0.9231  causal  d -> a  (at or above the threshold of 0.55)\nwarning: adr_truncated\n"
+        );
+        let answer = json!({"drug": "d", "adr": "a", "probability": 0.5, "causal": false,
+            "probabilities": {"demo": 0.25, "other": 0.75}});
+        assert_eq!(
+            readable_answer(&answer, 0.55),
+            "0.5000  not causal  d -> a  (below the threshold of 0.55)\n0.2500  by demo\n0.7500  by other\n"
         );
         let answer = json!({"error": {"code": "empty_text", "message": "m"}});
         assert_eq!(readable_answer(&answer, 0.55), "not scored: m (empty_text)\n");

@@ -1,0 +1,105 @@
+//! The models of a run, opened: each with its own tokenizer, settings and place in the cache.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::super::device::DeviceArgs;
+use super::super::model::{Description, ModelsArgs, OpenModel};
+use crate::scoring::{Cache, Member, MissingEntity, Preparer};
+use crate::text::Window;
+
+/// One model, or the several of an ensemble, in the order in which they were named.
+pub struct Ensemble {
+    pub models: Vec<EnsembleModel>,
+}
+
+pub struct EnsembleModel {
+    pub name: String,
+    pub model: OpenModel,
+    pub cache: Option<Arc<Cache>>,
+    /// Whether its calibration is asked for.
+    calibrated: bool,
+}
+
+impl Ensemble {
+    /// Opens the device once, then each model on it. One cache file serves all.
+    pub fn open(models: &ModelsArgs, device: &DeviceArgs, cache: Option<&Path>) -> anyhow::Result<Self> {
+        let named = models.each()?;
+        let device = device.open()?;
+        let mut opened: Vec<EnsembleModel> = Vec::with_capacity(named.len());
+        for named in named {
+            let model = named.args.open_on(device.clone())?;
+            let first = opened.first().and_then(|first| first.cache.as_deref());
+            let cache = match cache {
+                Some(path) => Some(Arc::new(model.open_cache(path, first)?)),
+                None => None,
+            };
+            let name = named.name;
+            opened.push(EnsembleModel {
+                name,
+                model,
+                cache,
+                calibrated: false,
+            });
+        }
+        Ok(Self { models: opened })
+    }
+
+    /// Has answers calibrated too. Errors on a model that has no calibration: a mean of the others would not be the
+    /// ensemble's.
+    pub fn calibrate(&mut self) -> anyhow::Result<()> {
+        for EnsembleModel { model, calibrated, .. } in &mut self.models {
+            let Description { config, files, .. } = &model.description;
+            anyhow::ensure!(
+                config.calibration.is_some(),
+                "--calibrated: {} has no calibration in its crag.json; crag calibrate fits one",
+                files.source
+            );
+            *calibrated = true;
+        }
+        Ok(())
+    }
+
+    /// The mean of the models' own thresholds, added up in f64 and rounded once: as their probabilities are.
+    pub fn threshold(&self) -> f32 {
+        let own = |model: &EnsembleModel| f64::from(*model.model.description.config.threshold);
+        (self.models.iter().map(own).sum::<f64>() / self.models.len() as f64) as f32
+    }
+
+    /// The text side of each model.
+    pub fn preparers(&self, window: Window, missing_entity: MissingEntity) -> Vec<Preparer<'_>> {
+        let mut preparers = Vec::with_capacity(self.models.len());
+        for EnsembleModel { model, .. } in &self.models {
+            preparers.push(Preparer {
+                tokenizer: &model.description.tokenizer,
+                markers: *model.description.config.markers,
+                max_length: *model.description.config.max_length,
+                window,
+                missing_entity,
+            });
+        }
+        preparers
+    }
+
+    /// The models as scoring takes them, each with its text side.
+    pub fn members<'m>(&'m self, preparers: &'m [Preparer<'m>]) -> Vec<Member<'m>> {
+        let both = self.models.iter().zip(preparers);
+        both.map(|(model, prepare)| Member {
+            name: model.name.clone(),
+            model: &model.model.network,
+            prepare,
+            cache: model.cache.clone(),
+            calibration: (model.calibrated)
+                .then_some(model.model.description.config.calibration.as_ref())
+                .flatten(),
+        })
+        .collect()
+    }
+
+    /// Waits until all that was stored is in the cache's file; what went wrong with it, if anything did.
+    pub fn flush_cache(&self) -> Option<String> {
+        // One file, whichever model's view of it.
+        let cache = self.models.first()?.cache.as_ref()?;
+        cache.flush().err().map(|error| error.to_string())
+    }
+}
