@@ -3,6 +3,12 @@
 //! This room knows names, files and streams of bytes; what the bytes mean (lines, records, documents)
 //! is for those above. It has no sibling.
 
+mod disk;
+mod identity;
 mod input;
+mod output;
 
+pub use disk::{Disk, RealDisk, replace};
+pub use identity::Identity;
 pub use input::Input;
+pub use output::{Claim, Companion, Destination, OutputError, OutputFile, hash_beginning};

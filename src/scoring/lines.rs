@@ -26,6 +26,8 @@ pub struct LineReader<R> {
     filled: usize,
     position: usize,
     first_line: bool,
+    hasher: blake3::Hasher,
+    digest: [u8; 32],
 }
 
 impl<R: Read> LineReader<R> {
@@ -39,7 +41,15 @@ impl<R: Read> LineReader<R> {
             filled: 0,
             position: 0,
             first_line: true,
+            hasher: blake3::Hasher::new(),
+            digest: [0; 32],
         }
+    }
+
+    /// A hash of all lines so far, as they came: of each line's bytes without its line feed after the hash of the
+    /// lines before it. Dropped bytes count; zeros before the first line.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
     }
 
     /// The next line, or none at the end of the input. A last line need not have a line end.
@@ -48,6 +58,7 @@ impl<R: Read> LineReader<R> {
         let keep = self.max_bytes.saturating_add(BYTE_ORDER_MARK.len() + 1);
         let mut line = Vec::new();
         let (mut total, mut last, mut blank) = (0u64, 0u8, true);
+        self.hasher.reset().update(&self.digest);
         loop {
             if self.position == self.filled && !self.fill()? {
                 if total == 0 {
@@ -61,6 +72,7 @@ impl<R: Read> LineReader<R> {
             if let Some(&byte) = part.last() {
                 last = byte;
             }
+            self.hasher.update(part);
             blank = blank && part.iter().all(u8::is_ascii_whitespace);
             total += part.len() as u64;
             if total <= keep as u64 {
@@ -77,6 +89,7 @@ impl<R: Read> LineReader<R> {
                 break;
             }
         }
+        self.digest = self.hasher.finalize().into();
         let mut length = total;
         if std::mem::take(&mut self.first_line) {
             self.refuse_utf16(&line)?;

@@ -3,6 +3,7 @@
 use super::error::ScoreError;
 use super::lines::{Content, LineReader};
 use super::queue::Queue;
+use super::resume::Start;
 use super::sink::Position;
 use crate::files::Input;
 
@@ -12,8 +13,16 @@ pub(super) enum Incoming {
     End(ScoreError),
 }
 
-/// Pushes every line of every input, until the queue is closed.
-pub(super) fn read(inputs: Vec<Input>, max_line_bytes: usize, queue: &Queue<Incoming>) -> Result<(), ScoreError> {
+/// Pushes every line of every input after those that `start` says are answered, until the queue is closed.
+///
+/// Errors where an input cannot be read, and where it is not the one that `start` speaks of.
+pub(super) fn read(
+    inputs: Vec<Input>,
+    max_line_bytes: usize,
+    start: &Start,
+    queue: &Queue<Incoming>,
+) -> Result<(), ScoreError> {
+    start.check_inputs(inputs.len())?;
     for (source, input) in inputs.into_iter().enumerate() {
         let name = input.name();
         let reader = input.open().map_err(|source| ScoreError::Read {
@@ -29,11 +38,19 @@ pub(super) fn read(inputs: Vec<Input>, max_line_bytes: usize, queue: &Queue<Inco
             } else {
                 0
             };
-            let position = Position { source, line };
+            let position = Position {
+                source,
+                line,
+                digest: lines.digest(),
+            };
+            if start.has_answered(&position)? {
+                continue;
+            }
             if !queue.push(Incoming::Line { position, content }, weight) {
                 return Ok(());
             }
         }
+        start.check_end(source, line)?;
     }
     Ok(())
 }

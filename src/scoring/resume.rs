@@ -1,0 +1,304 @@
+//! What a later run has to know to go on where one ended, and whether it may.
+//!
+//! A state names what the answers so far depend on: the version of the program, every setting that changes an
+//! answer, and the lines that have been read, by content. A run goes on from a state only if all of it is the
+//! same, so that its output has the bytes of one uninterrupted run; otherwise it says what differs.
+//!
+//! Where states are kept is [`super::file_sink`]'s.
+
+use serde::{Deserialize, Serialize};
+
+use super::counts::{Counts, SavedCounts};
+use super::error::ScoreError;
+use super::queue::Queue;
+use super::reader::{Incoming, read};
+use super::sink::Position;
+use crate::files::Input;
+
+/// Raised with every change to what a state means.
+const FORMAT: u64 = 1;
+/// The version that wrote a state; another may answer differently.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Why a run cannot go on where an earlier one ended. Nothing has been written.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    #[error("{state}: the earlier run was another one: {}; {START_AGAIN}", differences.join("; "))]
+    OtherRun { state: String, differences: Vec<String> },
+    #[error(
+        "input {number} ({name}) differs in its first {} from what the earlier run scored; {START_AGAIN}",
+        lines(*count)
+    )]
+    OtherLines { number: usize, name: String, count: u64 },
+    #[error(
+        "input {number} ({name}) ended after {}, of which the earlier run scored {expected}; {START_AGAIN}",
+        lines(*found)
+    )]
+    TooFewLines {
+        number: usize,
+        name: String,
+        found: u64,
+        expected: u64,
+    },
+    #[error(
+        "input {number} ({name}) has more lines than the {expected} that it had when the earlier run came to its end; \
+         {START_AGAIN}"
+    )]
+    TooManyLines { number: usize, name: String, expected: u64 },
+    #[error("expected the {expected} inputs that the earlier run has read, found {found}; {START_AGAIN}")]
+    OtherInputs { expected: usize, found: usize },
+    #[error("{partial}: its first {length} bytes are not what {state} says that they are; {START_AGAIN}")]
+    OtherPartial {
+        partial: String,
+        state: String,
+        length: u64,
+    },
+    #[error("{partial}: there is no {state} that says how far it goes; {START_AGAIN}")]
+    Unexplained { partial: String, state: String },
+    #[error("{state}: expected how far a run came, found something else: {reason}; {START_AGAIN}")]
+    Damaged { state: String, reason: String },
+    #[error("{path}: the output exists, and {reason}; --force without --resume makes it anew")]
+    Exists { path: String, reason: String },
+}
+
+/// The way out of all that cannot be resumed.
+const START_AGAIN: &str = "to start again, give --force in place of --resume";
+
+fn lines(count: u64) -> String {
+    format!("{count} line{}", if count == 1 { "" } else { "s" })
+}
+
+/// Something that answers depend on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// As a person would name it: a flag, or `model`.
+    pub name: String,
+    pub value: String,
+    /// Values of an earlier run that made no difference to the lines it answered.
+    #[serde(skip)]
+    pub accepts: Vec<String>,
+}
+
+impl Setting {
+    pub fn new(name: impl Into<String>, value: impl ToString) -> Self {
+        Self {
+            name: name.into(),
+            value: value.to_string(),
+            accepts: Vec::new(),
+        }
+    }
+
+    /// An earlier run with this value may be gone on with too.
+    pub fn accepting(mut self, value: impl ToString) -> Self {
+        self.accepts.push(value.to_string());
+        self
+    }
+}
+
+/// What has been read of an input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsumedInput {
+    pub name: String,
+    pub lines: u64,
+    /// [`Position::digest`] after them.
+    #[serde(with = "hex")]
+    pub digest: [u8; 32],
+}
+
+impl ConsumedInput {
+    pub fn none_of(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            lines: 0,
+            digest: [0; 32],
+        }
+    }
+}
+
+/// Where a run begins: after the lines of an earlier run, or at the beginning.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// All but the last have been read to their end.
+    pub inputs: Vec<ConsumedInput>,
+    /// All inputs have been read to their end, and there are no others.
+    pub complete: bool,
+    /// Of the lines so far.
+    pub counts: Counts,
+}
+
+impl Start {
+    /// Whether `count` inputs can be those that have been read.
+    pub(super) fn check_inputs(&self, count: usize) -> Result<(), ResumeError> {
+        let expected = self.inputs.len();
+        if count < expected || (self.complete && count > expected) {
+            return Err(ResumeError::OtherInputs { expected, found: count });
+        }
+        Ok(())
+    }
+
+    /// Whether a line has been answered. Errors where it is no continuation of what has been read.
+    pub(super) fn has_answered(&self, position: &Position) -> Result<bool, ResumeError> {
+        let Some(input) = self.inputs.get(position.source) else {
+            return Ok(false);
+        };
+        let number = position.source + 1;
+        if position.line > input.lines {
+            if self.has_ended(position.source) {
+                return Err(ResumeError::TooManyLines {
+                    number,
+                    name: input.name.clone(),
+                    expected: input.lines,
+                });
+            }
+            return Ok(false);
+        }
+        if position.line == input.lines && position.digest != input.digest {
+            return Err(ResumeError::OtherLines {
+                number,
+                name: input.name.clone(),
+                count: input.lines,
+            });
+        }
+        Ok(true)
+    }
+
+    /// Checks that an input that ended after `found` lines had all that have been read of it.
+    pub(super) fn check_end(&self, source: usize, found: u64) -> Result<(), ResumeError> {
+        match self.inputs.get(source) {
+            Some(input) if found < input.lines => Err(ResumeError::TooFewLines {
+                number: source + 1,
+                name: input.name.clone(),
+                found,
+                expected: input.lines,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn has_ended(&self, source: usize) -> bool {
+        self.complete || source + 1 < self.inputs.len()
+    }
+}
+
+/// Reads all inputs and checks that they are what a complete run has read.
+pub fn check_inputs(inputs: Vec<Input>, max_line_bytes: usize, start: &Start) -> Result<(), ScoreError> {
+    // Nothing is pushed: every line has been answered, or is an error.
+    let unused = Queue::<Incoming>::new(1, usize::MAX);
+    read(inputs, max_line_bytes, start, &unused)
+}
+
+/// Of an output: how far it goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedOutput {
+    pub bytes: u64,
+    /// BLAKE3 of them.
+    #[serde(with = "hex")]
+    pub digest: [u8; 32],
+    /// Answers that are not among them yet.
+    pub pending: String,
+}
+
+/// All of it, as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct State {
+    format: u64,
+    /// The version of the program.
+    crag: String,
+    /// All answers are there; the output only has to be put in its place.
+    pub complete: bool,
+    pub settings: Vec<Setting>,
+    pub inputs: Vec<ConsumedInput>,
+    pub counts: SavedCounts,
+    pub output: SavedOutput,
+}
+
+impl State {
+    pub fn new(settings: &[Setting], inputs: &[ConsumedInput], counts: &Counts, output: SavedOutput) -> Self {
+        Self {
+            format: FORMAT,
+            crag: VERSION.to_owned(),
+            complete: false,
+            settings: settings.to_vec(),
+            inputs: inputs.to_vec(),
+            counts: counts.into(),
+            output,
+        }
+    }
+
+    /// `name`: of the file that holds it.
+    pub fn parse(bytes: &[u8], name: &str) -> Result<Self, ResumeError> {
+        let damaged = |reason: String| ResumeError::Damaged {
+            state: name.to_owned(),
+            reason,
+        };
+        let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+        match &value["format"] {
+            format if format == FORMAT => {}
+            format if format.is_u64() => return Err(damaged(format!("format {format}, this is format {FORMAT}"))),
+            _ => return Err(damaged("it names no format".to_owned())),
+        }
+        serde_json::from_value(value).map_err(|error| damaged(error.to_string()))
+    }
+
+    /// In words, what a run with these settings and inputs would answer differently.
+    pub fn differences(&self, settings: &[Setting], names: &[String]) -> Vec<String> {
+        let mut differences = Vec::new();
+        if self.crag != VERSION {
+            differences.push(format!("the version of crag was {} and is {VERSION}", self.crag));
+        }
+        for setting in settings {
+            let name = &setting.name;
+            match self.settings.iter().find(|earlier| earlier.name == *name) {
+                Some(earlier) if earlier.value == setting.value || setting.accepts.contains(&earlier.value) => {}
+                Some(earlier) => {
+                    let (was, is) = (short(&earlier.value), short(&setting.value));
+                    differences.push(format!("{name} was {was} and is {is}"));
+                }
+                None => differences.push(format!("{name} was not set and is {}", short(&setting.value))),
+            }
+        }
+        for earlier in &self.settings {
+            if !settings.iter().any(|setting| setting.name == earlier.name) {
+                differences.push(format!("{} was {} and is not set", earlier.name, short(&earlier.value)));
+            }
+        }
+        // Inputs are compared by content; but where there are several, error records name them.
+        if self.counts.has_errors() {
+            let pairs = self.inputs.iter().zip(names).enumerate();
+            for (i, (earlier, name)) in pairs.filter(|(_, (earlier, name))| earlier.name != **name) {
+                if self.inputs.len() > 1 || names.len() > 1 {
+                    differences.push(format!(
+                        "input {} was {} and is {name}, and error records may name it",
+                        i + 1,
+                        earlier.name
+                    ));
+                }
+            }
+        }
+        differences
+    }
+}
+
+/// The beginning of a hash says as much as all of it.
+fn short(value: &str) -> String {
+    match value.len() == 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        true => format!("{}…", &value[..12]),
+        false => value.to_owned(),
+    }
+}
+
+/// Hashes as text.
+mod hex {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub fn serialize<S: Serializer>(digest: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&blake3::Hash::from_bytes(*digest).to_hex())
+    }
+
+    pub fn deserialize<'d, D: Deserializer<'d>>(deserializer: D) -> Result<[u8; 32], D::Error> {
+        let text = String::deserialize(deserializer)?;
+        blake3::Hash::from_hex(&text)
+            .map(Into::into)
+            .map_err(|_| D::Error::custom("expected a hash of 64 hexadecimal digits"))
+    }
+}
