@@ -56,6 +56,9 @@ pub struct FileSink {
     /// Up to the last answer taken.
     inputs: Vec<ConsumedInput>,
     counts: Counts,
+    began: Instant,
+    /// The time that earlier runs took.
+    earlier: Duration,
     /// Answers have come since the last save.
     unsaved: bool,
     /// When the last save ended, and how long it took.
@@ -122,6 +125,8 @@ impl FileSink {
             pending,
             inputs: start.inputs.clone(),
             counts: start.counts.clone(),
+            began: Instant::now(),
+            earlier: start.counts.elapsed,
             unsaved: false,
             saved: Instant::now(),
             cost: Duration::ZERO,
@@ -188,6 +193,7 @@ impl FileSink {
 
     fn save(&mut self) -> Result<(), OutputError> {
         self.write_pending()?;
+        self.counts.elapsed = self.earlier + self.began.elapsed();
         let state = self.state(String::new());
         self.save_state(&state)
     }
