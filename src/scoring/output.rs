@@ -30,6 +30,11 @@ impl OutputKey {
         })
     }
 
+    /// The key that answers are nested under, if they are.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
     /// Whether an answer would be written under `key`.
     pub(super) fn takes(&self, key: &str) -> bool {
         match &self.key {

@@ -1,7 +1,8 @@
-//! `crag score`: pairs from files, stdin or flags; probabilities on stdout.
+//! `crag score`: pairs from files, stdin or flags; probabilities on stdout or in a file.
 //!
 //! Arguments as typed become inputs and [`Options`] here; what happens to lines is [`crate::scoring`]'s.
 
+mod output;
 mod pair;
 
 use std::io::{self, IsTerminal as _};
@@ -10,12 +11,16 @@ use std::sync::Arc;
 
 use super::device::{DeviceArgs, print_profile};
 use super::model::{ModelArgs, OpenModel};
+use super::signals::SignalWatch;
 use super::values::{parse_bytes, parse_count, parse_threads, parse_threshold};
 use super::{Outcome, note};
 use crate::files::Input;
-use crate::scoring::{self, Counts, MissingEntity, OnError, Options, OutputKey, Preparer, ScoreError};
+use crate::scoring::{
+    self, Counts, MissingEntity, OnError, Options, OutputKey, Preparer, ScoreError, Setting, Sink, Stream,
+};
 use crate::text::Window;
 use anyhow::Context as _;
+use output::{Output, OutputArgs};
 
 /// What to score, with what, and how.
 #[derive(Debug, clap::Args)]
@@ -28,8 +33,10 @@ Examples:
   crag score pairs.jsonl > scored.jsonl
   tail -f pairs.jsonl | crag score --model demo
   crag score --text 'Aspirin caused bleeding.' --drug Aspirin --adr bleeding
+  crag score -o scored.jsonl.gz --resume pairs.jsonl    (the same again after whatever happened)
 
-Exit codes: 0 all scored; 1 could not run or go on; 2 usage; 3 finished, some lines are error records.")]
+Exit codes: 0 all scored; 1 could not run or go on; 2 usage, or not the run that -o belongs to; 3 finished, some lines \
+are error records; 11 another run is writing -o; 130, 143 interrupted.")]
 pub struct ScoreArgs {
     /// JSONL files, scored one after another; "-" or none for stdin
     #[arg(value_name = "FILE")]
@@ -82,6 +89,9 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "FILE")]
     cache: Option<PathBuf>,
 
+    #[command(flatten)]
+    output: OutputArgs,
+
     /// Say nothing on stderr unless something is wrong
     #[arg(long, short)]
     quiet: bool,
@@ -119,102 +129,163 @@ pub fn run(args: ScoreArgs) -> anyhow::Result<Outcome> {
             path.display()
         );
     }
+    let signals = SignalWatch::start(args.quiet)?;
+    let inputs = match &record {
+        Some(record) => vec![flags_as_input(record)],
+        None => args.inputs(),
+    };
+    let output = args.output.claim(&inputs)?;
     if let Some(threads) = args.threads {
         // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     }
     let model = args.model.open(&args.device)?;
     let mut options = args.options(*model.description.config.threshold);
+    if record.is_some() {
+        // Flags have no length limit of ours.
+        options.max_line_bytes = usize::MAX;
+    }
     if let Some(path) = &args.cache {
         options.cache = Some(Arc::new(model.open_cache(path)?));
     }
+    let run = Run {
+        args: &args,
+        model: &model,
+        signals: &signals,
+    };
     match record {
-        Some(record) => score_pair(&args, &model, &record, options),
-        None => score_lines(&args, &model, &options),
+        Some(_) if !args.output.is_given() => run.score_pair(inputs, options),
+        _ => run.score_lines(inputs, output, options),
     }
 }
 
-fn score_lines(args: &ScoreArgs, model: &OpenModel, options: &Options) -> anyhow::Result<Outcome> {
-    let inputs: Vec<Input> = match args.files.is_empty() {
-        true => vec![Input::Stdin],
-        false => args
-            .files
-            .iter()
-            .map(|path| {
-                if is_stdin(path) {
-                    Input::Stdin
-                } else {
-                    Input::File(path.clone())
-                }
-            })
-            .collect(),
-    };
-    let reads_terminal = inputs.iter().any(|input| matches!(input, Input::Stdin)) && io::stdin().is_terminal();
-    if reads_terminal && !args.quiet {
-        note("reading pairs from the terminal, one JSON object a line; ctrl-d ends");
-    }
-    match score(args, model, inputs, &mut io::stdout().lock(), options) {
-        Ok(counts) => {
-            if !args.quiet {
-                note(&counts.to_string());
-            }
-            Ok(outcome(&counts))
+/// A pair given by flags, as if it were a line, so that all that is checked there is checked here.
+fn flags_as_input(record: &str) -> Input {
+    Input::Reader("<flags>".to_owned(), Box::new(io::Cursor::new(record.as_bytes().to_vec())))
+}
+
+/// What all ways to score have in common.
+struct Run<'r> {
+    args: &'r ScoreArgs,
+    model: &'r OpenModel,
+    signals: &'r SignalWatch,
+}
+
+impl Run<'_> {
+    fn score_lines(&self, inputs: Vec<Input>, output: Output, options: Options) -> anyhow::Result<Outcome> {
+        let quiet = self.args.quiet;
+        let reads_terminal = inputs.iter().any(|input| matches!(input, Input::Stdin)) && io::stdin().is_terminal();
+        if reads_terminal && !quiet {
+            note("reading pairs from the terminal, one JSON object a line; ctrl-d ends");
         }
-        Err(ScoreError::ClosedPipe) => Ok(Outcome::ClosedPipe),
-        Err(error) => Err(error.into()),
+        let scored = match output {
+            Output::Stdout => self.score(inputs, &mut Stream::new(&mut io::stdout().lock()), &options),
+            Output::Stream(mut file) => self.score(inputs, &mut Stream::new(&mut file), &options),
+            Output::File(file) => {
+                let (settings, max_line_bytes) = (self.settings(&options), options.max_line_bytes);
+                let score = |inputs, sink: &mut dyn Sink, start| {
+                    let start = Arc::new(start);
+                    self.score(inputs, sink, &Options { start, ..options })
+                };
+                let output = &self.args.output;
+                let scored = output.score_to_file(file, inputs, settings, max_line_bytes, score)?;
+                return Ok(scored.report(quiet, || self.signals.outcome()));
+            }
+        };
+        match scored {
+            Ok(counts) => {
+                if !quiet {
+                    note(&counts.to_string());
+                }
+                Ok(outcome(&counts))
+            }
+            Err(ScoreError::ClosedPipe) => Ok(Outcome::ClosedPipe),
+            Err(ScoreError::Interrupted) => {
+                if !quiet {
+                    note("interrupted; what was finished has been written (with -o a run can be resumed)");
+                }
+                Ok(self.signals.outcome())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn score_pair(&self, inputs: Vec<Input>, mut options: Options) -> anyhow::Result<Outcome> {
+        let readable = !self.args.pair.json && io::stdout().is_terminal();
+        if readable {
+            options.output = OutputKey::default();
+        }
+        let mut answer = Vec::new();
+        let counts = match self.score(inputs, &mut Stream::new(&mut answer), &options) {
+            Err(ScoreError::Interrupted) => return Ok(self.signals.outcome()),
+            scored => scored?,
+        };
+        let answer = String::from_utf8(answer).context("the answer")?;
+        let text = if readable {
+            pair::readable_answer(&serde_json::from_str(&answer)?, options.threshold)
+        } else {
+            answer
+        };
+        Ok(match super::print(&text)? {
+            Outcome::Complete => outcome(&counts),
+            other => other,
+        })
+    }
+
+    fn score(&self, inputs: Vec<Input>, sink: &mut dyn Sink, options: &Options) -> Result<Counts, ScoreError> {
+        let config = &self.model.description.config;
+        let preparer = Preparer {
+            tokenizer: &self.model.description.tokenizer,
+            markers: *config.markers,
+            max_length: *config.max_length,
+            window: match self.args.window {
+                WindowArg::Start => Window::Start,
+                WindowArg::Mention => Window::Mention,
+            },
+            missing_entity: match self.args.missing_entity {
+                MissingEntityArg::Error => MissingEntity::Error,
+                MissingEntityArg::Unmarked => MissingEntity::Unmarked,
+            },
+        };
+        let options = Options {
+            stop: Some(self.signals.run_begins()),
+            ..options.clone()
+        };
+        let counts = scoring::run_into(inputs, sink, &self.model.network, &preparer, &options);
+        print_profile(&self.model.network);
+        if let Some(Err(error)) = options.cache.as_ref().map(|cache| cache.flush()) {
+            note(&error.to_string());
+        }
+        counts
+    }
+
+    /// Everything that answers depend on, besides the lines and the program: whoever adds a flag that changes an
+    /// answer adds it here, or `--resume` mixes two kinds of answers in one file.
+    fn settings(&self, options: &Options) -> Vec<Setting> {
+        let args = self.args;
+        let mut settings = vec![
+            Setting::new("model", self.model.identity()),
+            Setting::new("kernel", &self.model.kernel),
+            Setting::new("--threshold", options.threshold),
+            Setting::new("--max-line-bytes", options.max_line_bytes),
+            Setting::new("--missing-entity", name_of(args.missing_entity)),
+            Setting::new("--window", name_of(args.window)),
+        ];
+        settings.extend(options.output.key().map(|key| Setting::new("--output-key", key)));
+        settings.push(match options.on_error {
+            // No line that a run ended at was answered.
+            OnError::Record => Setting::new("--on-error", "record").accepting("fail"),
+            OnError::Fail => Setting::new("--on-error", "fail"),
+        });
+        settings
     }
 }
 
-/// Scores the pair given by flags as if it were a line, so that all that is checked there is checked here.
-fn score_pair(args: &ScoreArgs, model: &OpenModel, record: &str, mut options: Options) -> anyhow::Result<Outcome> {
-    let readable = !args.pair.json && io::stdout().is_terminal();
-    if readable {
-        options.output = OutputKey::default();
-    }
-    // Flags have no length limit of ours.
-    options.max_line_bytes = usize::MAX;
-    let line = io::Cursor::new(record.as_bytes().to_vec());
-    let inputs = vec![Input::Reader("<flags>".to_owned(), Box::new(line))];
-    let mut answer = Vec::new();
-    let counts = score(args, model, inputs, &mut answer, &options)?;
-    let answer = String::from_utf8(answer).context("the answer")?;
-    let text = if readable {
-        pair::readable_answer(&serde_json::from_str(&answer)?, options.threshold)
-    } else {
-        answer
-    };
-    Ok(match super::print(&text)? {
-        Outcome::Complete => outcome(&counts),
-        other => other,
-    })
-}
-
-fn score(
-    args: &ScoreArgs,
-    model: &OpenModel,
-    inputs: Vec<Input>,
-    output: &mut dyn io::Write,
-    options: &Options,
-) -> Result<Counts, ScoreError> {
-    let preparer = Preparer {
-        tokenizer: &model.description.tokenizer,
-        markers: *model.description.config.markers,
-        max_length: *model.description.config.max_length,
-        window: match args.window {
-            WindowArg::Start => Window::Start,
-            WindowArg::Mention => Window::Mention,
-        },
-        missing_entity: match args.missing_entity {
-            MissingEntityArg::Error => MissingEntity::Error,
-            MissingEntityArg::Unmarked => MissingEntity::Unmarked,
-        },
-    };
-    let counts = scoring::run(inputs, output, &model.network, &preparer, options);
-    print_profile(&model.network);
-    if let Some(Err(error)) = options.cache.as_ref().map(|cache| cache.flush()) {
-        note(&error.to_string());
-    }
-    counts
+/// A flag's value as typed.
+fn name_of(value: impl clap::ValueEnum) -> String {
+    value
+        .to_possible_value()
+        .map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 fn outcome(counts: &Counts) -> Outcome {
@@ -230,6 +301,17 @@ fn is_stdin(path: &Path) -> bool {
 }
 
 impl ScoreArgs {
+    fn inputs(&self) -> Vec<Input> {
+        let input = |path: &PathBuf| match is_stdin(path) {
+            true => Input::Stdin,
+            false => Input::File(path.clone()),
+        };
+        match self.files.is_empty() {
+            true => vec![Input::Stdin],
+            false => self.files.iter().map(input).collect(),
+        }
+    }
+
     fn options(&self, model_threshold: f32) -> Options {
         let defaults = Options::default();
         Options {
