@@ -40,7 +40,9 @@ impl SignalWatch {
             caught: AtomicI32::new(0),
             quiet,
         });
-        let signals = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal));
+        let signals = [SIGINT, SIGTERM, SIGHUP]
+            .into_iter()
+            .filter(|&signal| !is_ignored(signal));
         let mut signals = Signals::new(signals).context("cannot watch for signals")?;
         let thread = Arc::clone(&watch);
         std::thread::Builder::new()
@@ -78,24 +80,28 @@ impl SignalWatch {
         let name = signal_name(signal).unwrap_or("signal");
         let quiet = self.quiet;
         // Before anything is said: stderr may be as stuck as what has to be ended.
-        let patience = std::thread::Builder::new().name("crag-patience".to_owned()).spawn(move || {
-            std::thread::sleep(PATIENCE);
-            let last_words = std::thread::Builder::new().spawn(move || {
-                if !quiet {
-                    note(&format!("{name}: what is being done takes too long, ending as it is"));
+        let patience = std::thread::Builder::new()
+            .name("crag-patience".to_owned())
+            .spawn(move || {
+                std::thread::sleep(PATIENCE);
+                let last_words = std::thread::Builder::new().spawn(move || {
+                    if !quiet {
+                        note(&format!("{name}: what is being done takes too long, ending as it is"));
+                    }
+                });
+                // A moment for the words, if they find their way.
+                if last_words.is_ok() {
+                    std::thread::sleep(Duration::from_millis(50));
                 }
+                exit(128 + signal);
             });
-            // A moment for the words, if they find their way.
-            if last_words.is_ok() {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            exit(128 + signal);
-        });
         if patience.is_err() {
             exit(128 + signal);
         }
         if !quiet {
-            note(&format!("{name}: finishing what is under way; once more ends it at once"));
+            note(&format!(
+                "{name}: finishing what is under way; once more ends it at once"
+            ));
         }
     }
 }

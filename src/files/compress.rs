@@ -28,3 +28,27 @@ pub fn compress(compression: Compression, bytes: &[u8]) -> io::Result<Vec<u8>> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::Input;
+    use std::io::{Cursor, Read as _};
+
+    #[test]
+    fn members_after_one_another_read_as_one() {
+        for compression in [Compression::Gzip, Compression::Zstd, Compression::Bzip2] {
+            let parts = [b"first\n".to_vec(), vec![b'x'; 100_000], Vec::new(), b"last\n".to_vec()];
+            let members: Vec<Vec<u8>> = parts.iter().map(|part| compress(compression, part).unwrap()).collect();
+            assert_eq!(
+                members[1],
+                compress(compression, &parts[1]).unwrap(),
+                "{compression}: not the same again"
+            );
+            let input = Input::Reader("test".to_owned(), Box::new(Cursor::new(members.concat())));
+            let mut read = Vec::new();
+            input.open().unwrap().read_to_end(&mut read).unwrap();
+            assert!(read == parts.concat(), "{compression}");
+        }
+    }
+}

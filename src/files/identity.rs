@@ -54,3 +54,25 @@ impl Identity {
         None
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_itself_under_all_its_names_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name| folder.path().join(name);
+        std::fs::write(path("a"), "x").unwrap();
+        std::fs::write(path("b"), "x").unwrap();
+        std::fs::hard_link(path("a"), path("hard")).unwrap();
+        std::os::unix::fs::symlink("a", path("soft")).unwrap();
+        let of = |name| Identity::of_path(&path(name)).unwrap();
+        assert_eq!(of("a"), of("hard"));
+        assert_eq!(of("a"), of("soft"));
+        assert_ne!(of("a"), of("b"));
+        assert_eq!(of("c"), None);
+        let file = File::open(path("soft")).unwrap();
+        assert_eq!(of("a"), Some(Identity::of_file(&file, &path("soft")).unwrap()));
+    }
+}

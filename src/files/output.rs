@@ -26,7 +26,9 @@ use super::identity::Identity;
 /// Why there is no output, or not all of it.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    #[error("{path}: another run is writing this output (it holds the lock on {partial}); wait for its end, or name another")]
+    #[error(
+        "{path}: another run is writing this output (it holds the lock on {partial}); wait for its end, or name another"
+    )]
     Locked { path: String, partial: String },
     #[error("{path}: the output exists; --force replaces it once the new one is complete")]
     Exists { path: String },
@@ -75,7 +77,11 @@ impl Destination {
         if is_one_of(&["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]) {
             return Ok(Destination::Stdout);
         }
-        if ["/dev/fd", "/proc/self/fd"].iter().any(|folder| path.starts_with(folder)) || is_one_of(&["/dev/stderr"]) {
+        if ["/dev/fd", "/proc/self/fd"]
+            .iter()
+            .any(|folder| path.starts_with(folder))
+            || is_one_of(&["/dev/stderr"])
+        {
             return Ok(Destination::Stream(path.to_owned()));
         }
         match std::fs::metadata(path) {
@@ -146,7 +152,7 @@ impl OutputFile {
             .len();
         let output = Self {
             disk,
-            keep: length > 0 || state.exists(),
+            keep: length > 0,
             target: target.to_owned(),
             partial,
             state,
@@ -275,7 +281,7 @@ impl OutputFile {
     }
 
     /// What is left to do when the output is in its place.
-    pub fn settle(&self, companions: &[Companion]) -> Result<(), OutputError> {
+    pub fn settle(&mut self, companions: &[Companion]) -> Result<(), OutputError> {
         let mut folders = vec![folder_of(&self.target)];
         folders.extend(companions.iter().map(|companion| folder_of(&companion.path)));
         folders.dedup();
@@ -285,15 +291,19 @@ impl OutputFile {
         }
         // The state outlives its use by a failure here or a crash, and harms nobody: see `publish`.
         let _ = self.remove_state();
+        self.keep = false;
         Ok(())
     }
 
-    /// Under the lock again: `OUT.partial` is free after the rename, and the next run's state must stay.
     fn remove_state(&self) -> io::Result<()> {
+        if is_at(&self.file, &self.partial)? {
+            // The output was there before: what is locked is still its placeholder.
+            return self.disk.remove(&self.state);
+        }
+        // `OUT.partial` has been free since the rename. Under its lock again, so that the next run's state stays.
         let placeholder = self.disk.open(&self.partial)?;
-        let is_ours = placeholder.try_lock().is_ok()
-            && Identity::of_path(&self.partial)? == Some(Identity::of_file(&placeholder, &self.partial)?)
-            && placeholder.metadata()?.len() == 0;
+        let is_ours =
+            placeholder.try_lock().is_ok() && is_at(&placeholder, &self.partial)? && placeholder.metadata()?.len() == 0;
         if is_ours {
             let removed = self.disk.remove(&self.state);
             self.disk.remove(&self.partial)?;
@@ -316,14 +326,15 @@ impl Drop for OutputFile {
     fn drop(&mut self) {
         // The lock is still held, and whoever has opened the file meanwhile looks at its name again.
         let is_empty = || self.file.metadata().is_ok_and(|metadata| metadata.len() == 0);
-        let is_there = || {
-            let (named, own) = (Identity::of_path(&self.partial), Identity::of_file(&self.file, &self.partial));
-            matches!((named, own), (Ok(Some(named)), Ok(own)) if named == own)
-        };
-        if !self.keep && is_empty() && is_there() {
+        if !self.keep && is_empty() && is_at(&self.file, &self.partial).unwrap_or(false) {
             let _ = std::fs::remove_file(&self.partial);
         }
     }
+}
+
+/// Whether `file` is the one that `path` names.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    Ok(Identity::of_path(path)? == Some(Identity::of_file(file, path)?))
 }
 
 /// A hasher that has seen the first `length` bytes; none if there are not as many.
@@ -375,9 +386,7 @@ fn lock(disk: &dyn Disk, target: &Path, partial: &Path, wait: Duration) -> Resul
         match file.try_lock() {
             Ok(()) => {
                 // Its holder may have made it the output, or removed it, between the opening and the locking.
-                let looked_at = |source| io_error(partial, "cannot be looked at", source);
-                let own = Identity::of_file(&file, partial).map_err(looked_at)?;
-                if Identity::of_path(partial).map_err(looked_at)? == Some(own) {
+                if is_at(&file, partial).map_err(|source| io_error(partial, "cannot be looked at", source))? {
                     return Ok(file);
                 }
             }

@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 use super::counts::Counts;
 use super::resume::{ConsumedInput, ResumeError, SavedOutput, Setting, Start, State};
 use super::sink::{Progress, Sink};
-use crate::files::{Companion, OutputError, OutputFile, hash_beginning};
+use crate::files::{Companion, Compression, OutputError, OutputFile, compress, hash_beginning};
 
 /// Answers gathered before they are written even though more are ready.
 const WRITE_BYTES: usize = 64 * 1024;
+/// Answers in a member of a compressed output, before the line that fills it up.
+const MEMBER_BYTES: usize = 1 << 20;
 /// Of the time, at most one part in this many goes into saving.
 const SAVE_SHARE: u32 = 20;
 
@@ -32,7 +34,7 @@ pub struct Plan {
     pub resume: bool,
     /// Replace an output that exists.
     pub force: bool,
-    /// A state is saved at most this often.
+    /// A state is saved at most this often; zero: after every answer, whatever that costs.
     pub save_every: Duration,
     /// What [`Finished::evidence`] gave a run that finished the output that exists, from wherever that was kept.
     pub evidence: Option<serde_json::Value>,
@@ -50,8 +52,9 @@ pub enum Opened {
 /// Takes answers into a file.
 pub struct FileSink {
     output: OutputFile,
+    compression: Option<Compression>,
     plan: Plan,
-    /// Answers that are not in the file yet.
+    /// Answers that are not in the file yet: of a compressed output, those of the open member.
     pending: Vec<u8>,
     /// Up to the last answer taken.
     inputs: Vec<ConsumedInput>,
@@ -120,6 +123,7 @@ impl FileSink {
         let is_new = start.is_none();
         let start = start.unwrap_or_default();
         let mut sink = Self {
+            compression: Compression::of_name(output.target()),
             output,
             plan,
             pending,
@@ -148,14 +152,17 @@ impl FileSink {
     ///
     /// In between is the time to make what appears together with the output, from what this returns.
     pub fn complete(&mut self, counts: &Counts) -> Result<Finished, OutputError> {
-        self.write_pending()?;
+        // An empty file is no archive.
+        if !self.pending.is_empty() || (self.compression.is_some() && self.output.length() == 0) {
+            self.write_pending()?;
+        }
         self.counts = counts.clone();
         for name in self.plan.names.iter().skip(self.inputs.len()) {
             self.inputs.push(ConsumedInput::none_of(name));
         }
-        let mut state = self.state(String::new());
+        let mut state = self.state(Vec::new());
         state.complete = true;
-        let evidence = serde_json::to_value(&state).map_err(|error| self.unsayable(error))?;
+        let evidence = serde_json::to_value(&state).map_err(|error| self.unsayable(error.into()))?;
         self.save_state(&state)?;
         Ok(Finished {
             bytes: self.output.length(),
@@ -171,12 +178,27 @@ impl FileSink {
         self.output.publish(companions)
     }
 
-    fn write_pending(&mut self) -> Result<(), OutputError> {
-        if self.pending.is_empty() {
-            return Ok(());
+    /// Writes what may be written before more comes: a member that is open is not for the disk yet.
+    fn write_ready(&mut self) -> Result<(), OutputError> {
+        let limit = match self.compression {
+            None => 1,
+            Some(_) => MEMBER_BYTES,
+        };
+        if self.pending.len() >= limit {
+            self.write_pending()?;
         }
+        Ok(())
+    }
+
+    fn write_pending(&mut self) -> Result<(), OutputError> {
         self.broken = true;
-        self.output.append(&self.pending)?;
+        match self.compression {
+            None => self.output.append(&self.pending)?,
+            Some(compression) => {
+                let member = compress(compression, &self.pending).map_err(|error| self.unsayable(error))?;
+                self.output.append(&member)?;
+            }
+        }
         self.broken = false;
         self.pending.clear();
         // One very long line must not stay allocated for the rest of the run.
@@ -185,20 +207,27 @@ impl FileSink {
     }
 
     fn save_if_due(&mut self) -> Result<(), OutputError> {
-        if self.unsaved && self.saved.elapsed() >= self.plan.save_every.max(self.cost * SAVE_SHARE) {
+        let pause = match self.plan.save_every {
+            Duration::ZERO => Duration::ZERO,
+            asked => asked.max(self.cost * SAVE_SHARE),
+        };
+        if self.unsaved && self.saved.elapsed() >= pause {
             self.save()?;
         }
         Ok(())
     }
 
     fn save(&mut self) -> Result<(), OutputError> {
-        self.write_pending()?;
+        self.write_ready()?;
         self.counts.elapsed = self.earlier + self.began.elapsed();
-        let state = self.state(String::new());
-        self.save_state(&state)
+        let pending = std::mem::take(&mut self.pending);
+        let state = self.state(pending);
+        let saved = self.save_state(&state);
+        self.pending = state.output.pending;
+        saved
     }
 
-    fn state(&self, pending: String) -> State {
+    fn state(&self, pending: Vec<u8>) -> State {
         let output = SavedOutput {
             bytes: self.output.length(),
             digest: self.output.digest().into(),
@@ -209,7 +238,7 @@ impl FileSink {
 
     fn save_state(&mut self, state: &State) -> Result<(), OutputError> {
         let started = Instant::now();
-        let mut bytes = serde_json::to_vec(state).map_err(|error| self.unsayable(error))?;
+        let mut bytes = serde_json::to_vec(state).map_err(|error| self.unsayable(error.into()))?;
         bytes.push(b'\n');
         self.broken = true;
         self.output.save_state(&bytes)?;
@@ -218,11 +247,11 @@ impl FileSink {
         Ok(())
     }
 
-    fn unsayable(&self, error: serde_json::Error) -> OutputError {
+    fn unsayable(&self, source: io::Error) -> OutputError {
         OutputError::Io {
-            path: self.output.state_path().display().to_string(),
-            action: "cannot be written",
-            source: error.into(),
+            path: self.output.target().display().to_string(),
+            action: "cannot be put into its format",
+            source,
         }
     }
 }
@@ -239,14 +268,15 @@ impl Sink for FileSink {
         (input.lines, input.digest) = (position.line, position.digest);
         self.counts.clone_from(progress.counts);
         self.unsaved = true;
-        if self.pending.len() >= WRITE_BYTES {
+        let limit = self.compression.map_or(WRITE_BYTES, |_| MEMBER_BYTES);
+        if self.pending.len() >= limit {
             self.write_pending().map_err(as_io)?;
         }
         self.save_if_due().map_err(as_io)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.write_pending().and_then(|()| self.save_if_due()).map_err(as_io)
+        self.write_ready().and_then(|()| self.save_if_due()).map_err(as_io)
     }
 
     fn suspend(&mut self) -> io::Result<()> {
@@ -339,5 +369,5 @@ fn restore(
         complete: state.complete,
         counts: (&state.counts).into(),
     };
-    Ok((Some(start), state.output.pending.into_bytes()))
+    Ok((Some(start), state.output.pending))
 }

@@ -29,7 +29,7 @@ pub(super) fn read(
             name: name.clone(),
             source,
         })?;
-        let mut lines = LineReader::new(reader, name, max_line_bytes);
+        let mut lines = LineReader::new(reader, name.clone(), max_line_bytes);
         let mut line = 0;
         while let Some(content) = lines.next_line()? {
             line += 1;
@@ -43,14 +43,14 @@ pub(super) fn read(
                 line,
                 digest: lines.digest(),
             };
-            if start.has_answered(&position)? {
+            if start.has_answered(&position, &name)? {
                 continue;
             }
             if !queue.push(Incoming::Line { position, content }, weight) {
                 return Ok(());
             }
         }
-        start.check_end(source, line)?;
+        start.check_end(source, line, &name)?;
     }
     Ok(())
 }

@@ -136,8 +136,8 @@ impl Start {
         Ok(())
     }
 
-    /// Whether a line has been answered. Errors where it is no continuation of what has been read.
-    pub(super) fn has_answered(&self, position: &Position) -> Result<bool, ResumeError> {
+    /// Whether a line of the input `name` has been answered. Errors where it is no continuation of what has been read.
+    pub(super) fn has_answered(&self, position: &Position, name: &str) -> Result<bool, ResumeError> {
         let Some(input) = self.inputs.get(position.source) else {
             return Ok(false);
         };
@@ -146,7 +146,7 @@ impl Start {
             if self.has_ended(position.source) {
                 return Err(ResumeError::TooManyLines {
                     number,
-                    name: input.name.clone(),
+                    name: name.to_owned(),
                     expected: input.lines,
                 });
             }
@@ -155,7 +155,7 @@ impl Start {
         if position.line == input.lines && position.digest != input.digest {
             return Err(ResumeError::OtherLines {
                 number,
-                name: input.name.clone(),
+                name: name.to_owned(),
                 count: input.lines,
             });
         }
@@ -163,11 +163,11 @@ impl Start {
     }
 
     /// Checks that an input that ended after `found` lines had all that have been read of it.
-    pub(super) fn check_end(&self, source: usize, found: u64) -> Result<(), ResumeError> {
+    pub(super) fn check_end(&self, source: usize, found: u64, name: &str) -> Result<(), ResumeError> {
         match self.inputs.get(source) {
             Some(input) if found < input.lines => Err(ResumeError::TooFewLines {
                 number: source + 1,
-                name: input.name.clone(),
+                name: name.to_owned(),
                 found,
                 expected: input.lines,
             }),
@@ -195,7 +195,8 @@ pub(super) struct SavedOutput {
     #[serde(with = "hex")]
     pub digest: [u8; 32],
     /// Answers that are not among them yet.
-    pub pending: String,
+    #[serde(with = "text_or_hex")]
+    pub pending: Vec<u8>,
 }
 
 /// All of it, as it is kept.
@@ -287,6 +288,42 @@ fn short(value: &str) -> String {
     }
 }
 
+/// Bytes as they are where they are text, which nearly all are, else as digits.
+mod text_or_hex {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Form<'t> {
+        Text(std::borrow::Cow<'t, str>),
+        Hex { hex: String },
+    }
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Form::Text(text.into()),
+            Err(_) => Form::Hex {
+                hex: bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+            },
+        }
+        .serialize(serializer)
+    }
+
+    pub fn deserialize<'d, D: Deserializer<'d>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        match Form::deserialize(deserializer)? {
+            Form::Text(text) => Ok(text.into_owned().into_bytes()),
+            Form::Hex { hex } => {
+                let digits: Option<Vec<u8>> = hex.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect();
+                let digits = digits.ok_or_else(|| D::Error::custom("expected hexadecimal digits"))?;
+                Ok(digits
+                    .chunks(2)
+                    .map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit))
+                    .collect())
+            }
+        }
+    }
+}
+
 /// Hashes as text.
 mod hex {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
@@ -300,5 +337,176 @@ mod hex {
         blake3::Hash::from_hex(&text)
             .map(Into::into)
             .map_err(|_| D::Error::custom("expected a hash of 64 hexadecimal digits"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    fn input(text: &str) -> Input {
+        Input::Reader("test".to_owned(), Box::new(Cursor::new(text.as_bytes().to_vec())))
+    }
+
+    /// What a reader says of all lines of a text.
+    fn consumed(text: &str) -> ConsumedInput {
+        let mut lines = super::super::lines::LineReader::new(text.as_bytes(), "test".to_owned(), 10);
+        let mut count = 0;
+        while lines.next_line().unwrap().is_some() {
+            count += 1;
+        }
+        ConsumedInput {
+            name: "test".to_owned(),
+            lines: count,
+            digest: lines.digest(),
+        }
+    }
+
+    fn complete(texts: &[&str]) -> Start {
+        Start {
+            inputs: texts.iter().map(|text| consumed(text)).collect(),
+            complete: true,
+            counts: Counts::default(),
+        }
+    }
+
+    #[test]
+    fn inputs_are_the_same_by_content() {
+        let start = complete(&["a\nb\n", "", "much too long a line\r\n"]);
+        let check = |texts: &[&str]| {
+            let inputs = texts.iter().map(|text| input(text)).collect();
+            check_inputs(inputs, 10, &start).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(&["a\nb\n", "", "much too long a line\r\n"]), Ok(()));
+        assert_eq!(
+            check(&["a\nb", "", "much too long a line\r"]),
+            Ok(()),
+            "a last line end adds no line"
+        );
+        for (texts, expected) in [
+            (
+                ["a\nc\n", "", "much too long a line\r\n"],
+                "input 1 (test) differs in its first 2 lines",
+            ),
+            (
+                ["b\na\n", "", "much too long a line\r\n"],
+                "input 1 (test) differs in its first 2 lines",
+            ),
+            (
+                ["a\n", "", "much too long a line\r\n"],
+                "ended after 1 line, of which the earlier run scored 2",
+            ),
+            (
+                ["a\nb\n", "\n", "much too long a line\r\n"],
+                "input 2 (test) has more lines than the 0",
+            ),
+            (
+                ["a\nb\n", "", "much too long a lime\r\n"],
+                "input 3 (test) differs in its first 1 line",
+            ),
+            (["a\nb\n", "", "much too long a line\n"], "input 3 (test) differs"),
+        ] {
+            let message = check(&texts).unwrap_err();
+            assert!(message.contains(expected), "{message}");
+        }
+        assert!(check(&["a\nb\n", ""]).unwrap_err().contains("expected the 3 inputs"));
+        assert!(check(&["a\nb\n", "", "much too long a line\r\n", ""]).is_err());
+    }
+
+    #[test]
+    fn a_run_may_go_on_with_what_was_added_to_the_last_input() {
+        let start = Start {
+            complete: false,
+            ..complete(&["a\n", "b\n"])
+        };
+        let position = |source, line, text: &str| Position {
+            source,
+            line,
+            digest: consumed(text).digest,
+        };
+        assert!(start.has_answered(&position(1, 1, "b\n"), "test").unwrap());
+        assert!(!start.has_answered(&position(1, 2, "b\nc\n"), "test").unwrap());
+        assert!(!start.has_answered(&position(2, 1, "d\n"), "test").unwrap());
+        assert!(
+            start.has_answered(&position(0, 2, "a\nc\n"), "test").is_err(),
+            "not to one before it"
+        );
+    }
+
+    fn state(settings: &[Setting], counts: &Counts) -> State {
+        state_with(settings, counts, b"")
+    }
+
+    fn state_with(settings: &[Setting], counts: &Counts, pending: &[u8]) -> State {
+        let output = SavedOutput {
+            bytes: 3,
+            digest: [7; 32],
+            pending: pending.to_vec(),
+        };
+        let state = State::new(settings, &complete(&["a\n", "b\n"]).inputs, counts, output);
+        State::parse(&serde_json::to_vec(&state).unwrap(), "x.progress").unwrap()
+    }
+
+    #[test]
+    fn all_that_differs_is_named() {
+        let hash = "ab".repeat(32);
+        let earlier = [
+            Setting::new("model", &hash),
+            Setting::new("--threshold", 0.55),
+            Setting::new("--shard", "1/2"),
+        ];
+        let state = state(&earlier, &Counts::default());
+        let names = ["other".to_owned(), "test".to_owned()];
+        assert!(state.differences(&earlier, &names).is_empty());
+        let now = [
+            Setting::new("model", "cd".repeat(32)),
+            Setting::new("--threshold", 0.6),
+            Setting::new("--format", "csv"),
+        ];
+        assert_eq!(
+            state.differences(&now, &names),
+            [
+                "model was abababababab… and is cdcdcdcdcdcd…",
+                "--threshold was 0.55 and is 0.6",
+                "--format was not set and is csv",
+                "--shard was 1/2 and is not set",
+            ]
+        );
+        let accepting = [
+            earlier[0].clone(),
+            Setting::new("--threshold", 0.6).accepting(0.55),
+            earlier[2].clone(),
+        ];
+        assert!(state.differences(&accepting, &names).is_empty());
+    }
+
+    #[test]
+    fn pending_answers_may_be_any_bytes() {
+        for pending in ["", "é\n\0"]
+            .map(str::as_bytes)
+            .into_iter()
+            .chain([b"\xff\x00\x0f\n".as_slice(), b"\xc3"])
+        {
+            assert_eq!(state_with(&[], &Counts::default(), pending).output.pending, pending);
+        }
+    }
+
+    #[test]
+    fn names_count_where_error_records_may_hold_them() {
+        let mut counts = Counts::default();
+        counts.add_error(super::super::ErrorCode::InvalidJson);
+        let state = state(&[], &counts);
+        assert!(
+            state
+                .differences(&[], &["test".to_owned(), "test".to_owned()])
+                .is_empty()
+        );
+        let differences = state.differences(&[], &["test".to_owned(), "other".to_owned()]);
+        assert_eq!(
+            differences,
+            ["input 2 was test and is other, and error records may name it"]
+        );
+        assert_eq!(Counts::from(&state.counts), counts);
     }
 }

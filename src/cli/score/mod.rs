@@ -161,7 +161,10 @@ pub fn run(args: ScoreArgs) -> anyhow::Result<Outcome> {
 
 /// A pair given by flags, as if it were a line, so that all that is checked there is checked here.
 fn flags_as_input(record: &str) -> Input {
-    Input::Reader("<flags>".to_owned(), Box::new(io::Cursor::new(record.as_bytes().to_vec())))
+    Input::Reader(
+        "<flags>".to_owned(),
+        Box::new(io::Cursor::new(record.as_bytes().to_vec())),
+    )
 }
 
 /// What all ways to score have in common.

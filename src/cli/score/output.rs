@@ -62,7 +62,9 @@ impl OutputArgs {
                     return Err(UsageError(message).into());
                 }
                 if Compression::of_name(path).is_some() {
-                    return Err(UsageError(format!("{name}: only a file is written compressed; pipe into gzip")).into());
+                    return Err(
+                        UsageError(format!("{name}: only a file is written compressed; pipe into gzip")).into(),
+                    );
                 }
                 return Ok(match stream {
                     Destination::Stream(path) => Output::Stream(
@@ -80,7 +82,12 @@ impl OutputArgs {
             resume: self.resume,
             wait: self.lock_timeout,
         };
-        Ok(Output::File(OutputFile::claim(Arc::new(RealDisk), &target, inputs, claim)?))
+        Ok(Output::File(OutputFile::claim(
+            Arc::new(RealDisk),
+            &target,
+            inputs,
+            claim,
+        )?))
     }
 
     /// Scores into a locked file. `score` runs into a sink from a start.
@@ -105,7 +112,7 @@ impl OutputArgs {
         };
         let (mut sink, start) = match FileSink::open(file, plan)? {
             Opened::Run(sink, start) => (*sink, start),
-            Opened::Finished(file, start) => {
+            Opened::Finished(mut file, start) => {
                 scoring::check_inputs(inputs, max_line_bytes, &start)?;
                 file.settle(&[])?;
                 return Ok(Scored::Already(start.counts));
@@ -128,7 +135,10 @@ impl OutputArgs {
 /// How scoring into a file ended.
 pub enum Scored {
     /// `before`: records that earlier runs had answered.
-    Complete { counts: Counts, before: u64 },
+    Complete {
+        counts: Counts,
+        before: u64,
+    },
     /// It was there already.
     Already(Counts),
     Interrupted,
