@@ -182,9 +182,14 @@ impl Bench {
         let (mut sink, start) = match FileSink::open(output, plan)? {
             Opened::Run(sink, start) => (*sink, start),
             Opened::Finished(mut output, start) => {
-                check_inputs(inputs(), 1 << 20, &start)?;
+                let counts = start.counts.clone();
+                let options = Options {
+                    start: Arc::new(start),
+                    ..options()
+                };
+                check_inputs(inputs(), &options)?;
                 output.settle(&[])?;
-                return Ok(start.counts);
+                return Ok(counts);
             }
         };
         let options = Options {

@@ -369,6 +369,55 @@ fn what_a_manifest_keeps_lets_a_finished_run_be_recognised() {
 }
 
 #[test]
+fn tables_and_shards_are_gone_on_with() {
+    let place = Place::with_pairs(0);
+    let row = |i: usize| format!("{i},\"Patient {i} took aspirin\nand had bleeding.\",aspirin,bleeding\n");
+    let rows = |range: std::ops::Range<usize>| range.map(row).collect::<String>();
+    let header = "id,text,drug,adr\n";
+    place.write("a.csv", format!("{header}{}", rows(0..150)));
+    place.write(
+        "b.csv",
+        format!("{header}{}\n9,no text\n{}", rows(150..400), rows(400..600)),
+    );
+    for (name, arguments) in [
+        ("out.csv", &[][..]),
+        ("out2.csv.gz", &["--shard", "2/3"]),
+        ("out3.csv", &["--shard", "3/3"]),
+    ] {
+        let base = [&["-o", name, "--save-every", "0", "a.csv", "b.csv"], arguments].concat();
+        let stopped = place.score(&[&base[..], &["--on-error", "fail"]].concat());
+        // The bad row is in one shard only.
+        if stopped.code == 0 {
+            assert_eq!(arguments[1], "3/3");
+            fs::remove_file(place.path(name)).unwrap();
+            continue;
+        }
+        assert_eq!(stopped.code, 1, "{}", stopped.stderr);
+        let right = String::from_utf8(place.read("b.csv")).unwrap();
+        place.write("b.csv", right.replacen("Patient 200 ", "Patient 2 ", 1));
+        let message = refused(&place, &[&base[..], &["--resume"]].concat());
+        assert!(
+            message.contains("input 2 (b.csv) differs in its first 503 lines"),
+            "{message}"
+        );
+        place.write("b.csv", right);
+        let run = place.score(&[&base[..], &["--resume"]].concat());
+        assert_eq!(run.code, 3, "{}", run.stderr);
+        assert!(run.stderr.contains("by earlier runs"), "{}", run.stderr);
+        let whole = format!("expected.{name}");
+        assert_eq!(
+            place
+                .score(&[&["-o", &whole, "a.csv", "b.csv"], arguments].concat())
+                .code,
+            3
+        );
+        assert!(place.read(name) == place.read(&whole), "{name}");
+        // Another part of the same inputs is another run.
+        fs::remove_file(place.path(name)).unwrap();
+    }
+}
+
+#[test]
 fn a_run_killed_at_any_moment_is_gone_on_with_to_the_same_bytes() {
     let kills = std::env::var("CRAG_KILLS").map_or(20, |kills| kills.parse().unwrap());
     let model = std::env::var("CRAG_RESUME_MODEL").unwrap_or_else(|_| "demo".to_owned());

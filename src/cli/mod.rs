@@ -7,7 +7,9 @@
 
 mod convert;
 mod device;
+mod inputs;
 mod inspect;
+mod merge;
 pub mod model;
 mod score;
 mod signals;
@@ -29,8 +31,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Score JSONL pairs (files or stdin), or one pair given by flags
+    /// Score pairs in JSONL, CSV or TSV (files or stdin), or one pair given by flags
     Score(score::ScoreArgs),
+    /// Put the answers of all shards of a run (--shard) back into one output
+    Merge(merge::MergeArgs),
     /// Show what a checkpoint holds: roles of its tensors, parameters, settings and their sources
     Inspect(inspect::InspectArgs),
     /// Score the model card's own example and compare with its published probability
@@ -84,6 +88,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 pub fn run() -> anyhow::Result<Outcome> {
     match Cli::parse().command {
         Command::Score(args) => score::run(args),
+        Command::Merge(args) => merge::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Convert(args) => convert::run(args),

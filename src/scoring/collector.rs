@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::counts::Counts;
 use super::error::{ErrorCode, LineError, ScoreError};
-use super::output::{self, Warning};
 use super::pipeline::{Line, Message, OnError, Options, Outcome, Window};
+use super::records::{Answer, Place, Records};
 use super::sink::{Progress, Sink};
 
 /// What an answer's buffer keeps: one very long line must not stay allocated for the rest of the run.
@@ -21,6 +21,7 @@ type Classify<'c> = &'c dyn Fn(&[Pair<'_>]) -> anyhow::Result<Vec<f32>>;
 pub(super) struct Collector<'c> {
     sink: &'c mut dyn Sink,
     options: &'c Options,
+    records: &'c dyn Records,
     names: &'c [String],
     classify: Classify<'c>,
     windows: VecDeque<Open>,
@@ -49,12 +50,19 @@ enum Representation {
 
 impl<'c> Collector<'c> {
     /// `names`: of the inputs, for messages. `classify`: probabilities of (drug, adr) representations.
-    pub fn new(sink: &'c mut dyn Sink, options: &'c Options, names: &'c [String], classify: Classify<'c>) -> Self {
+    pub fn new(
+        sink: &'c mut dyn Sink,
+        options: &'c Options,
+        records: &'c dyn Records,
+        names: &'c [String],
+        classify: Classify<'c>,
+    ) -> Self {
         let (windows, counts) = (VecDeque::new(), options.start.counts.clone());
         let answer = Vec::with_capacity(ANSWER_BYTES);
         Self {
             sink,
             options,
+            records,
             names,
             classify,
             windows,
@@ -206,9 +214,20 @@ impl<'c> Collector<'c> {
     ) -> Result<(), ScoreError> {
         match &line.outcome {
             Outcome::Blank => self.counts.blank += 1,
+            Outcome::Verbatim => self.answer.extend_from_slice(bytes),
             Outcome::Rejected { error, spliceable } => self.write_error(line, bytes, error, *spliceable)?,
             Outcome::Pair { warnings, .. } => match probabilities.next() {
-                Some(probability) if probability.is_finite() => self.write_scored(bytes, probability, warnings),
+                Some(probability) if probability.is_finite() => {
+                    let causal = probability >= self.options.threshold;
+                    let answer = Answer::Scored {
+                        probability,
+                        causal,
+                        warnings,
+                    };
+                    self.records.write(&mut self.answer, bytes, &answer);
+                    self.counts.scored += 1;
+                    self.counts.warned += u64::from(!warnings.is_empty());
+                }
                 other => {
                     let found = other.map_or("nothing".to_owned(), |p| p.to_string());
                     let message = format!("expected a probability from the network, found {found}");
@@ -224,20 +243,6 @@ impl<'c> Collector<'c> {
         self.answer.clear();
         self.answer.shrink_to(ANSWER_BYTES);
         taken.map_err(ScoreError::from_write)
-    }
-
-    fn write_scored(&mut self, bytes: &[u8], probability: f32, warnings: &[Warning]) {
-        let causal = probability >= self.options.threshold;
-        output::write_scored(
-            &mut self.answer,
-            bytes,
-            &self.options.output,
-            probability,
-            causal,
-            warnings,
-        );
-        self.counts.scored += 1;
-        self.counts.warned += u64::from(!warnings.is_empty());
     }
 
     fn write_error(
@@ -256,19 +261,18 @@ impl<'c> Collector<'c> {
             });
         }
         self.counts.add_error(error.code);
-        if spliceable {
-            output::write_error(&mut self.answer, bytes, &self.options.output, error);
-            return Ok(());
-        }
-        // With one input the line number says it all.
-        let mut error = error.clone();
-        if self.names.len() > 1 {
-            error.message = format!(
-                "{}:{}: {}",
-                self.names[line.position.source], line.position.line, error.message
-            );
-        }
-        output::write_line_error(&mut self.answer, line.position.line, &self.options.output, &error);
+        let several = self.names.len() > 1;
+        let place = Place {
+            // With one input the line number says it all.
+            file: several.then(|| self.names[line.position.source].as_str()),
+            line: line.position.line,
+        };
+        let answer = Answer::Error {
+            error,
+            spliceable,
+            place,
+        };
+        self.records.write(&mut self.answer, bytes, &answer);
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::error::ErrorCode;
+use crate::files::Digest;
 
 /// Counts of one run, over all its inputs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +23,20 @@ pub struct Counts {
     /// Sequences whose representation was in the cache.
     pub cached: u64,
     pub elapsed: Duration,
+    /// The inputs, in order, as they were read; all of them once the run has ended well.
+    pub inputs: Vec<InputReport>,
     pub(super) by_code: [u64; ErrorCode::ALL.len()],
+}
+
+/// One input, named by its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputReport {
+    /// As messages name it.
+    pub name: String,
+    /// Lines as an editor counts them, blank ones and headers included.
+    pub lines: u64,
+    /// Of its bytes as they lie in the file.
+    pub digest: Digest,
 }
 
 impl Counts {
@@ -134,6 +148,7 @@ impl From<&SavedCounts> for Counts {
             reused: saved.reused,
             cached: saved.cached,
             elapsed: Duration::try_from_secs_f64(saved.elapsed_seconds).unwrap_or_default(),
+            inputs: Vec::new(),
             by_code: ErrorCode::ALL.map(|code| saved.errors.get(code.name()).copied().unwrap_or_default()),
         }
     }

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use super::error::LineError;
+use super::records::Place;
 
 /// The keys of an answer that is not nested.
 pub const RESERVED_KEYS: [&str; 4] = ["probability", "causal", "warnings", "error"];
@@ -15,12 +16,12 @@ pub struct OutputKey {
 
 impl OutputKey {
     /// Nested under `key`. Errors, with the reason, on one that can never work: an empty key, a field that
-    /// is read from the record, and `line`, which stands beside the answer when a line is no object.
+    /// is read from the record, and `file` and `line`, which stand beside the answer when a line is no object.
     pub fn nested(key: &str) -> Result<Self, String> {
         if key.is_empty() {
             return Err("expected a key, found an empty string".to_owned());
         }
-        if key == "line" || super::record::FIELDS.contains(&key) {
+        if ["file", "line"].contains(&key) || super::fields::FIELDS.contains(&key) {
             return Err(format!(
                 "expected a key of its own, found \"{key}\", which records use themselves"
             ));
@@ -102,7 +103,7 @@ pub fn write_scored(
     splice(out, line, |out| {
         key.write(out, |out| {
             out.extend_from_slice(b"\"probability\":");
-            write_json(out, &probability);
+            write_probability(out, probability);
             out.extend_from_slice(if causal {
                 b",\"causal\":true"
             } else {
@@ -124,10 +125,16 @@ pub fn write_error(out: &mut Vec<u8>, line: &[u8], key: &OutputKey, error: &Line
     splice(out, line, |out| key.write(out, |out| write_error_member(out, error)));
 }
 
-/// Appends a record that stands for line `number`, which is no object, with its line end.
-pub fn write_line_error(out: &mut Vec<u8>, number: u64, key: &OutputKey, error: &LineError) {
-    out.extend_from_slice(b"{\"line\":");
-    write_json(out, &number);
+/// Appends a record that stands for a line that is no object, with its line end.
+pub fn write_line_error(out: &mut Vec<u8>, place: Place<'_>, key: &OutputKey, error: &LineError) {
+    out.push(b'{');
+    if let Some(file) = place.file {
+        out.extend_from_slice(b"\"file\":");
+        write_string(out, file);
+        out.push(b',');
+    }
+    out.extend_from_slice(b"\"line\":");
+    write_json(out, &place.line);
     out.push(b',');
     key.write(out, |out| write_error_member(out, error));
     out.extend_from_slice(b"}\n");
@@ -154,6 +161,11 @@ fn splice(out: &mut Vec<u8>, line: &[u8], members: impl FnOnce(&mut Vec<u8>)) {
     members(out);
     out.extend_from_slice(tail);
     out.push(b'\n');
+}
+
+/// The shortest digits that read back to the same f32.
+pub fn write_probability(out: &mut Vec<u8>, probability: f32) {
+    write_json(out, &probability);
 }
 
 fn write_string(out: &mut Vec<u8>, value: &str) {
@@ -221,19 +233,22 @@ mod tests {
         let error = LineError::new(ErrorCode::EmptyText, "a \"b\"");
         let mut out = Vec::new();
         write_error(&mut out, b"{}", &key, &error);
-        write_line_error(&mut out, 7, &key, &error);
+        write_line_error(&mut out, Place { file: None, line: 7 }, &key, &error);
+        let file = Some("a.jsonl");
+        write_line_error(&mut out, Place { file, line: 8 }, &key, &error);
         assert_eq!(
             String::from_utf8(out).unwrap(),
             concat!(
                 "{\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}}}\n",
-                "{\"line\":7,\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}}}\n"
+                "{\"line\":7,\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}}}\n",
+                "{\"file\":\"a.jsonl\",\"line\":8,\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}}}\n"
             )
         );
     }
 
     #[test]
     fn output_keys_that_can_never_work_are_refused() {
-        for key in ["", "line", "text", "drug_span"] {
+        for key in ["", "file", "line", "text", "drug_span"] {
             assert!(OutputKey::nested(key).is_err(), "{key}");
         }
         assert!(OutputKey::nested("probability").is_ok());

@@ -9,11 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::counts::{Counts, SavedCounts};
-use super::error::ScoreError;
-use super::queue::Queue;
-use super::reader::{Incoming, read};
 use super::sink::Position;
-use crate::files::Input;
 
 /// Raised with every change to what a state means.
 const FORMAT: u64 = 1;
@@ -180,13 +176,6 @@ impl Start {
     }
 }
 
-/// Reads all inputs and checks that they are what a complete run has read.
-pub fn check_inputs(inputs: Vec<Input>, max_line_bytes: usize, start: &Start) -> Result<(), ScoreError> {
-    // Nothing is pushed: every line has been answered, or is an error.
-    let unused = Queue::<Incoming>::new(1, usize::MAX);
-    read(inputs, max_line_bytes, start, &unused)
-}
-
 /// Of an output: how far it goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SavedOutput {
@@ -343,7 +332,11 @@ mod hex {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::Input;
+    use crate::scoring::rows::RowEnds;
+    use crate::scoring::{Options, check_inputs};
     use std::io::Cursor;
+    use std::sync::Arc;
 
     fn input(text: &str) -> Input {
         Input::Reader("test".to_owned(), Box::new(Cursor::new(text.as_bytes().to_vec())))
@@ -351,7 +344,7 @@ mod tests {
 
     /// What a reader says of all lines of a text.
     fn consumed(text: &str) -> ConsumedInput {
-        let mut lines = super::super::lines::LineReader::new(text.as_bytes(), "test".to_owned(), 10);
+        let mut lines = super::super::lines::LineReader::new(text.as_bytes(), "test".to_owned(), 10, RowEnds::lines());
         let mut count = 0;
         while lines.next_line().unwrap().is_some() {
             count += 1;
@@ -374,9 +367,14 @@ mod tests {
     #[test]
     fn inputs_are_the_same_by_content() {
         let start = complete(&["a\nb\n", "", "much too long a line\r\n"]);
+        let options = Options {
+            start: Arc::new(start),
+            max_line_bytes: 10,
+            ..Options::default()
+        };
         let check = |texts: &[&str]| {
             let inputs = texts.iter().map(|text| input(text)).collect();
-            check_inputs(inputs, 10, &start).map_err(|error| error.to_string())
+            check_inputs(inputs, &options).map_err(|error| error.to_string())
         };
         assert_eq!(check(&["a\nb\n", "", "much too long a line\r\n"]), Ok(()));
         assert_eq!(

@@ -18,7 +18,8 @@ use super::pipeline::{Job, Line, Message, OnError, Options, Outcome, PairModel, 
 use super::prepare::{Context, Prepare, Prepared};
 use super::queue::Queue;
 use super::reader::Incoming;
-use super::record;
+use super::record::Rejection;
+use super::records::Records;
 use super::window::{Sequence, Sequences};
 use crate::Side;
 
@@ -26,6 +27,7 @@ use crate::Side;
 pub(super) struct Stage<'s> {
     pub prepare: &'s dyn Prepare,
     pub options: &'s Options,
+    pub records: &'s dyn Records,
     pub pool: &'s ThreadPool,
     pub workers: usize,
     pub model: &'s dyn PairModel,
@@ -145,6 +147,8 @@ impl Stage<'_> {
         let bytes = match content {
             Content::Bytes(bytes) => bytes,
             Content::Blank => return Ok((line(Vec::new(), Outcome::Blank), None)),
+            Content::Header(bytes) => return Ok((line(bytes, Outcome::Verbatim), None)),
+            Content::Elsewhere => return Ok((line(Vec::new(), Outcome::Verbatim), None)),
             Content::TooLong(length) => {
                 let limit = self.options.max_line_bytes;
                 let error = LineError::new(
@@ -197,14 +201,12 @@ impl Stage<'_> {
                     Some(sequences),
                 )
             }
-            Err(record::Rejection { error, spliceable }) => {
-                (line(bytes, Outcome::Rejected { error, spliceable }), None)
-            }
+            Err(Rejection { error, spliceable }) => (line(bytes, Outcome::Rejected { error, spliceable }), None),
         })
     }
 
-    fn prepare_record(&self, bytes: &[u8]) -> Result<[Prepared; 2], record::Rejection> {
-        let record = record::parse(bytes, &self.options.output)?;
+    fn prepare_record(&self, bytes: &[u8]) -> Result<[Prepared; 2], Rejection> {
+        let record = self.records.parse(bytes)?;
         let prepare = |side| {
             let half = record.half(side);
             let context = Context {
@@ -213,7 +215,7 @@ impl Stage<'_> {
                 entity: &half.entity,
                 span: half.span,
             };
-            self.prepare.prepare(context).map_err(|error| record::Rejection {
+            self.prepare.prepare(context).map_err(|error| Rejection {
                 error,
                 spliceable: true,
             })

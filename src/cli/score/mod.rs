@@ -6,17 +6,18 @@ mod output;
 mod pair;
 
 use std::io::{self, IsTerminal as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::device::{DeviceArgs, print_profile};
+use super::inputs::{InputArgs, Inputs};
 use super::model::{ModelArgs, OpenModel};
 use super::signals::SignalWatch;
 use super::values::{parse_bytes, parse_count, parse_threads, parse_threshold};
-use super::{Outcome, note};
+use super::{Outcome, UsageError, note};
 use crate::files::Input;
 use crate::scoring::{
-    self, Counts, MissingEntity, OnError, Options, OutputKey, Preparer, ScoreError, Setting, Sink, Stream,
+    self, Counts, Format, MissingEntity, OnError, Options, OutputKey, Preparer, ScoreError, Setting, Sink, Stream,
 };
 use crate::text::Window;
 use anyhow::Context as _;
@@ -29,18 +30,23 @@ Each line in is a JSON object with \"drug\" (or \"drug_entity\"), \"adr\" (or \"
 \"drug_text\" with \"adr_text\". \"drug_span\" and \"adr_span\", [start, end) in code points, mark one occurrence \
 instead of all. Each line out is the same object with \"probability\" and \"causal\" added, or with an \"error\".
 
+CSV and TSV have the same names in their header; spans are 3:9 or [3,9]. Each row keeps its bytes and gets the columns \
+probability, causal, warnings, error_code and error_message (with --output-key KEY: KEY_probability and so on). \
+--field reads fields from other places: --field text=/abstract/body, in tables --field text=Abstract.
+
 Examples:
   crag score pairs.jsonl > scored.jsonl
   tail -f pairs.jsonl | crag score --model demo
+  crag score --field text=/abstract/body dump-1.jsonl.gz dump-2.jsonl.zst > scored.jsonl
+  crag score --shard 3/8 pairs.csv > part-3.csv
   crag score --text 'Aspirin caused bleeding.' --drug Aspirin --adr bleeding
   crag score -o scored.jsonl.gz --resume pairs.jsonl    (the same again after whatever happened)
 
 Exit codes: 0 all scored; 1 could not run or go on; 2 usage, or not the run that -o belongs to; 3 finished, some lines \
 are error records; 11 another run is writing -o; 130, 143 interrupted.")]
 pub struct ScoreArgs {
-    /// JSONL files, scored one after another; "-" or none for stdin
-    #[arg(value_name = "FILE")]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    input: InputArgs,
 
     #[command(flatten)]
     model: ModelArgs,
@@ -52,7 +58,8 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "P", value_parser = parse_threshold)]
     threshold: Option<f32>,
 
-    /// Nest the answer under this key instead of adding keys to the record
+    /// Nest the answer under this key instead of adding keys to the record; in tables, the names of the columns that
+    /// are added begin with it
     #[arg(long, value_name = "KEY", value_parser = OutputKey::nested)]
     output_key: Option<OutputKey>,
 
@@ -121,18 +128,17 @@ enum WindowArg {
 pub fn run(args: ScoreArgs) -> anyhow::Result<Outcome> {
     // What can be wrong before a model has been fetched and read is said before.
     let record = args.pair.record()?;
-    for path in args.files.iter().filter(|path| !is_stdin(path)) {
-        let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
-        anyhow::ensure!(
-            !metadata.is_dir(),
-            "{}: expected a file of JSONL records, found a folder",
-            path.display()
-        );
+    if record.is_some() && args.input.say_how() {
+        let message = "one pair given by flags has no --format, --field or --shard";
+        return Err(UsageError(message.to_owned()).into());
     }
     let signals = SignalWatch::start(args.quiet)?;
+    let output_key = args.output_key.clone().unwrap_or_default();
+    let what = args.input.resolve(&output_key)?;
+    what.check(&output_key, args.max_line_bytes)?;
     let inputs = match &record {
         Some(record) => vec![flags_as_input(record)],
-        None => args.inputs(),
+        None => what.open(),
     };
     let output = args.output.claim(&inputs)?;
     if let Some(threads) = args.threads {
@@ -140,7 +146,7 @@ pub fn run(args: ScoreArgs) -> anyhow::Result<Outcome> {
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     }
     let model = args.model.open(&args.device)?;
-    let mut options = args.options(*model.description.config.threshold);
+    let mut options = args.options(*model.description.config.threshold, &what);
     if record.is_some() {
         // Flags have no length limit of ours.
         options.max_line_bytes = usize::MAX;
@@ -179,19 +185,19 @@ impl Run<'_> {
         let quiet = self.args.quiet;
         let reads_terminal = inputs.iter().any(|input| matches!(input, Input::Stdin)) && io::stdin().is_terminal();
         if reads_terminal && !quiet {
-            note("reading pairs from the terminal, one JSON object a line; ctrl-d ends");
+            let what = match options.format {
+                Format::Jsonl => "one JSON object a line",
+                Format::Csv | Format::Tsv => "a header row first",
+            };
+            note(&format!("reading pairs from the terminal, {what}; ctrl-d ends"));
         }
         let scored = match output {
             Output::Stdout => self.score(inputs, &mut Stream::new(&mut io::stdout().lock()), &options),
             Output::Stream(mut file) => self.score(inputs, &mut Stream::new(&mut file), &options),
             Output::File(file) => {
-                let (settings, max_line_bytes) = (self.settings(&options), options.max_line_bytes);
-                let score = |inputs, sink: &mut dyn Sink, start| {
-                    let start = Arc::new(start);
-                    self.score(inputs, sink, &Options { start, ..options })
-                };
-                let output = &self.args.output;
-                let scored = output.score_to_file(file, inputs, settings, max_line_bytes, score)?;
+                let settings = self.settings(&options);
+                let score = |inputs, sink: &mut dyn Sink, options: &Options| self.score(inputs, sink, options);
+                let scored = self.args.output.score_to_file(file, inputs, settings, options, score)?;
                 return Ok(scored.report(quiet, || self.signals.outcome()));
             }
         };
@@ -273,7 +279,11 @@ impl Run<'_> {
             Setting::new("--max-line-bytes", options.max_line_bytes),
             Setting::new("--missing-entity", name_of(args.missing_entity)),
             Setting::new("--window", name_of(args.window)),
+            Setting::new("--format", options.format.name()),
         ];
+        let fields = args.input.fields.iter();
+        settings.extend(fields.map(|(field, place)| Setting::new(format!("--field {field}"), place)));
+        settings.extend(options.shard.map(|shard| Setting::new("--shard", shard)));
         settings.extend(options.output.key().map(|key| Setting::new("--output-key", key)));
         settings.push(match options.on_error {
             // No line that a run ended at was answered.
@@ -299,26 +309,14 @@ fn outcome(counts: &Counts) -> Outcome {
     }
 }
 
-fn is_stdin(path: &Path) -> bool {
-    path.as_os_str() == "-"
-}
-
 impl ScoreArgs {
-    fn inputs(&self) -> Vec<Input> {
-        let input = |path: &PathBuf| match is_stdin(path) {
-            true => Input::Stdin,
-            false => Input::File(path.clone()),
-        };
-        match self.files.is_empty() {
-            true => vec![Input::Stdin],
-            false => self.files.iter().map(input).collect(),
-        }
-    }
-
-    fn options(&self, model_threshold: f32) -> Options {
+    fn options(&self, model_threshold: f32, inputs: &Inputs) -> Options {
         let defaults = Options::default();
         Options {
             threshold: self.threshold.unwrap_or(model_threshold),
+            format: inputs.format,
+            fields: inputs.fields.clone(),
+            shard: inputs.shard,
             output: self.output_key.clone().unwrap_or_default(),
             on_error: match self.on_error {
                 OnErrorArg::Record => OnError::Record,

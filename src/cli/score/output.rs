@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use super::super::values::parse_seconds;
 use super::super::{Outcome, UsageError, note};
 use crate::files::{Claim, Compression, Destination, Input, OutputFile, RealDisk};
-use crate::scoring::{self, Counts, FileSink, Opened, Plan, ScoreError, Setting, Sink, Start};
+use crate::scoring::{self, Counts, FileSink, Opened, Options, Plan, ScoreError, Setting, Sink};
 
 #[derive(Debug, clap::Args)]
 pub struct OutputArgs {
@@ -90,7 +90,7 @@ impl OutputArgs {
         )?))
     }
 
-    /// Scores into a locked file. `score` runs into a sink from a start.
+    /// Scores into a locked file. `score` runs into a sink, with `options` and a start.
     ///
     /// Returns the counts of all of the output, those of earlier runs included.
     pub fn score_to_file(
@@ -98,8 +98,8 @@ impl OutputArgs {
         file: OutputFile,
         inputs: Vec<Input>,
         settings: Vec<Setting>,
-        max_line_bytes: usize,
-        score: impl FnOnce(Vec<Input>, &mut dyn Sink, Start) -> Result<Counts, ScoreError>,
+        options: Options,
+        score: impl FnOnce(Vec<Input>, &mut dyn Sink, &Options) -> Result<Counts, ScoreError>,
     ) -> anyhow::Result<Scored> {
         let target = file.target().to_owned();
         let plan = Plan {
@@ -110,16 +110,21 @@ impl OutputArgs {
             save_every: self.save_every,
             evidence: evidence(&target),
         };
+        let starting = |start| Options {
+            start: Arc::new(start),
+            ..options
+        };
         let (mut sink, start) = match FileSink::open(file, plan)? {
             Opened::Run(sink, start) => (*sink, start),
             Opened::Finished(mut file, start) => {
-                scoring::check_inputs(inputs, max_line_bytes, &start)?;
+                let counts = start.counts.clone();
+                scoring::check_inputs(inputs, &starting(start))?;
                 file.settle(&[])?;
-                return Ok(Scored::Already(start.counts));
+                return Ok(Scored::Already(counts));
             }
         };
         let before = start.counts.records();
-        let counts = match score(inputs, &mut sink, start) {
+        let counts = match score(inputs, &mut sink, &starting(start)) {
             Ok(counts) => counts,
             Err(ScoreError::Interrupted) => return Ok(Scored::Interrupted),
             Err(error @ ScoreError::Resume(_)) => return Err(error.into()),
