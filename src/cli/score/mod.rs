@@ -17,7 +17,8 @@ use super::values::{parse_bytes, parse_count, parse_threads, parse_threshold};
 use super::{Outcome, UsageError, note};
 use crate::files::Input;
 use crate::scoring::{
-    self, Counts, Format, MissingEntity, OnError, Options, OutputKey, Preparer, ScoreError, Setting, Sink, Stream,
+    self, Counts, Finished, Format, MissingEntity, OnError, Options, OutputKey, Preparer, ScoreError, Setting, Sink,
+    Stream,
 };
 use crate::text::Window;
 use anyhow::Context as _;
@@ -197,7 +198,9 @@ impl Run<'_> {
             Output::File(file) => {
                 let settings = self.settings(&options);
                 let score = |inputs, sink: &mut dyn Sink, options: &Options| self.score(inputs, sink, options);
-                let scored = self.args.output.score_to_file(file, inputs, settings, options, score)?;
+                let companions = |_: &Finished| Ok(Vec::new());
+                let output = &self.args.output;
+                let scored = output.score_to_file(file, inputs, settings, options, score, companions)?;
                 return Ok(scored.report(quiet, || self.signals.outcome()));
             }
         };

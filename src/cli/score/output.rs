@@ -9,8 +9,8 @@ use anyhow::Context as _;
 
 use super::super::values::parse_seconds;
 use super::super::{Outcome, UsageError, note};
-use crate::files::{Claim, Compression, Destination, Input, OutputFile, RealDisk};
-use crate::scoring::{self, Counts, FileSink, Opened, Options, Plan, ScoreError, Setting, Sink};
+use crate::files::{Claim, Companion, Compression, Destination, Input, OutputFile, RealDisk};
+use crate::scoring::{self, Counts, FileSink, Finished, Opened, Options, Plan, ScoreError, Setting, Sink};
 
 #[derive(Debug, clap::Args)]
 pub struct OutputArgs {
@@ -92,6 +92,11 @@ impl OutputArgs {
 
     /// Scores into a locked file. `score` runs into a sink, with `options` and a start.
     ///
+    /// `companions` makes the files that appear together with the output, such as its manifest, when all answers are
+    /// on the disk: they are written beside their places and synced, then put in place directly before the output.
+    /// A crash in between is mended by `--resume`, which calls it again. A manifest at `OUT.manifest.json` that has
+    /// [`Finished::evidence`] as its member `resume` lets a later `--resume` see that there is nothing left to do.
+    ///
     /// Returns the counts of all of the output, those of earlier runs included.
     pub fn score_to_file(
         &self,
@@ -100,6 +105,7 @@ impl OutputArgs {
         settings: Vec<Setting>,
         options: Options,
         score: impl FnOnce(Vec<Input>, &mut dyn Sink, &Options) -> Result<Counts, ScoreError>,
+        companions: impl FnOnce(&Finished) -> anyhow::Result<Vec<Companion>>,
     ) -> anyhow::Result<Scored> {
         let target = file.target().to_owned();
         let plan = Plan {
@@ -130,9 +136,9 @@ impl OutputArgs {
             Err(error @ ScoreError::Resume(_)) => return Err(error.into()),
             Err(error) => return Err(with_way_on(error.into())),
         };
-        // A manifest is made here, from what `complete` returns, and published as a companion.
-        sink.complete(&counts).map_err(|error| with_way_on(error.into()))?;
-        sink.publish(&[]).map_err(|error| with_way_on(error.into()))?;
+        let finished = sink.complete(&counts).map_err(|error| with_way_on(error.into()))?;
+        let companions = companions(&finished).map_err(with_way_on)?;
+        sink.publish(&companions).map_err(|error| with_way_on(error.into()))?;
         Ok(Scored::Complete { counts, before })
     }
 }
