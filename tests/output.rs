@@ -22,7 +22,7 @@ impl Place {
     /// With `pairs.jsonl` in it.
     pub fn with_pairs(count: usize) -> Self {
         let place = Self(tempfile::tempdir().unwrap());
-        place.write("pairs.jsonl", &pairs(0..count));
+        place.write("pairs.jsonl", pairs(0..count));
         place
     }
 

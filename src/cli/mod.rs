@@ -32,7 +32,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Score pairs in JSONL, CSV or TSV (files or stdin), or one pair given by flags
-    Score(score::ScoreArgs),
+    Score(Box<score::ScoreArgs>),
     /// Put the answers of all shards of a run (--shard) back into one output
     Merge(merge::MergeArgs),
     /// Show what a checkpoint holds: roles of its tensors, parameters, settings and their sources
@@ -87,7 +87,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 /// Parses the process's arguments and runs the subcommand.
 pub fn run() -> anyhow::Result<Outcome> {
     match Cli::parse().command {
-        Command::Score(args) => score::run(args),
+        Command::Score(args) => score::run(*args),
         Command::Merge(args) => merge::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),

@@ -121,7 +121,7 @@ pub struct OutputFile {
     file: File,
     /// Of what has been written, and its hash.
     length: u64,
-    hasher: blake3::Hasher,
+    hasher: Box<blake3::Hasher>,
     /// The file may hold more than `length`: a torn tail, or what an earlier run left.
     torn: bool,
     /// Something is there for a later run.
@@ -158,7 +158,7 @@ impl OutputFile {
             state,
             file,
             length: 0,
-            hasher: blake3::Hasher::new(),
+            hasher: Box::default(),
             torn: length > 0,
         };
         if !claim.resume && !claim.force {
@@ -233,7 +233,7 @@ impl OutputFile {
         if hasher.finalize() != *digest {
             return Ok(false);
         }
-        (self.length, self.hasher, self.torn) = (length, hasher, true);
+        (self.length, self.hasher, self.torn) = (length, Box::new(hasher), true);
         Ok(true)
     }
 
