@@ -54,8 +54,12 @@ impl Place {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
+        self.command_with("demo", arguments)
+    }
+
+    pub fn command_with(&self, model: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(crag().get_program());
-        command.args(["score", "--model", "demo"]).args(arguments);
+        command.args(["score", "--offline", "--model", model]).args(arguments);
         command
             .env_remove("CRAG_KERNEL")
             .env_remove("CRAG_DEVICE")
@@ -137,6 +141,8 @@ fn an_existing_output_stays_without_force_and_until_the_new_one_is_complete() {
     let run = place.score(&["-o", "out.jsonl", "--force", "--on-error", "fail", "bad.jsonl"]);
     assert_eq!(run.code, 1, "{}", run.stderr);
     assert_eq!(place.read("out.jsonl"), b"old\n");
+    let message = place.refusal(&["-o", "out.jsonl", "--resume", "bad.jsonl"], 2);
+    assert!(message.contains("with which --force --resume goes on"), "{message}");
     let run = place.score(&["-o", "out.jsonl", "--force", "pairs.jsonl"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_eq!(json_lines(&place.read("out.jsonl")).len(), 3);

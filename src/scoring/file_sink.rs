@@ -106,8 +106,10 @@ impl FileSink {
                 Err(_) => {}
             }
         }
-        // A state alone is what a run that finished has left behind, and its output has been taken away.
-        let earlier = earlier.filter(|state| output.has_partial() || state.output.bytes == 0);
+        // A state alone is what a run that finished has left behind, and its output has been taken away; or nothing had
+        // been written yet.
+        let is_first = |state: &State| state.output.bytes == 0 && !state.complete;
+        let earlier = earlier.filter(|state| output.has_partial() || is_first(state));
         let (start, pending) = match earlier {
             Some(state) => restore(&mut output, &plan, state, state_name)?,
             None if plan.resume && output.has_partial() => {
@@ -308,7 +310,9 @@ fn as_io(error: OutputError) -> io::Error {
 /// Whether the output that exists is what this run would make, as far as can be told without its inputs; else why not.
 fn finished(output: &OutputFile, plan: &Plan, earlier: Option<&State>) -> Result<Result<Start, String>, OpenError> {
     if output.has_partial() {
-        return Ok(Err("an unfinished one too".to_owned()));
+        return Ok(Err(
+            "an unfinished new one beside it, with which --force --resume goes on".to_owned(),
+        ));
     }
     let kept = plan
         .evidence

@@ -13,6 +13,9 @@
 //!
 //! With a cache the preparer finds representations there, and workers leave what they compute.
 //!
+//! A run may begin after lines that an earlier one has answered ([`super::resume`]), and may be asked to stop: then
+//! nothing more is begun, what is being encoded is awaited for a moment, and what is ready is written.
+//!
 //! Nothing here changes a result: the network gives each sequence the same representation in any batch.
 
 use std::io::Write;

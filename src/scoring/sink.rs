@@ -32,9 +32,8 @@ pub trait Sink {
     fn flush(&mut self) -> io::Result<()>;
 
     /// The run ends early: nothing more comes, and what a later run needs has to be kept.
-    fn suspend(&mut self) -> io::Result<()> {
-        self.flush()
-    }
+    /// Whoever wraps a sink has to pass this on.
+    fn suspend(&mut self) -> io::Result<()>;
 }
 
 /// Answers gathered before they are written even though more are ready.
@@ -71,5 +70,9 @@ impl Sink for Stream<'_> {
         // One very long line must not stay allocated for the rest of the run.
         self.buffer.shrink_to(2 * WRITE_BYTES);
         written
+    }
+
+    fn suspend(&mut self) -> io::Result<()> {
+        self.flush()
     }
 }

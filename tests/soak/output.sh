@@ -2,19 +2,19 @@
 # The long forms of what `cargo test` does in short about outputs: kills, failing disks, signals, overlapping runs,
 # closed pipes, and a disk that is really full. An hour or so on two idle cores; needs no network.
 #
-#   tests/soak/output.sh                 all of it with the demo model, in the debug build that cargo test makes
-#   tests/soak/output.sh FOLDER          20 kills of a release build with the model in FOLDER instead
+#   tests/soak/output.sh                 all of it with the demo model
+#   tests/soak/output.sh FOLDER          20 kills with the model in FOLDER instead
 #
 # CRAG_KILLS, CRAG_SIGNALS, CRAG_OVERLAPS, CRAG_PIPES and CRAG_FAULT_LINES change the amounts.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-test_by_name() { cargo test ${PROFILE:-} --test crag -- --exact "$1" --nocapture 2>&1 | grep -E '^(test |[0-9]|out)|panicked|FAILED'; }
+test_by_name() { cargo test --test crag -- --exact "$1" --nocapture 2>&1 | grep -E '^(test |[0-9]|out)|panicked|FAILED'; }
 
 if [ $# -eq 1 ]; then
     model=$(realpath "$1")
     export CRAG_RESUME_MODEL=$model CRAG_RESUME_LINES=${CRAG_RESUME_LINES:-300} CRAG_KILLS=${CRAG_KILLS:-20}
-    PROFILE=--release test_by_name resume::a_run_killed_at_any_moment_is_gone_on_with_to_the_same_bytes
+    test_by_name resume::a_run_killed_at_any_moment_is_gone_on_with_to_the_same_bytes
     exit
 fi
 
