@@ -134,6 +134,10 @@ impl Sink for Last {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+
+    fn suspend(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[test]

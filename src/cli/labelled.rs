@@ -1,6 +1,5 @@
 //! Labelled records for `crag eval` and `crag calibrate`: where their fields are, and reading or scoring them.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +12,7 @@ use super::score::{MissingEntityArg, WindowArg};
 use super::values::{parse_bytes, parse_count, parse_threads};
 use super::{UsageError, note};
 use crate::evaluation::{Collector, DOCUMENT_FIELDS, Fields, LabelledSet, MatchBy, Plan};
-use crate::files::Input;
+use crate::files::{Input, RealDisk, replace};
 use crate::scoring::{
     Content, LineReader, Member, MissingEntity, Options, OutputKey, Preparer, Progress, RowEnds, ScoreError, Sink,
     run_into,
@@ -284,6 +283,10 @@ impl Sink for Judging<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+
+    fn suspend(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The model named by `name`, the one that `crag score` takes by default where none is.
@@ -356,25 +359,7 @@ pub fn refuse_scored(path: &Path, args: &LabelledArgs) -> anyhow::Result<()> {
 
 /// Replaces `path` by `bytes`, whole or not at all.
 pub fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    use std::io::Write as _;
-    let folder = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let name = path
-        .file_name()
-        .with_context(|| format!("{}: not a file name", path.display()))?;
-    let beside = folder.join(format!(".{}.{}.partial", name.to_string_lossy(), std::process::id()));
-    let written = File::create(&beside).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    let written = written.and_then(|()| std::fs::rename(&beside, path));
-    if written.is_err() {
-        // The error that led here is the one to report.
-        let _ = std::fs::remove_file(&beside);
-    }
-    written.with_context(|| path.display().to_string())
+    replace(&RealDisk, path, bytes).with_context(|| path.display().to_string())
 }
 
 /// The threshold of an f32 as its shortest decimal, which is how records state probabilities.

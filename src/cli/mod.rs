@@ -1,8 +1,9 @@
 //! The command line: arguments as typed, what they mean, and one file a subcommand.
 //!
 //! Only this room knows clap, prints to a terminal and decides exit codes:
-//! 0 all done; 1 could not run or go on; 2 usage; 3 finished, but not everything is well (error
-//! records in the output, a verification that failed); 141 whoever read stdout stopped reading.
+//! 0 all done; 1 could not run or go on; 2 usage, or not the run that an output belongs to, and nothing was written;
+//! 3 finished, but not everything is well (error records in the output, a verification that failed); 11 another run
+//! is writing the output; 128 and a signal's number (130, 143) interrupted; 141 whoever read stdout stopped reading.
 
 mod calibrate;
 mod convert;
@@ -15,10 +16,14 @@ mod labelled;
 mod merge;
 pub mod model;
 mod score;
+mod signals;
 mod values;
 mod verify;
 
 use clap::{Parser, Subcommand};
+
+use crate::files::OutputError;
+use crate::scoring::{OpenError, ScoreError};
 
 /// Scores whether a text says that a drug caused an adverse reaction.
 #[derive(Debug, Parser)]
@@ -31,7 +36,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Score pairs in JSONL, CSV or TSV (files or stdin), or one pair given by flags
-    Score(score::ScoreArgs),
+    Score(Box<score::ScoreArgs>),
     /// Read pairs to score out of annotated documents (PubTator, BioC, ADE corpus, brat)
     Extract(extract::ExtractArgs),
     /// Put the answers of all shards of a run (--shard) back into one output
@@ -56,6 +61,8 @@ pub enum Outcome {
     Incomplete,
     /// Whoever read stdout stopped reading (`| head -1`).
     ClosedPipe,
+    /// By a signal, in order: what was finished has been written.
+    Interrupted(i32),
 }
 
 impl Outcome {
@@ -64,6 +71,8 @@ impl Outcome {
             Outcome::Complete => 0,
             Outcome::Incomplete => 3,
             Outcome::ClosedPipe => 141,
+            // Signals' numbers are below 128.
+            Outcome::Interrupted(signal) => 128 + signal as u8,
         }
     }
 }
@@ -75,13 +84,20 @@ pub struct UsageError(pub String);
 
 /// The exit code for a run that failed.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<UsageError>() { 2 } else { 1 }
+    match error.downcast_ref::<OutputError>() {
+        Some(OutputError::Locked { .. }) => return 11,
+        Some(OutputError::Exists { .. } | OutputError::Unfinished { .. } | OutputError::IsInput { .. }) => return 2,
+        _ => {}
+    }
+    let is_mismatch = matches!(error.downcast_ref(), Some(ScoreError::Resume(_)))
+        || matches!(error.downcast_ref(), Some(OpenError::Resume(_)));
+    if is_mismatch || error.is::<UsageError>() { 2 } else { 1 }
 }
 
 /// Parses the process's arguments and runs the subcommand.
 pub fn run() -> anyhow::Result<Outcome> {
     match Cli::parse().command {
-        Command::Score(args) => score::run(args),
+        Command::Score(args) => score::run(*args),
         Command::Extract(args) => extract::run(args),
         Command::Merge(args) => merge::run(args),
         Command::Inspect(args) => inspect::run(args),

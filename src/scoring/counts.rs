@@ -1,5 +1,6 @@
 //! What a run did, in numbers.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -96,6 +97,60 @@ impl fmt::Display for Counts {
             write!(f, ", from the cache: {}", self.cached)?;
         }
         Ok(())
+    }
+}
+
+/// Counts as a later run reads them.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub(super) struct SavedCounts {
+    scored: u64,
+    blank: u64,
+    warned: u64,
+    encoded: u64,
+    reused: u64,
+    cached: u64,
+    elapsed_seconds: f64,
+    errors: BTreeMap<String, u64>,
+}
+
+impl SavedCounts {
+    pub fn has_errors(&self) -> bool {
+        self.errors.values().any(|&count| count > 0)
+    }
+}
+
+impl From<&Counts> for SavedCounts {
+    fn from(counts: &Counts) -> Self {
+        let errors = ErrorCode::ALL.into_iter().map(|code| (code, counts.errors_of(code)));
+        Self {
+            scored: counts.scored,
+            blank: counts.blank,
+            warned: counts.warned,
+            encoded: counts.encoded,
+            reused: counts.reused,
+            cached: counts.cached,
+            elapsed_seconds: counts.elapsed.as_secs_f64(),
+            errors: errors
+                .filter(|&(_, count)| count > 0)
+                .map(|(code, count)| (code.name().to_owned(), count))
+                .collect(),
+        }
+    }
+}
+
+impl From<&SavedCounts> for Counts {
+    fn from(saved: &SavedCounts) -> Self {
+        Self {
+            scored: saved.scored,
+            blank: saved.blank,
+            warned: saved.warned,
+            encoded: saved.encoded,
+            reused: saved.reused,
+            cached: saved.cached,
+            elapsed: Duration::try_from_secs_f64(saved.elapsed_seconds).unwrap_or_default(),
+            inputs: Vec::new(),
+            by_code: ErrorCode::ALL.map(|code| saved.errors.get(code.name()).copied().unwrap_or_default()),
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! `crag score`: pairs from files, stdin or flags; probabilities on stdout.
+//! `crag score`: pairs from files, stdin or flags; probabilities on stdout or in a file.
 //!
 //! Arguments as typed become inputs and [`Options`] here; what happens to lines is [`crate::scoring`]'s.
 
 mod ensemble;
+mod output;
 mod pair;
 
 use std::io::{self, IsTerminal as _};
@@ -11,13 +12,17 @@ use std::path::PathBuf;
 use super::device::{DeviceArgs, print_profile};
 use super::inputs::{InputArgs, Inputs};
 use super::model::ModelsArgs;
+use super::signals::SignalWatch;
 use super::values::{parse_bytes, parse_count, parse_threads, parse_threshold};
 use super::{Outcome, UsageError, note};
 use crate::files::Input;
-use crate::scoring::{self, Counts, Format, MissingEntity, OnError, Options, OutputKey, ScoreError, Stream};
+use crate::scoring::{
+    self, Counts, Finished, Format, MissingEntity, OnError, Options, OutputKey, ScoreError, Setting, Sink, Stream,
+};
 use crate::text::Window;
 use anyhow::Context as _;
 use ensemble::Ensemble;
+use output::{Output, OutputArgs};
 
 /// What to score, with what, and how.
 #[derive(Debug, clap::Args)]
@@ -36,8 +41,10 @@ Examples:
   crag score --field text=/abstract/body dump-1.jsonl.gz dump-2.jsonl.zst > scored.jsonl
   crag score --shard 3/8 pairs.csv > part-3.csv
   crag score --text 'Aspirin caused bleeding.' --drug Aspirin --adr bleeding
+  crag score -o scored.jsonl.gz --resume pairs.jsonl    (the same again after whatever happened)
 
-Exit codes: 0 all scored; 1 could not run or go on; 2 usage; 3 finished, some lines are error records.")]
+Exit codes: 0 all scored; 1 could not run or go on; 2 usage, or not the run that -o belongs to; 3 finished, some lines \
+are error records; 11 another run is writing -o; 130, 143 interrupted.")]
 pub struct ScoreArgs {
     #[command(flatten)]
     input: InputArgs,
@@ -96,6 +103,9 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "FILE")]
     cache: Option<PathBuf>,
 
+    #[command(flatten)]
+    output: OutputArgs,
+
     /// Say nothing on stderr unless something is wrong
     #[arg(long, short)]
     quiet: bool,
@@ -129,9 +139,15 @@ pub fn run(args: ScoreArgs) -> anyhow::Result<Outcome> {
         let message = "one pair given by flags has no --format, --field or --shard";
         return Err(UsageError(message.to_owned()).into());
     }
-    let output_key = args.output();
-    let inputs = args.input.resolve(&output_key)?;
-    inputs.check(&output_key, args.max_line_bytes)?;
+    let signals = SignalWatch::start(args.quiet)?;
+    let output_key = args.answer_key();
+    let what = args.input.resolve(&output_key)?;
+    what.check(&output_key, args.max_line_bytes)?;
+    let inputs = match &record {
+        Some(record) => vec![flags_as_input(record)],
+        None => what.open(),
+    };
+    let output = args.output.claim(&inputs)?;
     // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet; 0 is rayon's default.
     let _ = rayon::ThreadPoolBuilder::new()
         .num_threads(args.threads.unwrap_or(0))
@@ -147,86 +163,164 @@ pub fn run(args: ScoreArgs) -> anyhow::Result<Outcome> {
             .filter_map(|model| model.model.unused_packed.as_deref())
             .for_each(note);
     }
-    let options = args.options(ensemble.threshold(), &inputs);
+    let mut options = args.options(ensemble.threshold(), &what);
+    if record.is_some() {
+        // Flags have no length limit of ours.
+        options.max_line_bytes = usize::MAX;
+    }
+    let run = Run {
+        args: &args,
+        ensemble: &ensemble,
+        signals: &signals,
+    };
     match record {
-        Some(record) => score_pair(&args, &ensemble, &record, options),
-        None => score_lines(&args, &ensemble, inputs.open(), &options),
+        Some(_) if !args.output.is_given() => run.score_pair(inputs, options),
+        _ => run.score_lines(inputs, output, options),
     }
 }
 
-fn score_lines(
-    args: &ScoreArgs,
-    ensemble: &Ensemble,
-    inputs: Vec<Input>,
-    options: &Options,
-) -> anyhow::Result<Outcome> {
-    let reads_terminal = inputs.iter().any(|input| matches!(input, Input::Stdin)) && io::stdin().is_terminal();
-    if reads_terminal && !args.quiet {
-        let what = match options.format {
-            Format::Jsonl => "one JSON object a line",
-            Format::Csv | Format::Tsv => "a header row first",
-        };
-        note(&format!("reading pairs from the terminal, {what}; ctrl-d ends"));
-    }
-    match score(args, ensemble, inputs, &mut io::stdout().lock(), options) {
-        Ok(counts) => {
-            if !args.quiet {
-                note(&counts.to_string());
-            }
-            Ok(outcome(&counts))
+/// A pair given by flags, as if it were a line, so that all that is checked there is checked here.
+fn flags_as_input(record: &str) -> Input {
+    Input::Reader(
+        "<flags>".to_owned(),
+        Box::new(io::Cursor::new(record.as_bytes().to_vec())),
+    )
+}
+
+/// What all ways to score have in common.
+struct Run<'r> {
+    args: &'r ScoreArgs,
+    ensemble: &'r Ensemble,
+    signals: &'r SignalWatch,
+}
+
+impl Run<'_> {
+    fn score_lines(&self, inputs: Vec<Input>, output: Output, options: Options) -> anyhow::Result<Outcome> {
+        let quiet = self.args.quiet;
+        let reads_terminal = inputs.iter().any(|input| matches!(input, Input::Stdin)) && io::stdin().is_terminal();
+        if reads_terminal && !quiet {
+            let what = match options.format {
+                Format::Jsonl => "one JSON object a line",
+                Format::Csv | Format::Tsv => "a header row first",
+            };
+            note(&format!("reading pairs from the terminal, {what}; ctrl-d ends"));
         }
-        Err(ScoreError::ClosedPipe) => Ok(Outcome::ClosedPipe),
-        Err(error) => Err(error.into()),
+        let scored = match output {
+            Output::Stdout => self.score(inputs, &mut Stream::new(&mut io::stdout().lock()), &options),
+            Output::Stream(mut file) => self.score(inputs, &mut Stream::new(&mut file), &options),
+            Output::File(file) => {
+                let settings = self.settings(&options);
+                let score = |inputs, sink: &mut dyn Sink, options: &Options| self.score(inputs, sink, options);
+                let companions = |_: &Finished| Ok(Vec::new());
+                let output = &self.args.output;
+                let scored = output.score_to_file(file, inputs, settings, options, score, companions)?;
+                return Ok(scored.report(quiet, || self.signals.outcome()));
+            }
+        };
+        match scored {
+            Ok(counts) => {
+                if !quiet {
+                    note(&counts.to_string());
+                }
+                Ok(outcome(&counts))
+            }
+            Err(ScoreError::ClosedPipe) => Ok(Outcome::ClosedPipe),
+            Err(ScoreError::Interrupted) => {
+                if !quiet {
+                    note("interrupted; what was finished has been written (with -o a run can be resumed)");
+                }
+                Ok(self.signals.outcome())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn score_pair(&self, inputs: Vec<Input>, mut options: Options) -> anyhow::Result<Outcome> {
+        let readable = !self.args.pair.json && io::stdout().is_terminal();
+        if readable {
+            options.output = OutputKey::default();
+        }
+        let mut answer = Vec::new();
+        let counts = match self.score(inputs, &mut Stream::new(&mut answer), &options) {
+            Err(ScoreError::Interrupted) => return Ok(self.signals.outcome()),
+            scored => scored?,
+        };
+        let answer = String::from_utf8(answer).context("the answer")?;
+        let text = if readable {
+            pair::readable_answer(&serde_json::from_str(&answer)?, options.threshold)
+        } else {
+            answer
+        };
+        Ok(match super::print(&text)? {
+            Outcome::Complete => outcome(&counts),
+            other => other,
+        })
+    }
+
+    fn score(&self, inputs: Vec<Input>, sink: &mut dyn Sink, options: &Options) -> Result<Counts, ScoreError> {
+        let window = match self.args.window {
+            WindowArg::Start => Window::Start,
+            WindowArg::Mention => Window::Mention,
+        };
+        let missing_entity = match self.args.missing_entity {
+            MissingEntityArg::Error => MissingEntity::Error,
+            MissingEntityArg::Unmarked => MissingEntity::Unmarked,
+        };
+        let preparers = self.ensemble.preparers(window, missing_entity);
+        let members = self.ensemble.members(&preparers);
+        let options = Options {
+            stop: Some(self.signals.run_begins()),
+            ..options.clone()
+        };
+        let counts = scoring::run_into(inputs, sink, &members, &options);
+        print_profile();
+        if let Some(problem) = self.ensemble.flush_cache() {
+            note(&problem);
+        }
+        counts
+    }
+
+    /// Everything that answers depend on, besides the lines and the program: whoever adds a flag that changes an
+    /// answer adds it here, or `--resume` mixes two kinds of answers in one file.
+    fn settings(&self, options: &Options) -> Vec<Setting> {
+        let args = self.args;
+        let mut settings = Vec::new();
+        for model in &self.ensemble.models {
+            // Names are in the answers of several models alone.
+            let setting = match self.ensemble.models.len() {
+                1 => "model".to_owned(),
+                _ => format!("model {}", model.name),
+            };
+            settings.push(Setting::new(setting, model.model.identity()));
+            settings.push(Setting::new("kernel", &model.model.kernel));
+        }
+        settings.extend([
+            Setting::new("--threshold", options.threshold),
+            Setting::new("--max-line-bytes", options.max_line_bytes),
+            Setting::new("--missing-entity", name_of(args.missing_entity)),
+            Setting::new("--window", name_of(args.window)),
+            Setting::new("--format", options.format.name()),
+        ]);
+        let fields = args.input.fields.iter();
+        settings.extend(fields.map(|(field, place)| Setting::new(format!("--field {field}"), place)));
+        settings.extend(options.shard.map(|shard| Setting::new("--shard", shard)));
+        settings.extend(options.output.key().map(|key| Setting::new("--output-key", key)));
+        // The calibration itself is part of the model.
+        settings.extend(args.calibrated.then(|| Setting::new("--calibrated", true)));
+        settings.push(match options.on_error {
+            // No line that a run ended at was answered.
+            OnError::Record => Setting::new("--on-error", "record").accepting("fail"),
+            OnError::Fail => Setting::new("--on-error", "fail"),
+        });
+        settings
     }
 }
 
-/// Scores the pair given by flags as if it were a line, so that all that is checked there is checked here.
-fn score_pair(args: &ScoreArgs, ensemble: &Ensemble, record: &str, mut options: Options) -> anyhow::Result<Outcome> {
-    let readable = !args.pair.json && io::stdout().is_terminal();
-    if readable {
-        options.output = OutputKey::default();
-    }
-    // Flags have no length limit of ours.
-    options.max_line_bytes = usize::MAX;
-    let line = io::Cursor::new(record.as_bytes().to_vec());
-    let inputs = vec![Input::Reader("<flags>".to_owned(), Box::new(line))];
-    let mut answer = Vec::new();
-    let counts = score(args, ensemble, inputs, &mut answer, &options)?;
-    let answer = String::from_utf8(answer).context("the answer")?;
-    let text = if readable {
-        pair::readable_answer(&serde_json::from_str(&answer)?, options.threshold)
-    } else {
-        answer
-    };
-    Ok(match super::print(&text)? {
-        Outcome::Complete => outcome(&counts),
-        other => other,
-    })
-}
-
-fn score(
-    args: &ScoreArgs,
-    ensemble: &Ensemble,
-    inputs: Vec<Input>,
-    output: &mut dyn io::Write,
-    options: &Options,
-) -> Result<Counts, ScoreError> {
-    let window = match args.window {
-        WindowArg::Start => Window::Start,
-        WindowArg::Mention => Window::Mention,
-    };
-    let missing_entity = match args.missing_entity {
-        MissingEntityArg::Error => MissingEntity::Error,
-        MissingEntityArg::Unmarked => MissingEntity::Unmarked,
-    };
-    let preparers = ensemble.preparers(window, missing_entity);
-    let members = ensemble.members(&preparers);
-    let counts = scoring::run_into(inputs, &mut Stream::new(output), &members, options);
-    print_profile();
-    if let Some(problem) = ensemble.flush_cache() {
-        note(&problem);
-    }
-    counts
+/// A flag's value as typed.
+fn name_of(value: impl clap::ValueEnum) -> String {
+    value
+        .to_possible_value()
+        .map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 fn outcome(counts: &Counts) -> Outcome {
@@ -239,7 +333,7 @@ fn outcome(counts: &Counts) -> Outcome {
 
 impl ScoreArgs {
     /// Where answers go and whether they are calibrated too.
-    fn output(&self) -> OutputKey {
+    fn answer_key(&self) -> OutputKey {
         let output = self.output_key.clone().unwrap_or_default();
         output.with_calibrated(self.calibrated)
     }
@@ -251,7 +345,7 @@ impl ScoreArgs {
             format: inputs.format,
             fields: inputs.fields.clone(),
             shard: inputs.shard,
-            output: self.output(),
+            output: self.answer_key(),
             on_error: match self.on_error {
                 OnErrorArg::Record => OnError::Record,
                 OnErrorArg::Fail => OnError::Fail,
