@@ -1,5 +1,6 @@
 //! What several integration tests share.
 
+pub mod extracted;
 pub mod hub;
 pub mod memory;
 pub mod pack;
