@@ -12,9 +12,10 @@ use crate::{
 use super::UsageError;
 
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Device")]
 pub struct DeviceArgs {
     /// Where to compute: auto (a GPU if there is one and this binary has CUDA), cpu, cuda or cuda:N
-    #[arg(long, env = "CRAG_DEVICE", default_value = "auto", value_name = "DEVICE")]
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: DeviceChoice,
 
     /// Precision of the encoders: f32, bf16, int8 (on the CPU), f16 (on a GPU), or auto: bf16 where the
@@ -149,7 +150,7 @@ mod gpu {
     pub fn print_profile() {
         if profile::enabled() {
             for total in profile::report() {
-                eprintln!("crag: {total}");
+                crate::cli::note(&total.to_string());
             }
         }
     }

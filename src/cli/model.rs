@@ -6,22 +6,23 @@ use anyhow::Context as _;
 
 use crate::{
     Side,
-    checkpoint::{Checkpoint, HubOptions, ModelFiles, ModelSource, NamedBytes, locate},
+    checkpoint::{Checkpoint, FileHash, HubOptions, ModelFiles, ModelSource, NamedBytes, locate},
     model::{DualEncoder, ModelConfig, Placement, Roles},
     scoring::Cache,
     text::{Tokenizer, TokenizerFiles},
 };
 
-use super::UsageError;
 use super::device::{DeviceArgs, OpenDevice};
+use super::{UsageError, console};
 
 /// The published model.
 const DEFAULT_MODEL: &str = "chrisvoncsefalvay/CRAG-dual-encoder-ade";
 
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Model")]
 pub struct ModelArgs {
     /// Hub id (owner/name), folder, weight file, or "demo"
-    #[arg(long, short, env = "CRAG_MODEL", default_value = DEFAULT_MODEL, value_name = "MODEL")]
+    #[arg(long, short, default_value = DEFAULT_MODEL, value_name = "MODEL")]
     pub model: String,
 
     /// Branch, tag or commit on the hub [default: main]
@@ -39,9 +40,10 @@ pub struct ModelArgs {
 
 /// One model, or several that answer together.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Model")]
 pub struct ModelsArgs {
     /// Hub id (owner/name), folder, weight file, or "demo"; given several times, the models' mean is the answer
-    #[arg(long, short, env = "CRAG_MODEL", default_value = DEFAULT_MODEL, value_name = "MODEL")]
+    #[arg(long, short, default_value = DEFAULT_MODEL, value_name = "MODEL")]
     model: Vec<String>,
 
     /// Branch, tag or commit on the hub; with several models one for each, in their order, "-" for none
@@ -126,6 +128,18 @@ pub struct OpenModel {
     pub kernel: String,
 }
 
+/// The hashes of the small files of a model: settings and tokenizer.
+pub fn small_files(files: &ModelFiles) -> Vec<FileHash> {
+    let small = [
+        &files.config,
+        &files.sidecar,
+        &files.tokenizer_json,
+        &files.vocab_txt,
+        &files.tokenizer_config,
+    ];
+    small.into_iter().flatten().map(NamedBytes::file_hash).collect()
+}
+
 impl ModelArgs {
     fn is_same(&self, other: &Self) -> bool {
         (&self.model, &self.revision, &self.model_config) == (&other.model, &other.revision, &other.model_config)
@@ -136,6 +150,7 @@ impl ModelArgs {
         let source = ModelSource::parse(&self.model, self.revision.as_deref())?;
         let mut hub = HubOptions::from_env();
         hub.offline |= self.offline;
+        hub.progress &= console::can_draw();
         let mut files = locate(&source, &hub)?;
         if let Some(path) = &self.model_config {
             let bytes = std::fs::read(path).with_context(|| format!("--model-config {}", path.display()))?;
@@ -145,7 +160,7 @@ impl ModelArgs {
             });
         }
         if files.is_demo {
-            eprintln!("crag: the demo model's weights are random: its probabilities mean nothing");
+            console::warn("the demo model's weights are random: its probabilities mean nothing");
         }
         let checkpoint = Checkpoint::open(&files)?;
         let roles = Roles::read(checkpoint.tensors()).with_context(|| files.source.clone())?;

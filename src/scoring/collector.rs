@@ -109,6 +109,7 @@ impl<'c> Collector<'c> {
             Message::Encoded {
                 window,
                 members,
+                tokens,
                 result,
             } => {
                 let Some(open) = self.windows.get_mut((window - self.first_window) as usize) else {
@@ -117,6 +118,7 @@ impl<'c> Collector<'c> {
                 match result {
                     Ok(representations) => {
                         self.counts.encoded += members.len() as u64;
+                        self.counts.tokens += tokens;
                         for (member, representation) in members.into_iter().zip(representations) {
                             open.representations[member] = Representation::Ready(representation);
                         }
@@ -145,6 +147,7 @@ impl<'c> Collector<'c> {
                 return Err(error);
             }
             self.first_window += 1;
+            self.counts.windows += 1;
             completed += 1;
         }
         Ok(completed)
@@ -222,6 +225,7 @@ impl<'c> Collector<'c> {
                 }
             }
         }
+        self.counts.bytes += line.length;
         let progress = Progress {
             position: &line.position,
             counts: &self.counts,
@@ -259,7 +263,7 @@ impl<'c> Collector<'c> {
         };
         output::write_scored(&mut self.answer, bytes, &self.options.output, &answer);
         self.counts.scored += 1;
-        self.counts.warned += u64::from(!warnings.is_empty());
+        self.counts.add_warnings(warnings);
     }
 
     fn write_error(
@@ -278,6 +282,9 @@ impl<'c> Collector<'c> {
             });
         }
         self.counts.add_error(error.code);
+        self.sink
+            .rejected(&line.position, error)
+            .map_err(ScoreError::from_write)?;
         if spliceable {
             output::write_error(&mut self.answer, bytes, &self.options.output, error);
             return Ok(());

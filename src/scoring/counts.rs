@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::error::ErrorCode;
+use super::output::Warning;
 
 /// Counts of one run, over all its inputs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +21,14 @@ pub struct Counts {
     pub reused: u64,
     /// Sequences whose representation was in the cache.
     pub cached: u64,
+    /// Tokens that went through an encoder.
+    pub tokens: u64,
+    /// Bytes of the lines that have been answered, line ends included.
+    pub bytes: u64,
+    /// Windows of lines, all of whose lines have been answered.
+    pub windows: u64,
     pub elapsed: Duration,
+    pub(super) by_warning: [u64; Warning::ALL.len()],
     pub(super) by_code: [u64; ErrorCode::ALL.len()],
 }
 
@@ -38,6 +46,18 @@ impl Counts {
     /// Lines that got an error with this code.
     pub fn errors_of(&self, code: ErrorCode) -> u64 {
         self.by_code[code as usize]
+    }
+
+    /// Scored lines with this warning.
+    pub fn warnings_of(&self, warning: Warning) -> u64 {
+        self.by_warning[warning as usize]
+    }
+
+    pub(super) fn add_warnings(&mut self, warnings: &[Warning]) {
+        self.warned += u64::from(!warnings.is_empty());
+        for &warning in warnings {
+            self.by_warning[warning as usize] += 1;
+        }
     }
 
     pub(super) fn add_error(&mut self, code: ErrorCode) {
@@ -91,6 +111,9 @@ mod tests {
 
     #[test]
     fn codes_index_their_own_count() {
+        for (i, warning) in Warning::ALL.into_iter().enumerate() {
+            assert_eq!(warning as usize, i);
+        }
         for (i, code) in ErrorCode::ALL.into_iter().enumerate() {
             assert_eq!(code as usize, i);
         }

@@ -25,6 +25,8 @@ pub struct LineReader<R> {
     chunk: Box<[u8]>,
     filled: usize,
     position: usize,
+    /// Bytes of all lines so far, line ends included.
+    read: u64,
     first_line: bool,
 }
 
@@ -38,8 +40,14 @@ impl<R: Read> LineReader<R> {
             chunk,
             filled: 0,
             position: 0,
+            read: 0,
             first_line: true,
         }
+    }
+
+    /// Bytes of all lines so far, line ends and a byte order mark included.
+    pub fn bytes_read(&self) -> u64 {
+        self.read
     }
 
     /// The next line, or none at the end of the input. A last line need not have a line end.
@@ -72,7 +80,9 @@ impl<R: Read> LineReader<R> {
                 line.truncate(BYTE_ORDER_MARK.len());
                 line.shrink_to_fit();
             }
-            self.position += part.len() + usize::from(end.is_some());
+            let taken = part.len() + usize::from(end.is_some());
+            self.position += taken;
+            self.read += taken as u64;
             if end.is_some() {
                 break;
             }
@@ -219,6 +229,7 @@ mod tests {
         let mut reader = LineReader::new(long, "test".into(), 1000);
         assert_eq!(reader.next_line().unwrap(), Some(Content::TooLong(64 << 20)));
         assert_eq!(reader.next_line().unwrap(), Some(text("next")));
+        assert_eq!(reader.bytes_read(), (64 << 20) + 5);
     }
 
     proptest! {

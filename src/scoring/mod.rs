@@ -32,6 +32,7 @@
 //! is dropped at the beginning of each input, a carriage return at the end of each line.
 
 mod cache;
+mod check;
 mod collector;
 mod counts;
 mod error;
@@ -49,6 +50,7 @@ mod stage;
 mod window;
 
 pub use cache::{Cache, CacheError};
+pub use check::check;
 pub use counts::Counts;
 pub use error::{ErrorCode, LineError, ScoreError};
 pub use member::Member;

@@ -8,7 +8,12 @@ use crate::files::Input;
 
 /// What the reader hands to the preparing stage.
 pub(super) enum Incoming {
-    Line { position: Position, content: Content },
+    Line {
+        position: Position,
+        /// Bytes of the input that the line took, line end included.
+        length: u64,
+        content: Content,
+    },
     End(ScoreError),
 }
 
@@ -21,7 +26,7 @@ pub(super) fn read(inputs: Vec<Input>, max_line_bytes: usize, queue: &Queue<Inco
             source,
         })?;
         let mut lines = LineReader::new(reader, name, max_line_bytes);
-        let mut line = 0;
+        let (mut line, mut read) = (0, 0);
         while let Some(content) = lines.next_line()? {
             line += 1;
             let weight = if let Content::Bytes(bytes) = &content {
@@ -30,7 +35,14 @@ pub(super) fn read(inputs: Vec<Input>, max_line_bytes: usize, queue: &Queue<Inco
                 0
             };
             let position = Position { source, line };
-            if !queue.push(Incoming::Line { position, content }, weight) {
+            let length = lines.bytes_read() - read;
+            read += length;
+            let incoming = Incoming::Line {
+                position,
+                length,
+                content,
+            };
+            if !queue.push(incoming, weight) {
                 return Ok(());
             }
         }

@@ -6,14 +6,20 @@ mod ensemble;
 mod pair;
 
 use std::io::{self, IsTerminal as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use jiff::Timestamp;
+
+use super::config::SettingRow;
 use super::device::{DeviceArgs, print_profile};
+use super::manifest::{self, End, Manifest, ModelRecord, ReportFile, RunRecord};
 use super::model::ModelsArgs;
-use super::values::{parse_bytes, parse_count, parse_threads, parse_threshold};
-use super::{Outcome, note};
+use super::progress::{Meter, ProgressArgs, Watched};
+use super::records::RecordArgs;
+use super::values::{parse_count, parse_threads, parse_threshold};
+use super::{Outcome, console};
 use crate::files::Input;
-use crate::scoring::{self, Counts, MissingEntity, OnError, Options, OutputKey, ScoreError, Stream};
+use crate::scoring::{self, Counts, OnError, Options, OutputKey, ScoreError, Stream};
 use crate::text::Window;
 use anyhow::Context as _;
 use ensemble::Ensemble;
@@ -32,64 +38,67 @@ Examples:
 
 Exit codes: 0 all scored; 1 could not run or go on; 2 usage; 3 finished, some lines are error records.")]
 pub struct ScoreArgs {
-    /// JSONL files, scored one after another; "-" or none for stdin
-    #[arg(value_name = "FILE")]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    records: RecordArgs,
+
+    /// What a line that cannot be scored does: become an error record, or end the run
+    #[arg(long, value_name = "WHAT", default_value = "record", help_heading = "Records")]
+    on_error: OnErrorArg,
 
     #[command(flatten)]
     model: ModelsArgs,
 
+    /// Pairs with at least this probability are "causal" [default: the model's own, else 0.55; with several
+    /// models the mean of theirs]
+    #[arg(long, value_name = "P", value_parser = parse_threshold, help_heading = "Model")]
+    threshold: Option<f32>,
+
+    /// Which part of a text that is too long to keep: its start, or the tokens around the mention
+    #[arg(long, value_name = "PART", default_value = "start", help_heading = "Model")]
+    window: WindowArg,
+
     #[command(flatten)]
     device: DeviceArgs,
 
-    /// Pairs with at least this probability are "causal" [default: the model's own, else 0.55; with several
-    /// models the mean of theirs]
-    #[arg(long, value_name = "P", value_parser = parse_threshold)]
-    threshold: Option<f32>,
-
-    /// Nest the answer under this key instead of adding keys to the record
-    #[arg(long, value_name = "KEY", value_parser = OutputKey::nested)]
-    output_key: Option<OutputKey>,
-
-    /// What a line that cannot be scored does: become an error record, or end the run
-    #[arg(long, value_name = "WHAT", default_value = "record")]
-    on_error: OnErrorArg,
-
-    /// What to do when an entity does not occur in its text: an error, or score it without markers
-    #[arg(long, value_name = "WHAT", default_value = "error")]
-    missing_entity: MissingEntityArg,
-
-    /// Which part of a text that is too long to keep: its start, or the tokens around the mention
-    #[arg(long, value_name = "PART", default_value = "start")]
-    window: WindowArg,
-
-    /// Longest line; a longer one is read past and becomes an error record (KiB, MiB and GiB are understood)
-    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = parse_bytes)]
-    max_line_bytes: usize,
-
-    /// Tokens encoded together [default: by device]
-    #[arg(long, value_name = "N", value_parser = parse_count)]
-    batch_tokens: Option<usize>,
-
     /// Threads to compute with [default: all available cores]
-    #[arg(long, value_name = "N", value_parser = parse_threads)]
+    #[arg(long, value_name = "N", value_parser = parse_threads, help_heading = "Device")]
     threads: Option<usize>,
 
+    /// Tokens encoded together [default: by device]
+    #[arg(long, value_name = "N", value_parser = parse_count, help_heading = "Device")]
+    batch_tokens: Option<usize>,
+
     /// Encode equal texts each time they come (results are the same, only slower)
-    #[arg(long)]
+    #[arg(long, help_heading = "Device")]
     no_reuse: bool,
 
     /// Keep the encoders' results in this file, and take from it what an earlier run left there: the same
     /// texts with the same model and --dtype are then not encoded again (results are the same)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Device")]
     cache: Option<PathBuf>,
 
-    /// Say nothing on stderr unless something is wrong
-    #[arg(long, short)]
-    quiet: bool,
+    #[command(flatten)]
+    progress: ProgressArgs,
+
+    #[command(flatten)]
+    reports: ReportArgs,
 
     #[command(flatten)]
     pair: Box<pair::PairArgs>,
+}
+
+/// What is written about a run besides its answers.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Reports")]
+struct ReportArgs {
+    /// Write what ran to this file (JSON): program, models with hashes, settings and where each came from, counts,
+    /// times; secrets are left out
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+
+    /// Write how the run ended and its counts and speeds to this file (JSON)
+    #[arg(long, value_name = "FILE")]
+    summary_json: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -99,73 +108,164 @@ enum OnErrorArg {
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum MissingEntityArg {
-    Error,
-    Unmarked,
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum WindowArg {
     Start,
     Mention,
 }
 
-pub fn run(args: ScoreArgs) -> anyhow::Result<Outcome> {
+pub fn run(args: ScoreArgs, settings: Vec<SettingRow>) -> anyhow::Result<Outcome> {
     // What can be wrong before a model has been fetched and read is said before.
     let record = args.pair.record()?;
-    for path in args.files.iter().filter(|path| !is_stdin(path)) {
-        let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
-        anyhow::ensure!(
-            !metadata.is_dir(),
-            "{}: expected a file of JSONL records, found a folder",
-            path.display()
-        );
-    }
+    args.records.check_files()?;
+    let reports = Reports::open(&args.reports)?;
     if let Some(threads) = args.threads {
         // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     }
+    console::allow_bars(args.progress.wants_bars());
+    let started = Timestamp::now();
     let ensemble = Ensemble::open(&args.model, &args.device, args.cache.as_deref())?;
     let options = args.options(ensemble.threshold());
-    match record {
-        Some(record) => score_pair(&args, &ensemble, &record, options),
-        None => score_lines(&args, &ensemble, &options),
+    tell_details(&args, &ensemble, &options, &settings);
+    std::thread::scope(|scope| {
+        // Hashing a gigabyte takes seconds: beside the run, not before it.
+        let hashing = reports.manifest.is_some().then(|| scope.spawn(|| ensemble.records()));
+        let (result, counts) = match record {
+            Some(record) => score_pair(&args, &ensemble, &record, options.clone()),
+            None => score_lines(&args, &ensemble, &options),
+        };
+        let hashed = hashing.map(|hashing| hashing.join());
+        let models = match hashed.transpose() {
+            Ok(models) => models.unwrap_or_default(),
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        let run = run_record(&ensemble, &options, settings, models);
+        let written = reports.write(&run, started, &End::new(&result), &counts);
+        // The run's own end is what the exit code tells of.
+        match (result, written) {
+            (Ok(_), Err(error)) => Err(error),
+            (Err(run), Err(error)) => {
+                console::warn(&format!("{error:#}"));
+                Err(run)
+            }
+            (result, Ok(())) => result,
+        }
+    })
+}
+
+/// The files that tell of the run, opened.
+struct Reports {
+    manifest: Option<ReportFile>,
+    summary: Option<ReportFile>,
+    run_id: String,
+}
+
+impl Reports {
+    fn open(args: &ReportArgs) -> anyhow::Result<Self> {
+        let open = |flag, path: &Option<PathBuf>| path.as_ref().map(|path| ReportFile::create(flag, path)).transpose();
+        Ok(Self {
+            manifest: open("--manifest", &args.manifest)?,
+            summary: open("--summary-json", &args.summary_json)?,
+            run_id: manifest::run_id(),
+        })
+    }
+
+    fn write(self, run: &RunRecord, started: Timestamp, end: &End, counts: &Counts) -> anyhow::Result<()> {
+        if let Some(file) = self.manifest {
+            let manifest = Manifest::new("score", &self.run_id, started, run.clone());
+            file.finish(&manifest.ended(Timestamp::now(), end, counts)?)?;
+        }
+        if let Some(file) = self.summary {
+            file.finish(&manifest::summary(&self.run_id, end, counts)?)?;
+        }
+        Ok(())
     }
 }
 
-fn score_lines(args: &ScoreArgs, ensemble: &Ensemble, options: &Options) -> anyhow::Result<Outcome> {
-    let inputs: Vec<Input> = match args.files.is_empty() {
-        true => vec![Input::Stdin],
-        false => args
-            .files
-            .iter()
-            .map(|path| {
-                if is_stdin(path) {
-                    Input::Stdin
-                } else {
-                    Input::File(path.clone())
-                }
-            })
-            .collect(),
-    };
-    let reads_terminal = inputs.iter().any(|input| matches!(input, Input::Stdin)) && io::stdin().is_terminal();
-    if reads_terminal && !args.quiet {
-        note("reading pairs from the terminal, one JSON object a line; ctrl-d ends");
+fn run_record(
+    ensemble: &Ensemble,
+    options: &Options,
+    settings: Vec<SettingRow>,
+    models: Vec<ModelRecord>,
+) -> RunRecord {
+    let given = settings.iter().find(|row| row.setting == "threshold");
+    RunRecord {
+        models,
+        threshold: ensemble.threshold_record(given, options.threshold),
+        precision: ensemble.device.placement.precision.name().to_owned(),
+        device: ensemble.device.description.clone(),
+        kernels: ensemble.device.kernel.clone(),
+        threads: options.threads,
+        settings,
+        inputs: None,
+        output: None,
     }
-    match score(args, ensemble, inputs, &mut io::stdout().lock(), options) {
+}
+
+/// What `--verbose` asks for, before the first answer.
+fn tell_details(args: &ScoreArgs, ensemble: &Ensemble, options: &Options, settings: &[SettingRow]) {
+    if !console::is_verbose() {
+        return;
+    }
+    for model in &ensemble.models {
+        let description = &model.model.description;
+        let config = &description.config;
+        console::detail(&format!(
+            "model {}: {}, {}, tokenizer {}, at most {} tokens, own threshold {} ({})",
+            model.name,
+            description.files.source,
+            description.checkpoint.storage(),
+            description.tokenizer.description(),
+            *config.max_length,
+            *config.threshold,
+            config.threshold.source,
+        ));
+    }
+    console::detail(&format!(
+        "device {}, {} threads, threshold {}",
+        ensemble.device.description, options.threads, options.threshold
+    ));
+    if let Some(path) = &args.cache {
+        console::detail(&format!("cache {}", path.display()));
+    }
+    let redactor = manifest::Redactor::from_env();
+    for row in settings.iter().filter(|row| row.from != "default") {
+        let line = format!("--{} is {} ({})", row.setting, row.value, row.from);
+        console::detail(&redactor.redact(&line));
+    }
+}
+
+/// Scores all inputs onto stdout. Returns how that ended, and what had been answered by then.
+fn score_lines(args: &ScoreArgs, ensemble: &Ensemble, options: &Options) -> (anyhow::Result<Outcome>, Counts) {
+    let inputs = args.records.inputs();
+    let meter = args.progress.start(args.records.total_bytes(), true);
+    let scored = score(args, ensemble, inputs, &mut console::Records::lock(), options, &meter);
+    let so_far = meter.counts();
+    // The bar goes before anything else is said.
+    drop(meter);
+    match scored {
         Ok(counts) => {
-            if !args.quiet {
-                note(&counts.to_string());
-            }
-            Ok(outcome(&counts))
+            console::report("summary", &counts.to_string(), manifest::numbers(&counts));
+            console::detail(&format!(
+                "{} windows of lines, {} tokens encoded, {:.0} tokens/s",
+                counts.windows,
+                counts.tokens,
+                counts.tokens as f64 / counts.elapsed.as_secs_f64().max(1e-9)
+            ));
+            (Ok(Outcome::of(&counts)), counts)
         }
-        Err(ScoreError::ClosedPipe) => Ok(Outcome::ClosedPipe),
-        Err(error) => Err(error.into()),
+        Err(ScoreError::ClosedPipe) => (Ok(Outcome::ClosedPipe), so_far),
+        Err(error) => (Err(error.into()), so_far),
     }
 }
 
 /// Scores the pair given by flags as if it were a line, so that all that is checked there is checked here.
-fn score_pair(args: &ScoreArgs, ensemble: &Ensemble, record: &str, mut options: Options) -> anyhow::Result<Outcome> {
+fn score_pair(
+    args: &ScoreArgs,
+    ensemble: &Ensemble,
+    record: &str,
+    mut options: Options,
+) -> (anyhow::Result<Outcome>, Counts) {
     let readable = !args.pair.json && io::stdout().is_terminal();
     if readable {
         options.output = OutputKey::default();
@@ -175,17 +275,25 @@ fn score_pair(args: &ScoreArgs, ensemble: &Ensemble, record: &str, mut options: 
     let line = io::Cursor::new(record.as_bytes().to_vec());
     let inputs = vec![Input::Reader("<flags>".to_owned(), Box::new(line))];
     let mut answer = Vec::new();
-    let counts = score(args, ensemble, inputs, &mut answer, &options)?;
-    let answer = String::from_utf8(answer).context("the answer")?;
-    let text = if readable {
-        pair::readable_answer(&serde_json::from_str(&answer)?, options.threshold)
-    } else {
-        answer
+    let meter = Meter::silent();
+    let scored = score(args, ensemble, inputs, &mut answer, &options, &meter);
+    let counts = match scored {
+        Ok(counts) => counts,
+        Err(error) => return (Err(error.into()), meter.counts()),
     };
-    Ok(match super::print(&text)? {
-        Outcome::Complete => outcome(&counts),
-        other => other,
-    })
+    let print = || -> anyhow::Result<Outcome> {
+        let answer = String::from_utf8(answer).context("the answer")?;
+        let text = if readable {
+            pair::readable_answer(&serde_json::from_str(&answer)?, options.threshold)
+        } else {
+            answer
+        };
+        Ok(match super::print(&text)? {
+            Outcome::Complete => Outcome::of(&counts),
+            other => other,
+        })
+    };
+    (print(), counts)
 }
 
 fn score(
@@ -194,35 +302,24 @@ fn score(
     inputs: Vec<Input>,
     output: &mut dyn io::Write,
     options: &Options,
+    meter: &Meter,
 ) -> Result<Counts, ScoreError> {
     let window = match args.window {
         WindowArg::Start => Window::Start,
         WindowArg::Mention => Window::Mention,
     };
-    let missing_entity = match args.missing_entity {
-        MissingEntityArg::Error => MissingEntity::Error,
-        MissingEntityArg::Unmarked => MissingEntity::Unmarked,
-    };
-    let preparers = ensemble.preparers(window, missing_entity);
+    let preparers = ensemble.preparers(window, args.records.missing_entity());
     let members = ensemble.members(&preparers);
-    let counts = scoring::run_into(inputs, &mut Stream::new(output), &members, options);
+    let mut sink = Watched {
+        inner: &mut Stream::new(output),
+        meter,
+    };
+    let counts = scoring::run_into(inputs, &mut sink, &members, options);
     print_profile();
     if let Some(problem) = ensemble.flush_cache() {
-        note(&problem);
+        console::warn(&problem);
     }
     counts
-}
-
-fn outcome(counts: &Counts) -> Outcome {
-    if counts.errors() > 0 {
-        Outcome::Incomplete
-    } else {
-        Outcome::Complete
-    }
-}
-
-fn is_stdin(path: &Path) -> bool {
-    path.as_os_str() == "-"
 }
 
 impl ScoreArgs {
@@ -230,12 +327,12 @@ impl ScoreArgs {
         let defaults = Options::default();
         Options {
             threshold: self.threshold.unwrap_or(model_threshold),
-            output: self.output_key.clone().unwrap_or_default(),
+            output: self.records.output_key.clone().unwrap_or_default(),
             on_error: match self.on_error {
                 OnErrorArg::Record => OnError::Record,
                 OnErrorArg::Fail => OnError::Fail,
             },
-            max_line_bytes: self.max_line_bytes,
+            max_line_bytes: self.records.max_line_bytes,
             threads: self.threads.unwrap_or(defaults.threads),
             batch_tokens: self.batch_tokens,
             reuse: !self.no_reuse,
