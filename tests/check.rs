@@ -50,7 +50,8 @@ fn check_and_score_say_the_same_of_every_line() {
     let scored = run(&[&["score", "--model", "demo"], &limit[..]].concat(), &lines());
     let checked = run(&[&["check", "--json"], &limit[..]].concat(), &lines());
     assert_eq!((scored.code, checked.code), (3, 3), "{}", checked.stderr);
-    let answers = json_lines(scored.stdout.as_bytes());
+    // Half a surrogate pair passes through, and is beyond serde_json's values.
+    let answers = json_lines(scored.stdout.replace("\\ud800", "").as_bytes());
     let expected: Vec<&Value> = answers
         .iter()
         .map(|answer| &answer["error"])

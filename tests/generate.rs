@@ -15,7 +15,9 @@ fn stdout_of(arguments: &[&str]) -> String {
 
 /// The words that begin the lines of a section of help: subcommands, or flags.
 fn first_words(help: &str, is_wanted: impl Fn(&str) -> bool) -> Vec<String> {
-    let words = help.lines().filter(|line| line.starts_with("  ")).filter_map(|line| {
+    // Deeper lines are text, but for flags without a short form.
+    let begins = |line: &&str| line.starts_with("  ") && !line.starts_with("   ") || line.starts_with("      --");
+    let words = help.lines().filter(begins).filter_map(|line| {
         // `  -q, --quiet` or `      --json`
         let line = line.trim_start();
         let line = line

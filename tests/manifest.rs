@@ -212,6 +212,16 @@ fn a_run_that_fails_says_so_in_its_manifest_and_one_that_cannot_begin_leaves_non
     std::fs::remove_file(&manifest).unwrap();
     assert_eq!(score(&["--model", "no/where"]).status.code(), Some(1));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    // Nothing that is read is written over.
+    let input = folder.path().join("input.jsonl");
+    std::fs::write(&input, LINES).unwrap();
+    let input = input.to_str().unwrap();
+    let output = crag()
+        .args(["score", "-m", "demo", input, "--manifest", input])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(std::fs::read_to_string(input).unwrap(), LINES);
     let nowhere = folder.path().join("no/m.json");
     let output = crag()
         .args(["score", "--model", "demo", "--manifest", nowhere.to_str().unwrap()])

@@ -21,18 +21,24 @@ pub enum LogFormat {
 
 /// What a subcommand says on stderr, the same for all of them.
 #[derive(Clone, Debug, Default, clap::Args)]
-#[command(next_help_heading = "Reports")]
 pub struct ConsoleArgs {
     /// Say nothing on stderr unless something is wrong
-    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    #[arg(help_heading = "Reports", long, short, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
 
     /// Say more on stderr: model, kernels, cache, settings and where each came from
-    #[arg(long, short, global = true)]
+    #[arg(help_heading = "Reports", long, short, global = true)]
     pub verbose: bool,
 
     /// Form of what is said on stderr
-    #[arg(long, global = true, value_name = "FORM", value_enum, default_value_t)]
+    #[arg(
+        help_heading = "Reports",
+        long,
+        global = true,
+        value_name = "FORM",
+        value_enum,
+        default_value_t
+    )]
     pub log_format: LogFormat,
 }
 
@@ -63,6 +69,11 @@ pub fn configure(args: &ConsoleArgs) {
     console.format = args.log_format;
     console.quiet = args.quiet;
     console.verbose = args.verbose && !args.quiet;
+}
+
+/// From now on lines are JSON, whatever else is configured.
+pub fn speak_json() {
+    console().format = LogFormat::Json;
 }
 
 pub fn is_quiet() -> bool {

@@ -141,6 +141,9 @@ pub fn run() -> anyhow::Result<Outcome> {
         // So that what is wrong with the command line is said in the form that it asks for.
         console::configure(&args);
     }
+    if wants_json_log(&arguments) {
+        console::speak_json();
+    }
     let layers = Layers::read(&command(), glance.as_ref(), &variable)?;
     let name = glance.as_ref().and_then(|glance| glance.subcommand_name());
     let parsed = match layers.parse(command(), &arguments, name) {
@@ -152,6 +155,11 @@ pub fn run() -> anyhow::Result<Outcome> {
     console::configure(&cli.console);
     if cli.json {
         return Err(UsageError("--json goes with --version, or after the subcommand".into()).into());
+    }
+    if console::is_verbose() {
+        for name in config::unknown_variables(&command(), std::env::vars_os().map(|(name, _)| name)) {
+            console::detail(&format!("the environment variable {name} stands for no flag"));
+        }
     }
     match cli.command {
         Command::Score(args) => score::run(*args, parsed.settings),
@@ -168,6 +176,15 @@ pub fn run() -> anyhow::Result<Outcome> {
 pub fn report(error: &anyhow::Error) {
     // `{:#}` joins the causes with colons.
     console::error(&format!("{error:#}"), exit_code(error));
+}
+
+/// Whether the command line asks for JSON on stderr, even if it cannot be understood.
+fn wants_json_log(arguments: &[OsString]) -> bool {
+    let is = |argument: &OsString, text: &str| argument == text;
+    arguments.iter().any(|argument| is(argument, "--log-format=json"))
+        || arguments
+            .windows(2)
+            .any(|two| is(&two[0], "--log-format") && is(&two[1], "json"))
 }
 
 /// Help and version, which go to stdout, and what is wrong with a command line.

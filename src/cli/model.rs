@@ -19,45 +19,43 @@ use super::{UsageError, console};
 const DEFAULT_MODEL: &str = "chrisvoncsefalvay/CRAG-dual-encoder-ade";
 
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Model")]
 pub struct ModelArgs {
     /// Hub id (owner/name), folder, weight file, or "demo"
-    #[arg(long, short, default_value = DEFAULT_MODEL, value_name = "MODEL")]
+    #[arg(help_heading = "Model", long, short, default_value = DEFAULT_MODEL, value_name = "MODEL")]
     pub model: String,
 
     /// Branch, tag or commit on the hub [default: main]
-    #[arg(long, value_name = "REV")]
+    #[arg(help_heading = "Model", long, value_name = "REV")]
     pub revision: Option<String>,
 
     /// Make no network connection: cached files only (also HF_HUB_OFFLINE=1)
-    #[arg(long)]
+    #[arg(help_heading = "Model", long)]
     pub offline: bool,
 
     /// Settings to use in place of the crag.json beside the weights
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "Model", long, value_name = "FILE")]
     pub model_config: Option<PathBuf>,
 }
 
 /// One model, or several that answer together.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Model")]
 pub struct ModelsArgs {
     /// Hub id (owner/name), folder, weight file, or "demo"; given several times, the models' mean is the answer
-    #[arg(long, short, default_value = DEFAULT_MODEL, value_name = "MODEL")]
+    #[arg(help_heading = "Model", long, short, default_value = DEFAULT_MODEL, value_name = "MODEL")]
     model: Vec<String>,
 
     /// Branch, tag or commit on the hub; with several models one for each, in their order, "-" for none
     /// [default: main]
-    #[arg(long, value_name = "REV")]
+    #[arg(help_heading = "Model", long, value_name = "REV")]
     revision: Vec<String>,
 
     /// Make no network connection: cached files only (also HF_HUB_OFFLINE=1)
-    #[arg(long)]
+    #[arg(help_heading = "Model", long)]
     offline: bool,
 
     /// Settings to use in place of the crag.json beside the weights; with several models one for each, in
     /// their order, "-" for its own
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "Model", long, value_name = "FILE")]
     model_config: Vec<PathBuf>,
 }
 

@@ -21,15 +21,20 @@ use crate::scoring::{Counts, LineError, Position, Progress, Sink};
 
 /// How progress is shown.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Reports")]
 pub struct ProgressArgs {
     /// How to show progress on stderr: a bar, a line now and then, or not at all; auto is a bar on a terminal that
     /// the records do not go to as well, and lines elsewhere
-    #[arg(long, value_name = "HOW", value_enum, default_value = "auto")]
+    #[arg(
+        help_heading = "Reports",
+        long,
+        value_name = "HOW",
+        value_enum,
+        default_value = "auto"
+    )]
     progress: ProgressChoice,
 
     /// Seconds between two lines of progress
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = parse_count)]
+    #[arg(help_heading = "Reports", long, value_name = "SECONDS", default_value = "60", value_parser = parse_count)]
     progress_every: usize,
 }
 

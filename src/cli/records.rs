@@ -11,22 +11,21 @@ use crate::files::Input;
 use crate::scoring::{MissingEntity, OutputKey};
 
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Records")]
 pub struct RecordArgs {
     /// JSONL files, read one after another; "-" or none for stdin
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 
     /// Nest the answer under this key instead of adding keys to the record
-    #[arg(long, value_name = "KEY", value_parser = OutputKey::nested)]
+    #[arg(help_heading = "Records", long, value_name = "KEY", value_parser = OutputKey::nested)]
     pub output_key: Option<OutputKey>,
 
     /// What to do when an entity does not occur in its text: an error, or score it without markers
-    #[arg(long, value_name = "WHAT", default_value = "error")]
+    #[arg(help_heading = "Records", long, value_name = "WHAT", default_value = "error")]
     missing_entity: MissingEntityArg,
 
     /// Longest line; a longer one is read past and becomes an error record (KiB, MiB and GiB are understood)
-    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = parse_bytes)]
+    #[arg(help_heading = "Records", long, value_name = "BYTES", default_value = "16MiB", value_parser = parse_bytes)]
     pub max_line_bytes: usize,
 }
 
@@ -71,6 +70,12 @@ impl RecordArgs {
             console::note("reading pairs from the terminal, one JSON object a line; ctrl-d ends");
         }
         inputs
+    }
+
+    /// Whether `path` is one of the files to read.
+    pub fn reads(&self, path: &Path) -> bool {
+        let real = |path: &Path| path.canonicalize().ok();
+        real(path).is_some_and(|path| self.files.iter().any(|file| real(file).as_ref() == Some(&path)))
     }
 
     /// How many bytes of lines there are to read, if that can be known.

@@ -28,6 +28,8 @@ use super::UsageError;
 
 /// Names the file where no `--config` does.
 const FILE_VARIABLE: &str = "CRAG_CONFIG";
+/// Variables that stand for no flag.
+const OTHER_VARIABLES: [&str; 2] = ["CRAG_KERNEL", "CRAG_CUDA_PROFILE"];
 /// Flags that say what one call is to do, and so are for the command line alone.
 const CALL_ONLY: [&str; 5] = ["help", "version", "config", "json", "force"];
 /// The heading of flags that hold data, which are for the command line alone too.
@@ -107,12 +109,13 @@ impl<'e> Layers<'e> {
     pub fn parse(&self, command: Command, arguments: &[OsString], name: Option<&str>) -> Result<Parsed, ParseError> {
         let mut origins = HashMap::new();
         let mut failed = None;
-        let mut lay = |arg: Arg, subcommand: &str| match self.beneath(arg, subcommand) {
-            Ok((arg, origin)) => {
-                origins.extend(origin.map(|origin| (arg.get_id().to_string(), origin)));
-                arg
+        let mut lay = |arg: Arg, subcommand: &str| match self.beneath(&arg, subcommand) {
+            Ok(None) => arg,
+            Ok(Some(fallback)) => {
+                origins.insert(arg.get_id().to_string(), fallback.from);
+                arg.required(false).default_values(fallback.values)
             }
-            Err((arg, error)) => {
+            Err(error) => {
                 failed.get_or_insert(error);
                 arg
             }
@@ -138,23 +141,14 @@ impl<'e> Layers<'e> {
         Ok(Parsed { matches, settings })
     }
 
-    /// The definition with the value beneath it as its default, and where that is from.
-    fn beneath(&self, arg: Arg, subcommand: &str) -> Result<(Arg, Option<String>), (Arg, UsageError)> {
-        let found = match long_of(&arg) {
-            Some(long) => self.find(&arg, long, subcommand),
-            None => Ok(None),
-        };
-        match found {
-            Ok(None) => Ok((arg, None)),
-            Ok(Some(fallback)) => {
-                if let Err(error) = value::check(&arg, &fallback.values, &fallback.from) {
-                    return Err((arg, error));
-                }
-                let arg = arg.required(false).default_values(fallback.values);
-                Ok((arg, Some(fallback.from)))
-            }
-            Err(error) => Err((arg, error)),
+    /// The value beneath a flag, if there is one, as the flag would take it.
+    fn beneath(&self, arg: &Arg, subcommand: &str) -> Result<Option<Fallback>, UsageError> {
+        let Some(long) = long_of(arg) else { return Ok(None) };
+        let found = self.find(arg, long, subcommand)?;
+        if let Some(fallback) = &found {
+            value::check(arg, &fallback.values, &fallback.from)?;
         }
+        Ok(found)
     }
 
     fn find(&self, arg: &Arg, long: &str, subcommand: &str) -> Result<Option<Fallback>, UsageError> {
@@ -179,6 +173,23 @@ impl<'e> Layers<'e> {
         let from = format!("config {place}");
         Ok(Some(Fallback { values, from }))
     }
+}
+
+/// Variables among `names` that look as if they were meant for a flag of `command`, but are not: a slip of the
+/// pen in the environment is silent otherwise.
+pub fn unknown_variables(command: &Command, names: impl Iterator<Item = OsString>) -> Vec<String> {
+    let mut known = vec![FILE_VARIABLE.to_owned()];
+    known.extend(OTHER_VARIABLES.map(str::to_owned));
+    let global: Vec<&str> = command.get_arguments().filter_map(long_of).collect();
+    for subcommand in command.get_subcommands() {
+        let own = subcommand.get_arguments().filter_map(long_of);
+        for long in own.chain(global.iter().copied()) {
+            known.push(variable_of(long));
+            known.push(variable_of(&format!("{}-{long}", subcommand.get_name())));
+        }
+    }
+    let ours = names.filter_map(|name| name.into_string().ok().filter(|name| name.starts_with("CRAG_")));
+    ours.filter(|name| !known.contains(name)).collect()
 }
 
 /// The long name of a flag that may be set beneath the command line.

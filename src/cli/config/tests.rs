@@ -157,6 +157,20 @@ fn one_flag_name_may_mean_different_things_to_two_subcommands() {
 }
 
 #[test]
+fn variables_that_mean_nothing_are_found() {
+    let names = [
+        "CRAG_TRESHOLD",
+        "CRAG_THRESHOLD",
+        "CRAG_SCORE_WINDOW",
+        "CRAG_EXTRACT_QUIET",
+        "CRAG_FORCE",
+        "HOME",
+    ];
+    let found = unknown_variables(&command(), names.iter().map(OsString::from));
+    assert_eq!(found, ["CRAG_TRESHOLD", "CRAG_FORCE"]);
+}
+
+#[test]
 fn mistakes_name_their_place_and_the_way_out() {
     for (file, expected) in [
         (

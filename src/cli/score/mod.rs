@@ -17,7 +17,7 @@ use super::model::ModelsArgs;
 use super::progress::{Meter, ProgressArgs, Watched};
 use super::records::RecordArgs;
 use super::values::{parse_count, parse_threads, parse_threshold};
-use super::{Outcome, console};
+use super::{Outcome, UsageError, console};
 use crate::files::Input;
 use crate::scoring::{self, Counts, OnError, Options, OutputKey, ScoreError, Stream};
 use crate::text::Window;
@@ -34,6 +34,7 @@ instead of all. Each line out is the same object with \"probability\" and \"caus
 Examples:
   crag score pairs.jsonl > scored.jsonl
   tail -f pairs.jsonl | crag score --model demo
+  crag score -m owner/model-a -m owner/model-b --manifest ran.json pairs.jsonl > scored.jsonl
   crag score --text 'Aspirin caused bleeding.' --drug Aspirin --adr bleeding
 
 Exit codes: 0 all scored; 1 could not run or go on; 2 usage; 3 finished, some lines are error records.")]
@@ -89,15 +90,14 @@ pub struct ScoreArgs {
 
 /// What is written about a run besides its answers.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Reports")]
 struct ReportArgs {
     /// Write what ran to this file (JSON): program, models with hashes, settings and where each came from, counts,
     /// times; secrets are left out
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "Reports", long, value_name = "FILE")]
     manifest: Option<PathBuf>,
 
     /// Write how the run ended and its counts and speeds to this file (JSON)
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "Reports", long, value_name = "FILE")]
     summary_json: Option<PathBuf>,
 }
 
@@ -117,7 +117,7 @@ pub fn run(args: ScoreArgs, settings: Vec<SettingRow>) -> anyhow::Result<Outcome
     // What can be wrong before a model has been fetched and read is said before.
     let record = args.pair.record()?;
     args.records.check_files()?;
-    let reports = Reports::open(&args.reports)?;
+    let reports = Reports::open(&args)?;
     if let Some(threads) = args.threads {
         // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
@@ -161,11 +161,22 @@ struct Reports {
 }
 
 impl Reports {
-    fn open(args: &ReportArgs) -> anyhow::Result<Self> {
-        let open = |flag, path: &Option<PathBuf>| path.as_ref().map(|path| ReportFile::create(flag, path)).transpose();
+    fn open(args: &ScoreArgs) -> anyhow::Result<Self> {
+        let ReportArgs { manifest, summary_json } = &args.reports;
+        if manifest.is_some() && manifest == summary_json {
+            return Err(UsageError("--manifest and --summary-json: expected two files, found one".into()).into());
+        }
+        let open = |flag: &str, path: &Option<PathBuf>| match path {
+            Some(path) if args.records.reads(path) => Err(anyhow::Error::new(UsageError(format!(
+                "{flag} {}: this file is read as an input",
+                path.display()
+            )))),
+            Some(path) => ReportFile::create(flag, path).map(Some),
+            None => Ok(None),
+        };
         Ok(Self {
-            manifest: open("--manifest", &args.manifest)?,
-            summary: open("--summary-json", &args.summary_json)?,
+            manifest: open("--manifest", manifest)?,
+            summary: open("--summary-json", summary_json)?,
             run_id: manifest::run_id(),
         })
     }
