@@ -1,7 +1,7 @@
 //! One way to read tensors out of bytes, whatever the format: each reader lists where its tensors lie, and
 //! this file checks those places, maps the file and copies elements out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
@@ -130,6 +130,13 @@ impl Checkpoint {
             });
         };
         self.files[file].tensor(index)
+    }
+
+    /// The layouts that packed tensors are stored in, sorted: the first part of their names behind [`PACKED_PREFIX`].
+    pub fn packed_layouts(&self) -> Vec<String> {
+        let names = self.places.keys().filter_map(|name| name.strip_prefix(PACKED_PREFIX));
+        let layouts: BTreeSet<&str> = names.filter_map(|name| name.split('.').next()).collect();
+        layouts.into_iter().map(str::to_owned).collect()
     }
 
     /// Where a packed f32 tensor lies in its mapped file, in bytes. None if there is none of that name, or

@@ -9,7 +9,7 @@ use super::progress::{ProgressArgs, Watched};
 use super::records::RecordArgs;
 use super::{Outcome, manifest};
 use crate::files::Input;
-use crate::scoring::{self, Counts, ErrorCode, LineError, Options, Position, Progress, ScoreError, Sink};
+use crate::scoring::{self, Counts, ErrorCode, LineError, Position, Progress, ScoreError, Sink};
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -32,20 +32,17 @@ pub struct CheckArgs {
 }
 
 pub fn run(args: CheckArgs) -> anyhow::Result<Outcome> {
-    args.records.check_files()?;
-    let inputs = args.records.inputs();
+    let inputs = args.records.resolve()?;
+    let options = args.records.options(&inputs);
+    let total_bytes = inputs.total_bytes();
+    let inputs = inputs.open();
     let names: Vec<String> = inputs.iter().map(Input::name).collect();
-    let options = Options {
-        output: args.records.output_key.clone().unwrap_or_default(),
-        max_line_bytes: args.records.max_line_bytes,
-        ..Options::default()
-    };
     let mut problems = Problems {
         names: &names,
         json: args.json,
         out: io::BufWriter::new(Records::lock()),
     };
-    let meter = args.progress.start(args.records.total_bytes(), true);
+    let meter = args.progress.start(total_bytes, true);
     let mut sink = Watched {
         inner: &mut problems,
         meter: &meter,

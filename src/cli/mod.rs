@@ -10,9 +10,12 @@ mod config;
 mod console;
 mod convert;
 mod device;
+mod extract;
 mod generate;
+mod inputs;
 mod inspect;
 mod manifest;
+mod merge;
 pub mod model;
 mod progress;
 mod records;
@@ -57,10 +60,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Score JSONL pairs (files or stdin), or one pair given by flags
+    /// Score pairs in JSONL, CSV or TSV (files or stdin), or one pair given by flags
     Score(Box<score::ScoreArgs>),
     /// Say what is wrong with records, without a model
     Check(check::CheckArgs),
+    /// Read pairs to score out of annotated documents (PubTator, BioC, ADE corpus, brat)
+    Extract(extract::ExtractArgs),
+    /// Put the answers of all shards of a run (--shard) back into one output
+    Merge(merge::MergeArgs),
     /// Show what a checkpoint holds: roles of its tensors, parameters, settings and their sources
     Inspect(inspect::InspectArgs),
     /// Score the model card's own example and compare with its published probability
@@ -164,6 +171,8 @@ pub fn run() -> anyhow::Result<Outcome> {
     match cli.command {
         Command::Score(args) => score::run(*args, parsed.settings),
         Command::Check(args) => check::run(args),
+        Command::Extract(args) => extract::run(args),
+        Command::Merge(args) => merge::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Convert(args) => convert::run(args),

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use crate::{
     Side,
     checkpoint::{Checkpoint, FileHash, HubOptions, ModelFiles, ModelSource, NamedBytes, locate},
-    model::{DualEncoder, ModelConfig, Placement, Roles},
+    model::{DualEncoder, ModelConfig, Placement, Roles, StoredLayouts},
     scoring::Cache,
     text::{Tokenizer, TokenizerFiles},
 };
@@ -124,6 +124,8 @@ pub struct OpenModel {
     pub network: DualEncoder,
     /// See [`OpenDevice::kernel`](super::device::OpenDevice::kernel).
     pub kernel: String,
+    /// What there is to say of packed weights that are of no use here.
+    pub unused_packed: Option<String>,
 }
 
 /// The hashes of the small files of a model: settings and tokenizer.
@@ -188,8 +190,13 @@ impl ModelArgs {
     /// The same on a device that is open.
     pub fn open_on(&self, device: OpenDevice) -> anyhow::Result<OpenModel> {
         let description = self.describe()?;
+        let unused_packed = description
+            .stored_layouts(&device.placement)
+            .filter(|layouts| !layouts.are_used())
+            .map(|layouts| format!("{}: packed weights {layouts}", description.files.source));
         let network = description.load(device.placement)?;
         Ok(OpenModel {
+            unused_packed,
             description,
             network,
             kernel: device.kernel,
@@ -210,6 +217,12 @@ impl OpenModel {
 }
 
 impl Description {
+    /// The packed weights beside the model's own; a GPU has no use for any.
+    pub fn stored_layouts(&self, placement: &Placement) -> Option<StoredLayouts> {
+        let on_cpu = placement.device.is_cpu();
+        on_cpu.then(|| StoredLayouts::of(&self.checkpoint, &self.roles, placement.precision))?
+    }
+
     fn load(&self, placement: Placement) -> anyhow::Result<DualEncoder> {
         DualEncoder::load(&self.checkpoint, &self.roles, &self.config, placement)
             .with_context(|| self.files.source.clone())

@@ -1,22 +1,16 @@
-//! Which records are read, and how: the same for all subcommands that read them.
+//! Which records are read, and what is made of them: the same for scoring and checking.
 
-use std::io::{self, IsTerminal as _};
-use std::path::{Path, PathBuf};
-
-use anyhow::Context as _;
-
+use super::inputs::{InputArgs, Inputs};
 use super::values::parse_bytes;
-use super::{console, progress};
-use crate::files::Input;
-use crate::scoring::{MissingEntity, OutputKey};
+use crate::scoring::{MissingEntity, Options, OutputKey};
 
 #[derive(Debug, clap::Args)]
 pub struct RecordArgs {
-    /// JSONL files, read one after another; "-" or none for stdin
-    #[arg(value_name = "FILE")]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub input: InputArgs,
 
-    /// Nest the answer under this key instead of adding keys to the record
+    /// Nest the answer under this key instead of adding keys to the record; in tables, the names of the columns that
+    /// are added begin with it
     #[arg(help_heading = "Records", long, value_name = "KEY", value_parser = OutputKey::nested)]
     pub output_key: Option<OutputKey>,
 
@@ -26,7 +20,7 @@ pub struct RecordArgs {
 
     /// Longest line; a longer one is read past and becomes an error record (KiB, MiB and GiB are understood)
     #[arg(help_heading = "Records", long, value_name = "BYTES", default_value = "16MiB", value_parser = parse_bytes)]
-    pub max_line_bytes: usize,
+    max_line_bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -36,6 +30,14 @@ enum MissingEntityArg {
 }
 
 impl RecordArgs {
+    /// What is to be read, after a look at the beginning of each file.
+    pub fn resolve(&self) -> anyhow::Result<Inputs> {
+        let output_key = self.output_key.clone().unwrap_or_default();
+        let inputs = self.input.resolve(&output_key)?;
+        inputs.check(&output_key, self.max_line_bytes)?;
+        Ok(inputs)
+    }
+
     pub fn missing_entity(&self) -> MissingEntity {
         match self.missing_entity {
             MissingEntityArg::Error => MissingEntity::Error,
@@ -43,47 +45,15 @@ impl RecordArgs {
         }
     }
 
-    /// What can be wrong with the files before any is read.
-    pub fn check_files(&self) -> anyhow::Result<()> {
-        for path in self.files.iter().filter(|path| !is_stdin(path)) {
-            let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
-            anyhow::ensure!(
-                !metadata.is_dir(),
-                "{}: expected a file of JSONL records, found a folder",
-                path.display()
-            );
+    /// The options that are about records.
+    pub fn options(&self, inputs: &Inputs) -> Options {
+        Options {
+            format: inputs.format,
+            fields: inputs.fields.clone(),
+            shard: inputs.shard,
+            output: self.output_key.clone().unwrap_or_default(),
+            max_line_bytes: self.max_line_bytes,
+            ..Options::default()
         }
-        Ok(())
     }
-
-    /// The inputs in order. Says so where one of them is typed by hand.
-    pub fn inputs(&self) -> Vec<Input> {
-        let input = |path: &PathBuf| match is_stdin(path) {
-            true => Input::Stdin,
-            false => Input::File(path.clone()),
-        };
-        let inputs: Vec<Input> = match self.files.is_empty() {
-            true => vec![Input::Stdin],
-            false => self.files.iter().map(input).collect(),
-        };
-        if inputs.iter().any(|input| matches!(input, Input::Stdin)) && io::stdin().is_terminal() {
-            console::note("reading pairs from the terminal, one JSON object a line; ctrl-d ends");
-        }
-        inputs
-    }
-
-    /// Whether `path` is one of the files to read.
-    pub fn reads(&self, path: &Path) -> bool {
-        let real = |path: &Path| path.canonicalize().ok();
-        real(path).is_some_and(|path| self.files.iter().any(|file| real(file).as_ref() == Some(&path)))
-    }
-
-    /// How many bytes of lines there are to read, if that can be known.
-    pub fn total_bytes(&self) -> Option<u64> {
-        progress::total_bytes(&self.files)
-    }
-}
-
-fn is_stdin(path: &Path) -> bool {
-    path.as_os_str() == "-"
 }

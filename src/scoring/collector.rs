@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::counts::Counts;
 use super::error::{ErrorCode, LineError, ScoreError};
 use super::member::{Member, mean, with_name};
-use super::output::{self, Answer, Warning};
+use super::output::{Scored, Warning};
 use super::pipeline::{Line, Message, OnError, Options, Outcome, Window, error_of};
+use super::records::{Answer, Place, Records};
 use super::sink::{Progress, Sink};
 
 /// What an answer's buffer keeps: one very long line must not stay allocated for the rest of the run.
@@ -23,6 +24,7 @@ type Classify<'c> = &'c dyn Fn(usize, &[Pair<'_>]) -> anyhow::Result<Vec<f32>>;
 pub(super) struct Collector<'c> {
     sink: &'c mut dyn Sink,
     options: &'c Options,
+    records: &'c dyn Records,
     names: &'c [String],
     members: &'c [Member<'c>],
     classify: Classify<'c>,
@@ -55,6 +57,7 @@ impl<'c> Collector<'c> {
     pub fn new(
         sink: &'c mut dyn Sink,
         options: &'c Options,
+        records: &'c dyn Records,
         names: &'c [String],
         members: &'c [Member<'c>],
         classify: Classify<'c>,
@@ -64,6 +67,7 @@ impl<'c> Collector<'c> {
         Self {
             sink,
             options,
+            records,
             names,
             members,
             classify,
@@ -216,6 +220,7 @@ impl<'c> Collector<'c> {
     ) -> Result<(), ScoreError> {
         match &line.outcome {
             Outcome::Blank => self.counts.blank += 1,
+            Outcome::Verbatim => self.answer.extend_from_slice(bytes),
             Outcome::Rejected { error, spliceable } => self.write_error(line, bytes, error, *spliceable)?,
             Outcome::Pair { warnings, .. } => {
                 let probabilities = probabilities.next().unwrap_or_default();
@@ -255,13 +260,13 @@ impl<'c> Collector<'c> {
                 names.zip(probabilities.iter().copied()).collect()
             }
         };
-        let answer = Answer {
+        let answer = Answer::Scored(Scored {
             probability,
             causal: probability >= self.options.threshold,
             probabilities: &named,
             warnings,
-        };
-        output::write_scored(&mut self.answer, bytes, &self.options.output, &answer);
+        });
+        self.records.write(&mut self.answer, bytes, &answer);
         self.counts.scored += 1;
         self.counts.add_warnings(warnings);
     }
@@ -285,19 +290,18 @@ impl<'c> Collector<'c> {
         self.sink
             .rejected(&line.position, error)
             .map_err(ScoreError::from_write)?;
-        if spliceable {
-            output::write_error(&mut self.answer, bytes, &self.options.output, error);
-            return Ok(());
-        }
-        // With one input the line number says it all.
-        let mut error = error.clone();
-        if self.names.len() > 1 {
-            error.message = format!(
-                "{}:{}: {}",
-                self.names[line.position.source], line.position.line, error.message
-            );
-        }
-        output::write_line_error(&mut self.answer, line.position.line, &self.options.output, &error);
+        let several = self.names.len() > 1;
+        let place = Place {
+            // With one input the line number says it all.
+            file: several.then(|| self.names[line.position.source].as_str()),
+            line: line.position.line,
+        };
+        let answer = Answer::Error {
+            error,
+            spliceable,
+            place,
+        };
+        self.records.write(&mut self.answer, bytes, &answer);
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::error::ErrorCode;
 use super::output::Warning;
+use crate::files::Digest;
 
 /// Counts of one run, over all its inputs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,7 +30,20 @@ pub struct Counts {
     pub windows: u64,
     pub elapsed: Duration,
     pub(super) by_warning: [u64; Warning::ALL.len()],
+    /// The inputs, in order, as they were read; all of them once the run has ended well.
+    pub inputs: Vec<InputReport>,
     pub(super) by_code: [u64; ErrorCode::ALL.len()],
+}
+
+/// One input, named by its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputReport {
+    /// As messages name it.
+    pub name: String,
+    /// Lines as an editor counts them, blank ones and headers included.
+    pub lines: u64,
+    /// Of its bytes as they lie in the file.
+    pub digest: Digest,
 }
 
 impl Counts {

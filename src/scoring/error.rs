@@ -12,6 +12,8 @@ pub enum ErrorCode {
     InvalidJson,
     /// The line is JSON, but not an object.
     NotAnObject,
+    /// The row of a table has too many or too few fields, or a quote where none can be.
+    InvalidRow,
     /// The line is longer than the limit; it was read past without being kept.
     LineTooLong,
     /// The object already has a key that the answer would be written under.
@@ -41,10 +43,11 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    pub const ALL: [ErrorCode; 16] = [
+    pub const ALL: [ErrorCode; 17] = [
         ErrorCode::InvalidUtf8,
         ErrorCode::InvalidJson,
         ErrorCode::NotAnObject,
+        ErrorCode::InvalidRow,
         ErrorCode::LineTooLong,
         ErrorCode::KeyConflict,
         ErrorCode::DuplicateKey,
@@ -66,6 +69,7 @@ impl ErrorCode {
             ErrorCode::InvalidUtf8 => "invalid_utf8",
             ErrorCode::InvalidJson => "invalid_json",
             ErrorCode::NotAnObject => "not_an_object",
+            ErrorCode::InvalidRow => "invalid_row",
             ErrorCode::LineTooLong => "line_too_long",
             ErrorCode::KeyConflict => "key_conflict",
             ErrorCode::DuplicateKey => "duplicate_key",
@@ -116,6 +120,12 @@ pub enum ScoreError {
          convert it first, for example with iconv -f UTF-16 -t UTF-8"
     )]
     Utf16 { name: String, mark: &'static str },
+    #[error("reading the inputs panicked; this is a fault of this program")]
+    ReaderPanicked,
+    #[error("{name}:{line}: {message}")]
+    Header { name: String, line: u64, message: String },
+    #[error("{name}: expected a header row, found {found}")]
+    NoHeader { name: String, found: &'static str },
     #[error("{name}:{line}: {error}")]
     Rejected { name: String, line: u64, error: LineError },
     #[error("the network failed at {name}:{line}: {error:#}")]

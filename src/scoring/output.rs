@@ -3,11 +3,12 @@
 use std::io::Write;
 
 use super::error::LineError;
+use super::records::Place;
 
 /// The keys of an answer that is not nested.
 pub const RESERVED_KEYS: [&str; 4] = ["probability", "causal", "warnings", "error"];
 /// One more with several models.
-const PROBABILITIES: &str = "probabilities";
+pub(super) const PROBABILITIES: &str = "probabilities";
 
 /// Where the answer goes: beside the record's own keys (the default), or nested under one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,12 +20,12 @@ pub struct OutputKey {
 
 impl OutputKey {
     /// Nested under `key`. Errors, with the reason, on one that can never work: an empty key, a field that
-    /// is read from the record, and `line`, which stands beside the answer when a line is no object.
+    /// is read from the record, and `file` and `line`, which stand beside the answer when a line is no object.
     pub fn nested(key: &str) -> Result<Self, String> {
         if key.is_empty() {
             return Err("expected a key, found an empty string".to_owned());
         }
-        if key == "line" || super::record::FIELDS.contains(&key) {
+        if ["file", "line"].contains(&key) || super::fields::FIELDS.contains(&key) {
             return Err(format!(
                 "expected a key of its own, found \"{key}\", which records use themselves"
             ));
@@ -33,6 +34,16 @@ impl OutputKey {
             key: Some(key.to_owned()),
             several: false,
         })
+    }
+
+    /// The key, if there is one.
+    pub(super) fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// Whether answers name the probability of each of several models.
+    pub(super) fn several(&self) -> bool {
+        self.several
     }
 
     /// The same for answers of this many models.
@@ -104,7 +115,7 @@ impl Warning {
 }
 
 /// What is said of a scored line. All probabilities are finite.
-pub struct Answer<'a> {
+pub struct Scored<'a> {
     pub probability: f32,
     pub causal: bool,
     /// Of several models, each name with its probability; empty with one.
@@ -113,24 +124,19 @@ pub struct Answer<'a> {
 }
 
 /// Appends `line` with its answer and a line end. `line` has been read as an object.
-pub fn write_scored(out: &mut Vec<u8>, line: &[u8], key: &OutputKey, answer: &Answer<'_>) {
+pub fn write_scored(out: &mut Vec<u8>, line: &[u8], key: &OutputKey, answer: &Scored<'_>) {
     splice(out, line, |out| {
         key.write(out, |out| {
             out.extend_from_slice(b"\"probability\":");
-            write_json(out, &answer.probability);
+            write_probability(out, answer.probability);
             out.extend_from_slice(if answer.causal {
                 b",\"causal\":true"
             } else {
                 b",\"causal\":false"
             });
-            for (i, (name, probability)) in answer.probabilities.iter().enumerate() {
-                out.extend_from_slice(if i == 0 { b",\"probabilities\":{" } else { b"," });
-                write_string(out, name);
-                out.push(b':');
-                write_json(out, probability);
-            }
             if !answer.probabilities.is_empty() {
-                out.push(b'}');
+                out.extend_from_slice(b",\"probabilities\":");
+                write_probabilities(out, answer.probabilities);
             }
             for (i, warning) in answer.warnings.iter().enumerate() {
                 out.extend_from_slice(if i == 0 { b",\"warnings\":[" } else { b"," });
@@ -148,10 +154,16 @@ pub fn write_error(out: &mut Vec<u8>, line: &[u8], key: &OutputKey, error: &Line
     splice(out, line, |out| key.write(out, |out| write_error_member(out, error)));
 }
 
-/// Appends a record that stands for line `number`, which is no object, with its line end.
-pub fn write_line_error(out: &mut Vec<u8>, number: u64, key: &OutputKey, error: &LineError) {
-    out.extend_from_slice(b"{\"line\":");
-    write_json(out, &number);
+/// Appends a record that stands for a line that is no object, with its line end.
+pub fn write_line_error(out: &mut Vec<u8>, place: Place<'_>, key: &OutputKey, error: &LineError) {
+    out.push(b'{');
+    if let Some(file) = place.file {
+        out.extend_from_slice(b"\"file\":");
+        write_string(out, file);
+        out.push(b',');
+    }
+    out.extend_from_slice(b"\"line\":");
+    write_json(out, &place.line);
     out.push(b',');
     key.write(out, |out| write_error_member(out, error));
     out.extend_from_slice(b"}\n");
@@ -180,6 +192,22 @@ fn splice(out: &mut Vec<u8>, line: &[u8], members: impl FnOnce(&mut Vec<u8>)) {
     out.push(b'\n');
 }
 
+/// Appends an object from names of models to their probabilities.
+pub fn write_probabilities(out: &mut Vec<u8>, probabilities: &[(&str, f32)]) {
+    for (i, (name, probability)) in probabilities.iter().enumerate() {
+        out.push(if i == 0 { b'{' } else { b',' });
+        write_string(out, name);
+        out.push(b':');
+        write_probability(out, *probability);
+    }
+    out.push(b'}');
+}
+
+/// The shortest digits that read back to the same f32.
+pub fn write_probability(out: &mut Vec<u8>, probability: f32) {
+    write_json(out, &probability);
+}
+
 fn write_string(out: &mut Vec<u8>, value: &str) {
     write_json(out, value);
 }
@@ -198,7 +226,7 @@ mod tests {
 
     fn scored(line: &str, key: &OutputKey, probability: f32, warnings: &[Warning]) -> String {
         let mut out = Vec::new();
-        let answer = Answer {
+        let answer = Scored {
             probability,
             causal: probability >= 0.5,
             probabilities: &[],
@@ -244,19 +272,22 @@ mod tests {
         let error = LineError::new(ErrorCode::EmptyText, "a \"b\"");
         let mut out = Vec::new();
         write_error(&mut out, b"{}", &key, &error);
-        write_line_error(&mut out, 7, &key, &error);
+        write_line_error(&mut out, Place { file: None, line: 7 }, &key, &error);
+        let file = Some("a.jsonl");
+        write_line_error(&mut out, Place { file, line: 8 }, &key, &error);
         assert_eq!(
             String::from_utf8(out).unwrap(),
             concat!(
                 "{\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}}}\n",
-                "{\"line\":7,\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}}}\n"
+                "{\"line\":7,\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}}}\n",
+                "{\"file\":\"a.jsonl\",\"line\":8,\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}}}\n"
             )
         );
     }
 
     #[test]
     fn several_models_are_named_after_their_mean() {
-        let answer = Answer {
+        let answer = Scored {
             probability: 0.5,
             causal: true,
             probabilities: &[("a\"b", 0.25), ("c", 0.75)],
@@ -277,7 +308,7 @@ mod tests {
 
     #[test]
     fn output_keys_that_can_never_work_are_refused() {
-        for key in ["", "line", "text", "drug_span"] {
+        for key in ["", "file", "line", "text", "drug_span"] {
             assert!(OutputKey::nested(key).is_err(), "{key}");
         }
         assert!(OutputKey::nested("probability").is_ok());

@@ -17,9 +17,9 @@
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use rayon::ThreadPool;
@@ -27,11 +27,14 @@ use rayon::ThreadPool;
 use super::collector::{Collector, Pair};
 use super::counts::Counts;
 use super::error::{LineError, ScoreError};
+use super::fields::{FieldMap, Format};
 use super::member::Member;
 use super::output::{OutputKey, Warning};
 use super::prepare::Prepare;
 use super::queue::Queue;
-use super::reader::{Incoming, read};
+use super::reader::{Incoming, Reader};
+use super::records::{Records, records};
+use super::shard::Shard;
 use super::sink::{Position, Sink, Stream};
 use super::stage::Stage;
 use super::window::{Batch, Sequences};
@@ -76,7 +79,13 @@ pub enum OnError {
 pub struct Options {
     /// `causal` is `probability >= threshold`.
     pub threshold: f32,
+    /// Of the inputs, and of the answers.
+    pub format: Format,
+    /// Where records of that format have their fields.
+    pub fields: FieldMap,
     pub output: OutputKey,
+    /// Which part of the inputs to score; none for all of them.
+    pub shard: Option<Shard>,
     pub on_error: OnError,
     /// Longest line, without its line end.
     pub max_line_bytes: usize,
@@ -96,6 +105,9 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             threshold: 0.55,
+            format: Format::default(),
+            fields: FieldMap::default(),
+            shard: None,
             output: OutputKey::default(),
             on_error: OnError::default(),
             max_line_bytes: 16 << 20,
@@ -124,6 +136,8 @@ pub(super) struct Line {
 /// What is known of a line before the network has seen it.
 pub(super) enum Outcome {
     Blank,
+    /// What is written is the line itself: a table's header, or nothing.
+    Verbatim,
     /// Numbers of its sequences in the window, of the drug and the reaction, for each member.
     Pair {
         sequences: Vec<[usize; 2]>,
@@ -196,7 +210,7 @@ pub fn run_into(
     let threads = options.threads.max(1);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
-        .thread_name(|i| format!("crag-{i}"))
+        .thread_name(|i| format!("crag-compute-{i}"))
         .build()
         .map_err(|error| ScoreError::Threads {
             count: threads,
@@ -221,12 +235,23 @@ pub fn run_into(
     let (sender, receiver) = mpsc::channel();
 
     // Not scoped: a read from a terminal or a pipe cannot be interrupted when the run ends early.
-    let (queue, max_line_bytes) = (Arc::clone(&incoming), options.max_line_bytes);
+    let records: Arc<dyn Records> = records(options.format, &options.fields, &options.output).into();
+    let reports = Arc::new(Mutex::new(Vec::new()));
+    let reader = Reader {
+        records: Arc::clone(&records),
+        max_line_bytes: options.max_line_bytes,
+        shard: options.shard,
+        queue: Arc::clone(&incoming),
+        reports: Arc::clone(&reports),
+    };
+    let queue = Arc::clone(&incoming);
     std::thread::Builder::new()
         .name("crag-reader".to_owned())
         .spawn(move || {
             let _closing = Closing(&*queue);
-            if let Err(error) = read(inputs, max_line_bytes, &queue) {
+            // A panic (of a decompressor, say) must not look like the end of the inputs.
+            let read = catch_unwind(AssertUnwindSafe(|| reader.read(inputs)));
+            if let Err(error) = read.unwrap_or(Err(ScoreError::ReaderPanicked)) {
                 queue.push(Incoming::End(error), 0);
             }
         })
@@ -241,6 +266,7 @@ pub fn run_into(
         let stage = Stage {
             members,
             options,
+            records: &*records,
             pool: &pool,
             workers,
             jobs: &jobs,
@@ -269,12 +295,18 @@ pub fn run_into(
             let model = members[member].model;
             on_pool(&pool, model.on_host(), || model.probabilities(pairs))
         };
-        let mut collector = Collector::new(sink, options, &names, members, &classify);
+        let mut collector = Collector::new(sink, options, &*records, &names, members, &classify);
         let result = collect(&mut collector, &receiver, &permits);
         stopped.store(true, Ordering::Relaxed);
         // Answers before an error are owed; a broken output outweighs the error.
         let flushed = collector.flush();
-        flushed.and(result).map(|()| collector.into_counts(started.elapsed()))
+        flushed.and(result).map(|()| {
+            let inputs = std::mem::take(&mut *reports.lock().unwrap_or_else(PoisonError::into_inner));
+            Counts {
+                inputs,
+                ..collector.into_counts(started.elapsed())
+            }
+        })
     })
 }
 

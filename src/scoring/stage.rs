@@ -20,7 +20,8 @@ use super::pipeline::{Job, Line, Message, OnError, Options, Outcome, Window};
 use super::prepare::{Context, Prepared};
 use super::queue::Queue;
 use super::reader::Incoming;
-use super::record;
+use super::record::Rejection;
+use super::records::Records;
 use super::window::{Encoder, Sequence, Sequences};
 use crate::Side;
 
@@ -28,6 +29,7 @@ use crate::Side;
 pub(super) struct Stage<'s> {
     pub members: &'s [Member<'s>],
     pub options: &'s Options,
+    pub records: &'s dyn Records,
     pub pool: &'s ThreadPool,
     pub workers: usize,
     pub jobs: &'s Queue<Job>,
@@ -155,6 +157,8 @@ impl Stage<'_> {
         let bytes = match content {
             Content::Bytes(bytes) => bytes,
             Content::Blank => return Ok((line(Vec::new(), Outcome::Blank), Vec::new())),
+            Content::Header(bytes) => return Ok((line(bytes, Outcome::Verbatim), Vec::new())),
+            Content::Elsewhere => return Ok((line(Vec::new(), Outcome::Verbatim), Vec::new())),
             Content::TooLong(length) => {
                 let limit = self.options.max_line_bytes;
                 let error = LineError::new(
@@ -196,15 +200,13 @@ impl Stage<'_> {
                 };
                 (line(bytes, outcome), sequences.collect())
             }
-            Err(record::Rejection { error, spliceable }) => {
-                (line(bytes, Outcome::Rejected { error, spliceable }), Vec::new())
-            }
+            Err(Rejection { error, spliceable }) => (line(bytes, Outcome::Rejected { error, spliceable }), Vec::new()),
         })
     }
 
     /// What each encoder gets to see of a record: of each member the drug's side, then the reaction's.
-    fn prepare_record(&self, bytes: &[u8]) -> Result<Vec<(Encoder, Prepared)>, record::Rejection> {
-        let record = record::parse(bytes, &self.options.output)?;
+    fn prepare_record(&self, bytes: &[u8]) -> Result<Vec<(Encoder, Prepared)>, Rejection> {
+        let record = self.records.parse(bytes)?;
         let mut all = Vec::with_capacity(2 * self.members.len());
         for member in 0..self.members.len() {
             for side in Side::BOTH {
@@ -224,11 +226,11 @@ impl Stage<'_> {
     }
 
     /// Only what depends on a model names it: an entity that is not there is not there for any of them.
-    fn rejection(&self, member: usize, mut error: LineError) -> record::Rejection {
+    fn rejection(&self, member: usize, mut error: LineError) -> Rejection {
         if error.code == ErrorCode::NotTokenized {
             error.message = with_name(self.members, member, error.message);
         }
-        record::Rejection {
+        Rejection {
             error,
             spliceable: true,
         }

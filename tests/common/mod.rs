@@ -2,6 +2,7 @@
 
 pub mod hub;
 pub mod memory;
+pub mod pack;
 
 use std::path::{Path, PathBuf};
 

@@ -12,14 +12,15 @@ use jiff::Timestamp;
 
 use super::config::SettingRow;
 use super::device::{DeviceArgs, print_profile};
-use super::manifest::{self, End, Manifest, ModelRecord, ReportFile, RunRecord};
+use super::inputs::Inputs;
+use super::manifest::{self, End, FileRecord, Manifest, ModelRecord, ReportFile, RunRecord};
 use super::model::ModelsArgs;
 use super::progress::{Meter, ProgressArgs, Watched};
 use super::records::RecordArgs;
 use super::values::{parse_count, parse_threads, parse_threshold};
 use super::{Outcome, UsageError, console};
 use crate::files::Input;
-use crate::scoring::{self, Counts, OnError, Options, OutputKey, ScoreError, Stream};
+use crate::scoring::{self, Counts, InputReport, OnError, Options, OutputKey, ScoreError, Stream};
 use crate::text::Window;
 use anyhow::Context as _;
 use ensemble::Ensemble;
@@ -31,9 +32,15 @@ Each line in is a JSON object with \"drug\" (or \"drug_entity\"), \"adr\" (or \"
 \"drug_text\" with \"adr_text\". \"drug_span\" and \"adr_span\", [start, end) in code points, mark one occurrence \
 instead of all. Each line out is the same object with \"probability\" and \"causal\" added, or with an \"error\".
 
+CSV and TSV have the same names in their header; spans are 3:9 or [3,9]. Each row keeps its bytes and gets the columns \
+probability, causal, warnings, error_code and error_message (with --output-key KEY: KEY_probability and so on). \
+--field reads fields from other places: --field text=/abstract/body, in tables --field text=Abstract.
+
 Examples:
   crag score pairs.jsonl > scored.jsonl
   tail -f pairs.jsonl | crag score --model demo
+  crag score --field text=/abstract/body dump-1.jsonl.gz dump-2.jsonl.zst > scored.jsonl
+  crag score --shard 3/8 pairs.csv > part-3.csv
   crag score -m owner/model-a -m owner/model-b --manifest ran.json pairs.jsonl > scored.jsonl
   crag score --text 'Aspirin caused bleeding.' --drug Aspirin --adr bleeding
 
@@ -116,30 +123,42 @@ enum WindowArg {
 pub fn run(args: ScoreArgs, settings: Vec<SettingRow>) -> anyhow::Result<Outcome> {
     // What can be wrong before a model has been fetched and read is said before.
     let record = args.pair.record()?;
-    args.records.check_files()?;
-    let reports = Reports::open(&args)?;
-    if let Some(threads) = args.threads {
-        // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    if record.is_some() && args.records.input.say_how() {
+        let message = "one pair given by flags has no --format, --field or --shard";
+        return Err(UsageError(message.to_owned()).into());
     }
+    let inputs = args.records.resolve()?;
+    let reports = Reports::open(&args.reports, &inputs)?;
+    // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet; 0 is rayon's default.
+    let _ = rayon::ThreadPoolBuilder::new()
+        .num_threads(args.threads.unwrap_or(0))
+        .thread_name(|i| format!("crag-load-{i}"))
+        .build_global();
     console::allow_bars(args.progress.wants_bars());
     let started = Timestamp::now();
     let ensemble = Ensemble::open(&args.model, &args.device, args.cache.as_deref())?;
-    let options = args.options(ensemble.threshold());
+    for text in ensemble
+        .models
+        .iter()
+        .filter_map(|model| model.model.unused_packed.as_deref())
+    {
+        console::note(text);
+    }
+    let options = args.options(ensemble.threshold(), &inputs);
     tell_details(&args, &ensemble, &options, &settings);
     std::thread::scope(|scope| {
         // Hashing a gigabyte takes seconds: beside the run, not before it.
         let hashing = reports.manifest.is_some().then(|| scope.spawn(|| ensemble.records()));
         let (result, counts) = match record {
             Some(record) => score_pair(&args, &ensemble, &record, options.clone()),
-            None => score_lines(&args, &ensemble, &options),
+            None => score_lines(&args, &ensemble, &inputs, &options),
         };
         let hashed = hashing.map(|hashing| hashing.join());
         let models = match hashed.transpose() {
             Ok(models) => models.unwrap_or_default(),
             Err(panic) => std::panic::resume_unwind(panic),
         };
-        let run = run_record(&ensemble, &options, settings, models);
+        let run = run_record(&ensemble, &options, settings, models, &counts);
         let written = reports.write(&run, started, &End::new(&result), &counts);
         // The run's own end is what the exit code tells of.
         match (result, written) {
@@ -161,13 +180,13 @@ struct Reports {
 }
 
 impl Reports {
-    fn open(args: &ScoreArgs) -> anyhow::Result<Self> {
-        let ReportArgs { manifest, summary_json } = &args.reports;
+    fn open(args: &ReportArgs, inputs: &Inputs) -> anyhow::Result<Self> {
+        let ReportArgs { manifest, summary_json } = args;
         if manifest.is_some() && manifest == summary_json {
             return Err(UsageError("--manifest and --summary-json: expected two files, found one".into()).into());
         }
         let open = |flag: &str, path: &Option<PathBuf>| match path {
-            Some(path) if args.records.reads(path) => Err(anyhow::Error::new(UsageError(format!(
+            Some(path) if inputs.read(path) => Err(anyhow::Error::new(UsageError(format!(
                 "{flag} {}: this file is read as an input",
                 path.display()
             )))),
@@ -198,7 +217,14 @@ fn run_record(
     options: &Options,
     settings: Vec<SettingRow>,
     models: Vec<ModelRecord>,
+    counts: &Counts,
 ) -> RunRecord {
+    let input = |report: &InputReport| FileRecord {
+        name: report.name.clone(),
+        bytes: report.digest.bytes,
+        sha256: report.digest.sha256_hex(),
+    };
+    let inputs: Vec<FileRecord> = counts.inputs.iter().map(input).collect();
     let given = settings.iter().find(|row| row.setting == "threshold");
     RunRecord {
         models,
@@ -208,7 +234,8 @@ fn run_record(
         kernels: ensemble.device.kernel.clone(),
         threads: options.threads,
         settings,
-        inputs: None,
+        // They have hashes once they have been read to their ends.
+        inputs: (!inputs.is_empty()).then_some(inputs),
         output: None,
     }
 }
@@ -247,9 +274,14 @@ fn tell_details(args: &ScoreArgs, ensemble: &Ensemble, options: &Options, settin
 }
 
 /// Scores all inputs onto stdout. Returns how that ended, and what had been answered by then.
-fn score_lines(args: &ScoreArgs, ensemble: &Ensemble, options: &Options) -> (anyhow::Result<Outcome>, Counts) {
-    let inputs = args.records.inputs();
-    let meter = args.progress.start(args.records.total_bytes(), true);
+fn score_lines(
+    args: &ScoreArgs,
+    ensemble: &Ensemble,
+    inputs: &Inputs,
+    options: &Options,
+) -> (anyhow::Result<Outcome>, Counts) {
+    let meter = args.progress.start(inputs.total_bytes(), true);
+    let inputs = inputs.open();
     let scored = score(args, ensemble, inputs, &mut console::Records::lock(), options, &meter);
     let so_far = meter.counts();
     // The bar goes before anything else is said.
@@ -334,20 +366,18 @@ fn score(
 }
 
 impl ScoreArgs {
-    fn options(&self, model_threshold: f32) -> Options {
-        let defaults = Options::default();
+    fn options(&self, model_threshold: f32, inputs: &Inputs) -> Options {
+        let of_records = self.records.options(inputs);
         Options {
             threshold: self.threshold.unwrap_or(model_threshold),
-            output: self.records.output_key.clone().unwrap_or_default(),
             on_error: match self.on_error {
                 OnErrorArg::Record => OnError::Record,
                 OnErrorArg::Fail => OnError::Fail,
             },
-            max_line_bytes: self.records.max_line_bytes,
-            threads: self.threads.unwrap_or(defaults.threads),
+            threads: self.threads.unwrap_or(of_records.threads),
             batch_tokens: self.batch_tokens,
             reuse: !self.no_reuse,
-            ..defaults
+            ..of_records
         }
     }
 }
