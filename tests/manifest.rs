@@ -127,6 +127,64 @@ fn a_manifest_says_what_ran() {
 }
 
 #[test]
+fn an_output_has_its_manifest_beside_it_with_the_hashes_of_what_was_read_and_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("a.jsonl"), LINES).unwrap();
+    let score = |arguments: &[&str]| {
+        crag()
+            .current_dir(folder.path())
+            .args(["score", "-m", "demo", "a.jsonl", "-o", "out.jsonl"])
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    let output = score(&["--summary-json", "s.json"]);
+    assert_eq!(
+        output.status.code(),
+        Some(3),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let manifest = read(&path("out.jsonl.manifest.json"));
+    let written = std::fs::read(path("out.jsonl")).unwrap();
+    assert_eq!(
+        manifest["inputs"],
+        json!([{"name": "a.jsonl", "bytes": LINES.len(), "sha256": sha256(LINES.as_bytes())}])
+    );
+    assert_eq!(manifest["output"]["bytes"], written.len());
+    assert_eq!(
+        manifest["output"]["blake3"],
+        blake3::hash(&written).to_hex().to_string()
+    );
+    assert_eq!(manifest["models"][0]["weights"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&manifest["counts"]["scored"], &manifest["outcome"]["exit_code"]),
+        (&json!(1), &json!(3))
+    );
+    assert_eq!(read(&path("s.json"))["run_id"], manifest["run_id"]);
+    // By it a later run sees that there is nothing left to do, and leaves it as it is.
+    let again = score(&["--resume"]);
+    let stderr = String::from_utf8_lossy(&again.stderr);
+    assert!(stderr.contains("nothing to do, the output is complete"), "{stderr}");
+    assert_eq!(read(&path("out.jsonl.manifest.json")), manifest);
+    // Elsewhere, if it is said.
+    let elsewhere = score(&["--force", "--manifest", "m.json"]);
+    assert_eq!(elsewhere.status.code(), Some(3));
+    assert_eq!(read(&path("m.json"))["inputs"], manifest["inputs"]);
+    let again = score(&["--resume", "--manifest", "m.json"]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("nothing to do"));
+    for (flag, name) in [
+        ("--manifest", "out.jsonl"),
+        ("--summary-json", "a.jsonl"),
+        ("--manifest", "a.jsonl"),
+    ] {
+        assert_eq!(score(&["--force", flag, name]).status.code(), Some(2), "{flag} {name}");
+    }
+    assert_eq!(std::fs::read(path("a.jsonl")).unwrap(), LINES.as_bytes());
+}
+
+#[test]
 fn no_secret_is_written_anywhere() {
     let folder = tempfile::tempdir().unwrap();
     let (manifest, summary) = (folder.path().join("m.json"), folder.path().join("s.json"));

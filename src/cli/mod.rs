@@ -1,8 +1,9 @@
 //! The command line: arguments as typed, what they mean, and one file a subcommand.
 //!
 //! Only this room knows clap, prints to a terminal and decides exit codes:
-//! 0 all done; 1 could not run or go on; 2 usage; 3 finished, but not everything is well (error
-//! records in the output, a verification that failed); 141 whoever read stdout stopped reading.
+//! 0 all done; 1 could not run or go on; 2 usage, or not the run that an output belongs to, and nothing was written;
+//! 3 finished, but not everything is well (error records in the output, a verification that failed); 11 another run
+//! is writing the output; 128 and a signal's number (130, 143) interrupted; 141 whoever read stdout stopped reading.
 
 mod about;
 mod check;
@@ -20,6 +21,7 @@ pub mod model;
 mod progress;
 mod records;
 mod score;
+mod signals;
 mod values;
 mod verify;
 
@@ -31,7 +33,8 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::config::{Layers, ParseError};
 use self::console::{ConsoleArgs, note};
-use crate::scoring::Counts;
+use crate::files::OutputError;
+use crate::scoring::{Counts, OpenError, ScoreError};
 
 /// Scores whether a text says that a drug caused an adverse reaction.
 #[derive(Debug, Parser)]
@@ -90,6 +93,8 @@ pub enum Outcome {
     ClosedPipe,
     /// The command line was not understood, and that has been said.
     Usage,
+    /// By a signal, in order: what was finished has been written.
+    Interrupted(i32),
 }
 
 impl Outcome {
@@ -99,6 +104,8 @@ impl Outcome {
             Outcome::Incomplete => 3,
             Outcome::ClosedPipe => 141,
             Outcome::Usage => 2,
+            // Signals' numbers are below 128.
+            Outcome::Interrupted(signal) => 128 + signal as u8,
         }
     }
 
@@ -109,6 +116,7 @@ impl Outcome {
             Outcome::Incomplete => "complete_with_errors",
             Outcome::ClosedPipe => "closed_pipe",
             Outcome::Usage => "usage",
+            Outcome::Interrupted(_) => "interrupted",
         }
     }
 
@@ -128,7 +136,14 @@ pub struct UsageError(pub String);
 
 /// The exit code for a run that failed.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<UsageError>() { 2 } else { 1 }
+    match error.downcast_ref::<OutputError>() {
+        Some(OutputError::Locked { .. }) => return 11,
+        Some(OutputError::Exists { .. } | OutputError::Unfinished { .. } | OutputError::IsInput { .. }) => return 2,
+        _ => {}
+    }
+    let is_mismatch = matches!(error.downcast_ref(), Some(ScoreError::Resume(_)))
+        || matches!(error.downcast_ref(), Some(OpenError::Resume(_)));
+    if is_mismatch || error.is::<UsageError>() { 2 } else { 1 }
 }
 
 /// The command line's definitions.

@@ -205,6 +205,20 @@ impl ModelArgs {
 }
 
 impl OpenModel {
+    /// A hash of everything that says what the model answers: weights, settings and tokenizer.
+    pub fn identity(&self) -> String {
+        let files = &self.description.files;
+        let mut all = blake3::Hasher::new();
+        all.update(&self.description.checkpoint.model_hash(files));
+        for file in [&files.tokenizer_json, &files.vocab_txt, &files.tokenizer_config] {
+            let bytes = file.as_ref().map(|file| file.bytes.as_ref());
+            // A missing file is no empty one.
+            all.update(&[u8::from(bytes.is_some())]);
+            all.update(blake3::hash(bytes.unwrap_or_default()).as_bytes());
+        }
+        all.finalize().to_hex().to_string()
+    }
+
     /// The cache at `path`, as far as it is this model's on this device; `opened` by another model already,
     /// if by any.
     pub fn open_cache(&self, path: &Path, opened: Option<&Cache>) -> anyhow::Result<Cache> {

@@ -90,9 +90,25 @@ pub fn total_bytes(files: &[PathBuf]) -> Option<u64> {
     }
 }
 
+/// How far the run is.
+#[derive(Default)]
+struct State {
+    counts: Counts,
+    /// What earlier runs had done, if this one goes on; their work says nothing of this one's speed.
+    earlier: Option<Counts>,
+}
+
+impl State {
+    fn counts(&self, elapsed: Duration) -> Counts {
+        let mut counts = self.counts.clone();
+        counts.elapsed = elapsed + self.earlier.as_ref().map_or(Duration::ZERO, |earlier| earlier.elapsed);
+        counts
+    }
+}
+
 /// Follows a run, and shows it from a thread of its own.
 pub struct Meter {
-    counts: Arc<Mutex<Counts>>,
+    state: Arc<Mutex<State>>,
     started: Instant,
     stop: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -106,12 +122,12 @@ impl Meter {
 
     /// `show`: whether as a bar, and how often.
     fn start(total_bytes: Option<u64>, show: Option<(bool, Duration)>) -> Self {
-        let counts = Arc::new(Mutex::new(Counts::default()));
+        let state = Arc::new(Mutex::new(State::default()));
         let started = Instant::now();
         let (stop, stopped) = sync_channel(0);
         let thread = show.and_then(|(bar, every)| {
             let view = View {
-                counts: Arc::clone(&counts),
+                state: Arc::clone(&state),
                 started,
                 estimate: Estimate::new(total_bytes),
             };
@@ -126,7 +142,7 @@ impl Meter {
                 .ok()
         });
         Self {
-            counts,
+            state,
             started,
             stop: Some(stop),
             thread,
@@ -135,9 +151,14 @@ impl Meter {
 
     /// What has been answered so far.
     pub fn counts(&self) -> Counts {
-        let mut counts = lock(&self.counts).clone();
-        counts.elapsed = self.started.elapsed();
-        counts
+        lock(&self.state).counts(self.started.elapsed())
+    }
+
+    /// The run goes on where an earlier one had done this much.
+    pub fn goes_on_from(&self, earlier: &Counts) {
+        let mut state = lock(&self.state);
+        state.counts = earlier.clone();
+        state.earlier = Some(earlier.clone());
     }
 }
 
@@ -152,8 +173,8 @@ impl Drop for Meter {
 }
 
 /// A panic elsewhere leaves the counts whole: they are replaced at once.
-fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
-    counts.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A sink whose progress a meter follows.
@@ -164,7 +185,7 @@ pub struct Watched<'s> {
 
 impl Sink for Watched<'_> {
     fn answer(&mut self, answer: &[u8], progress: Progress<'_>) -> io::Result<()> {
-        lock(&self.meter.counts).clone_from(progress.counts);
+        lock(&self.meter.state).counts.clone_from(progress.counts);
         self.inner.answer(answer, progress)
     }
 
@@ -175,11 +196,15 @@ impl Sink for Watched<'_> {
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
     }
+
+    fn suspend(&mut self) -> io::Result<()> {
+        self.inner.suspend()
+    }
 }
 
 /// What the showing thread looks at.
 struct View {
-    counts: Arc<Mutex<Counts>>,
+    state: Arc<Mutex<State>>,
     started: Instant,
     estimate: Estimate,
 }
@@ -187,8 +212,14 @@ struct View {
 impl View {
     fn look(&mut self) -> Counts {
         let elapsed = self.started.elapsed();
-        let mut counts = lock(&self.counts).clone();
-        counts.elapsed = elapsed;
+        let (counts, earlier) = {
+            let state = lock(&self.state);
+            let earlier = state.earlier.as_ref().map(|earlier| (earlier.tokens, earlier.bytes));
+            (state.counts(elapsed), earlier)
+        };
+        if let Some((tokens, bytes)) = earlier {
+            self.estimate.begin_at(tokens, bytes);
+        }
         self.estimate.add(elapsed, counts.tokens, counts.bytes);
         counts
     }
@@ -294,6 +325,14 @@ impl Estimate {
         Self { total_bytes, history }
     }
 
+    /// The run began when this much had been done by others.
+    fn begin_at(&mut self, tokens: u64, bytes: u64) {
+        for (_, then_tokens, then_bytes) in &mut self.history {
+            *then_tokens = tokens.max(*then_tokens);
+            *then_bytes = bytes.max(*then_bytes);
+        }
+    }
+
     fn add(&mut self, elapsed: Duration, tokens: u64, bytes: u64) {
         self.history.push_back((elapsed, tokens, bytes));
         // One at or before the beginning of what is recent stays.
@@ -369,6 +408,17 @@ mod tests {
         // 89,000 left at the 10 a second of the last minute.
         assert_eq!(estimate.left().unwrap().as_secs(), 8_900);
         assert!(estimate.history.len() < 70);
+    }
+
+    #[test]
+    fn what_earlier_runs_did_is_no_speed_of_this_one() {
+        let mut estimate = Estimate::new(Some(2_000));
+        estimate.add(seconds(1), 0, 0);
+        estimate.begin_at(1_000, 1_000);
+        estimate.add(seconds(10), 1_100, 1_100);
+        // 900 left at 100 in 10 seconds.
+        assert_eq!(estimate.left(), Some(seconds(90)));
+        assert_eq!(estimate.share(), Some(0.55));
     }
 
     #[test]

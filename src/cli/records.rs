@@ -16,7 +16,7 @@ pub struct RecordArgs {
 
     /// What to do when an entity does not occur in its text: an error, or score it without markers
     #[arg(help_heading = "Records", long, value_name = "WHAT", default_value = "error")]
-    missing_entity: MissingEntityArg,
+    pub missing_entity: MissingEntityArg,
 
     /// Longest line; a longer one is read past and becomes an error record (KiB, MiB and GiB are understood)
     #[arg(help_heading = "Records", long, value_name = "BYTES", default_value = "16MiB", value_parser = parse_bytes)]
@@ -24,7 +24,7 @@ pub struct RecordArgs {
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum MissingEntityArg {
+pub enum MissingEntityArg {
     Error,
     Unmarked,
 }

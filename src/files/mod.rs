@@ -3,9 +3,17 @@
 //! This room knows names, files, compression and streams of bytes; what the bytes mean (lines, records, documents)
 //! is for those above. It has no sibling.
 
+mod compress;
 mod compression;
 mod decompress;
+mod disk;
+mod identity;
 mod input;
+mod output;
 
+pub use compress::compress;
 pub use compression::Compression;
+pub use disk::{Disk, RealDisk, replace};
+pub use identity::Identity;
 pub use input::{Digest, Input, OpenInput};
+pub use output::{Claim, Companion, Destination, OutputError, OutputFile, hash_beginning};

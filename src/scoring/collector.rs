@@ -62,7 +62,7 @@ impl<'c> Collector<'c> {
         members: &'c [Member<'c>],
         classify: Classify<'c>,
     ) -> Self {
-        let (windows, counts) = (VecDeque::new(), Counts::default());
+        let (windows, counts) = (VecDeque::new(), options.start.counts.clone());
         let answer = Vec::with_capacity(ANSWER_BYTES);
         Self {
             sink,
@@ -79,12 +79,20 @@ impl<'c> Collector<'c> {
     }
 
     pub fn into_counts(self, elapsed: Duration) -> Counts {
-        Counts { elapsed, ..self.counts }
+        Counts {
+            elapsed: self.options.start.counts.elapsed + elapsed,
+            ..self.counts
+        }
     }
 
     /// Nothing more is ready for now: hands on what has been gathered.
     pub fn flush(&mut self) -> Result<(), ScoreError> {
         self.sink.flush().map_err(ScoreError::from_write)
+    }
+
+    /// The run ends early: has what a later run needs kept.
+    pub fn suspend(&mut self) -> Result<(), ScoreError> {
+        self.sink.suspend().map_err(ScoreError::from_write)
     }
 
     /// Notes what a stage reports. Windows arrive in order, and before their representations.

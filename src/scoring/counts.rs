@@ -1,5 +1,6 @@
 //! What a run did, in numbers.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -119,6 +120,78 @@ impl fmt::Display for Counts {
     }
 }
 
+/// Counts as a later run reads them.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub(super) struct SavedCounts {
+    scored: u64,
+    blank: u64,
+    warned: u64,
+    encoded: u64,
+    reused: u64,
+    cached: u64,
+    #[serde(default)]
+    tokens: u64,
+    #[serde(default)]
+    bytes: u64,
+    #[serde(default)]
+    windows: u64,
+    elapsed_seconds: f64,
+    #[serde(default)]
+    warnings: BTreeMap<String, u64>,
+    errors: BTreeMap<String, u64>,
+}
+
+impl SavedCounts {
+    pub fn has_errors(&self) -> bool {
+        self.errors.values().any(|&count| count > 0)
+    }
+}
+
+impl From<&Counts> for SavedCounts {
+    fn from(counts: &Counts) -> Self {
+        let errors = ErrorCode::ALL.into_iter().map(|code| (code, counts.errors_of(code)));
+        let warnings = Warning::ALL.into_iter();
+        let warnings = warnings.map(|warning| (warning.name().to_owned(), counts.warnings_of(warning)));
+        Self {
+            tokens: counts.tokens,
+            bytes: counts.bytes,
+            windows: counts.windows,
+            warnings: warnings.filter(|&(_, count)| count > 0).collect(),
+            scored: counts.scored,
+            blank: counts.blank,
+            warned: counts.warned,
+            encoded: counts.encoded,
+            reused: counts.reused,
+            cached: counts.cached,
+            elapsed_seconds: counts.elapsed.as_secs_f64(),
+            errors: errors
+                .filter(|&(_, count)| count > 0)
+                .map(|(code, count)| (code.name().to_owned(), count))
+                .collect(),
+        }
+    }
+}
+
+impl From<&SavedCounts> for Counts {
+    fn from(saved: &SavedCounts) -> Self {
+        Self {
+            scored: saved.scored,
+            blank: saved.blank,
+            warned: saved.warned,
+            encoded: saved.encoded,
+            reused: saved.reused,
+            cached: saved.cached,
+            elapsed: Duration::try_from_secs_f64(saved.elapsed_seconds).unwrap_or_default(),
+            tokens: saved.tokens,
+            bytes: saved.bytes,
+            windows: saved.windows,
+            inputs: Vec::new(),
+            by_warning: Warning::ALL.map(|warning| saved.warnings.get(warning.name()).copied().unwrap_or_default()),
+            by_code: ErrorCode::ALL.map(|code| saved.errors.get(code.name()).copied().unwrap_or_default()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +204,27 @@ mod tests {
         for (i, code) in ErrorCode::ALL.into_iter().enumerate() {
             assert_eq!(code as usize, i);
         }
+    }
+
+    #[test]
+    fn a_later_run_finds_all_counts_as_they_were() {
+        let mut counts = Counts {
+            scored: 1,
+            blank: 2,
+            encoded: 3,
+            reused: 4,
+            cached: 5,
+            tokens: 6,
+            bytes: 7,
+            windows: 8,
+            elapsed: Duration::from_millis(9500),
+            ..Counts::default()
+        };
+        counts.add_error(ErrorCode::SpanMismatch);
+        counts.add_warnings(&[Warning::AdrTruncated, Warning::DrugNotFound]);
+        let saved = serde_json::to_string(&SavedCounts::from(&counts)).unwrap();
+        let read: SavedCounts = serde_json::from_str(&saved).unwrap();
+        assert_eq!(Counts::from(&read), counts);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use super::resume::ResumeError;
+
 /// Why a line was not scored. The names are part of the record format and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ErrorCode {
@@ -139,6 +141,12 @@ pub enum ScoreError {
     /// The reader of the output has gone away: not a failure to report, only a reason to stop.
     #[error("the output was closed")]
     ClosedPipe,
+    /// [`Options::stop`](super::Options::stop) was set.
+    #[error("interrupted")]
+    Interrupted,
+    /// The run cannot go on where the one before ended. Nothing has been written.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
     #[error("cannot start {count} threads: {message}")]
     Threads { count: usize, message: String },
 }

@@ -34,6 +34,8 @@ pub struct LineReader<R> {
     /// Bytes of all lines so far, line ends included.
     read: u64,
     first_line: bool,
+    hasher: blake3::Hasher,
+    digest: [u8; 32],
     ends: RowEnds,
     /// Line ends read so far, and whether the last line had none.
     line_ends: u64,
@@ -56,7 +58,15 @@ impl<R: Read> LineReader<R> {
             ends,
             line_ends: 0,
             unended: false,
+            hasher: blake3::Hasher::new(),
+            digest: [0; 32],
         }
+    }
+
+    /// A hash of all lines so far, as they came: of each line's bytes without its line feed after the hash of the
+    /// lines before it. Dropped bytes count; zeros before the first line.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
     }
 
     /// What lines are read from.
@@ -86,6 +96,7 @@ impl<R: Read> LineReader<R> {
         let keep = self.max_bytes.saturating_add(BYTE_ORDER_MARK.len() + 1);
         let mut line = Vec::new();
         let (mut total, mut last, mut blank) = (0u64, 0u8, true);
+        self.hasher.reset().update(&self.digest);
         loop {
             if self.position == self.filled && !self.fill()? {
                 if total == 0 {
@@ -101,6 +112,7 @@ impl<R: Read> LineReader<R> {
             if let Some(&byte) = part.last() {
                 last = byte;
             }
+            self.hasher.update(part);
             blank = blank && self.ends.are_blank(part);
             total += part.len() as u64;
             if total <= keep as u64 {
@@ -119,6 +131,7 @@ impl<R: Read> LineReader<R> {
                 break;
             }
         }
+        self.digest = self.hasher.finalize().into();
         let mut length = total;
         if std::mem::take(&mut self.first_line) {
             self.refuse_utf16(&line)?;

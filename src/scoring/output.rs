@@ -36,8 +36,8 @@ impl OutputKey {
         })
     }
 
-    /// The key, if there is one.
-    pub(super) fn key(&self) -> Option<&str> {
+    /// The key that answers are nested under, if they are.
+    pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 

@@ -18,9 +18,9 @@
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
 
@@ -34,6 +34,7 @@ use super::prepare::Prepare;
 use super::queue::Queue;
 use super::reader::{Incoming, Reader};
 use super::records::{Records, records};
+use super::resume::Start;
 use super::shard::Shard;
 use super::sink::{Position, Sink, Stream};
 use super::stage::Stage;
@@ -99,6 +100,11 @@ pub struct Options {
     pub window_lines: usize,
     /// Most bytes of lines in a window (a longer line is a window of its own).
     pub window_bytes: usize,
+    /// Lines that a run before has answered: they are checked and passed over.
+    pub start: Arc<Start>,
+    /// Once it is set, what is being encoded is finished, the lines that are ready are written, and the run ends
+    /// with [`ScoreError::Interrupted`].
+    pub stop: Option<Arc<AtomicBool>>,
 }
 
 impl Default for Options {
@@ -116,6 +122,8 @@ impl Default for Options {
             reuse: true,
             window_lines: 4096,
             window_bytes: 16 << 20,
+            start: Arc::default(),
+            stop: None,
         }
     }
 }
@@ -241,6 +249,7 @@ pub fn run_into(
         records: Arc::clone(&records),
         max_line_bytes: options.max_line_bytes,
         shard: options.shard,
+        start: Arc::clone(&options.start),
         queue: Arc::clone(&incoming),
         reports: Arc::clone(&reports),
     };
@@ -296,10 +305,24 @@ pub fn run_into(
             on_pool(&pool, model.on_host(), || model.probabilities(pairs))
         };
         let mut collector = Collector::new(sink, options, &*records, &names, members, &classify);
-        let result = collect(&mut collector, &receiver, &permits);
+        let stages = Stages {
+            stop: options.stop.as_deref(),
+            receiver: &receiver,
+            permits: &permits,
+            abort: &|| {
+                stopped.store(true, Ordering::Relaxed);
+                incoming.abort();
+                permits.abort();
+                jobs.abort();
+            },
+        };
+        let result = collect(&mut collector, &stages);
         stopped.store(true, Ordering::Relaxed);
         // Answers before an error are owed; a broken output outweighs the error.
-        let flushed = collector.flush();
+        let flushed = match &result {
+            Ok(()) => collector.flush(),
+            Err(_) => collector.suspend(),
+        };
         flushed.and(result).map(|()| {
             let inputs = std::mem::take(&mut *reports.lock().unwrap_or_else(PoisonError::into_inner));
             Counts {
@@ -383,29 +406,47 @@ pub(super) fn error_of(members: &[Member<'_>], member: usize, error: anyhow::Err
     }
 }
 
+/// The stages as the collector sees them.
+struct Stages<'s> {
+    stop: Option<&'s AtomicBool>,
+    receiver: &'s Receiver<Message>,
+    permits: &'s Queue<()>,
+    /// Lets the stages finish what they are at, and begin nothing more.
+    abort: &'s dyn Fn(),
+}
+
+/// How long the collector waits for a message before it looks whether it should stop.
+const POLL: Duration = Duration::from_millis(50);
+/// How long it waits, once it should stop, for what is being encoded.
+const GRACE: Duration = Duration::from_secs(3);
+
 /// Takes messages until all stages are done; flushes before each wait.
-fn collect(collector: &mut Collector<'_>, receiver: &Receiver<Message>, permits: &Queue<()>) -> Result<(), ScoreError> {
+fn collect(collector: &mut Collector<'_>, stages: &Stages<'_>) -> Result<(), ScoreError> {
+    let mut stopping: Option<Instant> = None;
     loop {
+        if stopping.is_none() && stages.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            stopping = Some(Instant::now());
+            (stages.abort)();
+        }
         let mut received = false;
-        while let Ok(message) = receiver.try_recv() {
+        while let Ok(message) = stages.receiver.try_recv() {
             collector.take(message);
             received = true;
         }
-        if received {
-            for _ in 0..collector.advance()? {
-                permits.push((), 0);
-            }
-            continue;
-        }
-        collector.flush()?;
-        match receiver.recv() {
-            Ok(message) => {
-                collector.take(message);
-                for _ in 0..collector.advance()? {
-                    permits.push((), 0);
+        if !received {
+            collector.flush()?;
+            match stages.receiver.recv_timeout(POLL) {
+                Ok(message) => collector.take(message),
+                Err(RecvTimeoutError::Disconnected) if stopping.is_some() => return Err(ScoreError::Interrupted),
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Timeout) if stopping.is_some_and(|since| since.elapsed() >= GRACE) => {
+                    return Err(ScoreError::Interrupted);
                 }
+                Err(RecvTimeoutError::Timeout) => continue,
             }
-            Err(_) => return Ok(()),
+        }
+        for _ in 0..collector.advance()? {
+            stages.permits.push((), 0);
         }
     }
 }

@@ -7,8 +7,10 @@ use super::error::ScoreError;
 use super::fields::{FieldMap, Format};
 use super::lines::{Content, LineReader};
 use super::output::OutputKey;
+use super::pipeline::Options;
 use super::queue::Queue;
 use super::records::{Records, records};
+use super::resume::Start;
 use super::shard::{Dealer, Shard};
 use super::sink::Position;
 use crate::files::{Input, OpenInput};
@@ -28,14 +30,19 @@ pub(super) struct Reader {
     pub records: Arc<dyn Records>,
     pub max_line_bytes: usize,
     pub shard: Option<Shard>,
+    /// What a run before has answered: it is checked and passed over.
+    pub start: Arc<Start>,
     pub queue: Arc<Queue<Incoming>>,
     /// Where each input is named once it has been read.
     pub reports: Arc<Mutex<Vec<InputReport>>>,
 }
 
 impl Reader {
-    /// Pushes every line of every input, until the queue is closed.
+    /// Pushes every line of every input after those that have been answered, until the queue is closed.
+    ///
+    /// Errors where an input cannot be read, and where it is not the one that was answered.
     pub fn read(&self, inputs: Vec<Input>) -> Result<(), ScoreError> {
+        self.start.check_inputs(inputs.len())?;
         let mut dealer = Dealer::new(self.shard);
         for (source, input) in inputs.into_iter().enumerate() {
             let name = input.name();
@@ -44,8 +51,12 @@ impl Reader {
             // Where the lines of other shards end that have not been handed on yet.
             let mut passed = None;
             let mut handed_on = 0;
+            let mut last_line = 0;
             while let Some((line, content)) = lines.next_line()? {
-                let position = Position { source, line };
+                let digest = lines.digest();
+                let position = Position { source, line, digest };
+                let is_answered = self.start.has_answered(&position, &name)?;
+                last_line = line;
                 let content = if header_awaited && content != Content::Blank {
                     header_awaited = false;
                     Content::Header(take_header(&*self.records, &name, line, &content)?)
@@ -54,6 +65,11 @@ impl Reader {
                 } else {
                     Content::Elsewhere
                 };
+                if is_answered {
+                    // Counted by the run that answered it.
+                    handed_on = lines.bytes_read();
+                    continue;
+                }
                 if content == Content::Elsewhere {
                     passed = Some(position);
                     continue;
@@ -65,6 +81,7 @@ impl Reader {
                     return Ok(());
                 }
             }
+            self.start.check_end(source, last_line, &name)?;
             if header_awaited {
                 let found = if lines.lines() == 0 {
                     "an empty input"
@@ -133,6 +150,20 @@ fn take_header(records: &dyn Records, name: &str, line: u64, content: &Content) 
             found: "a first row longer than --max-line-bytes",
         }),
     }
+}
+
+/// Reads all inputs and checks that they are what the complete run that `options` begin with has read.
+pub fn check_inputs(inputs: Vec<Input>, options: &Options) -> Result<(), ScoreError> {
+    let reader = Reader {
+        records: records(options.format, &options.fields, &options.output).into(),
+        max_line_bytes: options.max_line_bytes,
+        shard: options.shard,
+        start: Arc::clone(&options.start),
+        // Nothing is pushed: every line has been answered, or is an error.
+        queue: Arc::new(Queue::new(1, usize::MAX)),
+        reports: Arc::default(),
+    };
+    reader.read(inputs)
 }
 
 /// Reads the beginning of each input, all of which can be opened again: whether all can be opened, begin with text

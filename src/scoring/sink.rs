@@ -12,6 +12,8 @@ pub struct Position {
     pub source: usize,
     /// The line's number in its own input, from 1, blank lines included.
     pub line: u64,
+    /// A hash of that input's lines up to and with this one, as they came.
+    pub digest: [u8; 32],
 }
 
 /// What a run has done when all lines up to a position have been answered.
@@ -34,6 +36,11 @@ pub trait Sink {
 
     /// Nothing more is ready for now: whoever waits for answers should get what there is.
     fn flush(&mut self) -> io::Result<()>;
+
+    /// The run ends early: nothing more comes, and what a later run needs has to be kept.
+    fn suspend(&mut self) -> io::Result<()> {
+        self.flush()
+    }
 }
 
 /// Answers gathered before they are written even though more are ready.

@@ -33,7 +33,7 @@ pub(super) struct Stage<'s> {
     pub pool: &'s ThreadPool,
     pub workers: usize,
     pub jobs: &'s Queue<Job>,
-    /// Set when the collector has ended: what is being prepared is no longer wanted.
+    /// Set when the run ends early: what is being prepared is no longer wanted.
     pub stopped: &'s AtomicBool,
 }
 
@@ -51,6 +51,10 @@ impl Stage<'_> {
                 return;
             }
             let (window, sequences) = self.pool.install(|| self.prepare_window(taken));
+            if self.stopped.load(Ordering::Relaxed) {
+                // Lines that were not looked at any more are in it as blank ones.
+                return;
+            }
             let ended = window.end.is_some();
             // The window before its jobs, so that the collector knows it before it gets results.
             if sender.send(Message::Window(window)).is_err() {

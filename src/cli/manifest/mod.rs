@@ -81,9 +81,7 @@ impl ReportFile {
     /// Writes `value` and gives the file its name.
     pub fn finish(mut self, value: &Value) -> anyhow::Result<()> {
         let mut write = || -> io::Result<()> {
-            let mut text = serde_json::to_string_pretty(value)?;
-            text.push('\n');
-            self.file.write_all(text.as_bytes())?;
+            self.file.write_all(&to_text(value)?)?;
             if let Some(partial) = &self.partial {
                 self.file.sync_all()?;
                 std::fs::rename(partial, &self.path)?;
@@ -96,6 +94,13 @@ impl ReportFile {
         }
         written.with_context(|| self.path.display().to_string())
     }
+}
+
+/// A report as it is written.
+pub fn to_text(value: &Value) -> serde_json::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 impl Drop for ReportFile {
@@ -133,6 +138,15 @@ pub struct FileRecord {
     pub name: String,
     pub bytes: u64,
     pub sha256: String,
+}
+
+/// The output as it was written.
+#[derive(Clone, Debug, Serialize)]
+pub struct OutputRecord {
+    pub path: String,
+    pub bytes: u64,
+    /// The hash that is kept as answers are written, as `b3sum` prints it.
+    pub blake3: String,
 }
 
 /// A setting that decides answers, and where it came from.
@@ -179,7 +193,10 @@ pub struct RunRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inputs: Option<Vec<FileRecord>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub output: Option<FileRecord>,
+    pub output: Option<OutputRecord>,
+    /// From which a later `--resume` can tell that the output is this run's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Value>,
 }
 
 impl Manifest {

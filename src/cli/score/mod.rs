@@ -1,10 +1,13 @@
-//! `crag score`: pairs from files, stdin or flags; probabilities on stdout.
+//! `crag score`: pairs from files, stdin or flags; probabilities on stdout or in a file.
 //!
 //! Arguments as typed become inputs and [`Options`] here; what happens to lines is [`crate::scoring`]'s.
 
 mod ensemble;
+mod output;
 mod pair;
+mod reports;
 
+use std::cell::RefCell;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
@@ -13,17 +16,20 @@ use jiff::Timestamp;
 use super::config::SettingRow;
 use super::device::{DeviceArgs, print_profile};
 use super::inputs::Inputs;
-use super::manifest::{self, End, FileRecord, Manifest, ModelRecord, ReportFile, RunRecord};
+use super::manifest::{self, End, OutputRecord};
 use super::model::ModelsArgs;
 use super::progress::{Meter, ProgressArgs, Watched};
 use super::records::RecordArgs;
+use super::signals::SignalWatch;
 use super::values::{parse_count, parse_threads, parse_threshold};
 use super::{Outcome, UsageError, console};
-use crate::files::Input;
-use crate::scoring::{self, Counts, InputReport, OnError, Options, OutputKey, ScoreError, Stream};
+use crate::files::{Companion, Input};
+use crate::scoring::{self, Counts, Finished, OnError, Options, OutputKey, ScoreError, Setting, Sink, Stream};
 use crate::text::Window;
 use anyhow::Context as _;
 use ensemble::Ensemble;
+use output::{Output, OutputArgs};
+use reports::{Account, Models, ReportArgs, Reports};
 
 /// What to score, with what, and how.
 #[derive(Debug, clap::Args)]
@@ -43,8 +49,10 @@ Examples:
   crag score --shard 3/8 pairs.csv > part-3.csv
   crag score -m owner/model-a -m owner/model-b --manifest ran.json pairs.jsonl > scored.jsonl
   crag score --text 'Aspirin caused bleeding.' --drug Aspirin --adr bleeding
+  crag score -o scored.jsonl.gz --resume pairs.jsonl    (the same again after whatever happened)
 
-Exit codes: 0 all scored; 1 could not run or go on; 2 usage; 3 finished, some lines are error records.")]
+Exit codes: 0 all scored; 1 could not run or go on; 2 usage, or not the run that -o belongs to; 3 finished, some lines \
+are error records; 11 another run is writing -o; 130, 143 interrupted.")]
 pub struct ScoreArgs {
     #[command(flatten)]
     records: RecordArgs,
@@ -86,6 +94,9 @@ pub struct ScoreArgs {
     cache: Option<PathBuf>,
 
     #[command(flatten)]
+    output: OutputArgs,
+
+    #[command(flatten)]
     progress: ProgressArgs,
 
     #[command(flatten)]
@@ -93,19 +104,6 @@ pub struct ScoreArgs {
 
     #[command(flatten)]
     pair: Box<pair::PairArgs>,
-}
-
-/// What is written about a run besides its answers.
-#[derive(Debug, clap::Args)]
-struct ReportArgs {
-    /// Write what ran to this file (JSON): program, models with hashes, settings and where each came from, counts,
-    /// times; secrets are left out
-    #[arg(help_heading = "Reports", long, value_name = "FILE")]
-    manifest: Option<PathBuf>,
-
-    /// Write how the run ended and its counts and speeds to this file (JSON)
-    #[arg(help_heading = "Reports", long, value_name = "FILE")]
-    summary_json: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -127,8 +125,14 @@ pub fn run(args: ScoreArgs, settings: Vec<SettingRow>) -> anyhow::Result<Outcome
         let message = "one pair given by flags has no --format, --field or --shard";
         return Err(UsageError(message.to_owned()).into());
     }
-    let inputs = args.records.resolve()?;
-    let reports = Reports::open(&args.reports, &inputs)?;
+    let signals = SignalWatch::start()?;
+    let what = args.records.resolve()?;
+    let inputs = match &record {
+        Some(record) => vec![flags_as_input(record)],
+        None => what.open(),
+    };
+    let output = args.output.claim(&inputs)?;
+    let reports = Reports::open(&args.reports, &what, &output)?;
     // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet; 0 is rayon's default.
     let _ = rayon::ThreadPoolBuilder::new()
         .num_threads(args.threads.unwrap_or(0))
@@ -137,29 +141,37 @@ pub fn run(args: ScoreArgs, settings: Vec<SettingRow>) -> anyhow::Result<Outcome
     console::allow_bars(args.progress.wants_bars());
     let started = Timestamp::now();
     let ensemble = Ensemble::open(&args.model, &args.device, args.cache.as_deref())?;
-    for text in ensemble
-        .models
-        .iter()
+    let models = ensemble.models.iter();
+    models
         .filter_map(|model| model.model.unused_packed.as_deref())
-    {
-        console::note(text);
+        .for_each(console::note);
+    let mut options = args.options(ensemble.threshold(), &what);
+    if record.is_some() {
+        // Flags have no length limit of ours.
+        options.max_line_bytes = usize::MAX;
     }
-    let options = args.options(ensemble.threshold(), &inputs);
     tell_details(&args, &ensemble, &options, &settings);
+    let run = Run {
+        args: &args,
+        ensemble: &ensemble,
+        signals: &signals,
+        account: Account {
+            ensemble: &ensemble,
+            run_id: reports.run_id.clone(),
+            started,
+            settings: &settings,
+            options: &options,
+        },
+    };
     std::thread::scope(|scope| {
         // Hashing a gigabyte takes seconds: beside the run, not before it.
-        let hashing = reports.manifest.is_some().then(|| scope.spawn(|| ensemble.records()));
+        let hashing = reports.wants_manifest().then(|| scope.spawn(|| ensemble.records()));
+        let models = Models(RefCell::new(hashing));
         let (result, counts) = match record {
-            Some(record) => score_pair(&args, &ensemble, &record, options.clone()),
-            None => score_lines(&args, &ensemble, &inputs, &options),
+            Some(_) if !args.output.is_given() => run.score_pair(inputs, options.clone()),
+            _ => run.score_lines(inputs, &what, output, &reports, &models),
         };
-        let hashed = hashing.map(|hashing| hashing.join());
-        let models = match hashed.transpose() {
-            Ok(models) => models.unwrap_or_default(),
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
-        let run = run_record(&ensemble, &options, settings, models, &counts);
-        let written = reports.write(&run, started, &End::new(&result), &counts);
+        let written = reports.write(&run.account, &models, &End::new(&result), &counts);
         // The run's own end is what the exit code tells of.
         match (result, written) {
             (Ok(_), Err(error)) => Err(error),
@@ -172,72 +184,195 @@ pub fn run(args: ScoreArgs, settings: Vec<SettingRow>) -> anyhow::Result<Outcome
     })
 }
 
-/// The files that tell of the run, opened.
-struct Reports {
-    manifest: Option<ReportFile>,
-    summary: Option<ReportFile>,
-    run_id: String,
+/// A pair given by flags, as if it were a line, so that all that is checked there is checked here.
+fn flags_as_input(record: &str) -> Input {
+    Input::Reader(
+        "<flags>".to_owned(),
+        Box::new(io::Cursor::new(record.as_bytes().to_vec())),
+    )
 }
 
-impl Reports {
-    fn open(args: &ReportArgs, inputs: &Inputs) -> anyhow::Result<Self> {
-        let ReportArgs { manifest, summary_json } = args;
-        if manifest.is_some() && manifest == summary_json {
-            return Err(UsageError("--manifest and --summary-json: expected two files, found one".into()).into());
-        }
-        let open = |flag: &str, path: &Option<PathBuf>| match path {
-            Some(path) if inputs.read(path) => Err(anyhow::Error::new(UsageError(format!(
-                "{flag} {}: this file is read as an input",
-                path.display()
-            )))),
-            Some(path) => ReportFile::create(flag, path).map(Some),
-            None => Ok(None),
+/// What all ways to score have in common.
+struct Run<'r> {
+    args: &'r ScoreArgs,
+    ensemble: &'r Ensemble,
+    signals: &'r SignalWatch,
+    account: Account<'r>,
+}
+
+impl Run<'_> {
+    /// Scores all inputs into `output`. Returns how that ended, and what had been answered by then.
+    fn score_lines(
+        &self,
+        inputs: Vec<Input>,
+        what: &Inputs,
+        output: Output,
+        reports: &Reports,
+        models: &Models<'_>,
+    ) -> (anyhow::Result<Outcome>, Counts) {
+        let options = self.account.options;
+        let to_stdout = matches!(output, Output::Stdout);
+        let meter = self.args.progress.start(what.total_bytes(), to_stdout);
+        let scored = match output {
+            Output::Stdout => {
+                let mut stdout = console::Records::lock();
+                self.score(inputs, &mut Stream::new(&mut stdout), options, &meter)
+            }
+            Output::Stream(mut file) => self.score(inputs, &mut Stream::new(&mut file), options, &meter),
+            Output::File(file) => {
+                let path = file.target().display().to_string();
+                let manifest = reports.beside_output(file.target());
+                let settings = self.settings(options);
+                let score = |inputs, sink: &mut dyn Sink, options: &Options| {
+                    meter.goes_on_from(&options.start.counts);
+                    self.score(inputs, sink, options, &meter)
+                };
+                let companions = |finished: &Finished| {
+                    let output = OutputRecord {
+                        path,
+                        bytes: finished.bytes,
+                        blake3: finished.digest.to_hex().to_string(),
+                    };
+                    let resume = Some(finished.evidence.clone());
+                    let end = End::new(&Ok(Outcome::of(&finished.counts)));
+                    let text = self
+                        .account
+                        .manifest(models, &end, &finished.counts, Some(output), resume)?;
+                    let contents = manifest::to_text(&text)?;
+                    let path = manifest.clone();
+                    Ok(vec![Companion { path, contents }])
+                };
+                let output = &self.args.output;
+                let options = options.clone();
+                let scored = output.score_to_file(file, &manifest, inputs, settings, options, score, companions);
+                let so_far = meter.counts();
+                drop(meter);
+                return match scored {
+                    Ok(scored) => {
+                        let (outcome, counts) = scored.report(|| self.signals.outcome());
+                        (Ok(outcome), counts.unwrap_or(so_far))
+                    }
+                    Err(error) => (Err(error), so_far),
+                };
+            }
         };
-        Ok(Self {
-            manifest: open("--manifest", manifest)?,
-            summary: open("--summary-json", summary_json)?,
-            run_id: manifest::run_id(),
-        })
+        let so_far = meter.counts();
+        // The bar goes before anything else is said.
+        drop(meter);
+        match scored {
+            Ok(counts) => {
+                console::report("summary", &counts.to_string(), manifest::numbers(&counts));
+                (Ok(Outcome::of(&counts)), counts)
+            }
+            Err(ScoreError::ClosedPipe) => (Ok(Outcome::ClosedPipe), so_far),
+            Err(ScoreError::Interrupted) => {
+                console::note("interrupted; what was finished has been written (with -o a run can be resumed)");
+                (Ok(self.signals.outcome()), so_far)
+            }
+            Err(error) => (Err(error.into()), so_far),
+        }
     }
 
-    fn write(self, run: &RunRecord, started: Timestamp, end: &End, counts: &Counts) -> anyhow::Result<()> {
-        if let Some(file) = self.manifest {
-            let manifest = Manifest::new("score", &self.run_id, started, run.clone());
-            file.finish(&manifest.ended(Timestamp::now(), end, counts)?)?;
+    fn score_pair(&self, inputs: Vec<Input>, mut options: Options) -> (anyhow::Result<Outcome>, Counts) {
+        let readable = !self.args.pair.json && io::stdout().is_terminal();
+        if readable {
+            options.output = OutputKey::default();
         }
-        if let Some(file) = self.summary {
-            file.finish(&manifest::summary(&self.run_id, end, counts)?)?;
+        let mut answer = Vec::new();
+        let meter = Meter::silent();
+        let counts = match self.score(inputs, &mut Stream::new(&mut answer), &options, &meter) {
+            Ok(counts) => counts,
+            Err(ScoreError::Interrupted) => return (Ok(self.signals.outcome()), meter.counts()),
+            Err(error) => return (Err(error.into()), meter.counts()),
+        };
+        let print = || -> anyhow::Result<Outcome> {
+            let answer = String::from_utf8(answer).context("the answer")?;
+            let text = if readable {
+                pair::readable_answer(&serde_json::from_str(&answer)?, options.threshold)
+            } else {
+                answer
+            };
+            Ok(match super::print(&text)? {
+                Outcome::Complete => Outcome::of(&counts),
+                other => other,
+            })
+        };
+        (print(), counts)
+    }
+
+    fn score(
+        &self,
+        inputs: Vec<Input>,
+        sink: &mut dyn Sink,
+        options: &Options,
+        meter: &Meter,
+    ) -> Result<Counts, ScoreError> {
+        let window = match self.args.window {
+            WindowArg::Start => Window::Start,
+            WindowArg::Mention => Window::Mention,
+        };
+        let preparers = self.ensemble.preparers(window, self.args.records.missing_entity());
+        let members = self.ensemble.members(&preparers);
+        let options = Options {
+            stop: Some(self.signals.run_begins()),
+            ..options.clone()
+        };
+        let mut sink = Watched { inner: sink, meter };
+        let counts = scoring::run_into(inputs, &mut sink, &members, &options);
+        print_profile();
+        if let Some(problem) = self.ensemble.flush_cache() {
+            console::warn(&problem);
         }
-        Ok(())
+        if let Ok(counts) = &counts {
+            console::detail(&format!(
+                "{} windows of lines, {} tokens encoded, {:.0} tokens/s",
+                counts.windows,
+                counts.tokens,
+                counts.tokens as f64 / counts.elapsed.as_secs_f64().max(1e-9)
+            ));
+        }
+        counts
+    }
+
+    /// Everything that answers depend on, besides the lines and the program: whoever adds a flag that changes an
+    /// answer adds it here, or `--resume` mixes two kinds of answers in one file.
+    fn settings(&self, options: &Options) -> Vec<Setting> {
+        let args = self.args;
+        let mut settings = Vec::new();
+        for model in &self.ensemble.models {
+            // Names are in the answers of several models alone.
+            let setting = match self.ensemble.models.len() {
+                1 => "model".to_owned(),
+                _ => format!("model {}", model.name),
+            };
+            settings.push(Setting::new(setting, model.model.identity()));
+            settings.push(Setting::new("kernel", &model.model.kernel));
+        }
+        settings.extend([
+            Setting::new("--threshold", options.threshold),
+            Setting::new("--max-line-bytes", options.max_line_bytes),
+            Setting::new("--missing-entity", name_of(args.records.missing_entity)),
+            Setting::new("--window", name_of(args.window)),
+            Setting::new("--format", options.format.name()),
+        ]);
+        let fields = args.records.input.fields.iter();
+        settings.extend(fields.map(|(field, place)| Setting::new(format!("--field {field}"), place)));
+        settings.extend(options.shard.map(|shard| Setting::new("--shard", shard)));
+        settings.extend(options.output.key().map(|key| Setting::new("--output-key", key)));
+        settings.push(match options.on_error {
+            // No line that a run ended at was answered.
+            OnError::Record => Setting::new("--on-error", "record").accepting("fail"),
+            OnError::Fail => Setting::new("--on-error", "fail"),
+        });
+        settings
     }
 }
 
-fn run_record(
-    ensemble: &Ensemble,
-    options: &Options,
-    settings: Vec<SettingRow>,
-    models: Vec<ModelRecord>,
-    counts: &Counts,
-) -> RunRecord {
-    let input = |report: &InputReport| FileRecord {
-        name: report.name.clone(),
-        bytes: report.digest.bytes,
-        sha256: report.digest.sha256_hex(),
-    };
-    let inputs: Vec<FileRecord> = counts.inputs.iter().map(input).collect();
-    let given = settings.iter().find(|row| row.setting == "threshold");
-    RunRecord {
-        models,
-        threshold: ensemble.threshold_record(given, options.threshold),
-        precision: ensemble.device.placement.precision.name().to_owned(),
-        device: ensemble.device.description.clone(),
-        kernels: ensemble.device.kernel.clone(),
-        threads: options.threads,
-        settings,
-        // They have hashes once they have been read to their ends.
-        inputs: (!inputs.is_empty()).then_some(inputs),
-        output: None,
-    }
+/// A flag's value as typed.
+fn name_of(value: impl clap::ValueEnum) -> String {
+    value
+        .to_possible_value()
+        .map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 /// What `--verbose` asks for, before the first answer.
@@ -271,98 +406,6 @@ fn tell_details(args: &ScoreArgs, ensemble: &Ensemble, options: &Options, settin
         let line = format!("--{} is {} ({})", row.setting, row.value, row.from);
         console::detail(&redactor.redact(&line));
     }
-}
-
-/// Scores all inputs onto stdout. Returns how that ended, and what had been answered by then.
-fn score_lines(
-    args: &ScoreArgs,
-    ensemble: &Ensemble,
-    inputs: &Inputs,
-    options: &Options,
-) -> (anyhow::Result<Outcome>, Counts) {
-    let meter = args.progress.start(inputs.total_bytes(), true);
-    let inputs = inputs.open();
-    let scored = score(args, ensemble, inputs, &mut console::Records::lock(), options, &meter);
-    let so_far = meter.counts();
-    // The bar goes before anything else is said.
-    drop(meter);
-    match scored {
-        Ok(counts) => {
-            console::report("summary", &counts.to_string(), manifest::numbers(&counts));
-            console::detail(&format!(
-                "{} windows of lines, {} tokens encoded, {:.0} tokens/s",
-                counts.windows,
-                counts.tokens,
-                counts.tokens as f64 / counts.elapsed.as_secs_f64().max(1e-9)
-            ));
-            (Ok(Outcome::of(&counts)), counts)
-        }
-        Err(ScoreError::ClosedPipe) => (Ok(Outcome::ClosedPipe), so_far),
-        Err(error) => (Err(error.into()), so_far),
-    }
-}
-
-/// Scores the pair given by flags as if it were a line, so that all that is checked there is checked here.
-fn score_pair(
-    args: &ScoreArgs,
-    ensemble: &Ensemble,
-    record: &str,
-    mut options: Options,
-) -> (anyhow::Result<Outcome>, Counts) {
-    let readable = !args.pair.json && io::stdout().is_terminal();
-    if readable {
-        options.output = OutputKey::default();
-    }
-    // Flags have no length limit of ours.
-    options.max_line_bytes = usize::MAX;
-    let line = io::Cursor::new(record.as_bytes().to_vec());
-    let inputs = vec![Input::Reader("<flags>".to_owned(), Box::new(line))];
-    let mut answer = Vec::new();
-    let meter = Meter::silent();
-    let scored = score(args, ensemble, inputs, &mut answer, &options, &meter);
-    let counts = match scored {
-        Ok(counts) => counts,
-        Err(error) => return (Err(error.into()), meter.counts()),
-    };
-    let print = || -> anyhow::Result<Outcome> {
-        let answer = String::from_utf8(answer).context("the answer")?;
-        let text = if readable {
-            pair::readable_answer(&serde_json::from_str(&answer)?, options.threshold)
-        } else {
-            answer
-        };
-        Ok(match super::print(&text)? {
-            Outcome::Complete => Outcome::of(&counts),
-            other => other,
-        })
-    };
-    (print(), counts)
-}
-
-fn score(
-    args: &ScoreArgs,
-    ensemble: &Ensemble,
-    inputs: Vec<Input>,
-    output: &mut dyn io::Write,
-    options: &Options,
-    meter: &Meter,
-) -> Result<Counts, ScoreError> {
-    let window = match args.window {
-        WindowArg::Start => Window::Start,
-        WindowArg::Mention => Window::Mention,
-    };
-    let preparers = ensemble.preparers(window, args.records.missing_entity());
-    let members = ensemble.members(&preparers);
-    let mut sink = Watched {
-        inner: &mut Stream::new(output),
-        meter,
-    };
-    let counts = scoring::run_into(inputs, &mut sink, &members, options);
-    print_profile();
-    if let Some(problem) = ensemble.flush_cache() {
-        console::warn(&problem);
-    }
-    counts
 }
 
 impl ScoreArgs {
