@@ -12,14 +12,11 @@ use assert_cmd::Command;
 /// The binary under test, with nothing of the caller's environment that could change its answers.
 pub fn crag() -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("crag"));
-    for variable in [
-        "CRAG_MODEL",
-        "CRAG_KERNEL",
-        "HF_ENDPOINT",
-        "HF_HOME",
-        "HF_HUB_CACHE",
-        "HF_TOKEN",
-    ] {
+    let own = std::env::vars_os().map(|(name, _)| name);
+    for variable in own.filter(|name| name.to_string_lossy().starts_with("CRAG_")) {
+        command.env_remove(variable);
+    }
+    for variable in ["HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_TOKEN"] {
         command.env_remove(variable);
     }
     command.env("HF_HUB_OFFLINE", "1");
