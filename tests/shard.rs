@@ -133,7 +133,7 @@ impl Sink for Last {
         Ok(())
     }
 
-    fn suspend(&mut self) -> io::Result<()> {
+    fn suspend(&mut self) -> std::io::Result<()> {
         Ok(())
     }
 }
