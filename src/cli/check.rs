@@ -126,4 +126,8 @@ impl Sink for Problems<'_> {
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
+
+    fn suspend(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
