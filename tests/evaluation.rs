@@ -648,6 +648,44 @@ fn a_calibration_is_written_into_the_models_crag_json_and_score_applies_it() {
     assert!(json_lines(isotonic.stdout.as_bytes())[0]["calibrated_probability"].is_number());
 }
 
+#[test]
+fn a_model_named_in_the_environment_is_a_default_and_no_command() {
+    let folder = Folder::new();
+    let with_variable = |arguments: &[&str], model: &str, stdin: String| {
+        let output = crag()
+            .env("CRAG_MODEL", model)
+            .args(arguments)
+            .write_stdin(stdin)
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    let lines = scored(60, 0.0);
+    let plain = run(&["eval", "--scored", "--json"], lines.clone());
+    let (code, stdout, stderr) = with_variable(&["eval", "--scored", "--json"], "demo", lines.clone());
+    assert_eq!((code, stdout), (0, plain.stdout), "{stderr}");
+    // Records that have probabilities are still a question, pairs are scored with that model.
+    let named = folder.write("scored.jsonl", &lines);
+    let (code, _, stderr) = with_variable(&["eval", &named], "demo", String::new());
+    assert!(code == 2 && stderr.contains("--scored"), "{stderr}");
+    let pairs = folder.write("pairs.jsonl", &lines.replace("\"probability\"", "\"other\""));
+    let (code, stdout, stderr) = with_variable(&["eval", &pairs, "--json", "--resamples", "0"], "demo", String::new());
+    let found: Value = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("{stderr}"));
+    assert!(
+        code == 0 && found["runs"][0]["name"].as_str().unwrap().ends_with("scored by demo"),
+        "{found}"
+    );
+    let (code, _, stderr) = with_variable(&["eval", &pairs], "[\"demo\", \"other\"]", String::new());
+    assert!(code == 2 && stderr.contains("found 2 in the environment"), "{stderr}");
+    // No file is written that only the environment names.
+    let model = model_copy(&folder);
+    let before = std::fs::read(model.join("crag.json")).ok();
+    let (code, _, stderr) = with_variable(&["calibrate", "--scored"], &model.display().to_string(), lines);
+    assert!(code == 2 && stderr.contains("--output"), "{stderr}");
+    assert_eq!(std::fs::read(model.join("crag.json")).ok(), before);
+}
+
 /// Settings of a fixture model with a calibration, as a file for --model-config.
 fn calibrated_settings(folder: &Folder, model: &str, calibration: &Value) -> String {
     let mut settings = sidecar(&fixture("model").join(model));

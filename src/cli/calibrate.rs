@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use super::labelled::{LabelledArgs, ModelChoice, input, model_args, refuse_scored, threshold_of, write_file};
-use super::{Outcome, UsageError, note};
+use super::config::SettingRow;
+use super::labelled::{
+    LabelledArgs, ModelChoice, input, model_args, names_model, refuse_scored, threshold_of, write_file,
+};
+use super::{Outcome, UsageError, console};
 use crate::Calibration;
 use crate::evaluation::{
     Comparison, Estimate, LabelledSet, MatchBy, Method, Metric, Request, compare, cross_fitted, evaluate, fit,
@@ -81,7 +84,10 @@ const JUDGED: [Metric; 3] = [Metric::Brier, Metric::CalibrationError, Metric::Lo
 /// Fewer records than this make an isotonic curve follow chance.
 const ISOTONIC_RECORDS: usize = 1000;
 
-pub fn run(args: CalibrateArgs) -> anyhow::Result<Outcome> {
+pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<Outcome> {
+    if !names_model(settings) {
+        args.choice.beneath = args.model.take().into_iter().collect();
+    }
     let target = args.target()?;
     let existing = read_sidecar(&target)?;
     if let (Some(sidecar), false) = (&existing, args.force)
@@ -125,17 +131,18 @@ pub fn run(args: CalibrateArgs) -> anyhow::Result<Outcome> {
     let (unit, about_documents) = args.labelled.documents(&name, &set);
     let left_out = args.labelled.left_out(&name, &set);
     let incomplete = set.rejections() > 0;
-    if !args.labelled.quiet || incomplete {
-        left_out
-            .iter()
-            .chain(&about_documents)
-            .for_each(|sentence| note(sentence));
-    }
+    let say = if incomplete { console::warn } else { console::note };
+    left_out
+        .iter()
+        .chain(&about_documents)
+        .for_each(|sentence| say(sentence));
     if args.folds == 1 {
-        note("judged on the records that it was fitted to, which flatters it: --folds 5 judges it on unseen documents");
+        console::warn(
+            "judged on the records that it was fitted to, which flatters it: --folds 5 judges it on unseen documents",
+        );
     }
     if method == Method::Isotonic && sample.records().len() < ISOTONIC_RECORDS {
-        note(&format!(
+        console::warn(&format!(
             "{} records are few for an isotonic calibration: it may follow chance; --method temperature needs fewer",
             sample.records().len()
         ));
@@ -190,7 +197,7 @@ impl CalibrateArgs {
         if self.model.is_none() {
             refuse_scored(path, &self.labelled)?;
         }
-        let model = model_args(self.model.as_deref(), &self.choice).open(&self.labelled.device)?;
+        let model = model_args(self.model.as_deref(), &self.choice)?.open(&self.labelled.device)?;
         let sidecar = model.description.files.sidecar.as_ref();
         let sidecar = sidecar
             .map(|file| Sidecar::parse((&file.name, &file.bytes)))

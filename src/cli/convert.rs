@@ -108,12 +108,12 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
         }
         written?;
     }
-    eprintln!(
-        "crag: wrote {} ({} tensors in {:?})",
+    super::note(&format!(
+        "wrote {} ({} tensors in {:?})",
         out.display(),
         model.checkpoint.tensors().len(),
         args.dtype
-    );
+    ));
     Ok(Outcome::Complete)
 }
 

@@ -14,12 +14,18 @@ use super::UsageError;
 #[derive(Clone, Debug, clap::Args)]
 pub struct DeviceArgs {
     /// Where to compute: auto (a GPU if there is one and this binary has CUDA), cpu, cuda or cuda:N
-    #[arg(long, env = "CRAG_DEVICE", default_value = "auto", value_name = "DEVICE")]
+    #[arg(help_heading = "Device", long, default_value = "auto", value_name = "DEVICE")]
     device: DeviceChoice,
 
     /// Precision of the encoders: f32, bf16, int8 (on the CPU), f16 (on a GPU), or auto: bf16 where the
     /// machine has instructions for it, else f32. The head always computes in f32
-    #[arg(long, value_enum, default_value = "f32", value_name = "DTYPE")]
+    #[arg(
+        help_heading = "Device",
+        long,
+        value_enum,
+        default_value = "f32",
+        value_name = "DTYPE"
+    )]
     dtype: Dtype,
 }
 
@@ -149,7 +155,7 @@ mod gpu {
     pub fn print_profile() {
         if profile::enabled() {
             for total in profile::report() {
-                eprintln!("crag: {total}");
+                crate::cli::note(&total.to_string());
             }
         }
     }

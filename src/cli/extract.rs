@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::values::{parse_bytes, parse_count};
-use super::{Outcome, UsageError, note};
+use super::{Outcome, UsageError, console, note};
 use crate::corpora::{
     self, CompositeUse, CorpusError, DEFAULT_ADR_TYPES, DEFAULT_DRUG_TYPES, DEFAULT_RELATION_TYPES, Format, Labels,
     Options, Overlap, Problem, Scope, Sources, Summary, TypeSet,
@@ -97,10 +97,6 @@ pub struct ExtractArgs {
     /// Write all counts to this file as JSON
     #[arg(long, value_name = "FILE")]
     summary_json: Option<PathBuf>,
-
-    /// Say nothing on stderr unless something is wrong
-    #[arg(long, short)]
-    quiet: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -149,10 +145,10 @@ pub fn run(args: ExtractArgs) -> anyhow::Result<Outcome> {
     let mut listener = |problem: &Problem| {
         reported += 1;
         if reported <= limit {
-            note(&problem.to_string());
+            console::warn(&problem.to_string());
         }
         if reported == limit + 1 {
-            note("further problems are counted, not reported one by one; see --max-reports");
+            console::warn("further problems are counted, not reported one by one; see --max-reports");
         }
     };
     let mut output = BufWriter::with_capacity(256 * 1024, io::stdout().lock());
@@ -169,10 +165,11 @@ pub fn run(args: ExtractArgs) -> anyhow::Result<Outcome> {
         write_summary(file, &summary).with_context(|| path.display().to_string())?;
     }
     for remark in args.remarks(&summary) {
-        note(&remark);
+        console::warn(&remark);
     }
-    if !args.quiet || summary.has_problems() {
-        note(&summary.to_string());
+    match summary.has_problems() {
+        true => console::warn(&summary.to_string()),
+        false => note(&summary.to_string()),
     }
     Ok(match summary.has_problems() {
         true => Outcome::Incomplete,
@@ -262,7 +259,7 @@ impl ExtractArgs {
             inputs.push(Input::Stdin);
         }
         let reads_terminal = inputs.iter().any(|input| matches!(input, Input::Stdin)) && io::stdin().is_terminal();
-        if reads_terminal && !self.quiet {
+        if reads_terminal {
             note("reading documents from the terminal; ctrl-d ends");
         }
         Ok(Sources::Streams(format, inputs))

@@ -1,10 +1,12 @@
 //! Which inputs there are, as typed: files or stdin, their format, where their fields are, which part of them.
 
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::UsageError;
+use super::progress::total_bytes;
+use super::{UsageError, note};
 use crate::files::{Compression, Input};
 use crate::scoring::{FieldMap, Format, OutputKey, Shard, check_headers};
 
@@ -17,17 +19,17 @@ pub struct InputArgs {
 
     /// Format of the inputs and of the answers [default: csv or tsv where the files' names end so (also .csv.gz),
     /// else jsonl]
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(help_heading = "Records", long, value_name = "FORMAT")]
     pub format: Option<FormatArg>,
 
     /// Where records have a field: a JSON Pointer (text=/abstract/body, drug=/entities/0/name), for tables the name
     /// of a column (text=Abstract). Fields: drug, drug_entity, adr, adr_entity, text, drug_text, adr_text, drug_span,
     /// adr_span. Can be given for each of them
-    #[arg(long = "field", value_name = "FIELD=PLACE", value_parser = parse_field)]
+    #[arg(help_heading = "Records", long = "field", value_name = "FIELD=PLACE", value_parser = parse_field)]
     pub fields: Vec<(String, String)>,
 
     /// Score the I-th of N parts of the inputs, such as 3/8; `crag merge` puts the parts' answers back together
-    #[arg(long, value_name = "I/N", value_parser = Shard::parse)]
+    #[arg(help_heading = "Records", long, value_name = "I/N", value_parser = Shard::parse)]
     pub shard: Option<Shard>,
 }
 
@@ -152,11 +154,31 @@ impl Inputs {
         Ok(check_headers(again, self.format, &self.fields, output, max_line_bytes)?)
     }
 
+    /// The inputs in order. Says so where one of them is typed by hand.
     pub fn open(&self) -> Vec<Input> {
-        match self.files.is_empty() {
+        let inputs: Vec<Input> = match self.files.is_empty() {
             true => vec![Input::Stdin],
             false => self.files.iter().map(|path| input(path)).collect(),
+        };
+        if inputs.iter().any(|input| matches!(input, Input::Stdin)) && io::stdin().is_terminal() {
+            let what = match self.format {
+                Format::Jsonl => "one JSON object a line",
+                Format::Csv | Format::Tsv => "a header row first",
+            };
+            note(&format!("reading pairs from the terminal, {what}; ctrl-d ends"));
         }
+        inputs
+    }
+
+    /// Whether `path` is one of the files to read.
+    pub fn read(&self, path: &Path) -> bool {
+        let real = |path: &Path| path.canonicalize().ok();
+        real(path).is_some_and(|path| self.files.iter().any(|file| real(file).as_ref() == Some(&path)))
+    }
+
+    /// How many bytes of lines there are to read, if that can be known.
+    pub fn total_bytes(&self) -> Option<u64> {
+        total_bytes(&self.files)
     }
 }
 

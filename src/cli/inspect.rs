@@ -72,10 +72,10 @@ struct Part {
 }
 
 #[derive(Serialize)]
-struct SettingRow {
-    setting: &'static str,
-    value: serde_json::Value,
-    source: String,
+pub struct SettingRow {
+    pub setting: &'static str,
+    pub value: serde_json::Value,
+    pub source: String,
 }
 
 #[derive(Serialize)]
@@ -250,7 +250,8 @@ fn layer_role(role: &str) -> Option<(usize, &str)> {
     Some((index.parse().ok()?, role))
 }
 
-fn settings(model: &Description) -> Vec<SettingRow> {
+/// What the model is beyond its shapes, and where each came from.
+pub fn settings(model: &Description) -> Vec<SettingRow> {
     fn row<T>(setting: &'static str, of: &Setting<T>, value: impl Into<serde_json::Value>) -> SettingRow {
         SettingRow {
             setting,

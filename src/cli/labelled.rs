@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use super::config::SettingRow;
 use super::device::{DeviceArgs, print_profile};
 use super::inputs::{self, is_stdin};
-use super::model::{ModelArgs, OpenModel};
-use super::score::{MissingEntityArg, WindowArg};
+use super::model::{DEFAULT_MODEL, ModelArgs, OpenModel};
+use super::records::MissingEntityArg;
+use super::score::WindowArg;
 use super::values::{parse_bytes, parse_count, parse_threads};
-use super::{UsageError, note};
+use super::{UsageError, console, manifest};
 use crate::evaluation::{Collector, DOCUMENT_FIELDS, Fields, LabelledSet, MatchBy, Plan};
 use crate::files::{Input, RealDisk, replace};
 use crate::scoring::{
@@ -79,10 +81,6 @@ pub struct LabelledArgs {
     /// Equally wide bins of the expected calibration error and of the reliability diagram
     #[arg(long, value_name = "N", default_value = "10", value_parser = parse_bins)]
     pub bins: usize,
-
-    /// Say nothing on stderr unless something is wrong
-    #[arg(long, short)]
-    pub quiet: bool,
 }
 
 /// Which key a model's answers are nested under while they are judged: no record has it by chance.
@@ -191,9 +189,7 @@ impl LabelledArgs {
             ScoreError::Write { source } => anyhow::Error::new(source),
             other => other.into(),
         })?;
-        if !self.quiet {
-            note(&counts.to_string());
-        }
+        console::report("summary", &counts.to_string(), manifest::numbers(&counts));
         let collector = judging.collector;
         self.usable(&name, collector)
     }
@@ -290,18 +286,40 @@ impl Sink for Judging<'_> {
 }
 
 /// The model named by `name`, the one that `crag score` takes by default where none is.
-pub fn model_args(name: Option<&str>, args: &ModelChoice) -> ModelArgs {
-    ModelArgs {
-        model: name.map_or_else(ModelArgs::default_model, str::to_owned),
+pub fn model_args(name: Option<&str>, args: &ModelChoice) -> Result<ModelArgs, UsageError> {
+    let model = match (name, args.beneath.as_slice()) {
+        (Some(name), _) => name,
+        (None, []) => DEFAULT_MODEL,
+        (None, [one]) => one,
+        (None, several) => {
+            let message = format!(
+                "expected one model, found {} in the environment or --config",
+                several.len()
+            );
+            return Err(UsageError(message + "; name it with --model"));
+        }
+    };
+    Ok(ModelArgs {
+        model: model.to_owned(),
         revision: args.revision.clone(),
         offline: args.offline,
         model_config: args.model_config.clone(),
-    }
+    })
+}
+
+/// Whether `--model` is on the command line: what the environment or a file names is a default, and does not say
+/// what this call is to do.
+pub fn names_model(settings: &[SettingRow]) -> bool {
+    settings.iter().any(|row| row.setting == "model" && row.from == "flag")
 }
 
 /// What goes with `--model`.
 #[derive(Debug, clap::Args)]
 pub struct ModelChoice {
+    /// Models that the environment or a file names, for where the command line names none.
+    #[arg(skip)]
+    pub beneath: Vec<String>,
+
     /// Branch, tag or commit on the hub [default: main]
     #[arg(long, value_name = "REV", help_heading = "Model")]
     pub revision: Option<String>,

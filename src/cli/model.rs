@@ -6,34 +6,34 @@ use anyhow::Context as _;
 
 use crate::{
     Side,
-    checkpoint::{Checkpoint, HubOptions, ModelFiles, ModelSource, NamedBytes, locate},
+    checkpoint::{Checkpoint, FileHash, HubOptions, ModelFiles, ModelSource, NamedBytes, locate},
     model::{DualEncoder, ModelConfig, Placement, Roles, StoredLayouts},
     scoring::Cache,
     text::{Tokenizer, TokenizerFiles},
 };
 
-use super::UsageError;
 use super::device::{DeviceArgs, OpenDevice};
+use super::{UsageError, console};
 
 /// The published model.
-const DEFAULT_MODEL: &str = "chrisvoncsefalvay/CRAG-dual-encoder-ade";
+pub const DEFAULT_MODEL: &str = "chrisvoncsefalvay/CRAG-dual-encoder-ade";
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct ModelArgs {
     /// Hub id (owner/name), folder, weight file, or "demo"
-    #[arg(long, short, env = "CRAG_MODEL", default_value = DEFAULT_MODEL, value_name = "MODEL")]
+    #[arg(help_heading = "Model", long, short, default_value = DEFAULT_MODEL, value_name = "MODEL")]
     pub model: String,
 
     /// Branch, tag or commit on the hub [default: main]
-    #[arg(long, value_name = "REV")]
+    #[arg(help_heading = "Model", long, value_name = "REV")]
     pub revision: Option<String>,
 
     /// Make no network connection: cached files only (also HF_HUB_OFFLINE=1)
-    #[arg(long)]
+    #[arg(help_heading = "Model", long)]
     pub offline: bool,
 
     /// Settings to use in place of the crag.json beside the weights
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "Model", long, value_name = "FILE")]
     pub model_config: Option<PathBuf>,
 }
 
@@ -41,21 +41,21 @@ pub struct ModelArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct ModelsArgs {
     /// Hub id (owner/name), folder, weight file, or "demo"; given several times, the models' mean is the answer
-    #[arg(long, short, env = "CRAG_MODEL", default_value = DEFAULT_MODEL, value_name = "MODEL")]
+    #[arg(help_heading = "Model", long, short, default_value = DEFAULT_MODEL, value_name = "MODEL")]
     model: Vec<String>,
 
     /// Branch, tag or commit on the hub; with several models one for each, in their order, "-" for none
     /// [default: main]
-    #[arg(long, value_name = "REV")]
+    #[arg(help_heading = "Model", long, value_name = "REV")]
     revision: Vec<String>,
 
     /// Make no network connection: cached files only (also HF_HUB_OFFLINE=1)
-    #[arg(long)]
+    #[arg(help_heading = "Model", long)]
     offline: bool,
 
     /// Settings to use in place of the crag.json beside the weights; with several models one for each, in
     /// their order, "-" for its own
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "Model", long, value_name = "FILE")]
     model_config: Vec<PathBuf>,
 }
 
@@ -128,12 +128,19 @@ pub struct OpenModel {
     pub unused_packed: Option<String>,
 }
 
-impl ModelArgs {
-    /// What `--model` is where it is not given.
-    pub fn default_model() -> String {
-        std::env::var("CRAG_MODEL").unwrap_or_else(|_| DEFAULT_MODEL.to_owned())
-    }
+/// The hashes of the small files of a model: settings and tokenizer.
+pub fn small_files(files: &ModelFiles) -> Vec<FileHash> {
+    let small = [
+        &files.config,
+        &files.sidecar,
+        &files.tokenizer_json,
+        &files.vocab_txt,
+        &files.tokenizer_config,
+    ];
+    small.into_iter().flatten().map(NamedBytes::file_hash).collect()
+}
 
+impl ModelArgs {
     fn is_same(&self, other: &Self) -> bool {
         (&self.model, &self.revision, &self.model_config) == (&other.model, &other.revision, &other.model_config)
     }
@@ -143,6 +150,7 @@ impl ModelArgs {
         let source = ModelSource::parse(&self.model, self.revision.as_deref())?;
         let mut hub = HubOptions::from_env();
         hub.offline |= self.offline;
+        hub.progress &= console::can_draw();
         let mut files = locate(&source, &hub)?;
         if let Some(path) = &self.model_config {
             let bytes = std::fs::read(path).with_context(|| format!("--model-config {}", path.display()))?;
@@ -152,7 +160,7 @@ impl ModelArgs {
             });
         }
         if files.is_demo {
-            eprintln!("crag: the demo model's weights are random: its probabilities mean nothing");
+            console::warn("the demo model's weights are random: its probabilities mean nothing");
         }
         let checkpoint = Checkpoint::open(&files)?;
         let roles = Roles::read(checkpoint.tensors()).with_context(|| files.source.clone())?;

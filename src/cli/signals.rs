@@ -28,17 +28,15 @@ pub struct SignalWatch {
     stop: Arc<AtomicBool>,
     is_running: AtomicBool,
     caught: AtomicI32,
-    quiet: bool,
 }
 
 impl SignalWatch {
-    /// Watches from now on. `quiet`: says nothing on stderr.
-    pub fn start(quiet: bool) -> anyhow::Result<Arc<Self>> {
+    /// Watches from now on.
+    pub fn start() -> anyhow::Result<Arc<Self>> {
         let watch = Arc::new(Self {
             stop: Arc::default(),
             is_running: AtomicBool::new(false),
             caught: AtomicI32::new(0),
-            quiet,
         });
         let signals = [SIGINT, SIGTERM, SIGHUP]
             .into_iter()
@@ -78,16 +76,13 @@ impl SignalWatch {
         }
         self.stop.store(true, Ordering::SeqCst);
         let name = signal_name(signal).unwrap_or("signal");
-        let quiet = self.quiet;
         // Before anything is said: stderr may be as stuck as what has to be ended.
         let patience = std::thread::Builder::new()
             .name("crag-patience".to_owned())
             .spawn(move || {
                 std::thread::sleep(PATIENCE);
                 let last_words = std::thread::Builder::new().spawn(move || {
-                    if !quiet {
-                        note(&format!("{name}: what is being done takes too long, ending as it is"));
-                    }
+                    note(&format!("{name}: what is being done takes too long, ending as it is"));
                 });
                 // A moment for the words, if they find their way.
                 if last_words.is_ok() {
@@ -98,11 +93,9 @@ impl SignalWatch {
         if patience.is_err() {
             exit(128 + signal);
         }
-        if !quiet {
-            note(&format!(
-                "{name}: finishing what is under way; once more ends it at once"
-            ));
-        }
+        note(&format!(
+            "{name}: finishing what is under way; once more ends it at once"
+        ));
     }
 }
 

@@ -121,6 +121,7 @@ impl<'c> Collector<'c> {
             Message::Encoded {
                 window,
                 members,
+                tokens,
                 result,
             } => {
                 let Some(open) = self.windows.get_mut((window - self.first_window) as usize) else {
@@ -129,6 +130,7 @@ impl<'c> Collector<'c> {
                 match result {
                     Ok(representations) => {
                         self.counts.encoded += members.len() as u64;
+                        self.counts.tokens += tokens;
                         for (member, representation) in members.into_iter().zip(representations) {
                             open.representations[member] = Representation::Ready(representation);
                         }
@@ -157,6 +159,7 @@ impl<'c> Collector<'c> {
                 return Err(error);
             }
             self.first_window += 1;
+            self.counts.windows += 1;
             completed += 1;
         }
         Ok(completed)
@@ -235,6 +238,7 @@ impl<'c> Collector<'c> {
                 }
             }
         }
+        self.counts.bytes += line.length;
         let progress = Progress {
             position: &line.position,
             counts: &self.counts,
@@ -273,7 +277,7 @@ impl<'c> Collector<'c> {
         });
         self.records.write(&mut self.answer, bytes, &answer);
         self.counts.scored += 1;
-        self.counts.warned += u64::from(!warnings.is_empty());
+        self.counts.add_warnings(warnings);
     }
 
     fn write_error(
@@ -292,6 +296,9 @@ impl<'c> Collector<'c> {
             });
         }
         self.counts.add_error(error.code);
+        self.sink
+            .rejected(&line.position, error)
+            .map_err(ScoreError::from_write)?;
         let several = self.names.len() > 1;
         let place = Place {
             // With one input the line number says it all.

@@ -31,6 +31,8 @@ pub struct LineReader<R> {
     chunk: Box<[u8]>,
     filled: usize,
     position: usize,
+    /// Bytes of all lines so far, line ends included.
+    read: u64,
     first_line: bool,
     hasher: blake3::Hasher,
     digest: [u8; 32],
@@ -51,6 +53,7 @@ impl<R: Read> LineReader<R> {
             chunk,
             filled: 0,
             position: 0,
+            read: 0,
             first_line: true,
             ends,
             line_ends: 0,
@@ -74,6 +77,11 @@ impl<R: Read> LineReader<R> {
     /// How many lines there have been, as an editor counts them.
     pub fn lines(&self) -> u64 {
         self.line_ends + u64::from(self.unended)
+    }
+
+    /// Bytes of all lines so far, line ends and a byte order mark included.
+    pub fn bytes_read(&self) -> u64 {
+        self.read
     }
 
     /// The next line with its number from 1 (of a row over several lines: of its first), or none at the end of the
@@ -116,7 +124,9 @@ impl<R: Read> LineReader<R> {
                 line.truncate(BYTE_ORDER_MARK.len());
                 line.shrink_to_fit();
             }
-            self.position += part.len() + usize::from(end.is_some());
+            let taken = part.len() + usize::from(end.is_some());
+            self.position += taken;
+            self.read += taken as u64;
             if end.is_some() {
                 break;
             }
@@ -274,6 +284,7 @@ mod tests {
         assert_eq!(reader.next_line().unwrap(), Some((1, Content::TooLong(64 << 20))));
         assert_eq!(reader.next_line().unwrap(), Some((2, text("next"))));
         assert_eq!((reader.next_line().unwrap(), reader.lines()), (None, 2));
+        assert_eq!(reader.bytes_read(), (64 << 20) + 5);
     }
 
     proptest! {

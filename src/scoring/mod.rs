@@ -38,6 +38,7 @@
 //! A run may score one [`Shard`] of its inputs; [`merge`] puts the answers of all shards back in order.
 
 mod cache;
+mod check;
 mod collector;
 mod counts;
 mod error;
@@ -63,6 +64,7 @@ mod table;
 mod window;
 
 pub use cache::{Cache, CacheError};
+pub use check::check;
 pub use counts::{Counts, InputReport};
 pub use error::{ErrorCode, LineError, ScoreError};
 pub use fields::{FIELDS, FieldMap, Format};

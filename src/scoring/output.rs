@@ -115,6 +115,13 @@ pub enum Warning {
 }
 
 impl Warning {
+    pub const ALL: [Warning; 4] = [
+        Warning::DrugTruncated,
+        Warning::AdrTruncated,
+        Warning::DrugNotFound,
+        Warning::AdrNotFound,
+    ];
+
     /// The warning as records have it.
     pub fn name(self) -> &'static str {
         match self {

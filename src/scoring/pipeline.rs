@@ -138,6 +138,8 @@ const WINDOWS_IN_FLIGHT: usize = 3;
 pub(super) struct Line {
     /// Where the inputs stand after this line.
     pub position: Position,
+    /// Bytes that it took in its input, line end included.
+    pub length: u64,
     pub bytes: Vec<u8>,
     pub outcome: Outcome,
 }
@@ -174,6 +176,8 @@ pub(super) enum Message {
     Encoded {
         window: u64,
         members: Vec<usize>,
+        /// How many tokens those sequences have.
+        tokens: u64,
         result: anyhow::Result<Vec<Box<[f32]>>>,
     },
 }
@@ -368,6 +372,7 @@ fn encode_jobs(members: &[Member<'_>], pool: &ThreadPool, jobs: &Queue<Job>, sen
             .iter()
             .map(|&number| sequences.token_ids(number))
             .collect();
+        let tokens = token_ids.iter().map(|ids| ids.len() as u64).sum();
         let (member, side) = (&members[batch.encoder.member], batch.encoder.side);
         // A panic must not leave the collector waiting for this batch.
         let encode = || on_pool(pool, member.model.on_host(), || member.model.encode(side, &token_ids));
@@ -388,6 +393,7 @@ fn encode_jobs(members: &[Member<'_>], pool: &ThreadPool, jobs: &Queue<Job>, sen
             .send(Message::Encoded {
                 window,
                 members: batch.members,
+                tokens,
                 result,
             })
             .is_err()

@@ -17,7 +17,12 @@ use crate::files::{Input, OpenInput};
 
 /// What the reader hands to the preparing stage.
 pub(super) enum Incoming {
-    Line { position: Position, content: Content },
+    Line {
+        position: Position,
+        /// Bytes of the input that the line took, line end included.
+        length: u64,
+        content: Content,
+    },
     End(ScoreError),
 }
 
@@ -45,6 +50,7 @@ impl Reader {
             let mut header_awaited = self.records.has_header();
             // Where the lines of other shards end that have not been handed on yet.
             let mut passed = None;
+            let mut handed_on = 0;
             let mut last_line = 0;
             while let Some((line, content)) = lines.next_line()? {
                 let digest = lines.digest();
@@ -60,13 +66,18 @@ impl Reader {
                     Content::Elsewhere
                 };
                 if is_answered {
+                    // Counted by the run that answered it.
+                    handed_on = lines.bytes_read();
                     continue;
                 }
                 if content == Content::Elsewhere {
                     passed = Some(position);
                     continue;
                 }
-                if !self.push_passed(passed.take()) || !self.push(position, content) {
+                let length = lines.bytes_read() - handed_on;
+                handed_on += length;
+                // Those of other shards count with the next of ours.
+                if !self.push_passed(passed.take()) || !self.push(position, length, content) {
                     return Ok(());
                 }
             }
@@ -89,16 +100,21 @@ impl Reader {
 
     /// The lines of other shards are one line without an answer, so that progress goes past them.
     fn push_passed(&self, passed: Option<Position>) -> bool {
-        passed.is_none_or(|position| self.push(position, Content::Elsewhere))
+        passed.is_none_or(|position| self.push(position, 0, Content::Elsewhere))
     }
 
     /// False when nobody takes lines any more.
-    fn push(&self, position: Position, content: Content) -> bool {
+    fn push(&self, position: Position, length: u64, content: Content) -> bool {
         let weight = match &content {
             Content::Bytes(bytes) => bytes.len(),
             _ => 0,
         };
-        self.queue.push(Incoming::Line { position, content }, weight)
+        let line = Incoming::Line {
+            position,
+            length,
+            content,
+        };
+        self.queue.push(line, weight)
     }
 
     fn report(&self, name: String, lines: LineReader<OpenInput>) -> Result<(), ScoreError> {

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::counts::Counts;
+use super::error::LineError;
 
 /// A place in the inputs: directly after a line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +28,11 @@ pub trait Sink {
     /// Takes the answer to one line, with its line end; empty for a line that has none (a blank one).
     /// Answers come in the order of the lines, and none is left out.
     fn answer(&mut self, answer: &[u8], progress: Progress<'_>) -> io::Result<()>;
+
+    /// What is wrong with the line whose answer comes next.
+    fn rejected(&mut self, _line: &Position, _error: &LineError) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Nothing more is ready for now: whoever waits for answers should get what there is.
     fn flush(&mut self) -> io::Result<()>;

@@ -141,12 +141,17 @@ impl Stage<'_> {
 
     /// A line with its sequences, of each member the drug's and the reaction's; none if it is not a pair.
     fn prepare_line(&self, incoming: Incoming) -> Result<(Line, Vec<Sequence>), ScoreError> {
-        let (position, content) = match incoming {
-            Incoming::Line { position, content } => (position, content),
+        let (position, length, content) = match incoming {
+            Incoming::Line {
+                position,
+                length,
+                content,
+            } => (position, length, content),
             Incoming::End(error) => return Err(error),
         };
         let line = |bytes, outcome| Line {
             position,
+            length,
             bytes,
             outcome,
         };

@@ -7,10 +7,12 @@ mod table;
 
 use std::path::PathBuf;
 
+use super::config::SettingRow;
 use super::labelled::{
-    LabelledArgs, ModelChoice, input, is_regular, model_args, parse_share, refuse_scored, threshold_of, write_file,
+    LabelledArgs, ModelChoice, input, is_regular, model_args, names_model, parse_share, refuse_scored, threshold_of,
+    write_file,
 };
-use super::{Outcome, UsageError, note};
+use super::{Outcome, UsageError, console};
 use crate::evaluation::{
     Curves, Differences, Evaluation, LabelledSet, MatchBy, Mismatches, Report, Request, Run, Sample, compare, evaluate,
     pair,
@@ -99,7 +101,10 @@ struct Found {
     incomplete: bool,
 }
 
-pub fn run(args: EvalArgs) -> anyhow::Result<Outcome> {
+pub fn run(mut args: EvalArgs, settings: &[SettingRow]) -> anyhow::Result<Outcome> {
+    if !names_model(settings) {
+        args.choice.beneath = std::mem::take(&mut args.model);
+    }
     args.check()?;
     args.labelled.set_threads();
     let mut sources = args.sources()?;
@@ -119,12 +124,9 @@ pub fn run(args: EvalArgs) -> anyhow::Result<Outcome> {
         };
         write_file(path, report.html().as_bytes())?;
     }
-    if !args.labelled.quiet || found.incomplete {
-        let of_runs = found.runs.iter().flat_map(|run| &run.notes);
-        for sentence in of_runs.chain(&found.notes) {
-            note(sentence);
-        }
-    }
+    let say = if found.incomplete { console::warn } else { console::note };
+    let of_runs = found.runs.iter().flat_map(|run| &run.notes);
+    of_runs.chain(&found.notes).for_each(|sentence| say(sentence));
     let text = match args.json {
         true => json::render(&args, &found)?,
         false => table::render(&args, &found),
@@ -204,7 +206,7 @@ impl EvalArgs {
             .into());
         }
         let scored = names.iter().map(|name| {
-            let arguments = model_args(*name, &self.choice);
+            let arguments = model_args(*name, &self.choice)?;
             let model = arguments.open(&self.labelled.device)?;
             Ok(Source {
                 name: match names.len() {

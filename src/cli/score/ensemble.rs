@@ -3,13 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::super::device::DeviceArgs;
-use super::super::model::{Description, ModelsArgs, OpenModel};
+use crate::cli::config::SettingRow;
+use crate::cli::device::{DeviceArgs, OpenDevice};
+use crate::cli::inspect;
+use crate::cli::manifest::{ModelRecord, Threshold};
+use crate::cli::model::{Description, ModelsArgs, OpenModel, small_files};
 use crate::scoring::{Cache, Member, MissingEntity, Preparer};
 use crate::text::Window;
 
 /// One model, or the several of an ensemble, in the order in which they were named.
 pub struct Ensemble {
+    pub device: OpenDevice,
     pub models: Vec<EnsembleModel>,
 }
 
@@ -42,7 +46,7 @@ impl Ensemble {
                 calibrated: false,
             });
         }
-        Ok(Self { models: opened })
+        Ok(Self { device, models: opened })
     }
 
     /// Has answers calibrated too. Errors on a model that has no calibration: a mean of the others would not be the
@@ -64,6 +68,39 @@ impl Ensemble {
     pub fn threshold(&self) -> f32 {
         let own = |model: &EnsembleModel| f64::from(*model.model.description.config.threshold);
         (self.models.iter().map(own).sum::<f64>() / self.models.len() as f64) as f32
+    }
+
+    /// What is in force: `given` on the command line or beneath it, else the models' own.
+    pub fn threshold_record(&self, given: Option<&SettingRow>, value: f32) -> Threshold {
+        // Through its shortest decimal form: 0.55, not the f64 next to it.
+        let value = value.to_string().parse::<f64>().unwrap_or_default().into();
+        let from = match (given, self.models.as_slice()) {
+            (Some(given), _) => given.from.clone(),
+            (None, [one]) => format!("model: {}", one.model.description.config.threshold.source),
+            (None, _) => "mean of the models' own".to_owned(),
+        };
+        Threshold { value, from }
+    }
+
+    /// What the models are made of. Reads the whole of their weights.
+    pub fn records(&self) -> Vec<ModelRecord> {
+        let record = |EnsembleModel { name, model, .. }: &EnsembleModel| {
+            let description = &model.description;
+            let setting = |row: inspect::SettingRow| SettingRow {
+                setting: row.setting.to_owned(),
+                value: row.value,
+                from: row.source,
+            };
+            ModelRecord {
+                name: name.clone(),
+                source: description.files.source.clone(),
+                revision: description.files.revision.clone(),
+                weights: description.checkpoint.weight_hashes(),
+                files: small_files(&description.files),
+                settings: inspect::settings(description).into_iter().map(setting).collect(),
+            }
+        };
+        self.models.iter().map(record).collect()
     }
 
     /// The text side of each model.

@@ -7,31 +7,32 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::super::values::parse_seconds;
-use super::super::{Outcome, UsageError, note};
+use crate::cli::manifest::numbers;
+use crate::cli::values::parse_seconds;
+use crate::cli::{Outcome, UsageError, console, note};
 use crate::files::{Claim, Companion, Compression, Destination, Input, OutputFile, RealDisk};
 use crate::scoring::{self, Counts, FileSink, Finished, Opened, Options, Plan, ScoreError, Setting, Sink};
 
 #[derive(Debug, clap::Args)]
 pub struct OutputArgs {
     /// Write to this file: OUT.partial, until it is complete, then OUT; compressed if it ends in .gz, .zst or .bz2
-    #[arg(long, short, value_name = "OUT")]
+    #[arg(help_heading = "Output", long, short, value_name = "OUT")]
     output: Option<PathBuf>,
 
     /// Replace OUT if it exists (once the new one is complete), and an unfinished OUT.partial
-    #[arg(long, requires = "output")]
+    #[arg(help_heading = "Output", long, requires = "output")]
     force: bool,
 
     /// Go on where an earlier run of the same command ended; from the beginning if there was none
-    #[arg(long, requires = "output")]
+    #[arg(help_heading = "Output", long, requires = "output")]
     resume: bool,
 
     /// Keep what --resume needs at most this often
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = parse_seconds, requires = "output")]
+    #[arg(help_heading = "Output", long, value_name = "SECONDS", default_value = "1", value_parser = parse_seconds, requires = "output")]
     save_every: Duration,
 
     /// Wait this long for another run that is writing OUT
-    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = parse_seconds, requires = "output")]
+    #[arg(help_heading = "Output", long, value_name = "SECONDS", default_value = "0", value_parser = parse_seconds, requires = "output")]
     lock_timeout: Duration,
 }
 
@@ -43,6 +44,13 @@ pub enum Output {
 }
 
 impl OutputArgs {
+    /// Where the manifest of a file goes, unless it is said.
+    pub fn default_manifest(target: &Path) -> PathBuf {
+        let mut name = target.as_os_str().to_owned();
+        name.push(".manifest.json");
+        name.into()
+    }
+
     /// Whether answers go elsewhere than to stdout.
     pub fn is_given(&self) -> bool {
         self.output.is_some()
@@ -94,27 +102,27 @@ impl OutputArgs {
     ///
     /// `companions` makes the files that appear together with the output, such as its manifest, when all answers are
     /// on the disk: they are written beside their places and synced, then put in place directly before the output.
-    /// A crash in between is mended by `--resume`, which calls it again. A manifest at `OUT.manifest.json` that has
+    /// A crash in between is mended by `--resume`, which calls it again. One at `manifest` that has
     /// [`Finished::evidence`] as its member `resume` lets a later `--resume` see that there is nothing left to do.
     ///
     /// Returns the counts of all of the output, those of earlier runs included.
     pub fn score_to_file(
         &self,
         file: OutputFile,
+        manifest: &Path,
         inputs: Vec<Input>,
         settings: Vec<Setting>,
         options: Options,
         score: impl FnOnce(Vec<Input>, &mut dyn Sink, &Options) -> Result<Counts, ScoreError>,
         companions: impl FnOnce(&Finished) -> anyhow::Result<Vec<Companion>>,
     ) -> anyhow::Result<Scored> {
-        let target = file.target().to_owned();
         let plan = Plan {
             settings,
             names: inputs.iter().map(Input::name).collect(),
             resume: self.resume,
             force: self.force,
             save_every: self.save_every,
-            evidence: evidence(&target),
+            evidence: evidence(manifest),
         };
         let starting = |start| Options {
             start: Arc::new(start),
@@ -156,39 +164,27 @@ pub enum Scored {
 }
 
 impl Scored {
-    /// Says it on stderr, unless `quiet`; `interrupted` is how an interrupted run ends.
-    pub fn report(self, quiet: bool, interrupted: impl FnOnce() -> Outcome) -> Outcome {
-        let say = |text: String| {
-            if !quiet {
-                note(&text);
+    /// Says it on stderr; `interrupted` is how an interrupted run ends.
+    ///
+    /// Returns the counts too, of a run that came to its end.
+    pub fn report(self, interrupted: impl FnOnce() -> Outcome) -> (Outcome, Option<Counts>) {
+        let (text, counts) = match self {
+            Scored::Complete { counts, before: 0 } => (counts.to_string(), counts),
+            Scored::Complete { counts, before } => (format!("{counts}; {before} of them by earlier runs"), counts),
+            Scored::Already(counts) => (format!("nothing to do, the output is complete: {counts}"), counts),
+            Scored::Interrupted => {
+                note("interrupted; the same command with --resume goes on");
+                return (interrupted(), None);
             }
         };
-        match self {
-            Scored::Complete { counts, before: 0 } => {
-                say(counts.to_string());
-                super::outcome(&counts)
-            }
-            Scored::Complete { counts, before } => {
-                say(format!("{counts}; {before} of them by earlier runs"));
-                super::outcome(&counts)
-            }
-            Scored::Already(counts) => {
-                say(format!("nothing to do, the output is complete: {counts}"));
-                super::outcome(&counts)
-            }
-            Scored::Interrupted => {
-                say("interrupted; the same command with --resume goes on".to_owned());
-                interrupted()
-            }
-        }
+        console::report("summary", &text, numbers(&counts));
+        (Outcome::of(&counts), Some(counts))
     }
 }
 
-/// What a run that finished `target` left in its manifest for a later `--resume`: the member `resume`.
-fn evidence(target: &Path) -> Option<serde_json::Value> {
-    let mut name = target.as_os_str().to_owned();
-    name.push(".manifest.json");
-    let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(name).ok()?).ok()?;
+/// What a run that finished its output left in its manifest for a later `--resume`: the member `resume`.
+fn evidence(manifest: &Path) -> Option<serde_json::Value> {
+    let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(manifest).ok()?).ok()?;
     manifest.get("resume").cloned()
 }
 

@@ -3,11 +3,12 @@
 use serde_json::{Value, json};
 
 use crate::cli::UsageError;
+use crate::cli::config::DATA_HEADING;
 use crate::scoring::CALIBRATED_KEY;
 
 /// One pair on the command line.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "One pair")]
+#[command(next_help_heading = DATA_HEADING)]
 pub struct PairArgs {
     /// Text of both sides
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with_all = ["drug_text", "adr_text", "files"])]
