@@ -152,7 +152,8 @@ impl OutputFile {
             .len();
         let output = Self {
             disk,
-            keep: length > 0,
+            // A run may have stopped before its first answer; its state belongs to the empty file.
+            keep: length > 0 || state.symlink_metadata().is_ok(),
             target: target.to_owned(),
             partial,
             state,
