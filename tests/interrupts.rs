@@ -22,13 +22,36 @@ fn send(child: &Child, signal: &str) {
     assert!(status.success(), "kill -{signal}");
 }
 
+/// What the threads of a process are at, for a message.
+fn threads(child: &Child) -> String {
+    let tasks = fs::read_dir(format!("/proc/{}/task", child.id()))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let of = |path: std::path::PathBuf| {
+        let read = |name| fs::read_to_string(path.join(name)).unwrap_or_default();
+        let state = read("status")
+            .lines()
+            .find(|line| line.starts_with("State"))
+            .unwrap_or_default()
+            .to_owned();
+        format!("{} {state} {}", read("comm").trim(), read("wchan"))
+    };
+    tasks.map(|task| of(task.path())).collect::<Vec<_>>().join("; ")
+}
+
 /// Waits for the end, which has to come within 5 s.
 fn end(child: &mut Child, since: Instant) -> ExitStatus {
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
         }
-        assert!(since.elapsed() < Duration::from_secs(5), "still running after 5 s");
+        assert!(
+            since.elapsed() < Duration::from_secs(5),
+            "still running after {:?}: {}",
+            since.elapsed(),
+            threads(child)
+        );
         std::thread::sleep(Duration::from_millis(1));
     }
 }

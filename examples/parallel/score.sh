@@ -14,4 +14,5 @@ seq "$jobs" | parallel --jobs "$jobs" --halt now,fail=1 --retries 3 score "$mode
 
 shards=()
 for i in $(seq "$jobs"); do shards+=("$out.$i-of-$jobs"); done
-crag merge -o "$out" "${shards[@]}"
+crag merge "${shards[@]}" >"$out.merging"
+mv "$out.merging" "$out"

@@ -19,8 +19,8 @@ use signal_hook::low_level::{exit, signal_name};
 
 use super::{Outcome, note};
 
-/// How long a run has to stop: less than the 5 s that are promised.
-const PATIENCE: Duration = Duration::from_millis(4500);
+/// How long a run has to stop: less than the 5 s that are promised, for a machine that is busy.
+const PATIENCE: Duration = Duration::from_millis(4000);
 
 /// What signals have come, and what they are to do.
 pub struct SignalWatch {

@@ -145,6 +145,7 @@ impl OutputFile {
         for path in [target, &partial, &state] {
             refuse_inputs(path, inputs)?;
         }
+        let was_there = partial.symlink_metadata().is_ok();
         let file = lock(&*disk, target, &partial, claim.wait)?;
         let length = file
             .metadata()
@@ -152,7 +153,8 @@ impl OutputFile {
             .len();
         let output = Self {
             disk,
-            keep: length > 0,
+            // A run may have stopped before its first answer; its state belongs to the empty file.
+            keep: length > 0 || (was_there && state.symlink_metadata().is_ok()),
             target: target.to_owned(),
             partial,
             state,

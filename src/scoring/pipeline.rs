@@ -423,7 +423,7 @@ struct Stages<'s> {
 /// How long the collector waits for a message before it looks whether it should stop.
 const POLL: Duration = Duration::from_millis(50);
 /// How long it waits, once it should stop, for what is being encoded.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_millis(2500);
 
 /// Takes messages until all stages are done; flushes before each wait.
 fn collect(collector: &mut Collector<'_>, stages: &Stages<'_>) -> Result<(), ScoreError> {

@@ -113,17 +113,16 @@ pub fn check(arg: &Arg, values: &[String], from: &str) -> Result<(), UsageError>
         };
     };
     // Without its relations to other flags, which do not exist here.
-    let names = arg.get_value_names().unwrap_or_default().to_vec();
+    let names = match arg.get_value_names() {
+        Some(names) => names.to_vec(),
+        None => vec![arg.get_id().to_string().into()],
+    };
     let alone = Arg::new("value")
         .long(long.to_owned())
         .action(arg.get_action().clone())
         .value_parser(arg.get_value_parser().clone())
+        .value_names(names)
         .allow_hyphen_values(true);
-    let alone = if names.is_empty() {
-        alone
-    } else {
-        alone.value_names(names)
-    };
     let command = Command::new("crag").no_binary_name(true).arg(alone);
     let arguments = values.iter().map(|value| format!("--{long}={value}"));
     match command.try_get_matches_from(arguments) {

@@ -236,7 +236,7 @@ impl Run<'_> {
             Output::File(file) => {
                 let path = file.target().display().to_string();
                 let manifest = reports.beside_output(file.target());
-                let settings = self.settings(options);
+                let plan = self.args.output.plan(&inputs, self.settings(options), &manifest);
                 let score = |inputs, sink: &mut dyn Sink, options: &Options| {
                     meter.goes_on_from(&options.start.counts);
                     self.score(inputs, sink, options, &meter)
@@ -258,7 +258,7 @@ impl Run<'_> {
                 };
                 let output = &self.args.output;
                 let options = options.clone();
-                let scored = output.score_to_file(file, &manifest, inputs, settings, options, score, companions);
+                let scored = output.score_to_file(file, plan, inputs, options, score, companions);
                 let so_far = meter.counts();
                 drop(meter);
                 return match scored {

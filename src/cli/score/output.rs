@@ -98,32 +98,36 @@ impl OutputArgs {
         )?))
     }
 
-    /// Scores into a locked file. `score` runs into a sink, with `options` and a start.
-    ///
-    /// `companions` makes the files that appear together with the output, such as its manifest, when all answers are
-    /// on the disk: they are written beside their places and synced, then put in place directly before the output.
-    /// A crash in between is mended by `--resume`, which calls it again. One at `manifest` that has
-    /// [`Finished::evidence`] as its member `resume` lets a later `--resume` see that there is nothing left to do.
-    ///
-    /// Returns the counts of all of the output, those of earlier runs included.
-    pub fn score_to_file(
-        &self,
-        file: OutputFile,
-        manifest: &Path,
-        inputs: Vec<Input>,
-        settings: Vec<Setting>,
-        options: Options,
-        score: impl FnOnce(Vec<Input>, &mut dyn Sink, &Options) -> Result<Counts, ScoreError>,
-        companions: impl FnOnce(&Finished) -> anyhow::Result<Vec<Companion>>,
-    ) -> anyhow::Result<Scored> {
-        let plan = Plan {
+    /// What is to be written: the answers to `inputs`, which depend on `settings`. `manifest`: where that of the
+    /// output goes; one that is there may say that there is nothing left to do.
+    pub fn plan(&self, inputs: &[Input], settings: Vec<Setting>, manifest: &Path) -> Plan {
+        Plan {
             settings,
             names: inputs.iter().map(Input::name).collect(),
             resume: self.resume,
             force: self.force,
             save_every: self.save_every,
             evidence: evidence(manifest),
-        };
+        }
+    }
+
+    /// Scores into a locked file. `score` runs into a sink, with `options` and a start.
+    ///
+    /// `companions` makes the files that appear together with the output, such as its manifest, when all answers are
+    /// on the disk: they are written beside their places and synced, then put in place directly before the output.
+    /// A crash in between is mended by `--resume`, which calls it again. A manifest that has
+    /// [`Finished::evidence`] as its member `resume` lets a later `--resume` see that there is nothing left to do.
+    ///
+    /// Returns the counts of all of the output, those of earlier runs included.
+    pub fn score_to_file(
+        &self,
+        file: OutputFile,
+        plan: Plan,
+        inputs: Vec<Input>,
+        options: Options,
+        score: impl FnOnce(Vec<Input>, &mut dyn Sink, &Options) -> Result<Counts, ScoreError>,
+        companions: impl FnOnce(&Finished) -> anyhow::Result<Vec<Companion>>,
+    ) -> anyhow::Result<Scored> {
         let starting = |start| Options {
             start: Arc::new(start),
             ..options

@@ -55,7 +55,11 @@ impl Reports {
         let check = |flag: &str, path: &Path, others: [Option<&Path>; 2]| {
             let problem = if inputs.read(path) {
                 "this file is read as an input"
-            } else if others.contains(&Some(path)) {
+            } else if others
+                .into_iter()
+                .flatten()
+                .any(|other| resolved(other) == resolved(path))
+            {
                 "another file of this run has the same name"
             } else {
                 return Ok(());
@@ -99,6 +103,19 @@ impl Reports {
         }
         Ok(())
     }
+}
+
+/// `path` by its one true name, whether it is there already or not.
+fn resolved(path: &Path) -> PathBuf {
+    let in_folder = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        Some(folder.join(path.file_name()?))
+    };
+    path.canonicalize()
+        .ok()
+        .or_else(in_folder)
+        .unwrap_or_else(|| path.to_owned())
 }
 
 /// The models' records, while they are still being made.
