@@ -37,6 +37,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use self::config::{Layers, ParseError};
 use self::console::{ConsoleArgs, note};
 use crate::files::OutputError;
+use crate::kernels::memory;
 use crate::scoring::{Counts, OpenError, ScoreError};
 
 /// Scores whether a text says that a drug caused an adverse reaction.
@@ -160,6 +161,7 @@ fn command() -> clap::Command {
 
 /// Parses the process's arguments, with environment and config file beneath them, and runs the subcommand.
 pub fn run() -> anyhow::Result<Outcome> {
+    memory::keep_freed_buffers();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let variable = |name: &str| std::env::var_os(name);
     let glance = config::glance(&command(), &arguments);
