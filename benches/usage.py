@@ -32,6 +32,8 @@ ENCODINGS = re.compile(r"encodings: (\d+)")
 # Threads by the start of their name: what is spread over threads, and each stage that is one thread.
 COMPUTING = ("crag-compute", "crag-load")
 STAGES = {"crag-reader": "reader", "crag-stage": "preparer and workers", "crag": "collector", "crag-cache": "cache's writer"}
+# These wait for something that hardly ever comes.
+IDLE = {"crag-signals", "crag-progress"}
 # The warm run that the cost model is from has at least so many lines, so that loading the model is little of it.
 MODEL_LINES = 6000
 
@@ -242,6 +244,8 @@ def cost_model(results):
         for name, cpu in run["threads"].values():
             computing = name.startswith(COMPUTING)
             stage = "computing" if computing else STAGES.get(name)
+            if stage is None and name in IDLE and cpu < 0.01:
+                continue
             if stage is None:
                 sys.exit(f"a thread of an unknown name: {name}")
             seconds[stage] += cpu
