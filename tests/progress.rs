@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::common::pack::gzip;
 use crate::common::{crag, json_lines};
 
 fn pairs(count: usize) -> String {
@@ -218,6 +219,43 @@ fn elsewhere_there_is_a_line_now_and_then() {
         stderr.lines().last().unwrap().starts_with("crag: scored 3 of 3 lines"),
         "{stderr}"
     );
+}
+
+#[test]
+fn how_far_a_compressed_input_is_is_told_from_how_it_has_grown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pairs.jsonl.gz");
+    // As many as a second takes on this machine, and some.
+    for count in [4_000, 16_000, 64_000, 256_000] {
+        let plain = pairs(count);
+        std::fs::write(&path, gzip(plain.as_bytes())).unwrap();
+        let mut command = program();
+        command.args([
+            "score",
+            "--model",
+            "demo",
+            "--no-reuse",
+            "--threads",
+            "1",
+            "--progress-every",
+            "1",
+        ]);
+        let output = command.args(["--log-format", "json"]).arg(&path).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let events = json_lines(&output.stderr);
+        let Some(told) = events.iter().rfind(|event| event["event"] == "progress") else {
+            continue;
+        };
+        let message = told["message"].as_str().unwrap();
+        assert!(message.contains("% of about "), "{message}");
+        let (total, share) = (told["total_bytes"].as_f64().unwrap(), told["share"].as_f64().unwrap());
+        // What has been read so far is a good part of the whole, and much like the rest.
+        let expected = plain.len() as f64;
+        assert!((total / expected - 1.0).abs() < 0.2, "{total} of {expected}");
+        assert!(share > 0.0 && share <= 1.0, "{share}");
+        return;
+    }
+    panic!("256,000 pairs took less than a second");
 }
 
 fn stderr_of(arguments: &[&str], stdin: &str) -> (i32, String) {

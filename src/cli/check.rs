@@ -34,7 +34,7 @@ pub struct CheckArgs {
 pub fn run(args: CheckArgs) -> anyhow::Result<Outcome> {
     let inputs = args.records.resolve()?;
     let options = args.records.options(&inputs);
-    let total_bytes = inputs.total_bytes();
+    let sizes = inputs.sizes();
     let inputs = inputs.open();
     let names: Vec<String> = inputs.iter().map(Input::name).collect();
     let mut problems = Problems {
@@ -42,7 +42,7 @@ pub fn run(args: CheckArgs) -> anyhow::Result<Outcome> {
         json: args.json,
         out: io::BufWriter::new(Records::lock()),
     };
-    let meter = args.progress.start(total_bytes, true);
+    let meter = args.progress.start(sizes, &options.gauge, true);
     let mut sink = Watched {
         inner: &mut problems,
         meter: &meter,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::progress::total_bytes;
+use super::progress::InputSizes;
 use super::{UsageError, note};
 use crate::files::{Compression, Input};
 use crate::scoring::{FieldMap, Format, OutputKey, Shard, check_headers};
@@ -176,9 +176,9 @@ impl Inputs {
         real(path).is_some_and(|path| self.files.iter().any(|file| real(file).as_ref() == Some(&path)))
     }
 
-    /// How many bytes of lines there are to read, if that can be known.
-    pub fn total_bytes(&self) -> Option<u64> {
-        total_bytes(&self.files)
+    /// How much there is to read, if that can be known.
+    pub fn sizes(&self) -> Option<InputSizes> {
+        InputSizes::of(&self.files)
     }
 }
 

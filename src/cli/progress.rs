@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::console;
 use super::values::parse_count;
+use crate::files::Gauge;
 use crate::scoring::{Counts, LineError, Position, Progress, Sink};
 
 /// How progress is shown.
@@ -55,9 +56,9 @@ impl ProgressArgs {
         matches!(self.progress, ProgressChoice::Auto | ProgressChoice::Bar)
     }
 
-    /// Begins to show the progress of a run over `total_bytes` of lines, if it is known how many there are.
+    /// Begins to show the progress of a run over inputs of these sizes, if they are known, that `gauge` watches.
     /// `to_stdout`: whether that is where records go.
-    pub fn start(&self, total_bytes: Option<u64>, to_stdout: bool) -> Meter {
+    pub fn start(&self, sizes: Option<InputSizes>, gauge: &Arc<Gauge>, to_stdout: bool) -> Meter {
         let shared = to_stdout && io::stdout().is_terminal();
         let bar = match self.progress {
             ProgressChoice::None => None,
@@ -71,22 +72,57 @@ impl ProgressArgs {
             Some(true) => DRAW_EVERY,
             _ => Duration::from_secs(self.progress_every as u64),
         };
-        Meter::start(total_bytes, bar.map(|bar| (bar, every)))
+        let work = Work {
+            sizes,
+            gauge: Arc::clone(gauge),
+        };
+        Meter::start(work, bar.map(|bar| (bar, every)))
     }
 }
 
-/// The bytes in `files`, if all are plain files: what a compressed file holds is not told by its size.
-pub fn total_bytes(files: &[PathBuf]) -> Option<u64> {
-    let size = |path: &PathBuf| {
-        let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-        let mut start = Vec::new();
-        std::fs::File::open(path).ok()?.take(4).read_to_end(&mut start).ok()?;
-        let compressed = [b"\x1f\x8b".as_slice(), b"\x28\xb5\x2f\xfd", b"BZh"];
-        (!compressed.iter().any(|magic| start.starts_with(magic))).then_some(metadata.len())
-    };
-    match files {
-        [] => None,
-        files => files.iter().map(size).sum(),
+/// Bytes of inputs, as they lie in files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InputSizes {
+    plain: u64,
+    packed: u64,
+}
+
+impl InputSizes {
+    /// None if some are no files: nobody knows how much a pipe will give.
+    pub fn of(files: &[PathBuf]) -> Option<Self> {
+        let mut sizes = Self::default();
+        for path in files {
+            let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+            let mut start = Vec::new();
+            std::fs::File::open(path).ok()?.take(4).read_to_end(&mut start).ok()?;
+            let magics = [b"\x1f\x8b".as_slice(), b"\x28\xb5\x2f\xfd", b"BZh"];
+            match magics.iter().any(|magic| start.starts_with(magic)) {
+                true => sizes.packed += metadata.len(),
+                false => sizes.plain += metadata.len(),
+            }
+        }
+        (!files.is_empty()).then_some(sizes)
+    }
+}
+
+/// What there is to do.
+#[derive(Default)]
+struct Work {
+    sizes: Option<InputSizes>,
+    gauge: Arc<Gauge>,
+}
+
+impl Work {
+    /// Bytes of all lines; of compressed inputs by how those read so far have grown.
+    fn total_bytes(&self) -> Option<u64> {
+        match self.sizes? {
+            InputSizes { plain, packed: 0 } => Some(plain),
+            InputSizes { plain, packed } => Some(plain + self.gauge.unpacked(packed)?),
+        }
+    }
+
+    fn is_estimated(&self) -> bool {
+        self.sizes.is_some_and(|sizes| sizes.packed > 0)
     }
 }
 
@@ -117,11 +153,11 @@ pub struct Meter {
 impl Meter {
     /// Follows without showing.
     pub fn silent() -> Self {
-        Self::start(None, None)
+        Self::start(Work::default(), None)
     }
 
     /// `show`: whether as a bar, and how often.
-    fn start(total_bytes: Option<u64>, show: Option<(bool, Duration)>) -> Self {
+    fn start(work: Work, show: Option<(bool, Duration)>) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         let started = Instant::now();
         let (stop, stopped) = sync_channel(0);
@@ -129,7 +165,8 @@ impl Meter {
             let view = View {
                 state: Arc::clone(&state),
                 started,
-                estimate: Estimate::new(total_bytes),
+                estimate: Estimate::new(work.total_bytes()),
+                work,
             };
             let run = move || match bar {
                 true => view.draw(&stopped),
@@ -206,6 +243,7 @@ impl Sink for Watched<'_> {
 struct View {
     state: Arc<Mutex<State>>,
     started: Instant,
+    work: Work,
     estimate: Estimate,
 }
 
@@ -220,19 +258,16 @@ impl View {
         if let Some((tokens, bytes)) = earlier {
             self.estimate.begin_at(tokens, bytes);
         }
+        self.estimate.total_bytes = self.work.total_bytes();
         self.estimate.add(elapsed, counts.tokens, counts.bytes);
         counts
     }
 
     /// A bar, until told to stop.
     fn draw(mut self, stopped: &Receiver<()>) {
-        let bar = match self.estimate.total_bytes {
-            Some(total) => ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr())
-                .with_style(style("{bar:24} {percent:>3}% {msg}")),
-            None => {
-                ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style("{spinner} {msg}"))
-            }
-        };
+        let bar =
+            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style("{spinner} {msg}"));
+        let mut has_length = false;
         console::set_bar(bar.clone());
         while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(DRAW_EVERY) {
             let counts = self.look();
@@ -242,7 +277,14 @@ impl View {
             }
             bar.set_message(message);
             match self.estimate.total_bytes {
-                Some(total) => bar.set_position(counts.bytes.min(total)),
+                Some(total) => {
+                    if !has_length {
+                        bar.set_style(style("{bar:24} {percent:>3}% {msg}"));
+                        has_length = true;
+                    }
+                    bar.set_length(total);
+                    bar.set_position(counts.bytes.min(total));
+                }
                 None => bar.tick(),
             }
         }
@@ -267,7 +309,8 @@ impl View {
             let mut text = told(&counts);
             let share = self.estimate.share();
             if let (Some(share), Some(total)) = (share, self.estimate.total_bytes) {
-                text += &format!(", {:.1}% of {}", 100.0 * share, HumanBytes(total));
+                let about = if self.work.is_estimated() { "about " } else { "" };
+                text += &format!(", {:.1}% of {about}{}", 100.0 * share, HumanBytes(total));
             }
             let left = self.estimate.left();
             if let Some(left) = left {

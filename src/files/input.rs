@@ -1,8 +1,10 @@
 //! Where bytes come from: stdin, a file, or any reader with a name; unpacked, and hashed as they lie there.
 
 use std::fs::File;
-use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest as _, Sha256};
 
@@ -34,6 +36,11 @@ impl Input {
     ///
     /// Errors where it cannot be opened or read, and on other compressed formats.
     pub fn open(self) -> io::Result<OpenInput> {
+        self.open_measured(Arc::default())
+    }
+
+    /// As [`Self::open`]; what is unpacked is added to `gauge`.
+    pub fn open_measured(self, gauge: Arc<Gauge>) -> io::Result<OpenInput> {
         let promised = match &self {
             Input::File(path) => Compression::of_name(path),
             _ => None,
@@ -63,10 +70,56 @@ impl Input {
         Ok(OpenInput(match compression {
             None => Bytes::Plain(whole),
             Some(compression) => {
-                let buffered = BufReader::with_capacity(BUFFER_BYTES, whole);
-                Bytes::Packed(Box::new(Decompressor::new(buffered, compression)?))
+                let packed = Measured {
+                    inner: BufReader::with_capacity(BUFFER_BYTES, whole),
+                    gauge: Arc::clone(&gauge),
+                };
+                Bytes::Packed(Box::new(Decompressor::new(packed, compression)?), gauge)
             }
         }))
+    }
+}
+
+/// How much compressed inputs have grown by unpacking them, so far. Shared with whoever watches.
+#[derive(Debug, Default)]
+pub struct Gauge {
+    packed: AtomicU64,
+    unpacked: AtomicU64,
+}
+
+impl Gauge {
+    /// What `packed` bytes of such inputs would become, in bytes; none before anything has been unpacked.
+    pub fn unpacked(&self, packed: u64) -> Option<u64> {
+        let (read, became) = (
+            self.packed.load(Ordering::Relaxed),
+            self.unpacked.load(Ordering::Relaxed),
+        );
+        (read > 0 && became > 0).then(|| (packed as f64 * (became as f64 / read as f64)).round() as u64)
+    }
+}
+
+/// Compressed bytes, counted as they are used up.
+struct Measured<R> {
+    inner: R,
+    gauge: Arc<Gauge>,
+}
+
+impl<R: BufRead> Read for Measured<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.gauge.packed.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+impl<R: BufRead> BufRead for Measured<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.gauge.packed.fetch_add(count as u64, Ordering::Relaxed);
+        self.inner.consume(count);
     }
 }
 
@@ -77,14 +130,18 @@ type Raw = Chain<Cursor<Vec<u8>>, Hashing>;
 
 enum Bytes {
     Plain(Raw),
-    Packed(Box<Decompressor<BufReader<Raw>>>),
+    Packed(Box<Decompressor<Measured<BufReader<Raw>>>>, Arc<Gauge>),
 }
 
 impl Read for OpenInput {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.0 {
             Bytes::Plain(raw) => raw.read(buffer),
-            Bytes::Packed(decompressor) => decompressor.read(buffer),
+            Bytes::Packed(decompressor, gauge) => {
+                let count = decompressor.read(buffer)?;
+                gauge.unpacked.fetch_add(count as u64, Ordering::Relaxed);
+                Ok(count)
+            }
         }
     }
 }
@@ -95,7 +152,7 @@ impl OpenInput {
         io::copy(&mut self, &mut io::sink())?;
         let raw = match self.0 {
             Bytes::Plain(raw) => Some(raw),
-            Bytes::Packed(decompressor) => decompressor.into_inner().map(BufReader::into_inner),
+            Bytes::Packed(decompressor, _) => decompressor.into_inner().map(|packed| packed.inner.into_inner()),
         };
         let hashing = raw.map(|raw| raw.into_inner().1);
         let hashing = hashing.ok_or_else(|| io::Error::other("read on after an error"))?;

@@ -15,5 +15,5 @@ pub use compress::compress;
 pub use compression::Compression;
 pub use disk::{Disk, RealDisk, replace};
 pub use identity::Identity;
-pub use input::{Digest, Input, OpenInput};
+pub use input::{Digest, Gauge, Input, OpenInput};
 pub use output::{Claim, Companion, Destination, OutputError, OutputFile, hash_beginning};

@@ -245,3 +245,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_gauge_tells_what_packed_bytes_become() {
+    let plain: Vec<u8> = (0..200_000u32).flat_map(|i| (i / 50).to_le_bytes()).collect();
+    for compression in ALL {
+        let packed = pack(&plain, compression);
+        let gauge = Arc::new(Gauge::default());
+        assert_eq!(gauge.unpacked(1), None, "nothing is known yet");
+        let mut open = from(&packed, false).open_measured(Arc::clone(&gauge)).unwrap();
+        let mut half = vec![0; plain.len() / 2];
+        open.read_exact(&mut half).unwrap();
+        // One input like another: half of it tells of the whole, but for what is buffered.
+        let guess = gauge.unpacked(packed.len() as u64).unwrap() as f64 / plain.len() as f64;
+        assert!((0.4..2.5).contains(&guess), "{compression}: {guess}");
+        open.finish().unwrap();
+        assert_eq!(
+            gauge.unpacked(packed.len() as u64),
+            Some(plain.len() as u64),
+            "{compression}"
+        );
+    }
+    let gauge = Arc::new(Gauge::default());
+    from(&plain, false)
+        .open_measured(Arc::clone(&gauge))
+        .unwrap()
+        .finish()
+        .unwrap();
+    assert_eq!(gauge.unpacked(1), None, "plain inputs do not count");
+}

@@ -43,7 +43,7 @@ use super::sink::{Position, Sink, Stream};
 use super::stage::Stage;
 use super::window::{Batch, Sequences};
 use crate::Side;
-use crate::files::Input;
+use crate::files::{Gauge, Input};
 
 /// The network, as far as scoring knows it.
 pub trait PairModel: Sync {
@@ -105,6 +105,8 @@ pub struct Options {
     pub window_bytes: usize,
     /// Lines that a run before has answered: they are checked and passed over.
     pub start: Arc<Start>,
+    /// Watches how compressed inputs grow.
+    pub gauge: Arc<Gauge>,
     /// Once it is set, what is being encoded is finished, the lines that are ready are written, and the run ends
     /// with [`ScoreError::Interrupted`].
     pub stop: Option<Arc<AtomicBool>>,
@@ -126,6 +128,7 @@ impl Default for Options {
             window_lines: 4096,
             window_bytes: 16 << 20,
             start: Arc::default(),
+            gauge: Arc::default(),
             stop: None,
         }
     }
@@ -255,6 +258,7 @@ pub fn run_into(
         max_line_bytes: options.max_line_bytes,
         shard: options.shard,
         start: Arc::clone(&options.start),
+        gauge: Arc::clone(&options.gauge),
         queue: Arc::clone(&incoming),
         reports: Arc::clone(&reports),
     };

@@ -13,7 +13,7 @@ use super::records::{Records, records};
 use super::resume::Start;
 use super::shard::{Dealer, Shard};
 use super::sink::Position;
-use crate::files::{Input, OpenInput};
+use crate::files::{Gauge, Input, OpenInput};
 
 /// What the reader hands to the preparing stage.
 pub(super) enum Incoming {
@@ -32,6 +32,8 @@ pub(super) struct Reader {
     pub shard: Option<Shard>,
     /// What a run before has answered: it is checked and passed over.
     pub start: Arc<Start>,
+    /// Watches how compressed inputs grow.
+    pub gauge: Arc<Gauge>,
     pub queue: Arc<Queue<Incoming>>,
     /// Where each input is named once it has been read.
     pub reports: Arc<Mutex<Vec<InputReport>>>,
@@ -46,7 +48,7 @@ impl Reader {
         let mut dealer = Dealer::new(self.shard);
         for (source, input) in inputs.into_iter().enumerate() {
             let name = input.name();
-            let mut lines = open(input, &*self.records, self.max_line_bytes)?;
+            let mut lines = open(input, &self.gauge, &*self.records, self.max_line_bytes)?;
             let mut header_awaited = self.records.has_header();
             // Where the lines of other shards end that have not been handed on yet.
             let mut passed = None;
@@ -133,9 +135,14 @@ impl Reader {
     }
 }
 
-fn open(input: Input, records: &dyn Records, max_line_bytes: usize) -> Result<LineReader<OpenInput>, ScoreError> {
+fn open(
+    input: Input,
+    gauge: &Arc<Gauge>,
+    records: &dyn Records,
+    max_line_bytes: usize,
+) -> Result<LineReader<OpenInput>, ScoreError> {
     let name = input.name();
-    match input.open() {
+    match input.open_measured(Arc::clone(gauge)) {
         Ok(open) => Ok(LineReader::new(open, name, max_line_bytes, records.ends())),
         Err(source) => Err(ScoreError::Read { name, source }),
     }
@@ -159,6 +166,7 @@ pub fn check_inputs(inputs: Vec<Input>, options: &Options) -> Result<(), ScoreEr
         max_line_bytes: options.max_line_bytes,
         shard: options.shard,
         start: Arc::clone(&options.start),
+        gauge: Arc::clone(&options.gauge),
         // Nothing is pushed: every line has been answered, or is an error.
         queue: Arc::new(Queue::new(1, usize::MAX)),
         reports: Arc::default(),
@@ -178,7 +186,7 @@ pub fn check_headers(
     let records = records(format, fields, output);
     for input in inputs {
         let name = input.name();
-        let mut lines = open(input, &*records, max_line_bytes)?;
+        let mut lines = open(input, &Arc::default(), &*records, max_line_bytes)?;
         while records.has_header() {
             match lines.next_line()? {
                 Some((_, Content::Blank)) => {}

@@ -3,7 +3,7 @@
 # closed pipes, and a disk that is really full. An hour or so on two idle cores; needs no network.
 #
 #   tests/soak/output.sh                 all of it with the demo model
-#   tests/soak/output.sh FOLDER          20 kills with the model in FOLDER instead
+#   tests/soak/output.sh FOLDER          20 kills with the model in FOLDER instead (CRAG_DTYPE=int8 takes a third of the time)
 #
 # CRAG_KILLS, CRAG_SIGNALS, CRAG_OVERLAPS, CRAG_PIPES and CRAG_FAULT_LINES change the amounts.
 set -euo pipefail
@@ -13,7 +13,7 @@ test_by_name() { cargo test --test crag -- --exact "$1" --nocapture 2>&1 | grep 
 
 if [ $# -eq 1 ]; then
     model=$(realpath "$1")
-    export CRAG_RESUME_MODEL=$model CRAG_RESUME_LINES=${CRAG_RESUME_LINES:-300} CRAG_KILLS=${CRAG_KILLS:-20}
+    export CRAG_RESUME_MODEL=$model CRAG_RESUME_LINES=${CRAG_RESUME_LINES:-6000} CRAG_KILLS=${CRAG_KILLS:-20}
     test_by_name resume::a_run_killed_at_any_moment_is_gone_on_with_to_the_same_bytes
     exit
 fi

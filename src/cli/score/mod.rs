@@ -228,7 +228,7 @@ impl Run<'_> {
     ) -> (anyhow::Result<Outcome>, Counts) {
         let options = self.account.options;
         let to_stdout = matches!(output, Output::Stdout);
-        let meter = self.args.progress.start(what.total_bytes(), to_stdout);
+        let meter = self.args.progress.start(what.sizes(), &options.gauge, to_stdout);
         let scored = match output {
             Output::Stdout => {
                 let mut stdout = console::Records::lock();
