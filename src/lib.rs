@@ -20,5 +20,6 @@ pub mod model;
 pub mod scoring;
 mod side;
 pub mod text;
+pub mod training;
 
 pub use side::Side;
