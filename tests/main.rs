@@ -15,4 +15,5 @@ mod parity;
 mod precision;
 mod score;
 mod text;
+mod train;
 mod verify;

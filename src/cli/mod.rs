@@ -2,13 +2,15 @@
 //!
 //! Only this room knows clap, prints to a terminal and decides exit codes:
 //! 0 all done; 1 could not run or go on; 2 usage; 3 finished, but not everything is well (error
-//! records in the output, a verification that failed); 141 whoever read stdout stopped reading.
+//! records in the output, a verification that failed); 11 output locked by another run; 141 whoever read stdout stopped reading.
 
 mod convert;
 mod device;
 mod inspect;
 pub mod model;
 mod score;
+
+mod train;
 mod values;
 mod verify;
 
@@ -32,6 +34,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Write a checkpoint as a folder that states everything and loads fast
     Convert(convert::ConvertArgs),
+    /// Train a dual encoder on labelled pairs: the model card's recipe, or one of your own
+    Train(Box<train::TrainArgs>),
 }
 
 /// How a run that did not fail ended.
@@ -61,7 +65,13 @@ pub struct UsageError(pub String);
 
 /// The exit code for a run that failed.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<UsageError>() { 2 } else { 1 }
+    if error.is::<UsageError>() {
+        2
+    } else if error.is::<train::Locked>() {
+        11
+    } else {
+        1
+    }
 }
 
 /// Parses the process's arguments and runs the subcommand.
@@ -71,6 +81,7 @@ pub fn run() -> anyhow::Result<Outcome> {
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Convert(args) => convert::run(args),
+        Command::Train(args) => train::run(*args),
     }
 }
 
