@@ -288,7 +288,7 @@ fn what_cannot_be_trained_on_is_one_clear_error_and_leaves_nothing() {
             "characters of the texts",
         ),
         (
-            &["--train", "pairs.jsonl", "--learning-rate", "-1"],
+            &["--train", "pairs.jsonl", "--learning-rate=-1"],
             2,
             "finetune.learning_rate",
         ),
