@@ -259,6 +259,10 @@ pub struct Locked(String);
 pub fn run(args: TrainArgs) -> anyhow::Result<Outcome> {
     let settings = settings(&args)?;
     let out = output::Place::new(&args.out, args.resume, args.force)?;
+    // candle's own pool spins between operations and takes the time of those that have work; what it would do
+    // here is adding up gradients, which memory bounds anyway.
+    // SAFETY: this process has one thread until the pool below is built.
+    unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
     if let Some(threads) = args.threads {
         // It can only be set once, and nothing has used it yet.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();

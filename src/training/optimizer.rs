@@ -33,7 +33,7 @@ impl Default for AdamW {
 pub struct Gradients(Vec<Option<Tensor>>);
 
 /// First and second moments, and how many steps they are the moments of.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Moments {
     pub step: u64,
     /// By the order of the parameters; none for one that never had a gradient.
@@ -92,13 +92,6 @@ impl Gradients {
 const CHUNK: usize = 1 << 15;
 
 impl Moments {
-    pub fn new() -> Self {
-        Self {
-            step: 0,
-            moments: Vec::new(),
-        }
-    }
-
     /// One step down along `gradients` times `scale`; `rate` gives each parameter's learning rate.
     pub fn step(
         &mut self,

@@ -76,7 +76,7 @@ fn steps_are_pytorchs_clipped_and_accumulated() {
     let expected = expected();
     for parts in [1, 4] {
         let parameters = parameters(&expected.start);
-        let mut moments = Moments::new();
+        let mut moments = Moments::default();
         for expected in &expected.steps {
             step(&parameters, &mut moments, expected, parts);
             for (which, parameter) in parameters.iter().enumerate() {
@@ -94,7 +94,7 @@ fn a_restored_optimizer_continues_to_the_same_bits() {
     let expected = expected();
     let bits = |restore: bool| {
         let parameters = parameters(&expected.start);
-        let mut moments = Moments::new();
+        let mut moments = Moments::default();
         for (number, at) in expected.steps.iter().enumerate() {
             if restore && number == 2 {
                 let tensors: HashMap<String, Tensor> = moments.tensors(&parameters).unwrap().into_iter().collect();

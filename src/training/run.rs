@@ -122,7 +122,7 @@ impl Job<'_> {
             if state.epoch >= self.epochs(state.phase) {
                 state.phase += 1;
                 (state.epoch, state.phase_steps) = (0, 0);
-                moments = Moments::new();
+                moments = Moments::default();
                 continue;
             }
             self.epoch(&mut state, &mut moments, folder, &mut note)?;
@@ -179,7 +179,7 @@ impl Job<'_> {
         let Some((state, tensors)) = folder.load()? else {
             let mut state = State::default();
             state.fingerprint.clone_from(&self.fingerprint);
-            return Ok((state, Moments::new()));
+            return Ok((state, Moments::default()));
         };
         if state.fingerprint != self.fingerprint {
             return Err(TrainError::Resume {
