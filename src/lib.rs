@@ -1,13 +1,14 @@
 //! `crag` scores whether a text says that a drug caused an adverse reaction.
 //!
 //! Rooms, from the top: [`cli`] turns arguments into settings and runs a subcommand; [`scoring`]
-//! streams JSONL records through the network; [`model`] is the dual encoder over candle tensors;
+//! streams JSONL records through the network; [`training`] makes checkpoints from labelled pairs; [`model`] is the dual encoder over candle tensors;
 //! [`kernels`] holds the operations that differ between processors; [`text`] marks entities and
 //! tokenizes; [`checkpoint`] finds weights and reads them; [`files`] are bytes in and out. Arrows point down:
 //!
 //! ```text
-//! cli -> scoring, model, text, checkpoint, files
+//! cli -> scoring, training, model, text, checkpoint, files
 //! scoring -> text, model, files
+//! training -> scoring's records and marking, text, model, checkpoint
 //! model -> checkpoint, kernels
 //! text, checkpoint, kernels, files -> no sibling
 //! ```
