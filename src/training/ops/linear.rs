@@ -25,7 +25,8 @@ fn forward(x: (&[f32], &Layout), weight: (&[f32], &Layout), bias: Option<&[f32]>
         bail!("linear: expected a weight of [out, {k}], found [{n}, {width}]")
     }
     let mut y = match bias {
-        Some(bias) => bias.iter().copied().cycle().take(m * n).collect(),
+        // Row by row is a copy; element by element took 7% of a run.
+        Some(bias) => bias.repeat(m),
         None => vec![0.0; m * n],
     };
     let weight = Matrix::new(weight.0, n, k).transposed();
