@@ -365,10 +365,12 @@ impl Storage {
     }
 }
 
-/// Resuming something else is a mistake of the command line.
+/// Resuming something else, and a recipe that cannot be or does not fit the backbone, are mistakes of the command line.
 fn as_usage(error: TrainError) -> anyhow::Error {
     match error {
-        TrainError::Resume { .. } | TrainError::Settings { .. } => UsageError(error.to_string()).into(),
+        TrainError::Resume { .. } | TrainError::Settings { .. } | TrainError::Config(_) => {
+            UsageError(error.to_string()).into()
+        }
         other => other.into(),
     }
 }
