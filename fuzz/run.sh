@@ -18,6 +18,9 @@ fixtures=../tests/fixtures
 seeds() { # the files that a target starts from
     case $1 in
     torch) ls $fixtures/checkpoint/*.bin ;;
+    pubtator) ls $fixtures/corpora/*.pubtator.txt ;;
+    bioc) ls $fixtures/corpora/*.bioc.* ;;
+    ade_rel) ls $fixtures/corpora/*.rel ;;
     safetensors) find $fixtures -name '*.safetensors' -size -64k ;;
     esac
 }

@@ -1,20 +1,27 @@
 //! `crag` scores whether a text says that a drug caused an adverse reaction.
 //!
 //! Rooms, from the top: [`cli`] turns arguments into settings and runs a subcommand; [`scoring`]
-//! streams JSONL records through the network; [`training`] makes checkpoints from labelled pairs; [`model`] is the dual encoder over candle tensors;
-//! [`kernels`] holds the operations that differ between processors; [`text`] marks entities and
-//! tokenizes; [`checkpoint`] finds weights and reads them; [`files`] are bytes in and out. Arrows point down:
+//! streams JSONL records through the network; [`corpora`] makes such records of annotated documents;
+//! [`training`] makes checkpoints from labelled pairs; [`evaluation`] judges probabilities against labels;
+//! [`model`] is the dual encoder over candle tensors;
+//! [`kernels`] holds the operations that differ between processors; [`text`] marks entities and tokenizes;
+//! [`checkpoint`] finds weights and reads them; [`files`] are bytes in and out. Arrows point down; [`Side`] and
+//! [`Calibration`] are everybody's:
 //!
 //! ```text
-//! cli -> scoring, training, model, text, checkpoint, files
+//! cli -> scoring, corpora, training, evaluation, model, text, checkpoint, files
+//! training -> scoring's records and marking, evaluation, text, model, checkpoint, files
 //! scoring -> text, model, files
-//! training -> scoring's records and marking, text, model, checkpoint
+//! corpora -> files
 //! model -> checkpoint, kernels
-//! text, checkpoint, kernels, files -> no sibling
+//! text, checkpoint, kernels, files, evaluation -> no sibling
 //! ```
 
+mod calibration;
 pub mod checkpoint;
 pub mod cli;
+pub mod corpora;
+pub mod evaluation;
 pub mod files;
 pub mod kernels;
 pub mod model;
@@ -23,4 +30,5 @@ mod side;
 pub mod text;
 pub mod training;
 
+pub use calibration::{Calibration, FittedOn};
 pub use side::Side;

@@ -6,9 +6,7 @@ fn main() -> ExitCode {
     match crag::cli::run() {
         Ok(outcome) => ExitCode::from(outcome.exit_code()),
         Err(error) => {
-            // `{:#}` joins the causes with colons. A closed stderr must not turn an error into a panic.
-            use std::io::Write as _;
-            let _ = writeln!(std::io::stderr(), "crag: {error:#}");
+            crag::cli::report(&error);
             ExitCode::from(crag::cli::exit_code(&error))
         }
     }

@@ -127,6 +127,102 @@ fn packed_weights_score_as_the_weights_they_were_packed_from() {
     }
 }
 
+#[test]
+fn conversion_to_bf16_changes_no_answer_of_a_run_in_bf16() {
+    let folder = tempfile::tempdir().unwrap();
+    let (original, out) = (fixture("model/safetensors"), folder.path().join("converted"));
+    convert(&original, "bf16", &out);
+    let score = |model: &Path| {
+        let mut command = crag();
+        command.args([
+            "score",
+            "-q",
+            "--device",
+            "cpu",
+            "--dtype",
+            "bf16",
+            "--missing-entity",
+            "unmarked",
+        ]);
+        command.arg(fixture("model/cases.jsonl")).arg("--model").arg(model);
+        command.output().unwrap().stdout
+    };
+    assert!(!score(&original).is_empty());
+    assert!(
+        score(&out) == score(&original),
+        "converting has rounded more than a run does"
+    );
+}
+
+#[test]
+fn packed_weights_of_no_use_are_named_by_inspect_and_score() {
+    let folder = tempfile::tempdir().unwrap();
+    let packed = folder.path().join("packed");
+    convert(&fixture("model/mean"), "bf16", &packed);
+    let run = |arguments: &[&str], kernel: &str| {
+        let output = crag()
+            .args(arguments)
+            .args(["--device", "cpu", "--model"])
+            .arg(&packed)
+            .env("CRAG_KERNEL", kernel)
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr))
+    };
+    let report = |dtype: &str, kernel: &str| -> serde_json::Value {
+        let (stdout, _) = run(&["inspect", "--json", "--dtype", dtype], kernel);
+        serde_json::from_str::<serde_json::Value>(&stdout).unwrap()["packed"].clone()
+    };
+    // The selected kernel's own, whatever that is here; another precision is another layout.
+    let one = ["score", "--text", "a b", "--drug", "a", "--adr", "b", "--dtype"];
+    let inspected = |dtype: &str| {
+        let mut command = crag();
+        command.args(["inspect", "--json", "--device", "cpu", "--dtype", dtype, "--model"]);
+        let output = command.arg(&packed).output().unwrap();
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["packed"].clone()
+    };
+    let bf16 = inspected("bf16");
+    assert_eq!((&bf16["used"], &bf16["layouts"][0]), (&true.into(), &bf16["wanted"]));
+    let f32 = inspected("f32");
+    assert_eq!(f32["used"], false, "{f32}");
+    assert_eq!(f32["layouts"], bf16["layouts"]);
+    let said = |dtype: &str, quiet: &[&str]| {
+        let mut command = crag();
+        command
+            .args(one)
+            .args([dtype, "--device", "cpu"])
+            .args(quiet)
+            .arg("--model");
+        String::from_utf8(command.arg(&packed).output().unwrap().stderr).unwrap()
+    };
+    let wanted = f32["wanted"].as_str().unwrap();
+    assert!(said("f32", &[]).contains(&format!("of no use here: this kernel and --dtype need {wanted}")));
+    assert!(!said("f32", &["-q"]).contains("of no use"));
+    assert!(!said("bf16", &[]).contains("of no use"));
+    // Portable panels are narrower than those of any other kernel but NEON's.
+    if !wanted.contains("panels-of-8-") {
+        let other = report("bf16", "portable");
+        assert_eq!(
+            (&other["used"], &other["wanted"]),
+            (&false.into(), &"bf16-panels-of-8-v1".into())
+        );
+        assert!(
+            run(&["inspect", "--dtype", "bf16"], "portable")
+                .0
+                .contains("of no use here")
+        );
+    }
+    let plain = fixture("model/mean");
+    let output = crag()
+        .args(["inspect", "--json", "--model"])
+        .arg(plain)
+        .output()
+        .unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(report["packed"].is_null());
+}
+
 fn inspect(model: &Path) -> Vec<serde_json::Value> {
     let output = crag()
         .args(["inspect", "--json", "--model"])

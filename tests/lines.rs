@@ -107,7 +107,9 @@ fn every_error_code_has_a_line_that_gets_it() {
         (br#"{"text":"a b UNTOKENIZABLE","drug":"a","adr":"b"}"#, "not_tokenized"),
         (br#"{"text":"a b~","drug":"a","adr":"b"}"#, "not_finite"),
     ];
-    assert_eq!(cases.map(|(_, name)| name), ErrorCode::ALL.map(ErrorCode::name));
+    // Only a row of a table can be an invalid one.
+    let of_lines = || ErrorCode::ALL.into_iter().filter(|&code| code != ErrorCode::InvalidRow);
+    assert!(cases.iter().map(|(_, name)| *name).eq(of_lines().map(ErrorCode::name)));
     let mut bytes = Vec::new();
     for (line, _) in cases {
         bytes.extend_from_slice(line);
@@ -145,7 +147,7 @@ fn every_error_code_has_a_line_that_gets_it() {
         );
     }
     let counts = scored.counts();
-    assert!(ErrorCode::ALL.iter().all(|&code| counts.errors_of(code) == 1));
+    assert!(of_lines().all(|code| counts.errors_of(code) == 1));
     assert_eq!((counts.scored, counts.errors()), (16, 16));
 }
 
@@ -170,9 +172,9 @@ fn with_several_inputs_the_line_form_names_the_input() {
     assert_eq!(values.len(), 4);
     assert_eq!(values[0]["error"]["code"], json!("missing_field"));
     assert_eq!(values[2]["error"]["code"], json!("missing_field"));
-    for (value, name) in [(&values[1], "a:3: "), (&values[3], "b:3: ")] {
-        assert_eq!(value["line"], json!(3));
-        assert!(value["error"]["message"].as_str().unwrap().starts_with(name));
+    for (value, name) in [(&values[1], "a"), (&values[3], "b")] {
+        assert_eq!((&value["file"], &value["line"]), (&json!(name), &json!(3)));
+        assert_eq!(value["error"]["code"], json!("not_an_object"));
     }
     assert_eq!(scored.counts().blank, 2);
 }
@@ -548,9 +550,11 @@ fn an_input_is_not_read_ahead_without_bound() {
             if self.2.load(Ordering::Relaxed) {
                 return Ok(0);
             }
-            self.1.fetch_add(self.0.len(), Ordering::Relaxed);
-            buffer[..self.0.len()].copy_from_slice(&self.0);
-            Ok(self.0.len())
+            let rest = &self.0[self.1.load(Ordering::Relaxed) % self.0.len()..];
+            let count = rest.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&rest[..count]);
+            self.1.fetch_add(count, Ordering::Relaxed);
+            Ok(count)
         }
     }
     static READ: AtomicUsize = AtomicUsize::new(0);

@@ -9,6 +9,7 @@ use assert_cmd::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::common::pack::gzip;
 use crate::common::{crag, fixture, json_lines};
 
 const RECIPE: &str = "
@@ -72,7 +73,7 @@ impl Case {
         command.current_dir(self.folder.path());
         command.args([
             "train",
-            "--config",
+            "--recipe",
             "recipe.toml",
             "--train",
             "pairs.jsonl",
@@ -201,7 +202,7 @@ fn killed(case: &Case, out: &str, resume: bool, saves: usize) {
     command.current_dir(case.folder.path()).env("HF_HUB_OFFLINE", "1");
     command.args([
         "train",
-        "--config",
+        "--recipe",
         "recipe.toml",
         "--train",
         "pairs.jsonl",
@@ -210,7 +211,7 @@ fn killed(case: &Case, out: &str, resume: bool, saves: usize) {
         "--out",
         out,
     ]);
-    command.args(["--save-every", "1", "--quiet"]).stderr(Stdio::null());
+    command.args(["--save-every", "0", "--quiet"]).stderr(Stdio::null());
     if resume {
         command.arg("--resume");
     }
@@ -272,7 +273,7 @@ fn what_cannot_be_trained_on_is_one_clear_error_and_leaves_nothing() {
     fs::write(case.path("one.jsonl"), one.repeat(4) + &one.replace(":1}", ":2}")).unwrap();
     let unrelated = lines.replace("\"doc_id\"", "\"label\":0,\"doc_id\"");
     fs::write(case.path("unrelated.jsonl"), unrelated).unwrap();
-    let cases: [(&[&str], i32, &str); 10] = [
+    let cases: [(&[&str], i32, &str); 12] = [
         (&["--train", "empty.jsonl"], 1, "empty.jsonl: the file is empty"),
         (&["--train", "none.jsonl"], 1, "no line is a labelled pair"),
         (&["--train", "missing.jsonl"], 1, "missing.jsonl"),
@@ -298,12 +299,22 @@ fn what_cannot_be_trained_on_is_one_clear_error_and_leaves_nothing() {
             2,
             "expected one of them",
         ),
-        (&["--train", "pairs.jsonl", "--resume"], 2, "--resume"),
+        (&["--train", "-", "--valid", "-"], 2, "stdin"),
+        (
+            &["--train", "pairs.jsonl", "--gold", "drug"],
+            1,
+            "field \"drug\": expected 0, 1",
+        ),
+        (
+            &["--train", "pairs.jsonl", "--config", "recipe.toml"],
+            2,
+            "recipe.toml:3",
+        ),
     ];
     for (arguments, code, message) in cases {
         let mut command = crag();
         command.current_dir(case.folder.path());
-        command.args(["train", "--config", "recipe.toml", "--device", "cpu", "--out", "out"]);
+        command.args(["train", "--recipe", "recipe.toml", "--device", "cpu", "--out", "out"]);
         let assert = command.args(arguments).assert();
         let said = stderr(&assert);
         // The vocabulary of one short sentence is too small, whatever else is wrong with it.
@@ -312,8 +323,8 @@ fn what_cannot_be_trained_on_is_one_clear_error_and_leaves_nothing() {
         assert!(small || said.contains(message), "{arguments:?}: {said}");
         assert!(!said.contains("panicked"), "{said}");
         drop(assert);
-        assert!(!case.path("out").exists(), "{arguments:?}");
-        let _ = fs::remove_dir_all(case.path("out.partial"));
+        let left = ["out", "out.partial"].map(|name| case.path(name).exists());
+        assert_eq!(left, [false, false], "{arguments:?}");
     }
 }
 
@@ -321,7 +332,7 @@ fn what_cannot_be_trained_on_is_one_clear_error_and_leaves_nothing() {
 fn a_diverging_loss_is_an_error_and_the_last_state_is_kept() {
     let case = Case::new();
     let assert = case
-        .train("out", &["--learning-rate", "1e30", "--save-every", "1"])
+        .train("out", &["--learning-rate", "1e30", "--save-every", "0"])
         .assert()
         .code(1);
     let said = stderr(&assert);
@@ -329,6 +340,132 @@ fn a_diverging_loss_is_an_error_and_the_last_state_is_kept() {
     assert!(!case.path("out").exists() && case.path("out.partial/state.json").exists());
     case.train("out", &["--force"]).assert().success();
     assert!(case.path("out/model.safetensors").exists());
+}
+
+#[test]
+fn resuming_begins_where_there_is_nothing_and_sees_that_nothing_is_left_to_do() {
+    let case = Case::new();
+    let resume = |out: &str, more: &[&str]| case.train(out, &[&["--resume"], more].concat()).assert();
+    resume("out", &[]).success();
+    let finished = fs::read(case.path("out/manifest.json")).unwrap();
+    let assert = resume("out", &[]).success();
+    assert!(stderr(&assert).contains("nothing to do"), "{}", stderr(&assert));
+    for other in [["--seed", "8"], ["--save-dtype", "f16"]] {
+        let assert = resume("out", &other).code(2);
+        assert!(stderr(&assert).contains("the output exists"), "{}", stderr(&assert));
+    }
+    assert_eq!(fs::read(case.path("out/manifest.json")).unwrap(), finished);
+    let assert = case.train("out", &[]).assert().code(2);
+    assert!(stderr(&assert).contains("--force"), "{}", stderr(&assert));
+    assert!(!case.path("out.partial").exists());
+}
+
+#[test]
+#[cfg(unix)]
+fn a_signal_ends_a_run_in_order_and_a_forced_one_resumes_to_the_same_bytes() {
+    let case = Case::new();
+    // Long enough to be caught.
+    let long = ["--epochs", "10"];
+    case.train("whole", &long).assert().success();
+    case.train("cut", &["--seed", "8"]).assert().success();
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("crag"));
+    command.current_dir(case.folder.path()).env("HF_HUB_OFFLINE", "1");
+    command.args([
+        "train",
+        "--recipe",
+        "recipe.toml",
+        "--train",
+        "pairs.jsonl",
+        "--device",
+        "cpu",
+    ]);
+    command.args(["--out", "cut", "--force"]).args(long);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let log = case.path("cut.partial/log.jsonl");
+    let began = Instant::now();
+    let steps = || {
+        let log = fs::read_to_string(&log).unwrap_or_default();
+        log.lines().filter(|line| line.contains("\"step\"")).count()
+    };
+    while steps() < 4 && began.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let kill = std::process::Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status();
+    assert!(kill.unwrap().success());
+    let status = child.wait().unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
+    assert_eq!(status.code(), Some(143), "{said}");
+    assert!(said.contains("--resume goes on"), "{said}");
+    assert!(case.path("cut.partial/state.json").exists());
+    assert!(
+        case.weights("cut") != case.weights("whole"),
+        "the old one is still there"
+    );
+    case.train("cut", &["--resume"]).args(long).assert().success();
+    assert!(case.weights("cut") == case.weights("whole"));
+    assert!(!case.path("cut.partial").exists() && !case.path("cut.partial.old").exists());
+}
+
+#[test]
+fn flags_and_the_recipe_may_come_from_environment_and_config() {
+    let case = Case::new();
+    let config =
+        "[train]\nrecipe = \"recipe.toml\"\ntrain = [\"pairs.jsonl\"]\nviews = \"bilinear,product\"\nepochs = 1\n";
+    fs::write(case.path("crag.toml"), config).unwrap();
+    let mut command = crag();
+    command.current_dir(case.folder.path());
+    command.args(["train", "--config", "crag.toml", "--device", "cpu", "--out", "out"]);
+    command.env("CRAG_TRAIN_SEED", "9").assert().success();
+    let manifest = case.json("out", "manifest.json");
+    assert_eq!(
+        (&manifest["recipe"]["seed"], &manifest["recipe"]["finetune"]["epochs"]),
+        (&json!(9), &json!(1))
+    );
+    assert_eq!(manifest["recipe"]["backbone"]["hidden_size"], 16);
+    let from = |setting: &str| {
+        let rows = manifest["settings"].as_array().unwrap();
+        rows.iter().find(|row| row["setting"] == setting).unwrap()["from"].clone()
+    };
+    assert_eq!(from("seed"), "environment CRAG_TRAIN_SEED");
+    assert_eq!(from("epochs"), "config crag.toml:5");
+}
+
+#[test]
+fn packed_files_and_other_names_of_fields_are_read() {
+    let case = Case::new();
+    let lines = fs::read_to_string(case.path("pairs.jsonl")).unwrap();
+    let renamed = lines.replace("\"doc_id\"", "\"caused\":true,\"case\"");
+    fs::write(case.path("renamed.jsonl.gz"), gzip(renamed.as_bytes())).unwrap();
+    let mut command = crag();
+    command.current_dir(case.folder.path());
+    command.args([
+        "train",
+        "--recipe",
+        "recipe.toml",
+        "--train",
+        "renamed.jsonl.gz",
+        "--device",
+        "cpu",
+    ]);
+    command.args([
+        "--out",
+        "renamed",
+        "--gold",
+        "caused",
+        "--document",
+        "case",
+        "--epochs",
+        "1",
+    ]);
+    command.assert().success();
+    let manifest = case.json("renamed", "manifest.json");
+    // 48 documents of two pairs; a tenth of the documents is held out.
+    assert_eq!(manifest["data"]["valid"]["pairs"], 10);
+    assert_eq!(manifest["inputs"][0]["name"], "renamed.jsonl.gz");
+    assert_eq!(manifest["outcome"]["status"], "complete");
 }
 
 #[test]
@@ -375,7 +512,11 @@ fn a_second_run_of_the_same_output_is_refused() {
     let lock = fs::File::create(case.path("out.partial/lock")).unwrap();
     lock.lock().unwrap();
     let assert = case.train("out", &["--force"]).assert().code(11);
-    assert!(stderr(&assert).contains("locked by another run"), "{}", stderr(&assert));
+    assert!(
+        stderr(&assert).contains("another run is writing"),
+        "{}",
+        stderr(&assert)
+    );
 }
 
 #[test]
@@ -392,7 +533,7 @@ fn a_write_that_fails_is_an_error_and_nothing_is_half_written() {
         script,
         program.to_str().unwrap(),
         "train",
-        "--config",
+        "--recipe",
         "recipe.toml",
     ]);
     command.args(["--train", "pairs.jsonl", "--device", "cpu", "--out", "out"]);
@@ -403,7 +544,7 @@ fn a_write_that_fails_is_an_error_and_nothing_is_half_written() {
     let left: Vec<_> = fs::read_dir(case.path("out.partial"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.contains("partial") || name.contains("safetensors"))
+        .filter(|name| ["partial", "tmp", "safetensors"].iter().any(|part| name.contains(part)))
         .collect();
     assert!(left.is_empty(), "{left:?}");
     case.train("out", &["--resume"]).assert().success();

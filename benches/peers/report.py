@@ -163,6 +163,13 @@ def goals(facts, results, order):
         )
 
 
+def limit_in_words(item):
+    dtype, limit = item
+    names = {"torch": "PyTorch", "crag": "`crag`'s kernels", "registers": "registers alone"}
+    rates = ", ".join(f"{names[name]} {rate:.0f}" for name, rate in limit["measured"].items())
+    return f"{dtype} {limit['gflops']:.0f} GFLOP/s ({limit['from']}; {rates})"
+
+
 def markdown(facts, results, order):
     loads = [one["load_before"] for result in results.values() for one in result["passes"]]
     lines = [
@@ -175,8 +182,7 @@ def markdown(facts, results, order):
         "",
         f"- machine: {facts['machine']}; load before each run {min(loads, default=0):.1f} to {max(loads, default=0):.1f}",
         f"- {facts['crag']}, commit {facts['commit']}; {', '.join(f'{k} {v}' for k, v in facts['versions'].items())}",
-        "- limits: "
-        + "; ".join(f"{dtype} {limit['gflops']:.0f} GFLOP/s ({limit['from']})" for dtype, limit in facts["limits"].items()),
+        "- limits measured before and after the passes: " + "; ".join(map(limit_in_words, facts["limits"].items())),
         f"- `{facts['command']}` ({facts['seconds'] / 60:.0f} minutes)",
         "",
         *everyone(facts, results, order),

@@ -1,6 +1,6 @@
 """Every peer and `crag` in every precision on the same checkpoint, pairs and machine, in one run.
 
-    python benches/peers/run.py MODEL_DIR CRAG_BINARY [--threads 2] [--work DIR] [--out DIR] [--limit f32=215 ...]
+    python benches/peers/run.py MODEL_DIR CRAG_BINARY [--threads 2] [--work DIR] [--out DIR]
 
 Each peer is a process of its own, one after the other, twice round (A B C A B C), so that a change
 of the machine's pace meets all alike. One that fails is reported, and the others go on. See README.md.
@@ -186,7 +186,7 @@ def parse():
     parser.add_argument("--only", help="names, separated by commas")
     parser.add_argument("--setup", metavar="BATCHxSTREAMS", help="for all peers, in place of tuning (a dry run)")
     parser.add_argument("--retune", action="store_true", help="choose batch sizes and streams anew")
-    parser.add_argument("--limit", action="append", default=[], metavar="DTYPE=GFLOPS", help="measured product limit")
+    parser.add_argument("--limit", action="append", default=[], metavar="DTYPE=GFLOPS", help="use this limit in place of the measured one")
     parser.add_argument("--crag-arguments", default="", help="more arguments for crag score, as one string")
     parser.add_argument("--work", type=Path, default=Path("target/peers"), help="converted encoders are kept here")
     parser.add_argument("--out", type=Path, help="results.json and results.md; WORK/results if not given")
@@ -237,17 +237,17 @@ def main():
         choose_setups(runner, folders, names, chosen, setups)
     chosen |= {name: PLAIN_SETUP for name in names if name.endswith(PLAIN)}
 
-    measured = {}
+    measured = {dtype: {} for dtype in ORDER}
+    # Built before anything is measured.
+    limits_binary = limits.built(HERE.parent.parent)
 
     def measure_limits():
-        if set(arguments.limit) < set(ORDER):
-            answer = folders["scratch"] / "limits.json"
-            try:
-                runner.run([sys.executable, limits.__file__, answer, str(arguments.threads)])
-            except Failed as error:
-                return say(f"limits: {error}")
-            for dtype, found in json.loads(answer.read_text()).items():
-                measured[dtype] = max(measured.get(dtype, 0.0), found)
+        answer = folders["scratch"] / "limits.json"
+        try:
+            runner.run([sys.executable, limits.__file__, answer, str(arguments.threads), *filter(None, [limits_binary])])
+        except Failed as error:
+            return say(f"limits: {error}")
+        limits.merge(measured, json.loads(answer.read_text()))
 
     results = {}
     measure_limits()
@@ -268,9 +268,8 @@ def main():
         "gflop_a_pair": load.tokens / len(load.pairs)
         * workload.flops_per_token(json.loads((model / "config.json").read_text())) / 1e9,
         "limits": {
-            dtype: {"gflops": arguments.limit[dtype], "from": "--limit"}
-            if dtype in arguments.limit
-            else {"gflops": measured.get(dtype, math.nan), "from": "PyTorch's best product of this model's shapes"}
+            dtype: limits.limit(measured[dtype])
+            | ({"gflops": arguments.limit[dtype], "from": "--limit"} if dtype in arguments.limit else {})
             for dtype in ORDER
         },
         "seconds": time.perf_counter() - started,

@@ -1,6 +1,6 @@
 """The recipe of `crag train` in PyTorch: the same data, schedule, losses and epochs, for comparing F1 and speed.
 
-    python benches/train/train_torch.py --config recipe.toml --train T.jsonl --valid V.jsonl --test E.jsonl \
+    python benches/train/train_torch.py --recipe recipe.toml --train T.jsonl --valid V.jsonl --test E.jsonl \
         (--backbone DIR | --tokenizer CRAG_OUT) [--threads N] [--contrastive-epochs N] [--epochs N]
 
 Weights begin at random here and there with different numbers, and dropout masks differ, so results agree as two
@@ -141,6 +141,18 @@ class Trainer:
                     break
         return out
 
+    def labelled(self):
+        """For pairs that share a context with a labelled negative whose entities are related nowhere, one such."""
+        by, out = (defaultdict(list), defaultdict(list)), {}
+        for drug, adr, label in self.train.examples:
+            if not label and self.train.pair(drug, adr) not in self.related:
+                by[0][drug].append((drug, adr))
+                by[1][adr].append((drug, adr))
+        for of, (drug, adr, _) in enumerate(self.positives):
+            if choices := by[0].get(drug, []) + by[1].get(adr, []):
+                out[of] = self.rng.choice(choices)
+        return out
+
     def contrastive(self, items):
         rows = [[i[0] for i in items], [i[1] for i in items]]
         for _, _, negative in items:
@@ -187,7 +199,8 @@ class Trainer:
         for epoch in range(config["epochs"]):
             mined = {} if negatives_labelled else self.mine()
             if name == "contrastive":
-                plan = [(d, a, mined.get(i)) for i, (d, a, _) in enumerate(self.positives)]
+                hard = self.labelled() | mined
+                plan = [(d, a, hard.get(i)) for i, (d, a, _) in enumerate(self.positives)]
             else:
                 plan = list(self.train.examples) + [(d, a, 0) for d, a in mined.values()]
             self.rng.shuffle(plan)
@@ -242,7 +255,7 @@ def best_threshold(labels, probabilities):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config")
+    parser.add_argument("--recipe")
     for name in "train", "valid", "test":
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--backbone")
@@ -251,7 +264,7 @@ def main():
     parser.add_argument("--contrastive-epochs", type=int)
     parser.add_argument("--epochs", type=int)
     arguments = parser.parse_args()
-    config = settings(arguments.config)
+    config = settings(arguments.recipe)
     if arguments.contrastive_epochs is not None:
         config["contrastive"]["epochs"] = arguments.contrastive_epochs
     if arguments.epochs is not None:

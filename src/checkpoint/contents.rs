@@ -1,7 +1,7 @@
 //! One way to read tensors out of bytes, whatever the format: each reader lists where its tensors lie, and
 //! this file checks those places, maps the file and copies elements out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
@@ -107,6 +107,10 @@ impl Checkpoint {
         self.files.iter().map(|file| &*file.bytes)
     }
 
+    pub(super) fn weight_files(&self) -> &[Contents] {
+        &self.files
+    }
+
     /// How the weights are stored, for people: `safetensors, memory-mapped`, or
     /// `PyTorch zip pickle (state dict under "model_state_dict")`.
     pub fn storage(&self) -> &str {
@@ -126,6 +130,13 @@ impl Checkpoint {
             });
         };
         self.files[file].tensor(index)
+    }
+
+    /// The layouts that packed tensors are stored in, sorted: the first part of their names behind [`PACKED_PREFIX`].
+    pub fn packed_layouts(&self) -> Vec<String> {
+        let names = self.places.keys().filter_map(|name| name.strip_prefix(PACKED_PREFIX));
+        let layouts: BTreeSet<&str> = names.filter_map(|name| name.split('.').next()).collect();
+        layouts.into_iter().map(str::to_owned).collect()
     }
 
     /// Where a packed f32 tensor lies in its mapped file, in bytes. None if there is none of that name, or
@@ -271,6 +282,21 @@ impl Contents {
         })
     }
 
+    /// The file's name in messages.
+    pub(super) fn name(&self) -> &str {
+        &self.file
+    }
+
+    /// Hands over the whole file part by part, and keeps none of it in memory for that. Returns its length.
+    pub(super) fn read_through(&self, mut take: impl FnMut(&[u8])) -> u64 {
+        const PART: usize = 16 << 20;
+        for (i, part) in self.bytes.chunks(PART).enumerate() {
+            take(part);
+            self.release_range(i * PART, i * PART + part.len());
+        }
+        self.bytes.len() as u64
+    }
+
     pub(super) fn raw_names(&self) -> &[String] {
         &self.raw_names
     }
@@ -297,11 +323,18 @@ impl Contents {
 
     /// Takes a tensor's pages out of this process: what has been copied out need not count twice.
     fn release(&self, tensor: &PlacedTensor) {
+        if tensor.strides.is_none() {
+            let end = tensor.start + tensor.elements * tensor.dtype.size_in_bytes();
+            self.release_range(tensor.start, end);
+        }
+    }
+
+    /// The same for the pages that lie whole within a range of the file's bytes.
+    fn release_range(&self, start: usize, end: usize) {
         const PAGE: usize = 4096;
         #[cfg(unix)]
-        if let (Bytes::Mapped(map), None) = (&self.bytes, &tensor.strides) {
-            let start = tensor.start.next_multiple_of(PAGE);
-            let end = (tensor.start + tensor.elements * tensor.dtype.size_in_bytes()) / PAGE * PAGE;
+        if let Bytes::Mapped(map) = &self.bytes {
+            let (start, end) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
             if end > start {
                 // SAFETY: the map is of a file and is never written to, so dropped pages read the same when
                 // they are touched again. A refusal leaves them where they are.

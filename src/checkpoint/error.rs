@@ -103,6 +103,20 @@ impl CheckpointError {
     }
 }
 
+/// A library's message about an untrusted file, which may quote any of it, made fit for one line.
+pub(super) fn quoting(message: &str) -> String {
+    const LONGEST: usize = 600;
+    let mut out = String::new();
+    for (i, c) in message.chars().enumerate() {
+        match c {
+            _ if i == LONGEST => return out + "…",
+            c if c.is_control() => out.extend(c.escape_debug()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 /// A name out of an untrusted file, made fit for one line of a message.
 pub(super) fn shorten(name: &str) -> String {
     const LONGEST: usize = 120;

@@ -1,10 +1,53 @@
 //! Which model this is, as one number: for whoever keeps what a model computed.
 
 use blake3::Hasher;
+use sha2::{Digest as _, Sha256};
 
-use super::{Checkpoint, ModelFiles};
+use super::{Checkpoint, ModelFiles, NamedBytes};
+
+/// A file as others can check it: `sha256sum` gives the same, and so does the hub for weights.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct FileHash {
+    /// A path, or `demo/…`.
+    pub name: String,
+    pub bytes: u64,
+    /// In lower-case hexadecimal.
+    pub sha256: String,
+}
+
+impl FileHash {
+    fn new(name: &str, bytes: u64, sha256: Sha256) -> Self {
+        let digits = sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Self {
+            name: name.to_owned(),
+            bytes,
+            sha256: digits,
+        }
+    }
+}
+
+impl NamedBytes {
+    /// The hash of a small file.
+    pub fn file_hash(&self) -> FileHash {
+        FileHash::new(
+            &self.name,
+            self.bytes.len() as u64,
+            Sha256::new_with_prefix(&self.bytes),
+        )
+    }
+}
 
 impl Checkpoint {
+    /// The hash of each weight file, as it was opened. Reads the whole of them.
+    pub fn weight_hashes(&self) -> Vec<FileHash> {
+        let hash = |file: &super::contents::Contents| {
+            let mut sha256 = Sha256::new();
+            let bytes = file.read_through(|part| sha256.update(part));
+            FileHash::new(file.name(), bytes, sha256)
+        };
+        self.weight_files().iter().map(hash).collect()
+    }
+
     /// A hash over every byte of the weights, `config.json` and `crag.json`, `files` being what this was opened
     /// from: equal hashes mean equal representations of equal token ids. It covers more than that takes (the
     /// classifier, the threshold), so that no setting has to be judged here.
@@ -29,6 +72,37 @@ impl Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::super::{Checkpoint, HubOptions, ModelSource, NamedBytes, locate};
+
+    #[test]
+    fn hashes_are_those_of_the_files() {
+        let files = locate(&ModelSource::Demo, &HubOptions::default()).unwrap();
+        let embedded = Checkpoint::open(&files).unwrap().weight_hashes();
+        assert_eq!(embedded.len(), 1);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        std::fs::write(&path, Checkpoint::open(&files).unwrap().file_bytes().next().unwrap()).unwrap();
+        let copy = locate(&ModelSource::File(path.clone()), &HubOptions::default()).unwrap();
+        let mapped = Checkpoint::open(&copy).unwrap().weight_hashes();
+        assert_eq!(
+            (&mapped[0].sha256, mapped[0].bytes),
+            (&embedded[0].sha256, embedded[0].bytes)
+        );
+        assert_eq!(mapped[0].name, path.display().to_string());
+        // What sha256sum says of nothing, and of "abc".
+        for (bytes, sha256) in [
+            ("", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
+            (
+                "abc",
+                "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            ),
+        ] {
+            let file = NamedBytes {
+                name: "x".to_owned(),
+                bytes: bytes.as_bytes().into(),
+            };
+            assert_eq!(file.file_hash().sha256, sha256);
+        }
+    }
 
     #[test]
     fn every_byte_of_weights_and_settings_counts() {

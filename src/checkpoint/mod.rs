@@ -27,6 +27,7 @@ mod tests;
 
 pub use contents::{Checkpoint, PACKED_PREFIX, TensorInfo};
 pub use error::CheckpointError;
+pub use hash::FileHash;
 pub use hub::HubOptions;
 pub use source::{ModelFiles, ModelSource, NamedBytes, WeightFile, locate};
 pub use write::write_safetensors;

@@ -13,7 +13,7 @@ use safetensors::tensor::TensorInfo;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::contents::{Listing, MOST_TENSORS, StoredTensor};
-use super::error::shorten;
+use super::error::{quoting, shorten};
 use super::{CheckpointError, names};
 
 /// The format's own limit.
@@ -52,7 +52,8 @@ pub(super) fn list(file: &str, bytes: &[u8], held: &str) -> Result<Listing, Chec
     let data_start = 8 + header.len();
     let data_len = bytes.len() - data_start;
 
-    let mut entries = read_header(header).map_err(|error| malformed(format!("the header is not valid: {error}")))?;
+    let mut entries = read_header(header)
+        .map_err(|error| malformed(format!("the header is not valid: {}", quoting(&error.to_string()))))?;
     entries.sort_by(|(a, left), (b, right)| left.data_offsets.cmp(&right.data_offsets).then_with(|| a.cmp(b)));
     let mut tensors = Vec::with_capacity(entries.len());
     let mut raw_names = Vec::with_capacity(entries.len());

@@ -249,6 +249,11 @@ fn each_flaw_of_a_safetensors_header_is_one_clear_error() {
             4,
             "17 dimensions",
         ),
+        (
+            r#"{"a":{"dtype":"X\nY\u0007","shape":[1],"data_offsets":[0,8]}}"#,
+            8,
+            r"variant `X\nY\u{7}`",
+        ),
         (r#"{"a":[[[["#, 0, "header is not valid"),
         (r#"{"__metadata__":{"format":"pt"}}"#, 0, "holds no tensors"),
         ("{}", 0, "holds no tensors"),
@@ -256,6 +261,7 @@ fn each_flaw_of_a_safetensors_header_is_one_clear_error() {
     ] {
         let message = refusal(&crafted(folder.path(), header, data));
         assert!(message.contains(part), "{header}: {message}");
+        assert!(!message.contains(char::is_control), "{header}: {message}");
     }
 }
 

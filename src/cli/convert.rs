@@ -1,6 +1,7 @@
 //! `crag convert`: a checkpoint as a folder with everything stated.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -9,6 +10,7 @@ use anyhow::Context as _;
 use candle_core::{DType, Tensor};
 
 use crate::{
+    Side,
     checkpoint::{Checkpoint, HubOptions, ModelSource, NamedBytes, locate, write_safetensors},
     kernels::Precision,
     model::{DualEncoder, packed_tensors},
@@ -24,7 +26,8 @@ pub struct ConvertArgs {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Storage of the weights; f32 gives the same answers bit for bit, int8 keeps them as they are stored
+    /// Storage of the weights; f32 gives the same answers bit for bit, bf16 rounds what a run in bf16 rounds
+    /// anyway (the encoder layers' matrices), int8 keeps them as they are stored
     #[arg(long, value_enum, default_value_t = Storage::F32)]
     dtype: Storage,
 
@@ -50,12 +53,13 @@ enum Storage {
 }
 
 impl Storage {
-    /// The type of the model's own tensors; none keeps each as it is.
-    fn dtype(self) -> Option<DType> {
+    /// The type of one of the model's own tensors; none keeps it as it is. `in_products`: whether it is a
+    /// matrix that a run in bf16 rounds. Rounding embeddings, norms and head too would triple the error.
+    fn dtype(self, in_products: bool) -> Option<DType> {
         match self {
             Storage::F32 => Some(DType::F32),
             Storage::F16 => Some(DType::F16),
-            Storage::Bf16 => Some(DType::BF16),
+            Storage::Bf16 => in_products.then_some(DType::BF16),
             Storage::Int8 => None,
         }
     }
@@ -104,12 +108,12 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
         }
         written?;
     }
-    eprintln!(
-        "crag: wrote {} ({} tensors in {:?})",
+    super::note(&format!(
+        "wrote {} ({} tensors in {:?})",
         out.display(),
         model.checkpoint.tensors().len(),
         args.dtype
-    );
+    ));
     Ok(Outcome::Complete)
 }
 
@@ -131,15 +135,15 @@ fn write_folder(args: &ConvertArgs, model: &Description, folder: &Path) -> anyho
     }
     let sidecar = serde_json::to_string_pretty(&model.config.to_sidecar())? + "\n";
     write("crag.json", sidecar.as_bytes())?;
+    let in_products = matrices_of_encoders(model);
     let mut tensors = model
         .checkpoint
         .tensors()
         .iter()
         .map(|info| {
-            Ok((
-                info.name.clone(),
-                converted(&model.checkpoint.tensor(&info.name)?, args.dtype, &info.name)?,
-            ))
+            let dtype = args.dtype.dtype(in_products.contains(info.name.as_str()));
+            let tensor = model.checkpoint.tensor(&info.name)?;
+            Ok((info.name.clone(), converted(&tensor, dtype, &info.name, "--dtype")?))
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
     let weights = folder.join("model.safetensors");
@@ -155,8 +159,30 @@ fn write_folder(args: &ConvertArgs, model: &Description, folder: &Path) -> anyho
     Ok(())
 }
 
-fn converted(tensor: &Tensor, storage: Storage, name: &str) -> anyhow::Result<Tensor> {
-    let Some(dtype) = storage.dtype() else {
+/// Names of the weights of the encoder layers' linear layers.
+fn matrices_of_encoders(model: &Description) -> HashSet<&str> {
+    let layers = Side::BOTH
+        .into_iter()
+        .flat_map(|side| &model.roles.encoder(side).layers);
+    let linears = layers.flat_map(|layer| {
+        [
+            &layer.query,
+            &layer.key,
+            &layer.value,
+            &layer.attention_output,
+            &layer.intermediate,
+            &layer.output,
+        ]
+    });
+    linears.map(|linear| linear.weight.as_str()).collect()
+}
+
+/// The tensor in another type, none for its own. `flag`: what chose the type, for messages.
+///
+/// # Errors
+/// A value that f16 cannot hold.
+pub(super) fn converted(tensor: &Tensor, dtype: Option<DType>, name: &str, flag: &str) -> anyhow::Result<Tensor> {
+    let Some(dtype) = dtype else {
         return Ok(tensor.clone());
     };
     let converted = tensor.to_dtype(dtype).with_context(|| format!("tensor \"{name}\""))?;
@@ -170,7 +196,7 @@ fn converted(tensor: &Tensor, storage: Storage, name: &str) -> anyhow::Result<Te
         };
         anyhow::ensure!(
             finite(&converted)? || !finite(tensor)?,
-            "tensor \"{name}\": a value is too large for f16; use --dtype bf16 or f32"
+            "tensor \"{name}\": a value is too large for f16; use {flag} bf16 or f32"
         );
     }
     Ok(converted)

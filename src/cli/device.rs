@@ -6,20 +6,33 @@ use candle_core::Device;
 
 use crate::{
     kernels::{Precision, cpu},
-    model::{DualEncoder, Placement},
+    model::Placement,
 };
 
 use super::UsageError;
 
+/// Where to compute, for what computes in f32 alone.
+#[derive(Clone, Debug, clap::Args)]
+pub struct PlaceArgs {
+    /// Where to compute: auto (a GPU if there is one and this binary has CUDA), cpu, cuda or cuda:N
+    #[arg(help_heading = "Device", long, default_value = "auto", value_name = "DEVICE")]
+    device: DeviceChoice,
+}
+
 #[derive(Clone, Debug, clap::Args)]
 pub struct DeviceArgs {
-    /// Where to compute: auto (a GPU if there is one and this binary has CUDA), cpu, cuda or cuda:N
-    #[arg(long, env = "CRAG_DEVICE", default_value = "auto", value_name = "DEVICE")]
-    device: DeviceChoice,
+    #[command(flatten)]
+    place: PlaceArgs,
 
     /// Precision of the encoders: f32, bf16, int8 (on the CPU), f16 (on a GPU), or auto: bf16 where the
     /// machine has instructions for it, else f32. The head always computes in f32
-    #[arg(long, value_enum, default_value = "f32", value_name = "DTYPE")]
+    #[arg(
+        help_heading = "Device",
+        long,
+        value_enum,
+        default_value = "f32",
+        value_name = "DTYPE"
+    )]
     dtype: Dtype,
 }
 
@@ -73,6 +86,7 @@ impl Dtype {
 }
 
 /// A device that has been opened, and what to call it.
+#[derive(Clone)]
 pub struct OpenDevice {
     pub placement: Placement,
     pub description: String,
@@ -90,6 +104,17 @@ struct Gpu {
 impl DeviceArgs {
     /// Opens the device. A GPU that was asked for is used or the error says why not; nothing falls back.
     pub fn open(&self) -> anyhow::Result<OpenDevice> {
+        self.place.open_in(self.dtype)
+    }
+}
+
+impl PlaceArgs {
+    /// Opens the device, as [`DeviceArgs::open`] does.
+    pub fn open(&self) -> anyhow::Result<OpenDevice> {
+        self.open_in(Dtype::F32)
+    }
+
+    fn open_in(&self, dtype: Dtype) -> anyhow::Result<OpenDevice> {
         cpu::check_selection().map_err(|e| UsageError(e.to_string()))?;
         let (device, gpu) = match self.device {
             DeviceChoice::Cpu => (Device::Cpu, None),
@@ -99,7 +124,7 @@ impl DeviceArgs {
                 false => (Device::Cpu, None),
             },
         };
-        let precision = self.dtype.precision(&device)?;
+        let precision = dtype.precision(&device)?;
         let (description, kernel) = match gpu {
             Some(gpu) => (gpu.description, format!("{}-{}", gpu.kernel, precision.name())),
             None => {
@@ -148,7 +173,7 @@ mod gpu {
     pub fn print_profile() {
         if profile::enabled() {
             for total in profile::report() {
-                eprintln!("crag: {total}");
+                crate::cli::note(&total.to_string());
             }
         }
     }
@@ -174,7 +199,7 @@ mod gpu {
 
 use gpu::{cuda_is_available, open_cuda};
 
-/// Prints where the GPU's time went, if `CRAG_CUDA_PROFILE` asks for it. The network has to be idle.
-pub fn print_profile(_: &DualEncoder) {
+/// Prints where the GPU's time went, if `CRAG_CUDA_PROFILE` asks for it. All networks have to be idle.
+pub fn print_profile() {
     gpu::print_profile();
 }

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::Serialize;
 
-use crate::model::config::{Setting, view_names};
+use crate::model::{
+    StoredLayouts,
+    config::{Setting, Source, view_names},
+};
 
 use super::{
     Outcome,
@@ -26,8 +29,10 @@ pub struct InspectArgs {
 }
 
 pub fn run(args: InspectArgs) -> anyhow::Result<Outcome> {
-    let device = args.device.open()?.description;
-    let report = Report::new(&args.model.describe()?, device);
+    let device = args.device.open()?;
+    let model = args.model.describe()?;
+    let layouts = model.stored_layouts(&device.placement);
+    let report = Report::new(&model, device.description, layouts);
     let text = match args.json {
         true => serde_json::to_string_pretty(&report)? + "\n",
         false => report.table()?,
@@ -42,10 +47,21 @@ struct Report {
     storage: String,
     tokenizer: String,
     device: String,
+    packed: Option<PackedRow>,
     parameters: usize,
     parts: Vec<Part>,
     settings: Vec<SettingRow>,
     tensors: Vec<TensorRow>,
+}
+
+/// Packed weights that the folder holds, and whether this kernel uses them with this `--dtype`.
+#[derive(Serialize)]
+struct PackedRow {
+    layouts: Vec<String>,
+    wanted: String,
+    used: bool,
+    #[serde(skip)]
+    text: String,
 }
 
 #[derive(Serialize)]
@@ -56,10 +72,10 @@ struct Part {
 }
 
 #[derive(Serialize)]
-struct SettingRow {
-    setting: &'static str,
-    value: serde_json::Value,
-    source: String,
+pub struct SettingRow {
+    pub setting: &'static str,
+    pub value: serde_json::Value,
+    pub source: String,
 }
 
 #[derive(Serialize)]
@@ -73,7 +89,7 @@ struct TensorRow {
 }
 
 impl Report {
-    fn new(model: &Description, device: String) -> Self {
+    fn new(model: &Description, device: String, layouts: Option<StoredLayouts>) -> Self {
         let info: BTreeMap<&str, _> = model
             .checkpoint
             .tensors()
@@ -118,6 +134,12 @@ impl Report {
             storage: model.checkpoint.storage().to_owned(),
             tokenizer: model.tokenizer.description(),
             device,
+            packed: layouts.map(|layouts| PackedRow {
+                used: layouts.are_used(),
+                text: layouts.to_string(),
+                layouts: layouts.found,
+                wanted: layouts.wanted,
+            }),
             parameters: parts.iter().map(|p| p.parameters).sum(),
             parts,
             settings: settings(model),
@@ -134,6 +156,9 @@ impl Report {
         writeln!(out, "storage    {}", self.storage)?;
         writeln!(out, "tokenizer  {}", self.tokenizer)?;
         writeln!(out, "device     {}", self.device)?;
+        if let Some(packed) = &self.packed {
+            writeln!(out, "packed     {}", packed.text)?;
+        }
         writeln!(out, "\n{:<22} {:<44} source", "setting", "value")?;
         for row in &self.settings {
             let value = match &row.value {
@@ -225,7 +250,8 @@ fn layer_role(role: &str) -> Option<(usize, &str)> {
     Some((index.parse().ok()?, role))
 }
 
-fn settings(model: &Description) -> Vec<SettingRow> {
+/// What the model is beyond its shapes, and where each came from.
+pub fn settings(model: &Description) -> Vec<SettingRow> {
     fn row<T>(setting: &'static str, of: &Setting<T>, value: impl Into<serde_json::Value>) -> SettingRow {
         SettingRow {
             setting,
@@ -234,7 +260,7 @@ fn settings(model: &Description) -> Vec<SettingRow> {
         }
     }
     let c = &model.config;
-    vec![
+    let mut rows = vec![
         row("num_attention_heads", &c.num_attention_heads, *c.num_attention_heads),
         row("layer_norm_eps", &c.layer_norm_eps, *c.layer_norm_eps),
         row("hidden_act", &c.hidden_act, c.hidden_act.name()),
@@ -250,7 +276,15 @@ fn settings(model: &Description) -> Vec<SettingRow> {
             &c.threshold,
             c.threshold.to_string().parse::<f64>().unwrap_or_default(),
         ),
-    ]
+    ];
+    if let Some(calibration) = &c.calibration {
+        rows.push(SettingRow {
+            setting: "calibration",
+            value: calibration.method().into(),
+            source: Source::CragJson.to_string(),
+        });
+    }
+    rows
 }
 
 fn shape(shape: &[usize]) -> String {

@@ -1,33 +1,80 @@
 //! The command line: arguments as typed, what they mean, and one file a subcommand.
 //!
 //! Only this room knows clap, prints to a terminal and decides exit codes:
-//! 0 all done; 1 could not run or go on; 2 usage; 3 finished, but not everything is well (error
-//! records in the output, a verification that failed); 11 output locked by another run; 141 whoever read stdout stopped reading.
+//! 0 all done; 1 could not run or go on; 2 usage, or not the run that an output belongs to, and nothing was written;
+//! 3 finished, but not everything is well (error records in the output, a verification that failed); 11 another run
+//! is writing the output; 128 and a signal's number (130, 143) interrupted; 141 whoever read stdout stopped reading.
 
+mod about;
+mod calibrate;
+mod check;
+mod config;
+mod console;
 mod convert;
 mod device;
+mod eval;
+mod extract;
+mod generate;
+mod inputs;
 mod inspect;
+mod labelled;
+mod manifest;
+mod merge;
 pub mod model;
+mod progress;
+mod records;
 mod score;
-
+mod signals;
 mod train;
 mod values;
 mod verify;
 
-use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use self::config::{Layers, ParseError};
+use self::console::{ConsoleArgs, note};
+use crate::files::OutputError;
+use crate::scoring::{Counts, OpenError, ScoreError};
 
 /// Scores whether a text says that a drug caused an adverse reaction.
 #[derive(Debug, Parser)]
 #[command(name = "crag", version, about, long_about = None, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "\
+Flags can be set elsewhere, too: --some-flag of `crag score` by CRAG_SCORE_SOME_FLAG or CRAG_SOME_FLAG in the \
+environment, or by `some-flag = VALUE` in the file that --config (or CRAG_CONFIG) names, in its section [score] or \
+above all sections. The command line counts most, then the environment, then the file. Several values of a flag \
+that can be repeated are a list, [\"a\", \"b\"], in both. What says what one call is to do (--force, --json, --text \
+and its like) is for the command line alone. Nothing is read from the working folder unless it is named.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
+
+    /// File with settings (TOML; see below)
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Reports")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    console: ConsoleArgs,
+
+    /// With --version: commit, features, target and compiler too, as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Score JSONL pairs (files or stdin), or one pair given by flags
-    Score(score::ScoreArgs),
+    /// Score pairs in JSONL, CSV or TSV (files or stdin), or one pair given by flags
+    Score(Box<score::ScoreArgs>),
+    /// Say what is wrong with records, without a model
+    Check(check::CheckArgs),
+    /// Read pairs to score out of annotated documents (PubTator, BioC, ADE corpus, brat)
+    Extract(extract::ExtractArgs),
+    /// Put the answers of all shards of a run (--shard) back into one output
+    Merge(merge::MergeArgs),
     /// Show what a checkpoint holds: roles of its tensors, parameters, settings and their sources
     Inspect(inspect::InspectArgs),
     /// Score the model card's own example and compare with its published probability
@@ -36,6 +83,14 @@ enum Command {
     Convert(convert::ConvertArgs),
     /// Train a dual encoder on labelled pairs: the model card's recipe, or one of your own
     Train(Box<train::TrainArgs>),
+    /// Judge probabilities against labels: metrics with intervals, thresholds, mistakes, a report
+    Eval(eval::EvalArgs),
+    /// Fit a calibration to labelled records and write it into a model's crag.json
+    Calibrate(calibrate::CalibrateArgs),
+    /// Print the completions for a shell
+    Completions(generate::CompletionsArgs),
+    /// Write the man pages
+    Man(generate::ManArgs),
 }
 
 /// How a run that did not fail ended.
@@ -46,6 +101,10 @@ pub enum Outcome {
     Incomplete,
     /// Whoever read stdout stopped reading (`| head -1`).
     ClosedPipe,
+    /// The command line was not understood, and that has been said.
+    Usage,
+    /// By a signal, in order: what was finished has been written.
+    Interrupted(i32),
 }
 
 impl Outcome {
@@ -54,6 +113,28 @@ impl Outcome {
             Outcome::Complete => 0,
             Outcome::Incomplete => 3,
             Outcome::ClosedPipe => 141,
+            Outcome::Usage => 2,
+            // Signals' numbers are below 128.
+            Outcome::Interrupted(signal) => 128 + signal as u8,
+        }
+    }
+
+    /// As manifests and summaries have it.
+    fn name(self) -> &'static str {
+        match self {
+            Outcome::Complete => "complete",
+            Outcome::Incomplete => "complete_with_errors",
+            Outcome::ClosedPipe => "closed_pipe",
+            Outcome::Usage => "usage",
+            Outcome::Interrupted(_) => "interrupted",
+        }
+    }
+
+    /// Of a run over records that came to its end.
+    fn of(counts: &Counts) -> Self {
+        match counts.errors() {
+            0 => Outcome::Complete,
+            _ => Outcome::Incomplete,
         }
     }
 }
@@ -65,23 +146,106 @@ pub struct UsageError(pub String);
 
 /// The exit code for a run that failed.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<UsageError>() {
-        2
-    } else if error.is::<train::Locked>() {
-        11
-    } else {
-        1
+    match error.downcast_ref::<OutputError>() {
+        Some(OutputError::Locked { .. }) => return 11,
+        Some(
+            OutputError::Exists { .. }
+            | OutputError::Unfinished { .. }
+            | OutputError::IsInput { .. }
+            | OutputError::NoFolder { .. },
+        ) => return 2,
+        _ => {}
     }
+    let is_mismatch = matches!(error.downcast_ref(), Some(ScoreError::Resume(_)))
+        || matches!(error.downcast_ref(), Some(OpenError::Resume(_)));
+    if is_mismatch || error.is::<UsageError>() { 2 } else { 1 }
 }
 
-/// Parses the process's arguments and runs the subcommand.
+/// The command line's definitions.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Parses the process's arguments, with environment and config file beneath them, and runs the subcommand.
 pub fn run() -> anyhow::Result<Outcome> {
-    match Cli::parse().command {
-        Command::Score(args) => score::run(args),
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let variable = |name: &str| std::env::var_os(name);
+    let glance = config::glance(&command(), &arguments);
+    if let Some(args) = glance
+        .as_ref()
+        .and_then(|glance| ConsoleArgs::from_arg_matches(glance).ok())
+    {
+        // So that what is wrong with the command line is said in the form that it asks for.
+        console::configure(&args);
+    }
+    if wants_json_log(&arguments) {
+        console::speak_json();
+    }
+    let layers = Layers::read(&command(), glance.as_ref(), &variable)?;
+    let name = glance.as_ref().and_then(|glance| glance.subcommand_name());
+    let parsed = match layers.parse(command(), &arguments, name) {
+        Ok(parsed) => parsed,
+        Err(ParseError::Usage(error)) => return Err(error.into()),
+        Err(ParseError::CommandLine(error)) => return told_by_clap(&error, &arguments),
+    };
+    let cli = Cli::from_arg_matches(&parsed.matches)?;
+    console::configure(&cli.console);
+    if cli.json {
+        return Err(UsageError("--json goes with --version, or after the subcommand".into()).into());
+    }
+    if console::is_verbose() {
+        for name in config::unknown_variables(&command(), std::env::vars_os().map(|(name, _)| name)) {
+            console::detail(&format!("the environment variable {name} stands for no flag"));
+        }
+    }
+    match cli.command {
+        Command::Score(args) => score::run(*args, parsed.settings),
+        Command::Check(args) => check::run(args),
+        Command::Extract(args) => extract::run(args),
+        Command::Merge(args) => merge::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Convert(args) => convert::run(args),
-        Command::Train(args) => train::run(*args),
+        Command::Train(args) => train::run(*args, parsed.settings),
+        Command::Eval(args) => eval::run(args, &parsed.settings),
+        Command::Calibrate(args) => calibrate::run(args, &parsed.settings),
+        Command::Completions(args) => generate::completions(args),
+        Command::Man(args) => generate::man(args),
+    }
+}
+
+/// Says why the process ends.
+pub fn report(error: &anyhow::Error) {
+    // `{:#}` joins the causes with colons.
+    console::error(&format!("{error:#}"), exit_code(error));
+}
+
+/// Whether the command line asks for JSON on stderr, even if it cannot be understood.
+fn wants_json_log(arguments: &[OsString]) -> bool {
+    let is = |argument: &OsString, text: &str| argument == text;
+    arguments.iter().any(|argument| is(argument, "--log-format=json"))
+        || arguments
+            .windows(2)
+            .any(|two| is(&two[0], "--log-format") && is(&two[1], "json"))
+}
+
+/// Help and version, which go to stdout, and what is wrong with a command line.
+fn told_by_clap(error: &clap::Error, arguments: &[OsString]) -> anyhow::Result<Outcome> {
+    let wants_json = arguments.iter().any(|argument| argument == "--json");
+    if error.kind() == ErrorKind::DisplayVersion && wants_json {
+        return print(&(serde_json::to_string_pretty(&about::ABOUT)? + "\n"));
+    }
+    if error.use_stderr() && console::is_json() {
+        let text = error.render().to_string();
+        console::error(text.trim().trim_start_matches("error: "), Outcome::Usage.exit_code());
+        return Ok(Outcome::Usage);
+    }
+    match error.print() {
+        // A closed stderr is no reason to say anything else.
+        _ if error.use_stderr() => Ok(Outcome::Usage),
+        Ok(()) => Ok(Outcome::Complete),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(Outcome::ClosedPipe),
+        Err(e) => Err(anyhow::Error::new(e).context("stdout")),
     }
 }
 
@@ -94,10 +258,4 @@ fn print(text: &str) -> anyhow::Result<Outcome> {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(Outcome::ClosedPipe),
         Err(e) => Err(anyhow::Error::new(e).context("stdout")),
     }
-}
-
-/// A remark on stderr. A closed stderr is no reason to stop.
-fn note(text: &str) {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "crag: {text}");
 }

@@ -6,34 +6,107 @@ use anyhow::Context as _;
 
 use crate::{
     Side,
-    checkpoint::{Checkpoint, HubOptions, ModelFiles, ModelSource, NamedBytes, locate},
-    model::{DualEncoder, ModelConfig, Placement, Roles},
+    checkpoint::{Checkpoint, FileHash, HubOptions, ModelFiles, ModelSource, NamedBytes, locate},
+    model::{DualEncoder, ModelConfig, Placement, Roles, StoredLayouts},
     scoring::Cache,
     text::{Tokenizer, TokenizerFiles},
 };
 
-use super::device::DeviceArgs;
+use super::device::{DeviceArgs, OpenDevice};
+use super::{UsageError, console};
 
 /// The published model.
-const DEFAULT_MODEL: &str = "chrisvoncsefalvay/CRAG-dual-encoder-ade";
+pub const DEFAULT_MODEL: &str = "chrisvoncsefalvay/CRAG-dual-encoder-ade";
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct ModelArgs {
     /// Hub id (owner/name), folder, weight file, or "demo"
-    #[arg(long, short, env = "CRAG_MODEL", default_value = DEFAULT_MODEL, value_name = "MODEL")]
+    #[arg(help_heading = "Model", long, short, default_value = DEFAULT_MODEL, value_name = "MODEL")]
     pub model: String,
 
     /// Branch, tag or commit on the hub [default: main]
-    #[arg(long, value_name = "REV")]
+    #[arg(help_heading = "Model", long, value_name = "REV")]
     pub revision: Option<String>,
 
     /// Make no network connection: cached files only (also HF_HUB_OFFLINE=1)
-    #[arg(long)]
+    #[arg(help_heading = "Model", long)]
     pub offline: bool,
 
     /// Settings to use in place of the crag.json beside the weights
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "Model", long, value_name = "FILE")]
     pub model_config: Option<PathBuf>,
+}
+
+/// One model, or several that answer together.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ModelsArgs {
+    /// Hub id (owner/name), folder, weight file, or "demo"; given several times, the models' mean is the answer
+    #[arg(help_heading = "Model", long, short, default_value = DEFAULT_MODEL, value_name = "MODEL")]
+    model: Vec<String>,
+
+    /// Branch, tag or commit on the hub; with several models one for each, in their order, "-" for none
+    /// [default: main]
+    #[arg(help_heading = "Model", long, value_name = "REV")]
+    revision: Vec<String>,
+
+    /// Make no network connection: cached files only (also HF_HUB_OFFLINE=1)
+    #[arg(help_heading = "Model", long)]
+    offline: bool,
+
+    /// Settings to use in place of the crag.json beside the weights; with several models one for each, in
+    /// their order, "-" for its own
+    #[arg(help_heading = "Model", long, value_name = "FILE")]
+    model_config: Vec<PathBuf>,
+}
+
+/// A model of a [`ModelsArgs`] and its name among them.
+pub struct NamedModel {
+    pub name: String,
+    pub args: ModelArgs,
+}
+
+impl ModelsArgs {
+    /// Each model by itself, under a name that no other has: what was typed, and where that is the same,
+    /// also the revision or the number.
+    pub fn each(&self) -> Result<Vec<NamedModel>, UsageError> {
+        let count = self.model.len();
+        let fits = |flag: &str, found: usize| match found {
+            0 => Ok(()),
+            found if found == count => Ok(()),
+            found => Err(UsageError(format!(
+                "--{flag}: expected one for each of the {count} models, in their order (\"-\" for none), found {found}"
+            ))),
+        };
+        fits("revision", self.revision.len())?;
+        fits("model-config", self.model_config.len())?;
+        let mut models: Vec<NamedModel> = Vec::with_capacity(count);
+        for (i, model) in self.model.iter().enumerate() {
+            let revision = self.revision.get(i).filter(|revision| *revision != "-");
+            let model_config = self.model_config.get(i).filter(|path| path.as_os_str() != "-");
+            let args = ModelArgs {
+                model: model.clone(),
+                revision: revision.cloned(),
+                offline: self.offline,
+                model_config: model_config.cloned(),
+            };
+            if models.iter().any(|other| other.args.is_same(&args)) {
+                return Err(UsageError(format!(
+                    "--model {model}: given twice; an ensemble is of different models"
+                )));
+            }
+            let is_again = self.model.iter().filter(|other| *other == model).count() > 1;
+            let name = match revision {
+                Some(revision) if is_again => format!("{model}@{revision}"),
+                _ => model.clone(),
+            };
+            let taken = |name: &str| models.iter().any(|other| other.name == name);
+            let numbered = (2..).map(|n| format!("{name}#{n}"));
+            let free = std::iter::once(name.clone()).chain(numbered).find(|name| !taken(name));
+            let name = free.unwrap_or(name);
+            models.push(NamedModel { name, args });
+        }
+        Ok(models)
+    }
 }
 
 /// A checkpoint that has been understood, with no weight loaded yet.
@@ -51,14 +124,33 @@ pub struct OpenModel {
     pub network: DualEncoder,
     /// See [`OpenDevice::kernel`](super::device::OpenDevice::kernel).
     pub kernel: String,
+    /// What there is to say of packed weights that are of no use here.
+    pub unused_packed: Option<String>,
+}
+
+/// The hashes of the small files of a model: settings and tokenizer.
+pub fn small_files(files: &ModelFiles) -> Vec<FileHash> {
+    let small = [
+        &files.config,
+        &files.sidecar,
+        &files.tokenizer_json,
+        &files.vocab_txt,
+        &files.tokenizer_config,
+    ];
+    small.into_iter().flatten().map(NamedBytes::file_hash).collect()
 }
 
 impl ModelArgs {
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.model, &self.revision, &self.model_config) == (&other.model, &other.revision, &other.model_config)
+    }
+
     /// Finds the files, fetching them from the hub if need be, and reads everything but the weights.
     pub fn describe(&self) -> anyhow::Result<Description> {
         let source = ModelSource::parse(&self.model, self.revision.as_deref())?;
         let mut hub = HubOptions::from_env();
         hub.offline |= self.offline;
+        hub.progress &= console::can_draw();
         let mut files = locate(&source, &hub)?;
         if let Some(path) = &self.model_config {
             let bytes = std::fs::read(path).with_context(|| format!("--model-config {}", path.display()))?;
@@ -68,7 +160,7 @@ impl ModelArgs {
             });
         }
         if files.is_demo {
-            eprintln!("crag: the demo model's weights are random: its probabilities mean nothing");
+            console::warn("the demo model's weights are random: its probabilities mean nothing");
         }
         let checkpoint = Checkpoint::open(&files)?;
         let roles = Roles::read(checkpoint.tensors()).with_context(|| files.source.clone())?;
@@ -92,10 +184,19 @@ impl ModelArgs {
 
     /// [`Self::describe`], then opens the device and loads the weights onto it.
     pub fn open(&self, device: &DeviceArgs) -> anyhow::Result<OpenModel> {
-        let device = device.open()?;
+        self.open_on(device.open()?)
+    }
+
+    /// The same on a device that is open.
+    pub fn open_on(&self, device: OpenDevice) -> anyhow::Result<OpenModel> {
         let description = self.describe()?;
+        let unused_packed = description
+            .stored_layouts(&device.placement)
+            .filter(|layouts| !layouts.are_used())
+            .map(|layouts| format!("{}: packed weights {layouts}", description.files.source));
         let network = description.load(device.placement)?;
         Ok(OpenModel {
+            unused_packed,
             description,
             network,
             kernel: device.kernel,
@@ -104,14 +205,38 @@ impl ModelArgs {
 }
 
 impl OpenModel {
-    /// The cache at `path`, as far as it is this model's on this device.
-    pub fn open_cache(&self, path: &Path) -> anyhow::Result<Cache> {
+    /// A hash of everything that says what the model answers: weights, settings and tokenizer.
+    pub fn identity(&self) -> String {
+        let files = &self.description.files;
+        let mut all = blake3::Hasher::new();
+        all.update(&self.description.checkpoint.model_hash(files));
+        for file in [&files.tokenizer_json, &files.vocab_txt, &files.tokenizer_config] {
+            let bytes = file.as_ref().map(|file| file.bytes.as_ref());
+            // A missing file is no empty one.
+            all.update(&[u8::from(bytes.is_some())]);
+            all.update(blake3::hash(bytes.unwrap_or_default()).as_bytes());
+        }
+        all.finalize().to_hex().to_string()
+    }
+
+    /// The cache at `path`, as far as it is this model's on this device; `opened` by another model already,
+    /// if by any.
+    pub fn open_cache(&self, path: &Path, opened: Option<&Cache>) -> anyhow::Result<Cache> {
         let model = self.description.checkpoint.model_hash(&self.description.files);
-        Ok(Cache::open(path, &model, &self.kernel)?)
+        Ok(match opened {
+            Some(cache) => cache.of_model(&model, &self.kernel),
+            None => Cache::open(path, &model, &self.kernel)?,
+        })
     }
 }
 
 impl Description {
+    /// The packed weights beside the model's own; a GPU has no use for any.
+    pub fn stored_layouts(&self, placement: &Placement) -> Option<StoredLayouts> {
+        let on_cpu = placement.device.is_cpu();
+        on_cpu.then(|| StoredLayouts::of(&self.checkpoint, &self.roles, placement.precision))?
+    }
+
     fn load(&self, placement: Placement) -> anyhow::Result<DualEncoder> {
         DualEncoder::load(&self.checkpoint, &self.roles, &self.config, placement)
             .with_context(|| self.files.source.clone())

@@ -1,5 +1,7 @@
 //! Values of flags, as typed: numbers with their limits, sizes with their units.
 
+use std::time::Duration;
+
 pub fn parse_threshold(value: &str) -> Result<f32, String> {
     match value.parse::<f32>() {
         Ok(threshold) if (0.0..=1.0).contains(&threshold) => Ok(threshold),
@@ -19,6 +21,14 @@ pub fn parse_threads(value: &str) -> Result<usize, String> {
         .ok()
         .filter(|&count| count <= 1024)
         .ok_or_else(|| "expected a whole number from 1 to 1024".to_owned())
+}
+
+/// At most a year, so that no sum of it and a time overflows.
+pub fn parse_seconds(value: &str) -> Result<Duration, String> {
+    match value.parse::<f64>() {
+        Ok(seconds) if (0.0..=3e7).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("expected a number of seconds of at least 0".to_owned()),
+    }
 }
 
 pub fn parse_bytes(value: &str) -> Result<usize, String> {

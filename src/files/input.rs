@@ -1,8 +1,13 @@
-//! Where bytes come from: stdin, a file, or any reader with a name.
+//! Where bytes come from: stdin, a file, or any reader with a name; unpacked, and hashed as they lie there.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Chain, Cursor, Read};
 use std::path::PathBuf;
+
+use sha2::{Digest as _, Sha256};
+
+use super::compression::{Compression, recognise};
+use super::decompress::Decompressor;
 
 /// Where bytes come from.
 pub enum Input {
@@ -11,6 +16,9 @@ pub enum Input {
     /// Any other source, with the name that messages give it.
     Reader(String, Box<dyn Read + Send>),
 }
+
+/// Compressed bytes read at once.
+const BUFFER_BYTES: usize = 128 * 1024;
 
 impl Input {
     /// The name in messages.
@@ -22,11 +30,119 @@ impl Input {
         }
     }
 
-    pub fn open(self) -> io::Result<Box<dyn Read + Send>> {
-        Ok(match self {
+    /// Opens the input and reads its first bytes: gzip, zstd and bzip2 are unpacked, once, whatever the name says.
+    ///
+    /// Errors where it cannot be opened or read, and on other compressed formats.
+    pub fn open(self) -> io::Result<OpenInput> {
+        let promised = match &self {
+            Input::File(path) => Compression::of_name(path),
+            _ => None,
+        };
+        let raw: Box<dyn Read + Send> = match self {
             Input::Stdin => Box::new(io::stdin()),
-            Input::File(path) => Box::new(File::open(path)?),
+            Input::File(path) => {
+                let file = File::open(path)?;
+                // Reading a folder would say so too, but not what to do.
+                if file.metadata()?.is_dir() {
+                    return Err(io::Error::new(
+                        io::ErrorKind::IsADirectory,
+                        "expected a file, found a folder",
+                    ));
+                }
+                Box::new(file)
+            }
             Input::Reader(_, reader) => reader,
+        };
+        let mut raw = Hashing {
+            inner: raw,
+            hasher: Sha256::new(),
+            bytes: 0,
+        };
+        let (beginning, compression) = recognise(&mut raw, promised)?;
+        let whole = Cursor::new(beginning).chain(raw);
+        Ok(OpenInput(match compression {
+            None => Bytes::Plain(whole),
+            Some(compression) => {
+                let buffered = BufReader::with_capacity(BUFFER_BYTES, whole);
+                Bytes::Packed(Box::new(Decompressor::new(buffered, compression)?))
+            }
+        }))
+    }
+}
+
+/// An input being read.
+pub struct OpenInput(Bytes);
+
+type Raw = Chain<Cursor<Vec<u8>>, Hashing>;
+
+enum Bytes {
+    Plain(Raw),
+    Packed(Box<Decompressor<BufReader<Raw>>>),
+}
+
+impl Read for OpenInput {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            Bytes::Plain(raw) => raw.read(buffer),
+            Bytes::Packed(decompressor) => decompressor.read(buffer),
+        }
+    }
+}
+
+impl OpenInput {
+    /// What has been read, as it lies in the file. Reads on to the end first, where the end has not been reached.
+    pub fn finish(mut self) -> io::Result<Digest> {
+        io::copy(&mut self, &mut io::sink())?;
+        let raw = match self.0 {
+            Bytes::Plain(raw) => Some(raw),
+            Bytes::Packed(decompressor) => decompressor.into_inner().map(BufReader::into_inner),
+        };
+        let hashing = raw.map(|raw| raw.into_inner().1);
+        let hashing = hashing.ok_or_else(|| io::Error::other("read on after an error"))?;
+        Ok(Digest {
+            bytes: hashing.bytes,
+            sha256: hashing.hasher.finalize().into(),
         })
     }
 }
+
+/// Names an input by its content: all its bytes, as they lie in the file (compressed, if they are).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Digest {
+    pub bytes: u64,
+    pub sha256: [u8; 32],
+}
+
+impl Digest {
+    /// The SHA-256 as `sha256sum` prints it.
+    pub fn sha256_hex(&self) -> String {
+        self.sha256.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// Hashes what passes, and reads again where a signal came between.
+struct Hashing {
+    inner: Box<dyn Read + Send>,
+    hasher: Sha256,
+    bytes: u64,
+}
+
+impl Read for Hashing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.inner.read(buffer) {
+                Ok(count) => {
+                    self.hasher.update(&buffer[..count]);
+                    self.bytes += count as u64;
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,8 +1,21 @@
 //! Bytes in and out of the process: where inputs come from and where outputs go.
 //!
-//! This room knows names, files and streams of bytes; what the bytes mean (lines, records, documents)
+//! This room knows names, files, compression and streams of bytes; what the bytes mean (lines, records, documents)
 //! is for those above. It has no sibling.
 
+mod compress;
+mod compression;
+mod decompress;
+mod disk;
+mod folder;
+mod identity;
 mod input;
+mod output;
 
-pub use input::Input;
+pub use compress::compress;
+pub use compression::Compression;
+pub use disk::{Disk, RealDisk, replace};
+pub use folder::OutputFolder;
+pub use identity::Identity;
+pub use input::{Digest, Input, OpenInput};
+pub use output::{Claim, Companion, Destination, OutputError, OutputFile, hash_beginning};

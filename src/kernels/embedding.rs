@@ -31,9 +31,13 @@ impl Embedding {
                 bail!("embeddings: words are {hidden} wide, {name} embeddings {width}")
             }
         }
-        let position = position.to_dtype(DType::F32)?;
-        let token_type = token_type.to_dtype(DType::F32)?.get(0)?;
-        let position = position.broadcast_add(&token_type)?;
+        // By hand: candle would spread it over as many threads as the machine has cores.
+        let mut sums: Vec<f32> = position.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        let token_type: Vec<f32> = token_type.to_dtype(DType::F32)?.get(0)?.to_vec1()?;
+        for row in sums.chunks_exact_mut(hidden.max(1)) {
+            row.iter_mut().zip(&token_type).for_each(|(sum, &value)| *sum += value);
+        }
+        let position = Tensor::from_vec(sums, position.shape(), &Device::Cpu)?;
         let prepare = |t: &Tensor| t.to_device(device)?.to_dtype(dtype)?.contiguous();
         Ok(Self {
             word: prepare(word)?,

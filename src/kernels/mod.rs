@@ -10,6 +10,7 @@
 //! `k` run in one fixed order, so the same text gives the same bits in any batch on the CPU.
 
 mod attention;
+mod bilinear;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -21,16 +22,19 @@ mod pooling;
 pub mod reference;
 mod sequences;
 mod transfer;
+mod views;
 
 use candle_core::{DType, Device, Result, bail};
 
 pub use attention::attention;
+pub use bilinear::Bilinear;
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub use norm::LayerNorm;
 pub use pooling::{attention_pool, first_token_pool, mean_pool};
 pub use sequences::Sequences;
 pub use transfer::{download, upload};
+pub use views::{abs_diff, product};
 
 /// How the products of an encoder's linear layers are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -21,6 +21,19 @@ pub fn linear(x: &[f32], weight: &[f32], bias: Option<&[f32]>, in_features: usiz
     out
 }
 
+/// `x1^T W_o x2 + b_o`: `x1` `[M, F1]`, `x2` `[M, F2]`, `weight` `[O, F1, F2]`, `bias` `[O]`. Returns `[M, O]`.
+pub fn bilinear(x1: &[f32], x2: &[f32], weight: &[f32], bias: &[f32], widths: [usize; 2]) -> Vec<f32> {
+    let mut out = Vec::new();
+    for (x1, x2) in x1.chunks_exact(widths[0]).zip(x2.chunks_exact(widths[1])) {
+        for (weight, &bias) in weight.chunks_exact(widths[0] * widths[1]).zip(bias) {
+            let rows = x1.iter().zip(weight.chunks_exact(widths[1]));
+            let sum: f64 = rows.map(|(&a, row)| f64::from(a) * dot(row, x2)).sum();
+            out.push((sum + f64::from(bias)) as f32);
+        }
+    }
+    out
+}
+
 /// Values rounded to bf16, to nearest even.
 pub fn round_to_bf16(values: &[f32]) -> Vec<f32> {
     values.iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect()

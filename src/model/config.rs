@@ -7,7 +7,7 @@ use std::{fmt, ops::Deref};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Side, kernels::Activation};
+use crate::{Calibration, Side, kernels::Activation};
 
 use super::roles::Roles;
 
@@ -103,6 +103,8 @@ pub struct Sidecar {
     pub threshold: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation: Option<HeadActivation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
 }
 
 /// Names of activations as `crag.json` and `config.json` spell them.
@@ -162,6 +164,8 @@ pub struct ModelConfig {
     pub markers: Setting<bool>,
     pub max_length: Setting<usize>,
     pub threshold: Setting<f32>,
+    /// From raw probabilities to calibrated ones, for whoever asks for those.
+    pub calibration: Option<Calibration>,
 }
 
 /// Why a configuration does not fit; `file` names the file to mend.
@@ -169,6 +173,8 @@ pub struct ModelConfig {
 pub enum ConfigError {
     #[error("{file}: {reason}")]
     Syntax { file: String, reason: String },
+    #[error("{file}: field \"calibration\": {found}; crag calibrate writes it anew")]
+    Calibration { file: String, found: String },
     #[error("{file}: field \"{field}\": expected {expected}, found {found}")]
     Field {
         file: String,
@@ -285,6 +291,12 @@ impl ModelConfig {
                 found: threshold.to_string(),
             });
         }
+        if let Some(Err(found)) = sidecar.calibration.as_ref().map(Calibration::check) {
+            return Err(ConfigError::Calibration {
+                file: sidecar_name.to_owned(),
+                found,
+            });
+        }
         Ok(Self {
             num_attention_heads: backbone.num_attention_heads,
             layer_norm_eps: backbone.layer_norm_eps,
@@ -296,6 +308,7 @@ impl ModelConfig {
             markers: stated(sidecar.markers, true),
             max_length,
             threshold,
+            calibration: sidecar.calibration,
         })
     }
 
@@ -309,6 +322,7 @@ impl ModelConfig {
             max_length: Some(*self.max_length),
             threshold: Some(*self.threshold),
             activation: Some(*self.activation),
+            calibration: self.calibration.clone(),
         }
     }
 }

@@ -3,17 +3,18 @@
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 
 use crate::{
     Side,
     checkpoint::Checkpoint,
-    kernels::{Precision, Sequences, upload},
+    kernels::{Bilinear, Precision, Sequences, upload},
 };
 
 use super::{
     config::{ModelConfig, View},
     encoder::Encoder,
-    head::{Bilinear, Steps, concatenate_views},
+    head::{Steps, concatenate_views, load_bilinear},
     pooler::Pooler,
     roles::Roles,
     weights::{Loader, ModelError, PackedWeights},
@@ -106,7 +107,7 @@ impl DualEncoder {
         let bilinear = roles
             .bilinear
             .as_ref()
-            .map(|role| Bilinear::load(&loader, role))
+            .map(|role| load_bilinear(&loader, role))
             .transpose()?;
         let classifier = Steps::load(&loader, &roles.classifier, activation)?;
         Ok(Self {
@@ -164,6 +165,9 @@ impl DualEncoder {
     }
 
     /// Logits of pairs. `drug`, `adr`: `[N, F]` representations. Returns `[N]`.
+    ///
+    /// On the CPU the pairs are spread over the threads of the pool that this is called on; a pair's logit does
+    /// not depend on the others.
     pub fn logits(&self, drug: &Tensor, adr: &Tensor) -> Result<Tensor, ModelError> {
         if drug.dims() != adr.dims() {
             let (drug, adr) = (drug.shape(), adr.shape());
@@ -171,6 +175,25 @@ impl DualEncoder {
                 "expected as many drug as adr representations, found {drug:?} and {adr:?}"
             )));
         }
+        let pairs = drug.dim(0)?;
+        let group = match drug.device().is_cpu() {
+            true => pairs
+                .div_ceil(rayon::current_num_threads())
+                .clamp(LEAST_PAIRS, MOST_PAIRS),
+            false => pairs,
+        };
+        if pairs <= group {
+            return self.group_logits(drug, adr);
+        }
+        let starts: Vec<usize> = (0..pairs).step_by(group).collect();
+        let parts = starts.par_iter().map(|&start| {
+            let count = group.min(pairs - start);
+            self.group_logits(&drug.narrow(0, start, count)?, &adr.narrow(0, start, count)?)
+        });
+        Ok(Tensor::cat(&parts.collect::<Result<Vec<_>, _>>()?, 0)?)
+    }
+
+    fn group_logits(&self, drug: &Tensor, adr: &Tensor) -> Result<Tensor, ModelError> {
         let fused = match (&self.bilinear, self.views.contains(&View::Bilinear)) {
             (Some(bilinear), true) => Some(bilinear.forward(drug, adr)?),
             _ => None,
@@ -179,6 +202,11 @@ impl DualEncoder {
         Ok(self.classifier.forward(&views)?.squeeze(1)?)
     }
 }
+
+/// Pairs that a thread takes at once: for fewer, reading the bilinear's weights (67 MB at full size) would
+/// take longer than multiplying with them; more would not stay in its cache.
+const LEAST_PAIRS: usize = 24;
+const MOST_PAIRS: usize = 192;
 
 /// The widest moment of a layer: hidden states and residual, the fused projections or the
 /// intermediate states, and a result as wide as either.

@@ -1,9 +1,8 @@
 //! What follows pooling: projections, the views of a pair, bilinear fusion and the classifier.
 
-use candle_core::{DType, Tensor};
-use rayon::prelude::*;
+use candle_core::Tensor;
 
-use crate::kernels::{Activation, LayerNorm, Linear, Precision};
+use crate::kernels::{Activation, Bilinear, LayerNorm, Linear, Precision, abs_diff, product};
 
 use super::{
     config::View,
@@ -50,61 +49,14 @@ impl Steps {
     }
 }
 
-/// `nn.Bilinear`: `y_o = x1^T W_o x2 + b_o`.
-pub(super) struct Bilinear {
-    /// `[O F, F]`: row `o F + i` holds `W_o[i, :]`.
-    weight: Linear,
-    bias: Option<Tensor>,
-    outputs: usize,
-    width: usize,
-}
-
-/// Pairs fused at once: the intermediate result is `O F` numbers a pair, 256 kB at full size.
-const PAIRS_AT_ONCE: usize = 48;
-/// Most threads that fuse, so that intermediate results stay below 200 MB on any machine.
-const THREADS_AT_ONCE: usize = 8;
-
-impl Bilinear {
-    pub fn load(loader: &Loader<'_>, role: &BilinearRole) -> Result<Self, ModelError> {
-        let rows = role.outputs * role.width;
-        let weight = loader.packed_or(&role.weight, [rows, role.width], Precision::F32, || {
-            Ok((loader.tensor(&role.weight)?.reshape((rows, role.width))?, None))
-        })?;
-        let bias = loader.optional(role.bias.as_ref())?;
-        let bias = bias
-            .map(|bias| bias.to_dtype(DType::F32)?.to_device(loader.device))
-            .transpose()?;
-        Ok(Self {
-            weight,
-            bias,
-            outputs: role.outputs,
-            width: role.width,
-        })
-    }
-
-    /// `x1`, `x2`: `[N, F]`. Returns `[N, O]`.
-    pub fn forward(&self, x1: &Tensor, x2: &Tensor) -> candle_core::Result<Tensor> {
-        let pairs = x1.dim(0)?;
-        let fuse = |start: &usize| {
-            let n = PAIRS_AT_ONCE.min(pairs - start);
-            // W_o x2 for all o, then the inner products with x1.
-            let transformed = self.weight.forward(&x2.narrow(0, *start, n)?, Activation::Identity)?;
-            let transformed = transformed.reshape((n, self.outputs, self.width))?;
-            let x1 = x1.narrow(0, *start, n)?.reshape((n, 1, self.width))?;
-            transformed.broadcast_mul(&x1)?.sum(2)
-        };
-        let starts: Vec<usize> = (0..pairs).step_by(PAIRS_AT_ONCE).collect();
-        let mut parts = Vec::with_capacity(starts.len());
-        for starts in starts.chunks(if x1.device().is_cpu() { THREADS_AT_ONCE } else { 1 }) {
-            let fused: candle_core::Result<Vec<Tensor>> = starts.par_iter().map(fuse).collect();
-            parts.extend(fused?);
-        }
-        let fused = Tensor::cat(&parts, 0)?;
-        match &self.bias {
-            Some(bias) => fused.broadcast_add(bias),
-            None => Ok(fused),
-        }
-    }
+/// `nn.Bilinear` of a checkpoint; always f32.
+pub(super) fn load_bilinear(loader: &Loader<'_>, role: &BilinearRole) -> Result<Bilinear, ModelError> {
+    let rows = role.outputs * role.width;
+    let weight = loader.packed_or(&role.weight, [rows, role.width], Precision::F32, || {
+        Ok((loader.tensor(&role.weight)?.reshape((rows, role.width))?, None))
+    })?;
+    let bias = loader.optional(role.bias.as_ref())?;
+    Ok(Bilinear::new(weight, bias.as_ref(), role.outputs, loader.device)?)
 }
 
 /// The views of pairs side by side: the classifier's input.
@@ -123,8 +75,8 @@ pub(super) fn concatenate_views(
         },
         View::Drug => Ok(drug.clone()),
         View::Adr => Ok(adr.clone()),
-        View::Product => drug.mul(adr),
-        View::AbsDiff => drug.sub(adr)?.abs(),
+        View::Product => product(drug, adr),
+        View::AbsDiff => abs_diff(drug, adr),
     });
     Tensor::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 1)
 }

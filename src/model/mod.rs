@@ -17,4 +17,4 @@ mod weights;
 pub use config::{ConfigError, ModelConfig, Pooling, View};
 pub use dual_encoder::{DualEncoder, Placement, probability};
 pub use roles::{Roles, RolesError};
-pub use weights::{ModelError, PackedWeights, packed_tensors};
+pub use weights::{ModelError, PackedWeights, StoredLayouts, packed_tensors};

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{Device, Tensor};
 
 use crate::{
+    Side,
     checkpoint::{Checkpoint, CheckpointError, PACKED_PREFIX},
     kernels::{
         LayerNorm, Linear, Precision,
@@ -12,7 +13,7 @@ use crate::{
     },
 };
 
-use super::roles::{LinearRole, NormRole};
+use super::roles::{LinearRole, NormRole, Roles};
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +46,49 @@ fn without_backtrace(error: candle_core::Error) -> candle_core::Error {
     match error {
         candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(*inner),
         other => other,
+    }
+}
+
+/// How the packed weights that a checkpoint holds beside the model's own tensors are laid out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredLayouts {
+    /// Those of the encoders, sorted, never empty.
+    pub found: Vec<String>,
+    /// What the selected kernel wants for the encoders; used if it is among `found`.
+    pub wanted: String,
+}
+
+impl StoredLayouts {
+    /// None if `checkpoint` holds no packed weights.
+    pub fn of(checkpoint: &Checkpoint, roles: &Roles, precision: Precision) -> Option<Self> {
+        // The head is packed in f32 whatever the encoders are, so one of their layers stands for all.
+        let layer = roles.encoder(Side::Drug).layers.first()?;
+        let has_layer = |layout: &String| {
+            let stored = format!("{PACKED_PREFIX}{layout}.{}", layer.output.weight);
+            checkpoint.packed(&stored).is_some()
+        };
+        let found: Vec<String> = checkpoint.packed_layouts().into_iter().filter(has_layer).collect();
+        let wanted = PackedLayout::name_for(cpu::selected(), precision);
+        (!found.is_empty()).then_some(Self { found, wanted })
+    }
+
+    pub fn are_used(&self) -> bool {
+        self.found.contains(&self.wanted)
+    }
+}
+
+impl std::fmt::Display for StoredLayouts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let found = self.found.join(", ");
+        match self.are_used() {
+            true => write!(f, "{found}"),
+            false => write!(
+                f,
+                "{found}, of no use here: this kernel and --dtype need {}, so the model's own tensors are packed at \
+                 each start; crag convert with the same --dtype on this machine saves that",
+                self.wanted
+            ),
+        }
     }
 }
 

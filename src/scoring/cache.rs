@@ -72,12 +72,17 @@ pub enum CacheError {
     },
 }
 
-/// An open cache file, for one model and one kernel. No other run can open it meanwhile.
+/// An open cache file, as far as it is one model's on one kernel. No other run can open it meanwhile.
 pub struct Cache {
-    path: String,
-    database: Arc<Database>,
+    file: Arc<OpenFile>,
     /// Keys every hash; from all that a run holds fixed.
     fingerprint: Key,
+}
+
+/// The file behind the caches of all models of a run.
+struct OpenFile {
+    path: String,
+    database: Arc<Database>,
     /// None once closing.
     sender: Option<SyncSender<Write>>,
     writer: Option<JoinHandle<()>>,
@@ -114,10 +119,6 @@ impl Cache {
     }
 
     fn with_database(database: Database, path: String, model: &[u8; 32], kernel: &str) -> io::Result<Self> {
-        let mut fingerprint = blake3::Hasher::new_derive_key("crag representations");
-        for part in [model, kernel.as_bytes(), env!("CARGO_PKG_VERSION").as_bytes()] {
-            fingerprint.update(blake3::hash(part).as_bytes());
-        }
         let database = Arc::new(database);
         let failure = Arc::new(Mutex::new(None));
         let (sender, receiver) = sync_channel(WAITING);
@@ -130,18 +131,28 @@ impl Cache {
             .name("crag-cache".to_owned())
             .spawn(move || thread.run(&receiver))?;
         Ok(Self {
-            path,
-            database,
-            fingerprint: fingerprint.finalize().into(),
-            sender: Some(sender),
-            writer: Some(writer),
-            failure,
+            file: Arc::new(OpenFile {
+                path,
+                database,
+                sender: Some(sender),
+                writer: Some(writer),
+                failure,
+            }),
+            fingerprint: fingerprint(model, kernel),
         })
+    }
+
+    /// The same file for another model: both can be used at once.
+    pub fn of_model(&self, model: &[u8; 32], kernel: &str) -> Self {
+        Self {
+            file: Arc::clone(&self.file),
+            fingerprint: fingerprint(model, kernel),
+        }
     }
 
     /// What is kept now. Later writes do not show in it.
     pub fn reader(&self) -> Option<Reader<'_>> {
-        let open = || -> Result<_, redb::Error> { Ok(self.database.begin_read()?.open_table(REPRESENTATIONS)?) };
+        let open = || -> Result<_, redb::Error> { Ok(self.file.database.begin_read()?.open_table(REPRESENTATIONS)?) };
         match open() {
             Ok(table) => Some(Reader { cache: self, table }),
             Err(error) => {
@@ -153,7 +164,7 @@ impl Cache {
 
     /// Keeps a representation. Waits only where writing is far behind.
     pub fn store(&self, side: Side, token_ids: &[u32], representation: &[f32]) {
-        if let Some(sender) = &self.sender {
+        if let Some(sender) = &self.file.sender {
             // A writer that has ended has said why.
             let _ = sender.send(Write::Representation(self.key(side, token_ids), representation.into()));
         }
@@ -165,13 +176,13 @@ impl Cache {
     /// The first thing that went wrong since the last call, reading or writing.
     pub fn flush(&self) -> Result<(), CacheError> {
         let (done, wait) = sync_channel(1);
-        if let Some(sender) = &self.sender
+        if let Some(sender) = &self.file.sender
             && sender.send(Write::Flush(done)).is_ok()
         {
             // An error is the writer's end, of which it leaves word.
             let _ = wait.recv();
         }
-        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        match self.file.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(error) => Err(error),
             None => Ok(()),
         }
@@ -186,9 +197,9 @@ impl Cache {
 
     fn note_unreadable(&self, error: &dyn std::fmt::Display) {
         note(
-            &self.failure,
+            &self.file.failure,
             CacheError::Run {
-                path: self.path.clone(),
+                path: self.file.path.clone(),
                 action: "reading the cache failed",
                 reason: error.to_string(),
             },
@@ -199,12 +210,12 @@ impl Cache {
 impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cache")
-            .field("path", &self.path)
+            .field("path", &self.file.path)
             .finish_non_exhaustive()
     }
 }
 
-impl Drop for Cache {
+impl Drop for OpenFile {
     fn drop(&mut self) {
         // The writer commits what it has when nothing more can come.
         self.sender = None;
@@ -303,6 +314,14 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+fn fingerprint(model: &[u8; 32], kernel: &str) -> Key {
+    let mut fingerprint = blake3::Hasher::new_derive_key("crag representations");
+    for part in [model, kernel.as_bytes(), env!("CARGO_PKG_VERSION").as_bytes()] {
+        fingerprint.update(blake3::hash(part).as_bytes());
+    }
+    fingerprint.finalize().into()
 }
 
 fn note(failure: &Mutex<Option<CacheError>>, error: CacheError) {

@@ -5,23 +5,28 @@ use std::time::Duration;
 
 use super::counts::Counts;
 use super::error::{ErrorCode, LineError, ScoreError};
-use super::output::{self, Warning};
-use super::pipeline::{Line, Message, OnError, Options, Outcome, Window};
+use super::member::{Member, calibrated_mean, mean, with_name};
+use super::output::{Scored, Warning};
+use super::pipeline::{Line, Message, OnError, Options, Outcome, Window, error_of};
+use super::records::{Answer, Place, Records};
 use super::sink::{Progress, Sink};
 
 /// What an answer's buffer keeps: one very long line must not stay allocated for the rest of the run.
 const ANSWER_BYTES: usize = 64 * 1024;
-/// Most pairs classified at once.
+/// Most lines classified at once.
 const GROUP_PAIRS: usize = 2048;
 
 /// Representations of a drug and a reaction.
-type Pair<'r> = (&'r [f32], &'r [f32]);
-type Classify<'c> = &'c dyn Fn(&[Pair<'_>]) -> anyhow::Result<Vec<f32>>;
+pub(super) type Pair<'r> = (&'r [f32], &'r [f32]);
+/// Of a member, by number, and pairs.
+type Classify<'c> = &'c dyn Fn(usize, &[Pair<'_>]) -> anyhow::Result<Vec<f32>>;
 
 pub(super) struct Collector<'c> {
     sink: &'c mut dyn Sink,
     options: &'c Options,
+    records: &'c dyn Records,
     names: &'c [String],
+    members: &'c [Member<'c>],
     classify: Classify<'c>,
     windows: VecDeque<Open>,
     /// Number of the first of `windows`.
@@ -49,13 +54,22 @@ enum Representation {
 
 impl<'c> Collector<'c> {
     /// `names`: of the inputs, for messages. `classify`: probabilities of (drug, adr) representations.
-    pub fn new(sink: &'c mut dyn Sink, options: &'c Options, names: &'c [String], classify: Classify<'c>) -> Self {
-        let (windows, counts) = (VecDeque::new(), Counts::default());
+    pub fn new(
+        sink: &'c mut dyn Sink,
+        options: &'c Options,
+        records: &'c dyn Records,
+        names: &'c [String],
+        members: &'c [Member<'c>],
+        classify: Classify<'c>,
+    ) -> Self {
+        let (windows, counts) = (VecDeque::new(), options.start.counts.clone());
         let answer = Vec::with_capacity(ANSWER_BYTES);
         Self {
             sink,
             options,
+            records,
             names,
+            members,
             classify,
             windows,
             first_window: 0,
@@ -65,12 +79,20 @@ impl<'c> Collector<'c> {
     }
 
     pub fn into_counts(self, elapsed: Duration) -> Counts {
-        Counts { elapsed, ..self.counts }
+        Counts {
+            elapsed: self.options.start.counts.elapsed + elapsed,
+            ..self.counts
+        }
     }
 
     /// Nothing more is ready for now: hands on what has been gathered.
     pub fn flush(&mut self) -> Result<(), ScoreError> {
         self.sink.flush().map_err(ScoreError::from_write)
+    }
+
+    /// The run ends early: has what a later run needs kept.
+    pub fn suspend(&mut self) -> Result<(), ScoreError> {
+        self.sink.suspend().map_err(ScoreError::from_write)
     }
 
     /// Notes what a stage reports. Windows arrive in order, and before their representations.
@@ -99,6 +121,7 @@ impl<'c> Collector<'c> {
             Message::Encoded {
                 window,
                 members,
+                tokens,
                 result,
             } => {
                 let Some(open) = self.windows.get_mut((window - self.first_window) as usize) else {
@@ -107,6 +130,7 @@ impl<'c> Collector<'c> {
                 match result {
                     Ok(representations) => {
                         self.counts.encoded += members.len() as u64;
+                        self.counts.tokens += tokens;
                         for (member, representation) in members.into_iter().zip(representations) {
                             open.representations[member] = Representation::Ready(representation);
                         }
@@ -135,6 +159,7 @@ impl<'c> Collector<'c> {
                 return Err(error);
             }
             self.first_window += 1;
+            self.counts.windows += 1;
             completed += 1;
         }
         Ok(completed)
@@ -143,13 +168,11 @@ impl<'c> Collector<'c> {
     /// True when all of the window's lines are written.
     fn advance_window(&mut self, open: &mut Open) -> Result<bool, ScoreError> {
         loop {
-            let (end, pairs) = open.ready();
-            let probabilities = if pairs.is_empty() {
-                Vec::new()
-            } else {
-                self.probabilities(open, &pairs)?
-            };
-            let mut probabilities = probabilities.into_iter();
+            let (end, pairs) = open.ready(self.members.len());
+            let of_members = (pairs.iter().enumerate()).map(|(member, pairs)| self.probabilities(open, member, pairs));
+            let of_members = of_members.collect::<Result<Vec<_>, _>>()?;
+            // Of each line that is a pair, the members' probabilities in their order.
+            let mut probabilities = (0..).map(|i| of_members.iter().filter_map(|of| of.get(i).copied()).collect());
             let range = open.written..end;
             for i in range.clone() {
                 // Taken, so that the line's memory is free once it is written.
@@ -172,14 +195,21 @@ impl<'c> Collector<'c> {
         }
     }
 
-    fn probabilities(&self, open: &Open, pairs: &[Pair<'_>]) -> Result<Vec<f32>, ScoreError> {
-        (self.classify)(pairs)
+    /// A member's probabilities of the next pairs.
+    fn probabilities(&self, open: &Open, member: usize, pairs: &[Pair<'_>]) -> Result<Vec<f32>, ScoreError> {
+        if pairs.is_empty() {
+            return Ok(Vec::new());
+        }
+        (self.classify)(member, pairs)
             .and_then(|probabilities| {
                 let (expected, found) = (pairs.len(), probabilities.len());
                 anyhow::ensure!(expected == found, "expected {expected} probabilities, found {found}");
                 Ok(probabilities)
             })
-            .map_err(|error| self.network_error(&open.window.lines[open.written], error))
+            .map_err(|error| {
+                let error = error_of(self.members, member, error);
+                self.network_error(&open.window.lines[open.written], error)
+            })
     }
 
     fn network_error(&self, line: &Line, error: anyhow::Error) -> ScoreError {
@@ -194,20 +224,21 @@ impl<'c> Collector<'c> {
         &mut self,
         line: &Line,
         bytes: &[u8],
-        probabilities: &mut impl Iterator<Item = f32>,
+        probabilities: &mut impl Iterator<Item = Vec<f32>>,
     ) -> Result<(), ScoreError> {
         match &line.outcome {
             Outcome::Blank => self.counts.blank += 1,
+            Outcome::Verbatim => self.answer.extend_from_slice(bytes),
             Outcome::Rejected { error, spliceable } => self.write_error(line, bytes, error, *spliceable)?,
-            Outcome::Pair { warnings, .. } => match probabilities.next() {
-                Some(probability) if probability.is_finite() => self.write_scored(bytes, probability, warnings),
-                other => {
-                    let found = other.map_or("nothing".to_owned(), |p| p.to_string());
-                    let message = format!("expected a probability from the network, found {found}");
-                    self.write_error(line, bytes, &LineError::new(ErrorCode::NotFinite, message), true)?;
+            Outcome::Pair { warnings, .. } => {
+                let probabilities = probabilities.next().unwrap_or_default();
+                match self.not_finite(&probabilities) {
+                    None => self.write_scored(bytes, &probabilities, warnings),
+                    Some(error) => self.write_error(line, bytes, &error, true)?,
                 }
-            },
+            }
         }
+        self.counts.bytes += line.length;
         let progress = Progress {
             position: &line.position,
             counts: &self.counts,
@@ -218,18 +249,35 @@ impl<'c> Collector<'c> {
         taken.map_err(ScoreError::from_write)
     }
 
-    fn write_scored(&mut self, bytes: &[u8], probability: f32, warnings: &[Warning]) {
-        let causal = probability >= self.options.threshold;
-        output::write_scored(
-            &mut self.answer,
-            bytes,
-            &self.options.output,
+    /// Why `probabilities`, one of each member, are no answer.
+    fn not_finite(&self, probabilities: &[f32]) -> Option<LineError> {
+        let found = |member: usize| probabilities.get(member).copied();
+        let member = (0..self.members.len()).find(|&member| !found(member).is_some_and(f32::is_finite))?;
+        let found = found(member).map_or("nothing".to_owned(), |p| p.to_string());
+        let message = format!("expected a probability from the network, found {found}");
+        let message = with_name(self.members, member, message);
+        Some(LineError::new(ErrorCode::NotFinite, message))
+    }
+
+    fn write_scored(&mut self, bytes: &[u8], probabilities: &[f32], warnings: &[Warning]) {
+        let probability = mean(probabilities);
+        let named: Vec<(&str, f32)> = match self.members {
+            [_] => Vec::new(),
+            several => {
+                let names = several.iter().map(|member| member.name.as_str());
+                names.zip(probabilities.iter().copied()).collect()
+            }
+        };
+        let answer = Answer::Scored(Scored {
             probability,
-            causal,
+            causal: probability >= self.options.threshold,
+            calibrated: calibrated_mean(self.members, probabilities),
+            probabilities: &named,
             warnings,
-        );
+        });
+        self.records.write(&mut self.answer, bytes, &answer);
         self.counts.scored += 1;
-        self.counts.warned += u64::from(!warnings.is_empty());
+        self.counts.add_warnings(warnings);
     }
 
     fn write_error(
@@ -248,36 +296,45 @@ impl<'c> Collector<'c> {
             });
         }
         self.counts.add_error(error.code);
-        if spliceable {
-            output::write_error(&mut self.answer, bytes, &self.options.output, error);
-            return Ok(());
-        }
-        // With one input the line number says it all.
-        let mut error = error.clone();
-        if self.names.len() > 1 {
-            error.message = format!(
-                "{}:{}: {}",
-                self.names[line.position.source], line.position.line, error.message
-            );
-        }
-        output::write_line_error(&mut self.answer, line.position.line, &self.options.output, &error);
+        self.sink
+            .rejected(&line.position, error)
+            .map_err(ScoreError::from_write)?;
+        let several = self.names.len() > 1;
+        let place = Place {
+            // With one input the line number says it all.
+            file: several.then(|| self.names[line.position.source].as_str()),
+            line: line.position.line,
+        };
+        let answer = Answer::Error {
+            error,
+            spliceable,
+            place,
+        };
+        self.records.write(&mut self.answer, bytes, &answer);
         Ok(())
     }
 }
 
 impl Open {
-    /// The end of the lines that can be written now, at most a group of pairs, and those pairs.
-    fn ready(&self) -> (usize, Vec<Pair<'_>>) {
-        let mut pairs = Vec::new();
+    /// The end of the lines that can be written now, at most a group, and their pairs for each member.
+    fn ready(&self, members: usize) -> (usize, Vec<Vec<Pair<'_>>>) {
+        let mut pairs: Vec<Vec<Pair<'_>>> = vec![Vec::new(); members];
         let mut end = self.written;
+        let mut lines = 0;
         for line in &self.window.lines[self.written..] {
-            if let Outcome::Pair { drug, adr, .. } = &line.outcome {
-                match (&self.representations[*drug], &self.representations[*adr]) {
-                    (Representation::Ready(drug), Representation::Ready(adr)) if pairs.len() < GROUP_PAIRS => {
+            if let Outcome::Pair { sequences, .. } = &line.outcome {
+                let is_ready = |&number: &usize| matches!(self.representations[number], Representation::Ready(_));
+                if lines == GROUP_PAIRS || !sequences.iter().flatten().all(is_ready) {
+                    break;
+                }
+                for (pairs, &[drug, adr]) in pairs.iter_mut().zip(sequences) {
+                    if let (Representation::Ready(drug), Representation::Ready(adr)) =
+                        (&self.representations[drug], &self.representations[adr])
+                    {
                         pairs.push((&**drug, &**adr));
                     }
-                    _ => break,
                 }
+                lines += 1;
             }
             end += 1;
         }
@@ -287,9 +344,10 @@ impl Open {
 
 impl Line {
     fn is_failed(&self, representations: &[Representation]) -> bool {
-        match self.outcome {
-            Outcome::Pair { drug, adr, .. } => [drug, adr]
+        match &self.outcome {
+            Outcome::Pair { sequences, .. } => sequences
                 .iter()
+                .flatten()
                 .any(|&number| matches!(representations[number], Representation::Failed)),
             _ => false,
         }

@@ -1,9 +1,12 @@
 //! What a run did, in numbers.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use super::error::ErrorCode;
+use super::output::Warning;
+use crate::files::Digest;
 
 /// Counts of one run, over all its inputs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,8 +23,28 @@ pub struct Counts {
     pub reused: u64,
     /// Sequences whose representation was in the cache.
     pub cached: u64,
+    /// Tokens that went through an encoder.
+    pub tokens: u64,
+    /// Bytes of the lines that have been answered, line ends included.
+    pub bytes: u64,
+    /// Windows of lines, all of whose lines have been answered.
+    pub windows: u64,
     pub elapsed: Duration,
+    pub(super) by_warning: [u64; Warning::ALL.len()],
+    /// The inputs, in order, as they were read; all of them once the run has ended well.
+    pub inputs: Vec<InputReport>,
     pub(super) by_code: [u64; ErrorCode::ALL.len()],
+}
+
+/// One input, named by its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputReport {
+    /// As messages name it.
+    pub name: String,
+    /// Lines as an editor counts them, blank ones and headers included.
+    pub lines: u64,
+    /// Of its bytes as they lie in the file.
+    pub digest: Digest,
 }
 
 impl Counts {
@@ -38,6 +61,18 @@ impl Counts {
     /// Lines that got an error with this code.
     pub fn errors_of(&self, code: ErrorCode) -> u64 {
         self.by_code[code as usize]
+    }
+
+    /// Scored lines with this warning.
+    pub fn warnings_of(&self, warning: Warning) -> u64 {
+        self.by_warning[warning as usize]
+    }
+
+    pub(super) fn add_warnings(&mut self, warnings: &[Warning]) {
+        self.warned += u64::from(!warnings.is_empty());
+        for &warning in warnings {
+            self.by_warning[warning as usize] += 1;
+        }
     }
 
     pub(super) fn add_error(&mut self, code: ErrorCode) {
@@ -85,15 +120,111 @@ impl fmt::Display for Counts {
     }
 }
 
+/// Counts as a later run reads them.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub(super) struct SavedCounts {
+    scored: u64,
+    blank: u64,
+    warned: u64,
+    encoded: u64,
+    reused: u64,
+    cached: u64,
+    #[serde(default)]
+    tokens: u64,
+    #[serde(default)]
+    bytes: u64,
+    #[serde(default)]
+    windows: u64,
+    elapsed_seconds: f64,
+    #[serde(default)]
+    warnings: BTreeMap<String, u64>,
+    errors: BTreeMap<String, u64>,
+}
+
+impl SavedCounts {
+    pub fn has_errors(&self) -> bool {
+        self.errors.values().any(|&count| count > 0)
+    }
+}
+
+impl From<&Counts> for SavedCounts {
+    fn from(counts: &Counts) -> Self {
+        let errors = ErrorCode::ALL.into_iter().map(|code| (code, counts.errors_of(code)));
+        let warnings = Warning::ALL.into_iter();
+        let warnings = warnings.map(|warning| (warning.name().to_owned(), counts.warnings_of(warning)));
+        Self {
+            tokens: counts.tokens,
+            bytes: counts.bytes,
+            windows: counts.windows,
+            warnings: warnings.filter(|&(_, count)| count > 0).collect(),
+            scored: counts.scored,
+            blank: counts.blank,
+            warned: counts.warned,
+            encoded: counts.encoded,
+            reused: counts.reused,
+            cached: counts.cached,
+            elapsed_seconds: counts.elapsed.as_secs_f64(),
+            errors: errors
+                .filter(|&(_, count)| count > 0)
+                .map(|(code, count)| (code.name().to_owned(), count))
+                .collect(),
+        }
+    }
+}
+
+impl From<&SavedCounts> for Counts {
+    fn from(saved: &SavedCounts) -> Self {
+        Self {
+            scored: saved.scored,
+            blank: saved.blank,
+            warned: saved.warned,
+            encoded: saved.encoded,
+            reused: saved.reused,
+            cached: saved.cached,
+            elapsed: Duration::try_from_secs_f64(saved.elapsed_seconds).unwrap_or_default(),
+            tokens: saved.tokens,
+            bytes: saved.bytes,
+            windows: saved.windows,
+            inputs: Vec::new(),
+            by_warning: Warning::ALL.map(|warning| saved.warnings.get(warning.name()).copied().unwrap_or_default()),
+            by_code: ErrorCode::ALL.map(|code| saved.errors.get(code.name()).copied().unwrap_or_default()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn codes_index_their_own_count() {
+        for (i, warning) in Warning::ALL.into_iter().enumerate() {
+            assert_eq!(warning as usize, i);
+        }
         for (i, code) in ErrorCode::ALL.into_iter().enumerate() {
             assert_eq!(code as usize, i);
         }
+    }
+
+    #[test]
+    fn a_later_run_finds_all_counts_as_they_were() {
+        let mut counts = Counts {
+            scored: 1,
+            blank: 2,
+            encoded: 3,
+            reused: 4,
+            cached: 5,
+            tokens: 6,
+            bytes: 7,
+            windows: 8,
+            elapsed: Duration::from_millis(9500),
+            ..Counts::default()
+        };
+        counts.add_error(ErrorCode::SpanMismatch);
+        counts.add_warnings(&[Warning::AdrTruncated, Warning::DrugNotFound]);
+        let saved = serde_json::to_string(&SavedCounts::from(&counts)).unwrap();
+        let read: SavedCounts = serde_json::from_str(&saved).unwrap();
+        assert_eq!(Counts::from(&read), counts);
     }
 
     #[test]

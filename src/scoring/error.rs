@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use super::resume::ResumeError;
+
 /// Why a line was not scored. The names are part of the record format and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ErrorCode {
@@ -12,6 +14,8 @@ pub enum ErrorCode {
     InvalidJson,
     /// The line is JSON, but not an object.
     NotAnObject,
+    /// The row of a table has too many or too few fields, or a quote where none can be.
+    InvalidRow,
     /// The line is longer than the limit; it was read past without being kept.
     LineTooLong,
     /// The object already has a key that the answer would be written under.
@@ -41,10 +45,11 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    pub const ALL: [ErrorCode; 16] = [
+    pub const ALL: [ErrorCode; 17] = [
         ErrorCode::InvalidUtf8,
         ErrorCode::InvalidJson,
         ErrorCode::NotAnObject,
+        ErrorCode::InvalidRow,
         ErrorCode::LineTooLong,
         ErrorCode::KeyConflict,
         ErrorCode::DuplicateKey,
@@ -66,6 +71,7 @@ impl ErrorCode {
             ErrorCode::InvalidUtf8 => "invalid_utf8",
             ErrorCode::InvalidJson => "invalid_json",
             ErrorCode::NotAnObject => "not_an_object",
+            ErrorCode::InvalidRow => "invalid_row",
             ErrorCode::LineTooLong => "line_too_long",
             ErrorCode::KeyConflict => "key_conflict",
             ErrorCode::DuplicateKey => "duplicate_key",
@@ -116,6 +122,12 @@ pub enum ScoreError {
          convert it first, for example with iconv -f UTF-16 -t UTF-8"
     )]
     Utf16 { name: String, mark: &'static str },
+    #[error("reading the inputs panicked; this is a fault of this program")]
+    ReaderPanicked,
+    #[error("{name}:{line}: {message}")]
+    Header { name: String, line: u64, message: String },
+    #[error("{name}: expected a header row, found {found}")]
+    NoHeader { name: String, found: &'static str },
     #[error("{name}:{line}: {error}")]
     Rejected { name: String, line: u64, error: LineError },
     #[error("the network failed at {name}:{line}: {error:#}")]
@@ -129,6 +141,12 @@ pub enum ScoreError {
     /// The reader of the output has gone away: not a failure to report, only a reason to stop.
     #[error("the output was closed")]
     ClosedPipe,
+    /// [`Options::stop`](super::Options::stop) was set.
+    #[error("interrupted")]
+    Interrupted,
+    /// The run cannot go on where the one before ended. Nothing has been written.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
     #[error("cannot start {count} threads: {message}")]
     Threads { count: usize, message: String },
 }

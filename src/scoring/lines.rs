@@ -1,16 +1,22 @@
-//! Bytes into lines: bounded length, byte order marks, line ends, blank lines.
+//! Bytes into lines: bounded length, byte order marks, line ends, blank lines. A row of a table is a line here,
+//! also where a quoted field of it holds line ends.
 
 use std::io::{self, Read};
 
 use super::error::ScoreError;
+use super::rows::RowEnds;
 
 /// One line, without its line end.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Content {
     Bytes(Vec<u8>),
+    /// The header of a table: what is written for it, nothing for that of a further input.
+    Header(Vec<u8>),
+    /// Lines up to here are for other shards.
+    Elsewhere,
     /// Longer than the limit: only the number of its bytes is known.
     TooLong(u64),
-    /// ASCII whitespace alone.
+    /// ASCII whitespace alone (though an empty cell is not nothing: no delimiter either).
     Blank,
 }
 
@@ -25,11 +31,20 @@ pub struct LineReader<R> {
     chunk: Box<[u8]>,
     filled: usize,
     position: usize,
+    /// Bytes of all lines so far, line ends included.
+    read: u64,
     first_line: bool,
+    hasher: blake3::Hasher,
+    digest: [u8; 32],
+    ends: RowEnds,
+    /// Line ends read so far, and whether the last line had none.
+    line_ends: u64,
+    unended: bool,
 }
 
 impl<R: Read> LineReader<R> {
-    pub fn new(reader: R, name: String, max_bytes: usize) -> Self {
+    /// `ends` says where a line ends.
+    pub fn new(reader: R, name: String, max_bytes: usize, ends: RowEnds) -> Self {
         let chunk = vec![0; CHUNK_BYTES].into_boxed_slice();
         Self {
             reader,
@@ -38,30 +53,67 @@ impl<R: Read> LineReader<R> {
             chunk,
             filled: 0,
             position: 0,
+            read: 0,
             first_line: true,
+            ends,
+            line_ends: 0,
+            unended: false,
+            hasher: blake3::Hasher::new(),
+            digest: [0; 32],
         }
     }
 
-    /// The next line, or none at the end of the input. A last line need not have a line end.
-    pub fn next_line(&mut self) -> Result<Option<Content>, ScoreError> {
+    /// A hash of all lines so far, as they came: of each line's bytes without its line feed after the hash of the
+    /// lines before it. Dropped bytes count; zeros before the first line.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    /// What lines are read from.
+    pub fn into_inner(self) -> R {
+        self.reader
+    }
+
+    /// How many lines there have been, as an editor counts them.
+    pub fn lines(&self) -> u64 {
+        self.line_ends + u64::from(self.unended)
+    }
+
+    /// Bytes of all lines so far, line ends and a byte order mark included.
+    pub fn bytes_read(&self) -> u64 {
+        self.read
+    }
+
+    /// The next line with its number from 1 (of a row over several lines: of its first), or none at the end of the
+    /// input. A last line need not have a line end.
+    pub fn next_line(&mut self) -> Result<Option<(u64, Content)>, ScoreError> {
+        let number = self.line_ends + 1;
+        Ok(self.next_content()?.map(|content| (number, content)))
+    }
+
+    fn next_content(&mut self) -> Result<Option<Content>, ScoreError> {
         // Room for what is dropped at the end: a byte order mark and a carriage return.
         let keep = self.max_bytes.saturating_add(BYTE_ORDER_MARK.len() + 1);
         let mut line = Vec::new();
         let (mut total, mut last, mut blank) = (0u64, 0u8, true);
+        self.hasher.reset().update(&self.digest);
         loop {
             if self.position == self.filled && !self.fill()? {
                 if total == 0 {
                     return Ok(None);
                 }
+                self.unended = true;
                 break;
             }
             let rest = &self.chunk[self.position..self.filled];
-            let end = rest.iter().position(|&b| b == b'\n');
+            let end = self.ends.find(rest);
             let part = &rest[..end.unwrap_or(rest.len())];
+            self.line_ends += self.ends.line_ends_in(part) + u64::from(end.is_some());
             if let Some(&byte) = part.last() {
                 last = byte;
             }
-            blank = blank && part.iter().all(u8::is_ascii_whitespace);
+            self.hasher.update(part);
+            blank = blank && self.ends.are_blank(part);
             total += part.len() as u64;
             if total <= keep as u64 {
                 line.extend_from_slice(part);
@@ -72,11 +124,14 @@ impl<R: Read> LineReader<R> {
                 line.truncate(BYTE_ORDER_MARK.len());
                 line.shrink_to_fit();
             }
-            self.position += part.len() + usize::from(end.is_some());
+            let taken = part.len() + usize::from(end.is_some());
+            self.position += taken;
+            self.read += taken as u64;
             if end.is_some() {
                 break;
             }
         }
+        self.digest = self.hasher.finalize().into();
         let mut length = total;
         if std::mem::take(&mut self.first_line) {
             self.refuse_utf16(&line)?;
@@ -84,7 +139,7 @@ impl<R: Read> LineReader<R> {
                 length -= BYTE_ORDER_MARK.len() as u64;
                 if total <= keep as u64 {
                     line.drain(..BYTE_ORDER_MARK.len());
-                    blank = line.iter().all(u8::is_ascii_whitespace);
+                    blank = self.ends.are_blank(&line);
                 }
             }
         }
@@ -152,8 +207,17 @@ mod tests {
     }
 
     fn lines_of(bytes: &[u8], max_bytes: usize, steps: Vec<usize>) -> Result<Vec<Content>, ScoreError> {
-        let mut reader = LineReader::new(Trickle(bytes, steps), "test".into(), max_bytes);
-        std::iter::from_fn(|| reader.next_line().transpose()).collect()
+        let mut reader = LineReader::new(Trickle(bytes, steps), "test".into(), max_bytes, RowEnds::lines());
+        let mut number = 0;
+        let lines = std::iter::from_fn(|| reader.next_line().transpose());
+        let lines = lines.map(|line| {
+            line.map(|(found, content)| {
+                number += 1;
+                assert_eq!(found, number);
+                content
+            })
+        });
+        lines.collect()
     }
 
     fn all(bytes: &[u8]) -> Vec<Content> {
@@ -216,9 +280,11 @@ mod tests {
     #[test]
     fn an_overlong_line_is_read_past_without_being_kept() {
         let long = io::repeat(b'x').take(64 << 20).chain(&b"\nnext"[..]);
-        let mut reader = LineReader::new(long, "test".into(), 1000);
-        assert_eq!(reader.next_line().unwrap(), Some(Content::TooLong(64 << 20)));
-        assert_eq!(reader.next_line().unwrap(), Some(text("next")));
+        let mut reader = LineReader::new(long, "test".into(), 1000, RowEnds::lines());
+        assert_eq!(reader.next_line().unwrap(), Some((1, Content::TooLong(64 << 20))));
+        assert_eq!(reader.next_line().unwrap(), Some((2, text("next"))));
+        assert_eq!((reader.next_line().unwrap(), reader.lines()), (None, 2));
+        assert_eq!(reader.bytes_read(), (64 << 20) + 5);
     }
 
     proptest! {

@@ -1,11 +1,11 @@
-//! Streams JSONL records through the network: a pair in on each line, its probability out, in order.
+//! Streams records through the network: a pair in on each line, its probability out, in order.
 //!
 //! This room knows lines, records and batches; [`crate::text`] turns a context into token ids and a
 //! [`PairModel`] turns token ids into probabilities. Nothing here knows arguments or tensors.
 //!
 //! # Records
 //!
-//! In: one JSON object a line.
+//! In: one JSON object a line, or a row of a table ([`Format`]) with the fields in columns of the same names.
 //!
 //! | field | also | holds |
 //! |---|---|---|
@@ -15,23 +15,38 @@
 //! | `drug_span`, `adr_span` | | optional `[start, end)` in Unicode code points: mark that occurrence only; null is as good as absent |
 //!
 //! Where a field and its other name are both there (also `text` beside `drug_text` or `adr_text`), they
-//! have to be equal. All other fields are the caller's own.
+//! have to be equal. All other fields are the caller's own. A [`FieldMap`] finds fields in other places.
 //!
 //! Out: the input object byte for byte, with `"probability":P,"causal":B` and, when there are any,
 //! `"warnings":[…]` spliced in directly before its closing brace; a line that cannot be scored gets
 //! `"error":{"code":…,"message":…}` instead, or becomes `{"line":N,"error":…}` where there is no object
-//! to put it in. [`ErrorCode`] lists the codes, [`Warning`] the warnings. With an output key, all of it
-//! is nested under that one key.
+//! to put it in (`{"file":F,"line":N,"error":…}` if there are several inputs). [`ErrorCode`] lists the codes,
+//! [`Warning`] the warnings. With an output key, all of it is nested under that one key. A row of a table keeps its
+//! bytes and gets columns of its own.
+//!
+//! With several models ([`Member`]) each has its own text side and its own two encoders; `probability` is
+//! the mean, and `"probabilities":{NAME:P,…}` after `causal` names each. Every model has to answer, or the
+//! line is an error; warnings are those of any model.
+//!
+//! Where every model has a calibration, `"calibrated_probability":P` follows the probability: the mean of the models'
+//! calibrated probabilities. `probability` stays the models' own, as `causal` stays its comparison with the threshold.
 //!
 //! What never fails a line outside the fields read here: numbers of any size, lone surrogates, duplicate
 //! keys, nesting of any depth. Lines of ASCII whitespace alone are skipped and counted. A byte order mark
 //! is dropped at the beginning of each input, a carriage return at the end of each line.
+//!
+//! A run may score one [`Shard`] of its inputs; [`merge`] puts the answers of all shards back in order.
 
 mod cache;
+mod check;
 mod collector;
 mod counts;
 mod error;
+mod fields;
+mod file_sink;
+mod json;
 mod lines;
+mod member;
 mod network;
 mod output;
 mod pipeline;
@@ -40,16 +55,30 @@ mod queue;
 mod read_records;
 mod reader;
 mod record;
+mod records;
+mod resume;
+mod rows;
+mod shard;
 mod sink;
 mod stage;
+mod table;
 mod window;
 
 pub use cache::{Cache, CacheError};
-pub use counts::Counts;
+pub use check::check;
+pub use counts::{Counts, InputReport};
 pub use error::{ErrorCode, LineError, ScoreError};
-pub use output::{OutputKey, RESERVED_KEYS, Warning};
+pub use fields::{FIELDS, FieldMap, Format};
+pub use file_sink::{FileSink, Finished, OpenError, Opened, Plan};
+pub use lines::{Content, LineReader};
+pub use member::Member;
+pub use output::{CALIBRATED_KEY, OutputKey, RESERVED_KEYS, Warning};
 pub use pipeline::{OnError, Options, PairModel, run, run_into};
 pub use prepare::{Context, MissingEntity, Prepare, Prepared, Preparer};
 pub use read_records::read_records;
+pub use reader::{check_headers, check_inputs};
 pub use record::{Half, Record};
+pub use resume::{ConsumedInput, ResumeError, Setting, Start};
+pub use rows::RowEnds;
+pub use shard::{MergeError, Shard, check_shards, merge};
 pub use sink::{Position, Progress, Sink, Stream};

@@ -3,38 +3,79 @@
 use std::io::Write;
 
 use super::error::LineError;
+use super::records::Place;
 
 /// The keys of an answer that is not nested.
 pub const RESERVED_KEYS: [&str; 4] = ["probability", "causal", "warnings", "error"];
+/// One more with several models.
+pub(super) const PROBABILITIES: &str = "probabilities";
 
 /// Where the answer goes: beside the record's own keys (the default), or nested under one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutputKey {
     key: Option<String>,
+    /// Whether answers name the probability of each of several models.
+    several: bool,
+    calibrated: bool,
 }
+
+/// The key of a calibrated probability, which an answer has beside the raw one where it was asked for.
+pub const CALIBRATED_KEY: &str = "calibrated_probability";
 
 impl OutputKey {
     /// Nested under `key`. Errors, with the reason, on one that can never work: an empty key, a field that
-    /// is read from the record, and `line`, which stands beside the answer when a line is no object.
+    /// is read from the record, and `file` and `line`, which stand beside the answer when a line is no object.
     pub fn nested(key: &str) -> Result<Self, String> {
         if key.is_empty() {
             return Err("expected a key, found an empty string".to_owned());
         }
-        if key == "line" || super::record::FIELDS.contains(&key) {
+        if ["file", "line"].contains(&key) || super::fields::FIELDS.contains(&key) {
             return Err(format!(
                 "expected a key of its own, found \"{key}\", which records use themselves"
             ));
         }
         Ok(Self {
             key: Some(key.to_owned()),
+            several: false,
+            calibrated: false,
         })
+    }
+
+    /// The same for answers that have a calibrated probability too, or have none.
+    pub fn with_calibrated(self, calibrated: bool) -> Self {
+        Self { calibrated, ..self }
+    }
+
+    /// Whether answers have a calibrated probability too.
+    pub(super) fn calibrated(&self) -> bool {
+        self.calibrated
+    }
+
+    /// The key that answers are nested under, if they are.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// Whether answers name the probability of each of several models.
+    pub(super) fn several(&self) -> bool {
+        self.several
+    }
+
+    /// The same for answers of this many models.
+    pub(super) fn of_members(mut self, count: usize) -> Self {
+        self.several = count > 1;
+        self
     }
 
     /// Whether an answer would be written under `key`.
     pub(super) fn takes(&self, key: &str) -> bool {
         match &self.key {
             Some(own) => own == key,
-            None => RESERVED_KEYS.contains(&key),
+            None => {
+                RESERVED_KEYS.contains(&key)
+                    || (self.several && key == PROBABILITIES)
+                    || (self.calibrated && key == CALIBRATED_KEY)
+            }
         }
     }
 
@@ -74,6 +115,13 @@ pub enum Warning {
 }
 
 impl Warning {
+    pub const ALL: [Warning; 4] = [
+        Warning::DrugTruncated,
+        Warning::AdrTruncated,
+        Warning::DrugNotFound,
+        Warning::AdrNotFound,
+    ];
+
     /// The warning as records have it.
     pub fn name(self) -> &'static str {
         match self {
@@ -85,29 +133,43 @@ impl Warning {
     }
 }
 
-/// Appends `line` with its answer and a line end. `line` has been read as an object, and `probability` is finite.
-pub fn write_scored(
-    out: &mut Vec<u8>,
-    line: &[u8],
-    key: &OutputKey,
-    probability: f32,
-    causal: bool,
-    warnings: &[Warning],
-) {
+/// What is said of a scored line. All probabilities are finite.
+pub struct Scored<'a> {
+    pub probability: f32,
+    pub causal: bool,
+    /// Where calibrated probabilities were asked for.
+    pub calibrated: Option<f32>,
+    /// Of several models, each name with its probability; empty with one.
+    pub probabilities: &'a [(&'a str, f32)],
+    pub warnings: &'a [Warning],
+}
+
+/// Appends `line` with its answer and a line end. `line` has been read as an object.
+pub fn write_scored(out: &mut Vec<u8>, line: &[u8], key: &OutputKey, answer: &Scored<'_>) {
     splice(out, line, |out| {
         key.write(out, |out| {
             out.extend_from_slice(b"\"probability\":");
-            write_json(out, &probability);
-            out.extend_from_slice(if causal {
+            write_probability(out, answer.probability);
+            if let Some(calibrated) = answer.calibrated {
+                out.push(b',');
+                write_string(out, CALIBRATED_KEY);
+                out.push(b':');
+                write_probability(out, calibrated);
+            }
+            out.extend_from_slice(if answer.causal {
                 b",\"causal\":true"
             } else {
                 b",\"causal\":false"
             });
-            for (i, warning) in warnings.iter().enumerate() {
+            if !answer.probabilities.is_empty() {
+                out.extend_from_slice(b",\"probabilities\":");
+                write_probabilities(out, answer.probabilities);
+            }
+            for (i, warning) in answer.warnings.iter().enumerate() {
                 out.extend_from_slice(if i == 0 { b",\"warnings\":[" } else { b"," });
                 write_string(out, warning.name());
             }
-            if !warnings.is_empty() {
+            if !answer.warnings.is_empty() {
                 out.push(b']');
             }
         })
@@ -119,10 +181,16 @@ pub fn write_error(out: &mut Vec<u8>, line: &[u8], key: &OutputKey, error: &Line
     splice(out, line, |out| key.write(out, |out| write_error_member(out, error)));
 }
 
-/// Appends a record that stands for line `number`, which is no object, with its line end.
-pub fn write_line_error(out: &mut Vec<u8>, number: u64, key: &OutputKey, error: &LineError) {
-    out.extend_from_slice(b"{\"line\":");
-    write_json(out, &number);
+/// Appends a record that stands for a line that is no object, with its line end.
+pub fn write_line_error(out: &mut Vec<u8>, place: Place<'_>, key: &OutputKey, error: &LineError) {
+    out.push(b'{');
+    if let Some(file) = place.file {
+        out.extend_from_slice(b"\"file\":");
+        write_string(out, file);
+        out.push(b',');
+    }
+    out.extend_from_slice(b"\"line\":");
+    write_json(out, &place.line);
     out.push(b',');
     key.write(out, |out| write_error_member(out, error));
     out.extend_from_slice(b"}\n");
@@ -151,6 +219,22 @@ fn splice(out: &mut Vec<u8>, line: &[u8], members: impl FnOnce(&mut Vec<u8>)) {
     out.push(b'\n');
 }
 
+/// Appends an object from names of models to their probabilities.
+pub fn write_probabilities(out: &mut Vec<u8>, probabilities: &[(&str, f32)]) {
+    for (i, (name, probability)) in probabilities.iter().enumerate() {
+        out.push(if i == 0 { b'{' } else { b',' });
+        write_string(out, name);
+        out.push(b':');
+        write_probability(out, *probability);
+    }
+    out.push(b'}');
+}
+
+/// The shortest digits that read back to the same f32.
+pub fn write_probability(out: &mut Vec<u8>, probability: f32) {
+    write_json(out, &probability);
+}
+
 fn write_string(out: &mut Vec<u8>, value: &str) {
     write_json(out, value);
 }
@@ -169,14 +253,14 @@ mod tests {
 
     fn scored(line: &str, key: &OutputKey, probability: f32, warnings: &[Warning]) -> String {
         let mut out = Vec::new();
-        write_scored(
-            &mut out,
-            line.as_bytes(),
-            key,
+        let answer = Scored {
             probability,
-            probability >= 0.5,
+            causal: probability >= 0.5,
+            calibrated: None,
+            probabilities: &[],
             warnings,
-        );
+        };
+        write_scored(&mut out, line.as_bytes(), key, &answer);
         String::from_utf8(out).unwrap()
     }
 
@@ -216,19 +300,44 @@ mod tests {
         let error = LineError::new(ErrorCode::EmptyText, "a \"b\"");
         let mut out = Vec::new();
         write_error(&mut out, b"{}", &key, &error);
-        write_line_error(&mut out, 7, &key, &error);
+        write_line_error(&mut out, Place { file: None, line: 7 }, &key, &error);
+        let file = Some("a.jsonl");
+        write_line_error(&mut out, Place { file, line: 8 }, &key, &error);
         assert_eq!(
             String::from_utf8(out).unwrap(),
             concat!(
                 "{\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}}}\n",
-                "{\"line\":7,\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}}}\n"
+                "{\"line\":7,\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}}}\n",
+                "{\"file\":\"a.jsonl\",\"line\":8,\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}}}\n"
             )
         );
     }
 
     #[test]
+    fn several_models_are_named_after_their_mean() {
+        let answer = Scored {
+            probability: 0.5,
+            causal: true,
+            calibrated: Some(0.125),
+            probabilities: &[("a\"b", 0.25), ("c", 0.75)],
+            warnings: &[Warning::AdrTruncated],
+        };
+        let mut out = Vec::new();
+        write_scored(&mut out, b"{}", &OutputKey::default(), &answer);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "{\"probability\":0.5,\"calibrated_probability\":0.125,\"causal\":true,\"probabilities\":{\"a\\\"b\":0.25,\"c\":0.75},\
+             \"warnings\":[\"adr_truncated\"]}\n"
+        );
+        let takes = |key: OutputKey| key.takes("probabilities");
+        assert!(!takes(OutputKey::default()) && !takes(OutputKey::default().of_members(1)));
+        assert!(takes(OutputKey::default().of_members(2)));
+        assert!(!takes(OutputKey::nested("crag").unwrap().of_members(2)));
+    }
+
+    #[test]
     fn output_keys_that_can_never_work_are_refused() {
-        for key in ["", "line", "text", "drug_span"] {
+        for key in ["", "file", "line", "text", "drug_span"] {
             assert!(OutputKey::nested(key).is_err(), "{key}");
         }
         assert!(OutputKey::nested("probability").is_ok());

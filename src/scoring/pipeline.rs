@@ -13,25 +13,32 @@
 //!
 //! With a cache the preparer finds representations there, and workers leave what they compute.
 //!
+//! A run may begin after lines that an earlier one has answered ([`super::resume`]), and may be asked to stop: then
+//! nothing more is begun, what is being encoded is awaited for a moment, and what is ready is written.
+//!
 //! Nothing here changes a result: the network gives each sequence the same representation in any batch.
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::Instant;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
 
-use super::cache::Cache;
-use super::collector::Collector;
+use super::collector::{Collector, Pair};
 use super::counts::Counts;
 use super::error::{LineError, ScoreError};
+use super::fields::{FieldMap, Format};
+use super::member::Member;
 use super::output::{OutputKey, Warning};
 use super::prepare::Prepare;
 use super::queue::Queue;
-use super::reader::{Incoming, read};
+use super::reader::{Incoming, Reader};
+use super::records::{Records, records};
+use super::resume::Start;
+use super::shard::Shard;
 use super::sink::{Position, Sink, Stream};
 use super::stage::Stage;
 use super::window::{Batch, Sequences};
@@ -76,7 +83,13 @@ pub enum OnError {
 pub struct Options {
     /// `causal` is `probability >= threshold`.
     pub threshold: f32,
+    /// Of the inputs, and of the answers.
+    pub format: Format,
+    /// Where records of that format have their fields.
+    pub fields: FieldMap,
     pub output: OutputKey,
+    /// Which part of the inputs to score; none for all of them.
+    pub shard: Option<Shard>,
     pub on_error: OnError,
     /// Longest line, without its line end.
     pub max_line_bytes: usize,
@@ -86,27 +99,34 @@ pub struct Options {
     pub batch_tokens: Option<usize>,
     /// Whether equal sequences of a window are encoded once.
     pub reuse: bool,
-    /// Where representations are kept between runs.
-    pub cache: Option<Arc<Cache>>,
     /// Most lines in a window.
     pub window_lines: usize,
     /// Most bytes of lines in a window (a longer line is a window of its own).
     pub window_bytes: usize,
+    /// Lines that a run before has answered: they are checked and passed over.
+    pub start: Arc<Start>,
+    /// Once it is set, what is being encoded is finished, the lines that are ready are written, and the run ends
+    /// with [`ScoreError::Interrupted`].
+    pub stop: Option<Arc<AtomicBool>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             threshold: 0.55,
+            format: Format::default(),
+            fields: FieldMap::default(),
+            shard: None,
             output: OutputKey::default(),
             on_error: OnError::default(),
             max_line_bytes: 16 << 20,
             threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
             batch_tokens: None,
             reuse: true,
-            cache: None,
             window_lines: 4096,
             window_bytes: 16 << 20,
+            start: Arc::default(),
+            stop: None,
         }
     }
 }
@@ -118,6 +138,8 @@ const WINDOWS_IN_FLIGHT: usize = 3;
 pub(super) struct Line {
     /// Where the inputs stand after this line.
     pub position: Position,
+    /// Bytes that it took in its input, line end included.
+    pub length: u64,
     pub bytes: Vec<u8>,
     pub outcome: Outcome,
 }
@@ -125,10 +147,11 @@ pub(super) struct Line {
 /// What is known of a line before the network has seen it.
 pub(super) enum Outcome {
     Blank,
-    /// Numbers of its sequences in the window.
+    /// What is written is the line itself: a table's header, or nothing.
+    Verbatim,
+    /// Numbers of its sequences in the window, of the drug and the reaction, for each member.
     Pair {
-        drug: usize,
-        adr: usize,
+        sequences: Vec<[usize; 2]>,
         warnings: Vec<Warning>,
     },
     Rejected {
@@ -153,6 +176,8 @@ pub(super) enum Message {
     Encoded {
         window: u64,
         members: Vec<usize>,
+        /// How many tokens those sequences have.
+        tokens: u64,
         result: anyhow::Result<Vec<Box<[f32]>>>,
     },
 }
@@ -164,7 +189,7 @@ pub(super) struct Job {
     pub batch: Batch,
 }
 
-/// [`run_into`] a plain stream of bytes.
+/// [`run_into`] a plain stream of bytes, with one model and no cache.
 pub fn run(
     inputs: Vec<Input>,
     output: &mut dyn Write,
@@ -172,36 +197,44 @@ pub fn run(
     prepare: &dyn Prepare,
     options: &Options,
 ) -> Result<Counts, ScoreError> {
-    run_into(inputs, &mut Stream::new(output), model, prepare, options)
+    let members = [Member::only(model, prepare)];
+    run_into(inputs, &mut Stream::new(output), &members, options)
 }
 
 /// Scores all lines of all inputs and hands their answers to `sink`, in order.
+///
+/// `members`: the model, or several for an ensemble; at least one.
 ///
 /// Errors end the run, after the answers to all lines before the error. A thread that reads an input
 /// which gives nothing and does not end outlives an early return.
 pub fn run_into(
     inputs: Vec<Input>,
     sink: &mut dyn Sink,
-    model: &dyn PairModel,
-    prepare: &dyn Prepare,
+    members: &[Member<'_>],
     options: &Options,
 ) -> Result<Counts, ScoreError> {
     let started = Instant::now();
+    let calibrated = members.iter().all(|member| member.calibration.is_some());
+    let output = options.output.clone().of_members(members.len());
+    let options = &Options {
+        output: output.with_calibrated(calibrated),
+        ..options.clone()
+    };
     let threads = options.threads.max(1);
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
-        .thread_name(|i| format!("crag-{i}"))
+        .thread_name(|i| format!("crag-compute-{i}"))
         .build()
         .map_err(|error| ScoreError::Threads {
             count: threads,
             message: error.to_string(),
         })?;
-    let workers = if model.on_host() {
-        model.concurrency().min(threads)
-    } else {
-        model.concurrency()
-    }
-    .max(1);
+    // What all members allow: they share the device.
+    let allowed = |member: &Member<'_>| match member.model.on_host() {
+        true => member.model.concurrency().min(threads),
+        false => member.model.concurrency(),
+    };
+    let workers = members.iter().map(allowed).min().unwrap_or(1).max(1);
     let names: Vec<String> = inputs.iter().map(Input::name).collect();
 
     let incoming = Arc::new(Queue::new(2 * options.window_lines, 2 * options.window_bytes));
@@ -215,12 +248,24 @@ pub fn run_into(
     let (sender, receiver) = mpsc::channel();
 
     // Not scoped: a read from a terminal or a pipe cannot be interrupted when the run ends early.
-    let (queue, max_line_bytes) = (Arc::clone(&incoming), options.max_line_bytes);
+    let records: Arc<dyn Records> = records(options.format, &options.fields, &options.output).into();
+    let reports = Arc::new(Mutex::new(Vec::new()));
+    let reader = Reader {
+        records: Arc::clone(&records),
+        max_line_bytes: options.max_line_bytes,
+        shard: options.shard,
+        start: Arc::clone(&options.start),
+        queue: Arc::clone(&incoming),
+        reports: Arc::clone(&reports),
+    };
+    let queue = Arc::clone(&incoming);
     std::thread::Builder::new()
         .name("crag-reader".to_owned())
         .spawn(move || {
             let _closing = Closing(&*queue);
-            if let Err(error) = read(inputs, max_line_bytes, &queue) {
+            // A panic (of a decompressor, say) must not look like the end of the inputs.
+            let read = catch_unwind(AssertUnwindSafe(|| reader.read(inputs)));
+            if let Err(error) = read.unwrap_or(Err(ScoreError::ReaderPanicked)) {
                 queue.push(Incoming::End(error), 0);
             }
         })
@@ -233,11 +278,11 @@ pub fn run_into(
         // Whatever ends the collector ends the stages before it.
         let _aborting = (Aborting(&*incoming), Aborting(&permits), Aborting(&jobs));
         let stage = Stage {
-            prepare,
+            members,
             options,
+            records: &*records,
             pool: &pool,
             workers,
-            model,
             jobs: &jobs,
             stopped: &stopped,
         };
@@ -254,19 +299,42 @@ pub fn run_into(
             })
             .map_err(no_thread)?;
         for _ in 0..workers {
-            let (sender, jobs, pool, cache) = (sender.clone(), &jobs, &pool, options.cache.as_deref());
+            let (sender, jobs, pool) = (sender.clone(), &jobs, &pool);
             spawn()
-                .spawn_scoped(scope, move || encode_jobs(model, pool, jobs, cache, &sender))
+                .spawn_scoped(scope, move || encode_jobs(members, pool, jobs, &sender))
                 .map_err(no_thread)?;
         }
         drop(sender);
-        let classify = |pairs: &[(&[f32], &[f32])]| on_pool(&pool, model.on_host(), || model.probabilities(pairs));
-        let mut collector = Collector::new(sink, options, &names, &classify);
-        let result = collect(&mut collector, &receiver, &permits);
+        let classify = |member: usize, pairs: &[Pair<'_>]| {
+            let model = members[member].model;
+            on_pool(&pool, model.on_host(), || model.probabilities(pairs))
+        };
+        let mut collector = Collector::new(sink, options, &*records, &names, members, &classify);
+        let stages = Stages {
+            stop: options.stop.as_deref(),
+            receiver: &receiver,
+            permits: &permits,
+            abort: &|| {
+                stopped.store(true, Ordering::Relaxed);
+                incoming.abort();
+                permits.abort();
+                jobs.abort();
+            },
+        };
+        let result = collect(&mut collector, &stages);
         stopped.store(true, Ordering::Relaxed);
         // Answers before an error are owed; a broken output outweighs the error.
-        let flushed = collector.flush();
-        flushed.and(result).map(|()| collector.into_counts(started.elapsed()))
+        let flushed = match &result {
+            Ok(()) => collector.flush(),
+            Err(_) => collector.suspend(),
+        };
+        flushed.and(result).map(|()| {
+            let inputs = std::mem::take(&mut *reports.lock().unwrap_or_else(PoisonError::into_inner));
+            Counts {
+                inputs,
+                ..collector.into_counts(started.elapsed())
+            }
+        })
     })
 }
 
@@ -292,13 +360,7 @@ fn on_pool<R: Send>(pool: &ThreadPool, on_host: bool, work: impl FnOnce() -> R +
     if on_host { pool.install(work) } else { work() }
 }
 
-fn encode_jobs(
-    model: &dyn PairModel,
-    pool: &ThreadPool,
-    jobs: &Queue<Job>,
-    cache: Option<&Cache>,
-    sender: &Sender<Message>,
-) {
+fn encode_jobs(members: &[Member<'_>], pool: &ThreadPool, jobs: &Queue<Job>, sender: &Sender<Message>) {
     while let Some(Job {
         window,
         sequences,
@@ -310,24 +372,28 @@ fn encode_jobs(
             .iter()
             .map(|&number| sequences.token_ids(number))
             .collect();
+        let tokens = token_ids.iter().map(|ids| ids.len() as u64).sum();
+        let (member, side) = (&members[batch.encoder.member], batch.encoder.side);
         // A panic must not leave the collector waiting for this batch.
-        let encode = || on_pool(pool, model.on_host(), || model.encode(batch.side, &token_ids));
+        let encode = || on_pool(pool, member.model.on_host(), || member.model.encode(side, &token_ids));
         let result = catch_unwind(AssertUnwindSafe(encode))
-            .unwrap_or_else(|_| Err(anyhow::anyhow!("the {} encoder panicked", batch.side.name())))
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("the {} encoder panicked", side.name())))
             .and_then(|representations| {
                 let (expected, found) = (token_ids.len(), representations.len());
                 anyhow::ensure!(expected == found, "expected {expected} representations, found {found}");
                 Ok(representations)
-            });
-        if let (Some(cache), Ok(representations)) = (cache, &result) {
+            })
+            .map_err(|error| error_of(members, batch.encoder.member, error));
+        if let (Some(cache), Ok(representations)) = (&member.cache, &result) {
             for (token_ids, representation) in token_ids.iter().zip(representations) {
-                cache.store(batch.side, token_ids, representation);
+                cache.store(side, token_ids, representation);
             }
         }
         if sender
             .send(Message::Encoded {
                 window,
                 members: batch.members,
+                tokens,
                 result,
             })
             .is_err()
@@ -337,29 +403,55 @@ fn encode_jobs(
     }
 }
 
+/// The error of one member's network, which says whose it is.
+pub(super) fn error_of(members: &[Member<'_>], member: usize, error: anyhow::Error) -> anyhow::Error {
+    match members {
+        [_] => error,
+        several => error.context(format!("model \"{}\"", several[member].name)),
+    }
+}
+
+/// The stages as the collector sees them.
+struct Stages<'s> {
+    stop: Option<&'s AtomicBool>,
+    receiver: &'s Receiver<Message>,
+    permits: &'s Queue<()>,
+    /// Lets the stages finish what they are at, and begin nothing more.
+    abort: &'s dyn Fn(),
+}
+
+/// How long the collector waits for a message before it looks whether it should stop.
+const POLL: Duration = Duration::from_millis(50);
+/// How long it waits, once it should stop, for what is being encoded.
+const GRACE: Duration = Duration::from_millis(2500);
+
 /// Takes messages until all stages are done; flushes before each wait.
-fn collect(collector: &mut Collector<'_>, receiver: &Receiver<Message>, permits: &Queue<()>) -> Result<(), ScoreError> {
+fn collect(collector: &mut Collector<'_>, stages: &Stages<'_>) -> Result<(), ScoreError> {
+    let mut stopping: Option<Instant> = None;
     loop {
+        if stopping.is_none() && stages.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            stopping = Some(Instant::now());
+            (stages.abort)();
+        }
         let mut received = false;
-        while let Ok(message) = receiver.try_recv() {
+        while let Ok(message) = stages.receiver.try_recv() {
             collector.take(message);
             received = true;
         }
-        if received {
-            for _ in 0..collector.advance()? {
-                permits.push((), 0);
-            }
-            continue;
-        }
-        collector.flush()?;
-        match receiver.recv() {
-            Ok(message) => {
-                collector.take(message);
-                for _ in 0..collector.advance()? {
-                    permits.push((), 0);
+        if !received {
+            collector.flush()?;
+            match stages.receiver.recv_timeout(POLL) {
+                Ok(message) => collector.take(message),
+                Err(RecvTimeoutError::Disconnected) if stopping.is_some() => return Err(ScoreError::Interrupted),
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Timeout) if stopping.is_some_and(|since| since.elapsed() >= GRACE) => {
+                    return Err(ScoreError::Interrupted);
                 }
+                Err(RecvTimeoutError::Timeout) => continue,
             }
-            Err(_) => return Ok(()),
+        }
+        for _ in 0..collector.advance()? {
+            stages.permits.push((), 0);
         }
     }
 }

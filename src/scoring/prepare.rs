@@ -52,11 +52,8 @@ pub struct Preparer<'t> {
 
 impl Prepare for Preparer<'_> {
     fn prepare(&self, context: Context<'_>) -> Result<Prepared, LineError> {
-        let marked = self.mark(context)?;
+        let marked = mark(context, self.markers, self.missing_entity)?;
         let entity_missing = marked.mentions.is_empty();
-        if entity_missing && self.missing_entity == MissingEntity::Error {
-            return Err(not_found(context));
-        }
         let not_tokenized = |reason: String| {
             let side = context.side.name();
             LineError::new(
@@ -79,26 +76,31 @@ impl Prepare for Preparer<'_> {
     }
 }
 
-impl Preparer<'_> {
-    fn mark(
-        &self,
-        Context {
-            side,
-            text,
-            entity,
-            span,
-        }: Context<'_>,
-    ) -> Result<MarkedText, LineError> {
-        // A span is checked for a model without markers too: a wrong span is a wrong record.
-        let marked = match (span, self.markers) {
-            (Some(span), true) => mark_span(text, entity, span, side),
-            (Some(span), false) => locate_span(text, entity, span, side),
-            (None, true) => Ok(mark_every(text, entity, side)),
-            (None, false) => Ok(locate_every(text, entity)),
-        };
-        // The message names the field.
-        marked.map_err(|error| LineError::new(ErrorCode::SpanMismatch, error.to_string()))
+/// Finds the entity as every model has to, and marks it where this one wants that.
+pub(super) fn mark(
+    context: Context<'_>,
+    markers: bool,
+    missing_entity: MissingEntity,
+) -> Result<MarkedText, LineError> {
+    let Context {
+        side,
+        text,
+        entity,
+        span,
+    } = context;
+    // A span is checked for a model without markers too: a wrong span is a wrong record.
+    let marked = match (span, markers) {
+        (Some(span), true) => mark_span(text, entity, span, side),
+        (Some(span), false) => locate_span(text, entity, span, side),
+        (None, true) => Ok(mark_every(text, entity, side)),
+        (None, false) => Ok(locate_every(text, entity)),
+    };
+    // The message names the field.
+    let marked = marked.map_err(|error| LineError::new(ErrorCode::SpanMismatch, error.to_string()))?;
+    if marked.mentions.is_empty() && missing_entity == MissingEntity::Error {
+        return Err(not_found(context));
     }
+    Ok(marked)
 }
 
 fn not_found(Context { side, text, entity, .. }: Context<'_>) -> LineError {

@@ -1,37 +1,199 @@
 //! The reading stage: inputs, one after another, into numbered lines.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::counts::InputReport;
 use super::error::ScoreError;
+use super::fields::{FieldMap, Format};
 use super::lines::{Content, LineReader};
+use super::output::OutputKey;
+use super::pipeline::Options;
 use super::queue::Queue;
+use super::records::{Records, records};
+use super::resume::Start;
+use super::shard::{Dealer, Shard};
 use super::sink::Position;
-use crate::files::Input;
+use crate::files::{Input, OpenInput};
 
 /// What the reader hands to the preparing stage.
 pub(super) enum Incoming {
-    Line { position: Position, content: Content },
+    Line {
+        position: Position,
+        /// Bytes of the input that the line took, line end included.
+        length: u64,
+        content: Content,
+    },
     End(ScoreError),
 }
 
-/// Pushes every line of every input, until the queue is closed.
-pub(super) fn read(inputs: Vec<Input>, max_line_bytes: usize, queue: &Queue<Incoming>) -> Result<(), ScoreError> {
-    for (source, input) in inputs.into_iter().enumerate() {
-        let name = input.name();
-        let reader = input.open().map_err(|source| ScoreError::Read {
+pub(super) struct Reader {
+    pub records: Arc<dyn Records>,
+    pub max_line_bytes: usize,
+    pub shard: Option<Shard>,
+    /// What a run before has answered: it is checked and passed over.
+    pub start: Arc<Start>,
+    pub queue: Arc<Queue<Incoming>>,
+    /// Where each input is named once it has been read.
+    pub reports: Arc<Mutex<Vec<InputReport>>>,
+}
+
+impl Reader {
+    /// Pushes every line of every input after those that have been answered, until the queue is closed.
+    ///
+    /// Errors where an input cannot be read, and where it is not the one that was answered.
+    pub fn read(&self, inputs: Vec<Input>) -> Result<(), ScoreError> {
+        self.start.check_inputs(inputs.len())?;
+        let mut dealer = Dealer::new(self.shard);
+        for (source, input) in inputs.into_iter().enumerate() {
+            let name = input.name();
+            let mut lines = open(input, &*self.records, self.max_line_bytes)?;
+            let mut header_awaited = self.records.has_header();
+            // Where the lines of other shards end that have not been handed on yet.
+            let mut passed = None;
+            let mut handed_on = 0;
+            let mut last_line = 0;
+            while let Some((line, content)) = lines.next_line()? {
+                let digest = lines.digest();
+                let position = Position { source, line, digest };
+                let is_answered = self.start.has_answered(&position, &name)?;
+                last_line = line;
+                let content = if header_awaited && content != Content::Blank {
+                    header_awaited = false;
+                    Content::Header(take_header(&*self.records, &name, line, &content)?)
+                } else if dealer.is_ours(&content) {
+                    content
+                } else {
+                    Content::Elsewhere
+                };
+                if is_answered {
+                    // Counted by the run that answered it.
+                    handed_on = lines.bytes_read();
+                    continue;
+                }
+                if content == Content::Elsewhere {
+                    passed = Some(position);
+                    continue;
+                }
+                let length = lines.bytes_read() - handed_on;
+                handed_on += length;
+                // Those of other shards count with the next of ours.
+                if !self.push_passed(passed.take()) || !self.push(position, length, content) {
+                    return Ok(());
+                }
+            }
+            self.start.check_end(source, last_line, &name)?;
+            if header_awaited {
+                let found = if lines.lines() == 0 {
+                    "an empty input"
+                } else {
+                    "blank lines alone"
+                };
+                return Err(ScoreError::NoHeader { name, found });
+            }
+            if !self.push_passed(passed) {
+                return Ok(());
+            }
+            self.report(name, lines)?;
+        }
+        Ok(())
+    }
+
+    /// The lines of other shards are one line without an answer, so that progress goes past them.
+    fn push_passed(&self, passed: Option<Position>) -> bool {
+        passed.is_none_or(|position| self.push(position, 0, Content::Elsewhere))
+    }
+
+    /// False when nobody takes lines any more.
+    fn push(&self, position: Position, length: u64, content: Content) -> bool {
+        let weight = match &content {
+            Content::Bytes(bytes) => bytes.len(),
+            _ => 0,
+        };
+        let line = Incoming::Line {
+            position,
+            length,
+            content,
+        };
+        self.queue.push(line, weight)
+    }
+
+    fn report(&self, name: String, lines: LineReader<OpenInput>) -> Result<(), ScoreError> {
+        let count = lines.lines();
+        let digest = lines.into_inner().finish().map_err(|source| ScoreError::Read {
             name: name.clone(),
             source,
         })?;
-        let mut lines = LineReader::new(reader, name, max_line_bytes);
-        let mut line = 0;
-        while let Some(content) = lines.next_line()? {
-            line += 1;
-            let weight = if let Content::Bytes(bytes) = &content {
-                bytes.len()
-            } else {
-                0
-            };
-            let position = Position { source, line };
-            if !queue.push(Incoming::Line { position, content }, weight) {
-                return Ok(());
+        let report = InputReport {
+            name,
+            lines: count,
+            digest,
+        };
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+        Ok(())
+    }
+}
+
+fn open(input: Input, records: &dyn Records, max_line_bytes: usize) -> Result<LineReader<OpenInput>, ScoreError> {
+    let name = input.name();
+    match input.open() {
+        Ok(open) => Ok(LineReader::new(open, name, max_line_bytes, records.ends())),
+        Err(source) => Err(ScoreError::Read { name, source }),
+    }
+}
+
+/// What to write for the header that `content` is.
+fn take_header(records: &dyn Records, name: &str, line: u64, content: &Content) -> Result<Vec<u8>, ScoreError> {
+    match content {
+        Content::Bytes(bytes) => records.take_header(name, line, bytes),
+        _ => Err(ScoreError::NoHeader {
+            name: name.to_owned(),
+            found: "a first row longer than --max-line-bytes",
+        }),
+    }
+}
+
+/// Reads all inputs and checks that they are what the complete run that `options` begin with has read.
+pub fn check_inputs(inputs: Vec<Input>, options: &Options) -> Result<(), ScoreError> {
+    let reader = Reader {
+        records: records(options.format, &options.fields, &options.output).into(),
+        max_line_bytes: options.max_line_bytes,
+        shard: options.shard,
+        start: Arc::clone(&options.start),
+        // Nothing is pushed: every line has been answered, or is an error.
+        queue: Arc::new(Queue::new(1, usize::MAX)),
+        reports: Arc::default(),
+    };
+    reader.read(inputs)
+}
+
+/// Reads the beginning of each input, all of which can be opened again: whether all can be opened, begin with text
+/// (or an archive that is read here) and, if they are tables, have headers that records can be read by.
+pub fn check_headers(
+    inputs: Vec<Input>,
+    format: Format,
+    fields: &FieldMap,
+    output: &OutputKey,
+    max_line_bytes: usize,
+) -> Result<(), ScoreError> {
+    let records = records(format, fields, output);
+    for input in inputs {
+        let name = input.name();
+        let mut lines = open(input, &*records, max_line_bytes)?;
+        while records.has_header() {
+            match lines.next_line()? {
+                Some((_, Content::Blank)) => {}
+                Some((line, content)) => {
+                    take_header(&*records, &name, line, &content)?;
+                    break;
+                }
+                None => {
+                    let found = if lines.lines() == 0 {
+                        "an empty input"
+                    } else {
+                        "blank lines alone"
+                    };
+                    return Err(ScoreError::NoHeader { name, found });
+                }
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::counts::Counts;
+use super::error::LineError;
 
 /// A place in the inputs: directly after a line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub struct Position {
     pub source: usize,
     /// The line's number in its own input, from 1, blank lines included.
     pub line: u64,
+    /// A hash of that input's lines up to and with this one, as they came.
+    pub digest: [u8; 32],
 }
 
 /// What a run has done when all lines up to a position have been answered.
@@ -26,8 +29,17 @@ pub trait Sink {
     /// Answers come in the order of the lines, and none is left out.
     fn answer(&mut self, answer: &[u8], progress: Progress<'_>) -> io::Result<()>;
 
+    /// What is wrong with the line whose answer comes next.
+    fn rejected(&mut self, _line: &Position, _error: &LineError) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Nothing more is ready for now: whoever waits for answers should get what there is.
     fn flush(&mut self) -> io::Result<()>;
+
+    /// The run ends early: nothing more comes, and what a later run needs has to be kept.
+    /// Whoever wraps a sink has to pass this on.
+    fn suspend(&mut self) -> io::Result<()>;
 }
 
 /// Answers gathered before they are written even though more are ready.
@@ -64,5 +76,9 @@ impl Sink for Stream<'_> {
         // One very long line must not stay allocated for the rest of the run.
         self.buffer.shrink_to(2 * WRITE_BYTES);
         written
+    }
+
+    fn suspend(&mut self) -> io::Result<()> {
+        self.flush()
     }
 }

@@ -11,32 +11,36 @@ use std::sync::mpsc::Sender;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
+use super::cache::Reader;
 use super::error::{ErrorCode, LineError, ScoreError};
 use super::lines::Content;
+use super::member::{Member, with_name};
 use super::output::Warning;
-use super::pipeline::{Job, Line, Message, OnError, Options, Outcome, PairModel, Window};
-use super::prepare::{Context, Prepare, Prepared};
+use super::pipeline::{Job, Line, Message, OnError, Options, Outcome, Window};
+use super::prepare::{Context, Prepared};
 use super::queue::Queue;
 use super::reader::Incoming;
-use super::record;
-use super::window::{Sequence, Sequences};
+use super::record::Rejection;
+use super::records::Records;
+use super::window::{Encoder, Sequence, Sequences};
 use crate::Side;
 
 /// What the preparing stage works with.
 pub(super) struct Stage<'s> {
-    pub prepare: &'s dyn Prepare,
+    pub members: &'s [Member<'s>],
     pub options: &'s Options,
+    pub records: &'s dyn Records,
     pub pool: &'s ThreadPool,
     pub workers: usize,
-    pub model: &'s dyn PairModel,
     pub jobs: &'s Queue<Job>,
-    /// Set when the collector has ended: what is being prepared is no longer wanted.
+    /// Set when the run ends early: what is being prepared is no longer wanted.
     pub stopped: &'s AtomicBool,
 }
 
 impl Stage<'_> {
     pub fn prepare_windows(&self, incoming: &Queue<Incoming>, permits: &Queue<()>, sender: &Sender<Message>) {
-        let budget_tokens = self.options.batch_tokens.unwrap_or_else(|| self.model.batch_tokens());
+        let least = || self.members.iter().map(|member| member.model.batch_tokens()).min();
+        let budget_tokens = self.options.batch_tokens.or_else(least).unwrap_or(1);
         for number in 0.. {
             // The permit first: while all windows are in flight, lines gather for the next.
             if permits.pop().is_none() {
@@ -47,6 +51,10 @@ impl Stage<'_> {
                 return;
             }
             let (window, sequences) = self.pool.install(|| self.prepare_window(taken));
+            if self.stopped.load(Ordering::Relaxed) {
+                // Lines that were not looked at any more are in it as blank ones.
+                return;
+            }
             let ended = window.end.is_some();
             // The window before its jobs, so that the collector knows it before it gets results.
             if sender.send(Message::Window(window)).is_err() {
@@ -75,7 +83,7 @@ impl Stage<'_> {
             .map(|incoming| self.prepare_line(incoming))
             .collect();
         let mut lines = Vec::with_capacity(prepared.len());
-        let mut all = Vec::with_capacity(2 * prepared.len());
+        let mut all = Vec::with_capacity(2 * self.members.len() * prepared.len());
         let mut end = None;
         for item in prepared {
             match item {
@@ -84,7 +92,7 @@ impl Stage<'_> {
                     let stop =
                         matches!(line.outcome, Outcome::Rejected { .. }) && self.options.on_error == OnError::Fail;
                     lines.push(line);
-                    all.extend(sequences.into_iter().flatten());
+                    all.extend(sequences);
                     if stop {
                         break;
                     }
@@ -98,10 +106,13 @@ impl Stage<'_> {
         sequences.set_known(|number| representations[number].is_some());
         let mut numbers = numbers.into_iter();
         for line in &mut lines {
-            if let Outcome::Pair { drug, adr, .. } = &mut line.outcome
-                && let (Some(drug_number), Some(adr_number)) = (numbers.next(), numbers.next())
-            {
-                (*drug, *adr) = (drug_number, adr_number);
+            if let Outcome::Pair { sequences, .. } = &mut line.outcome {
+                // Of each member the drug's and the reaction's, as they were prepared.
+                let of_members = self
+                    .members
+                    .iter()
+                    .map_while(|_| Some([numbers.next()?, numbers.next()?]));
+                *sequences = of_members.collect();
             }
         }
         let window = Window {
@@ -115,32 +126,43 @@ impl Stage<'_> {
 
     /// Of each sequence, the representation that the cache has.
     fn look_up(&self, sequences: &Sequences) -> Vec<Option<Box<[f32]>>> {
-        match self.options.cache.as_ref().and_then(|cache| cache.reader()) {
-            Some(reader) => (0..sequences.len())
-                .into_par_iter()
-                .map(|number| reader.find(sequences.side(number), sequences.token_ids(number)))
-                .collect(),
-            None => vec![None; sequences.len()],
+        let caches = self.members.iter().map(|member| member.cache.as_ref());
+        let readers: Vec<Option<Reader<'_>>> = caches.map(|cache| cache.and_then(|cache| cache.reader())).collect();
+        if readers.iter().all(Option::is_none) {
+            return vec![None; sequences.len()];
         }
+        let find = |number| {
+            let encoder = sequences.encoder(number);
+            let reader = readers[encoder.member].as_ref()?;
+            reader.find(encoder.side, sequences.token_ids(number))
+        };
+        (0..sequences.len()).into_par_iter().map(find).collect()
     }
 
-    /// A line with its two sequences, if it has them.
-    fn prepare_line(&self, incoming: Incoming) -> Result<(Line, Option<[Sequence; 2]>), ScoreError> {
-        let (position, content) = match incoming {
-            Incoming::Line { position, content } => (position, content),
+    /// A line with its sequences, of each member the drug's and the reaction's; none if it is not a pair.
+    fn prepare_line(&self, incoming: Incoming) -> Result<(Line, Vec<Sequence>), ScoreError> {
+        let (position, length, content) = match incoming {
+            Incoming::Line {
+                position,
+                length,
+                content,
+            } => (position, length, content),
             Incoming::End(error) => return Err(error),
         };
         let line = |bytes, outcome| Line {
             position,
+            length,
             bytes,
             outcome,
         };
         if self.stopped.load(Ordering::Relaxed) {
-            return Ok((line(Vec::new(), Outcome::Blank), None));
+            return Ok((line(Vec::new(), Outcome::Blank), Vec::new()));
         }
         let bytes = match content {
             Content::Bytes(bytes) => bytes,
-            Content::Blank => return Ok((line(Vec::new(), Outcome::Blank), None)),
+            Content::Blank => return Ok((line(Vec::new(), Outcome::Blank), Vec::new())),
+            Content::Header(bytes) => return Ok((line(bytes, Outcome::Verbatim), Vec::new())),
+            Content::Elsewhere => return Ok((line(Vec::new(), Outcome::Verbatim), Vec::new())),
             Content::TooLong(length) => {
                 let limit = self.options.max_line_bytes;
                 let error = LineError::new(
@@ -155,65 +177,66 @@ impl Stage<'_> {
                             spliceable: false,
                         },
                     ),
-                    None,
+                    Vec::new(),
                 ));
             }
         };
         Ok(match self.prepare_record(&bytes) {
-            Ok([drug, adr]) => {
+            Ok(prepared) => {
+                let any = |is: fn(&Prepared) -> bool, side| prepared.iter().any(|(e, p)| e.side == side && is(p));
                 let warnings = [
-                    (drug.mention_truncated, Warning::DrugTruncated),
-                    (adr.mention_truncated, Warning::AdrTruncated),
-                    (drug.entity_missing, Warning::DrugNotFound),
-                    (adr.entity_missing, Warning::AdrNotFound),
+                    (any(|p| p.mention_truncated, Side::Drug), Warning::DrugTruncated),
+                    (any(|p| p.mention_truncated, Side::Adr), Warning::AdrTruncated),
+                    (any(|p| p.entity_missing, Side::Drug), Warning::DrugNotFound),
+                    (any(|p| p.entity_missing, Side::Adr), Warning::AdrNotFound),
                 ];
                 let warnings = warnings
                     .into_iter()
                     .filter_map(|(is, warning)| is.then_some(warning))
                     .collect();
-                let sequences = [
-                    Sequence {
-                        side: Side::Drug,
-                        token_ids: drug.token_ids,
-                    },
-                    Sequence {
-                        side: Side::Adr,
-                        token_ids: adr.token_ids,
-                    },
-                ];
-                (
-                    line(
-                        bytes,
-                        Outcome::Pair {
-                            drug: 0,
-                            adr: 0,
-                            warnings,
-                        },
-                    ),
-                    Some(sequences),
-                )
+                let sequences = prepared.into_iter().map(|(encoder, prepared)| Sequence {
+                    encoder,
+                    token_ids: prepared.token_ids,
+                });
+                let outcome = Outcome::Pair {
+                    sequences: Vec::new(),
+                    warnings,
+                };
+                (line(bytes, outcome), sequences.collect())
             }
-            Err(record::Rejection { error, spliceable }) => {
-                (line(bytes, Outcome::Rejected { error, spliceable }), None)
-            }
+            Err(Rejection { error, spliceable }) => (line(bytes, Outcome::Rejected { error, spliceable }), Vec::new()),
         })
     }
 
-    fn prepare_record(&self, bytes: &[u8]) -> Result<[Prepared; 2], record::Rejection> {
-        let record = record::parse(bytes, &self.options.output)?;
-        let prepare = |side| {
-            let half = record.half(side);
-            let context = Context {
-                side,
-                text: &half.text,
-                entity: &half.entity,
-                span: half.span,
-            };
-            self.prepare.prepare(context).map_err(|error| record::Rejection {
-                error,
-                spliceable: true,
-            })
-        };
-        Ok([prepare(Side::Drug)?, prepare(Side::Adr)?])
+    /// What each encoder gets to see of a record: of each member the drug's side, then the reaction's.
+    fn prepare_record(&self, bytes: &[u8]) -> Result<Vec<(Encoder, Prepared)>, Rejection> {
+        let record = self.records.parse(bytes)?;
+        let mut all = Vec::with_capacity(2 * self.members.len());
+        for member in 0..self.members.len() {
+            for side in Side::BOTH {
+                let half = record.half(side);
+                let context = Context {
+                    side,
+                    text: &half.text,
+                    entity: &half.entity,
+                    span: half.span,
+                };
+                let prepared = self.members[member].prepare.prepare(context);
+                let prepared = prepared.map_err(|error| self.rejection(member, error))?;
+                all.push((Encoder { member, side }, prepared));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Only what depends on a model names it: an entity that is not there is not there for any of them.
+    fn rejection(&self, member: usize, mut error: LineError) -> Rejection {
+        if error.code == ErrorCode::NotTokenized {
+            error.message = with_name(self.members, member, error.message);
+        }
+        Rejection {
+            error,
+            spliceable: true,
+        }
     }
 }

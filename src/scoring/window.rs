@@ -15,16 +15,30 @@ pub struct Sequences {
     awaited: Vec<usize>,
 }
 
+/// What a sequence goes through: one side of one member of the ensemble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Encoder {
+    pub member: usize,
+    pub side: Side,
+}
+
+impl Encoder {
+    /// Numbers from 0, without gaps.
+    fn number(self) -> usize {
+        2 * self.member + self.side as usize
+    }
+}
+
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Sequence {
-    pub side: Side,
+    pub encoder: Encoder,
     pub token_ids: Vec<u32>,
 }
 
-/// Sequences of one side that are encoded together: numbers into [`Sequences`].
+/// Sequences of one encoder that are encoded together: numbers into [`Sequences`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Batch {
-    pub side: Side,
+    pub encoder: Encoder,
     pub members: Vec<usize>,
 }
 
@@ -32,7 +46,7 @@ pub struct Batch {
 const MIN_BATCH_TOKENS: usize = 256;
 
 impl Sequences {
-    /// Numbers the sequences; with `reuse`, equal ones of the same side get the same number.
+    /// Numbers the sequences; with `reuse`, equal ones of the same encoder get the same number.
     /// Returns the number of each sequence, in order.
     pub fn collect(sequences: Vec<Sequence>, reuse: bool) -> (Self, Vec<usize>) {
         if !reuse {
@@ -71,8 +85,8 @@ impl Sequences {
         self.sequences.len()
     }
 
-    pub fn side(&self, number: usize) -> Side {
-        self.sequences[number].side
+    pub fn encoder(&self, number: usize) -> Encoder {
+        self.sequences[number].encoder
     }
 
     pub fn token_ids(&self, number: usize) -> &[u32] {
@@ -83,32 +97,37 @@ impl Sequences {
     /// smaller where fewer than `workers` batches would come of it, and about equally large: a last
     /// batch of a few sequences costs nearly as much as a full one.
     pub fn batches(&self, budget_tokens: usize, workers: usize) -> Vec<Batch> {
-        let mut side_tokens = [0usize; 2];
+        // What is being gathered for each encoder, and its tokens: so far, and of all its sequences.
+        let mut open: Vec<(Batch, usize)> = Vec::new();
+        let mut encoder_tokens: Vec<usize> = Vec::new();
         for sequence in self.awaited.iter().map(|&number| &self.sequences[number]) {
-            side_tokens[sequence.side as usize] += sequence.token_ids.len();
+            let number = sequence.encoder.number();
+            for number in open.len()..=number {
+                let encoder = Encoder {
+                    member: number / 2,
+                    side: Side::BOTH[number % 2],
+                };
+                let members = Vec::new();
+                open.push((Batch { encoder, members }, 0));
+                encoder_tokens.push(0);
+            }
+            encoder_tokens[number] += sequence.token_ids.len();
         }
-        let total: usize = side_tokens.iter().sum();
+        let total: usize = encoder_tokens.iter().sum();
         let budget_tokens = budget_tokens
             .min(total.div_ceil(workers.max(1)).max(MIN_BATCH_TOKENS))
             .max(1);
         // A batch that has reached its share is closed before the budget would close it.
-        let shares = side_tokens.map(|tokens| tokens.div_ceil(tokens.div_ceil(budget_tokens).max(1)));
+        let share = |tokens: &usize| tokens.div_ceil(tokens.div_ceil(budget_tokens).max(1));
+        let shares: Vec<usize> = encoder_tokens.iter().map(share).collect();
         let mut batches = Vec::new();
-        let mut open = Side::BOTH.map(|side| {
-            (
-                Batch {
-                    side,
-                    members: Vec::new(),
-                },
-                0,
-            )
-        });
         for (number, sequence) in self.awaited.iter().map(|&number| (number, &self.sequences[number])) {
-            let (batch, tokens) = &mut open[sequence.side as usize];
-            let full = *tokens + sequence.token_ids.len() > budget_tokens || *tokens >= shares[sequence.side as usize];
+            let encoder = sequence.encoder.number();
+            let (batch, tokens) = &mut open[encoder];
+            let full = *tokens + sequence.token_ids.len() > budget_tokens || *tokens >= shares[encoder];
             if !batch.members.is_empty() && full {
                 batches.push(Batch {
-                    side: sequence.side,
+                    encoder: sequence.encoder,
                     members: std::mem::take(&mut batch.members),
                 });
                 *tokens = 0;
@@ -133,9 +152,31 @@ mod tests {
     use super::*;
 
     fn sequence(side: Side, id: u32, length: usize) -> Sequence {
+        of_member(0, side, id, length)
+    }
+
+    fn of_member(member: usize, side: Side, id: u32, length: usize) -> Sequence {
         Sequence {
-            side,
+            encoder: Encoder { member, side },
             token_ids: vec![id; length],
+        }
+    }
+
+    #[test]
+    fn members_of_an_ensemble_share_neither_sequences_nor_batches() {
+        let all = (0..12)
+            .map(|i| of_member(i / 2 % 3, Side::BOTH[i % 2], (i / 6) as u32, 100))
+            .collect();
+        let (sequences, numbers) = Sequences::collect(all, true);
+        assert_eq!(numbers, (0..12).collect::<Vec<_>>());
+        let batches = sequences.batches(1 << 20, 1);
+        assert_eq!(batches.len(), 6);
+        for (i, batch) in batches.iter().enumerate() {
+            let encoder = Encoder {
+                member: i / 2,
+                side: Side::BOTH[i % 2],
+            };
+            assert_eq!((batch.encoder, &batch.members), (encoder, &vec![i, i + 6]));
         }
     }
 
@@ -165,14 +206,20 @@ mod tests {
         assert_eq!(
             batches[0],
             Batch {
-                side: Side::Drug,
+                encoder: Encoder {
+                    member: 0,
+                    side: Side::Drug
+                },
                 members: vec![0, 2, 4]
             }
         );
         assert_eq!(
             batches[1],
             Batch {
-                side: Side::Adr,
+                encoder: Encoder {
+                    member: 0,
+                    side: Side::Adr
+                },
                 members: vec![1, 3, 5]
             }
         );
@@ -182,7 +229,7 @@ mod tests {
         assert!(
             batches
                 .iter()
-                .all(|b| b.members.iter().all(|m| Side::BOTH[m % 2] == b.side))
+                .all(|b| b.members.iter().all(|m| Side::BOTH[m % 2] == b.encoder.side))
         );
     }
 
@@ -195,7 +242,10 @@ mod tests {
         assert_eq!(
             batches,
             [Batch {
-                side: Side::Adr,
+                encoder: Encoder {
+                    member: 0,
+                    side: Side::Adr
+                },
                 members: vec![15, 17, 19]
             }]
         );

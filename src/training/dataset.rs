@@ -79,7 +79,7 @@ pub struct Split {
 /// The document of a pair; one without an id is a document of its own text.
 pub fn document(pair: &LabelledPair) -> String {
     match &pair.document {
-        Some(id) => format!("id {id}"),
+        Some(document) => document.clone(),
         None => format!("text {}", pair.side(Side::Drug).text),
     }
 }

@@ -28,6 +28,9 @@ pub enum TrainError {
     },
     #[error("{path}: {reason}")]
     Resume { path: String, reason: String },
+    /// By whoever asked the run to stop; its state has been saved.
+    #[error("interrupted")]
+    Interrupted,
     #[error("{path}: {action}: {source}")]
     Io {
         path: String,

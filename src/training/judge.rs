@@ -1,6 +1,9 @@
-//! How good a model is on the validation pairs, as far as choosing an epoch and a threshold needs it.
+//! How good a model is on the validation pairs, as far as choosing an epoch and a threshold needs it. The figures
+//! are [`crate::evaluation`]'s, the choice of a threshold between two probabilities is made here.
 
 use serde::{Deserialize, Serialize};
+
+use crate::evaluation::{Judged, Metric, Plan, PointKind, Request, Sample, evaluate};
 
 /// Figures of one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,41 +19,39 @@ pub struct Judgement {
 
 /// Of probabilities and labels; none where a class is missing or a probability is no number.
 pub fn judge(scored: &[(f32, bool)]) -> Option<Judgement> {
-    let positives = scored.iter().filter(|(_, label)| *label).count();
-    let negatives = scored.len() - positives;
-    if positives == 0 || negatives == 0 || scored.iter().any(|(p, _)| p.is_nan()) {
+    if scored.iter().any(|(p, _)| p.is_nan()) {
         return None;
     }
-    let mut sorted = scored.to_vec();
-    sorted.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let mut best: Option<Judgement> = None;
-    let (mut hits, mut alarms, mut above) = (0usize, 0usize, 0.0f64);
-    for (i, group) in sorted.chunk_by(|a, b| a.0 == b.0).scan(0, |at, group| {
-        *at += group.len();
-        Some((*at, group))
-    }) {
-        let group_hits = group.iter().filter(|(_, label)| *label).count();
-        let group_alarms = group.len() - group_hits;
-        // Pairs of a positive above a negative count one, equal ones a half.
-        above += group_alarms as f64 * (hits as f64 + 0.5 * group_hits as f64);
-        hits += group_hits;
-        alarms += group_alarms;
-        let f1 = 2.0 * hits as f64 / (hits + alarms + positives) as f64;
-        if best.is_none_or(|best| f1 > best.f1) {
-            // Beneath the last one nothing is left to be midway to.
-            let below = sorted.get(i).map_or(0.0, |next| next.0);
-            best = Some(Judgement {
-                f1,
-                precision: hits as f64 / (hits + alarms) as f64,
-                recall: hits as f64 / positives as f64,
-                roc_auc: 0.0,
-                threshold: ((f64::from(group[0].0) + f64::from(below)) / 2.0) as f32,
-            });
-        }
-    }
-    best.map(|best| Judgement {
-        roc_auc: above / (positives as f64 * negatives as f64),
-        ..best
+    let records = scored.iter().map(|&(probability, label)| Judged {
+        probability: f64::from(probability),
+        label,
+        document: 0,
+    });
+    let sample = Sample::new(records.collect(), 1);
+    let request = Request {
+        threshold: 0.5,
+        recall: None,
+        precision: None,
+        bins: 1,
+    };
+    let without_intervals = Plan {
+        resamples: 0,
+        confidence: 0.95,
+        seed: 0,
+    };
+    let found = evaluate(&sample, &request, &without_intervals);
+    let roc_auc = found.metrics[Metric::RocAuc as usize].value?;
+    let best = found.points.iter().find(|point| point.kind == PointKind::BestF1)?;
+    let lowest_called = best.threshold.value?;
+    // Beneath the last one nothing is left to be midway to.
+    let probabilities = sample.records().iter().map(|record| record.probability);
+    let below = probabilities.into_iter().find(|p| *p < lowest_called).unwrap_or(0.0);
+    Some(Judgement {
+        f1: best.f1.value?,
+        precision: best.precision.value?,
+        recall: best.recall.value?,
+        roc_auc,
+        threshold: ((lowest_called + below) / 2.0) as f32,
     })
 }
 

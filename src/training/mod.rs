@@ -9,7 +9,8 @@
 //! Everything random is a function of the seed and of its place in the run, and no sum depends on the number
 //! of threads: the same seed, data and machine give the same bytes.
 //!
-//! What is printed, and how the finished folder comes to be, is [`crate::cli`]'s.
+//! Records come from [`crate::scoring`], labels and figures from [`crate::evaluation`]. What is printed, and how the
+//! finished folder comes to be, is [`crate::cli`]'s.
 
 mod curve;
 pub mod dataset;
@@ -38,7 +39,7 @@ pub use error::TrainError;
 pub use judge::Judgement;
 pub use network::{Network, Weights};
 pub use parameters::{Parameter, Parameters};
-pub use records::{DOCUMENT_FIELD, LABEL_FIELD, LabelledPair, LabelledPairs, Mention};
+pub use records::{LabelledPair, LabelledPairs, Mention, Source};
 pub use run::{Event, Job, Trained};
 pub use settings::{
     BackboneSettings, Contrastive, Finetune, HeadSettings, NegativeKind, NegativeSettings, OptimizerSettings, Settings,

@@ -1,13 +1,12 @@
-//! Labelled records from JSONL: `crag score`'s fields, and `label` and `doc_id` beside them.
+//! Labelled records from JSONL: `crag score`'s fields, and beside them a label and a document as `crag eval` reads
+//! them.
 
-use std::collections::BTreeMap;
 use std::io::Read;
-
-use serde_json::{Value, value::RawValue};
 
 use super::TrainError;
 use crate::{
     Side,
+    evaluation::Fields,
     scoring::{Record, read_records},
 };
 
@@ -26,6 +25,7 @@ pub struct LabelledPair {
     sides: [Mention; 2],
     /// None where the record says nothing.
     pub label: Option<bool>,
+    /// The field that names the document, and its value.
     pub document: Option<String>,
     /// `file:line`, for messages.
     pub place: String,
@@ -37,6 +37,16 @@ impl LabelledPair {
     }
 }
 
+/// A file as it is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'s> {
+    /// In messages.
+    pub name: &'s str,
+    /// Where label and document are.
+    pub fields: &'s Fields,
+    pub max_line_bytes: usize,
+}
+
 /// What files gave: pairs, and the lines that are none.
 #[derive(Clone, Debug, Default)]
 pub struct LabelledPairs {
@@ -45,22 +55,23 @@ pub struct LabelledPairs {
     pub rejected: Vec<String>,
 }
 
-/// The fields with the label and with the document that a pair comes from.
-pub const LABEL_FIELD: &str = "label";
-pub const DOCUMENT_FIELD: &str = "doc_id";
-
 impl LabelledPairs {
     /// Adds a whole file. A line that is no pair costs itself alone. In a file without any label all pairs are
     /// related; where some have one, all must.
     ///
     /// # Errors
     /// An input that cannot be read or holds no pair at all.
-    pub fn read(&mut self, name: &str, input: impl Read) -> Result<(), TrainError> {
+    pub fn read(&mut self, source: &Source<'_>, input: impl Read) -> Result<(), TrainError> {
+        let Source {
+            name,
+            fields,
+            max_line_bytes,
+        } = *source;
         let mut pairs = Vec::new();
         let mut rejected = Vec::new();
-        let read = read_records(name, input, |line, record| {
+        let read = read_records(name, input, max_line_bytes, |line, record| {
             let place = format!("{name}:{line}");
-            match record.and_then(|(record, bytes)| labelled(&record, bytes, place.clone())) {
+            match record.and_then(|(record, bytes)| labelled(&record, bytes, fields, place.clone())) {
                 Ok(pair) => pairs.push(pair),
                 Err(reason) => rejected.push(format!("{place}: {reason}")),
             }
@@ -71,7 +82,7 @@ impl LabelledPairs {
                 let labelled = pair.label.is_some();
                 if !labelled {
                     let reason = "no such field, and other records of the file have it";
-                    rejected.push(format!("{}: field \"{LABEL_FIELD}\": {reason}", pair.place));
+                    rejected.push(format!("{}: field \"{}\": {reason}", pair.place, fields.gold));
                 }
                 labelled
             });
@@ -89,25 +100,8 @@ impl LabelledPairs {
     }
 }
 
-fn labelled(record: &Record<'_>, line: &[u8], place: String) -> Result<LabelledPair, String> {
-    let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    let label = match fields.get(LABEL_FIELD).map(|raw| raw.get()) {
-        None | Some("null") => None,
-        Some("1" | "1.0" | "true") => Some(true),
-        Some("0" | "0.0" | "false") => Some(false),
-        Some(other) => {
-            let found: String = other.chars().take(40).collect();
-            return Err(format!(
-                "field \"{LABEL_FIELD}\": expected 0, 1, true or false, found {found}"
-            ));
-        }
-    };
-    let document = match fields.get(DOCUMENT_FIELD).map(|raw| serde_json::from_str(raw.get())) {
-        None | Some(Ok(Value::Null)) => None,
-        Some(Ok(Value::String(id))) => Some(id),
-        Some(Ok(Value::Number(id))) => Some(id.to_string()),
-        Some(_) => return Err(format!("field \"{DOCUMENT_FIELD}\": expected a string or a number")),
-    };
+fn labelled(record: &Record<'_>, line: &[u8], fields: &Fields, place: String) -> Result<LabelledPair, String> {
+    let labels = fields.labels(line)?;
     let mention = |side| {
         let half = record.half(side);
         Mention {
@@ -118,8 +112,9 @@ fn labelled(record: &Record<'_>, line: &[u8], place: String) -> Result<LabelledP
     };
     Ok(LabelledPair {
         sides: Side::BOTH.map(mention),
-        label,
-        document,
+        label: labels.label,
+        // Equal values of different fields are different documents.
+        document: labels.document.map(|(field, value)| format!("{field} {value}")),
         place,
     })
 }
@@ -130,7 +125,12 @@ mod tests {
 
     fn read(text: &str) -> Result<LabelledPairs, TrainError> {
         let mut pairs = LabelledPairs::default();
-        pairs.read("x.jsonl", text.as_bytes()).map(|()| pairs)
+        let source = Source {
+            name: "x.jsonl",
+            fields: &Fields::default(),
+            max_line_bytes: 1 << 20,
+        };
+        pairs.read(&source, text.as_bytes()).map(|()| pairs)
     }
 
     #[test]
@@ -149,7 +149,10 @@ mod tests {
         let labels: Vec<_> = found.pairs.iter().map(|p| (p.label, p.document.clone())).collect();
         assert_eq!(
             labels,
-            [(Some(true), Some("x".into())), (Some(false), Some("17".into()))]
+            [
+                (Some(true), Some("doc_id x".into())),
+                (Some(false), Some("doc_id 17".into()))
+            ]
         );
         assert_eq!(found.pairs[0].side(Side::Adr).entity, "b");
         assert_eq!(found.rejected.len(), 2);

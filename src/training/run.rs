@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::{Seek as _, SeekFrom, Write as _};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 use serde::Serialize;
@@ -33,9 +34,12 @@ pub struct Job<'a> {
     pub related: &'a Related,
     pub negatives: NegativeKind,
     pub device: &'a Device,
-    /// Optimizer steps after which the state is written, besides every epoch's end.
-    pub save_every: usize,
+    /// The state is written at most this often between the ends of epochs, where it always is.
+    pub save_every: Duration,
+    /// Of all that the result depends on: a run goes on with a state of the same alone.
     pub fingerprint: String,
+    /// Set by whoever wants the run to stop and to leave a state to go on with.
+    pub stop: &'a AtomicBool,
 }
 
 /// What the run tells as it goes: lines of the log, too.
@@ -105,9 +109,13 @@ impl Job<'_> {
             .write(true)
             .open(folder.log())
             .map_err(failed.clone()("opening it failed"))?;
-        // What was logged after the state was written will be logged again.
-        log.set_len(state.log_bytes)
-            .and_then(|()| log.seek(SeekFrom::End(0)))
+        // What was logged after the state was written will be logged again. (A loss of power may have taken more.)
+        log.metadata()
+            .and_then(|metadata| {
+                state.log_bytes = state.log_bytes.min(metadata.len());
+                log.set_len(state.log_bytes)?;
+                log.seek(SeekFrom::End(0))
+            })
             .map_err(failed.clone()("cutting it failed"))?;
         let mut note = |event: &Event, state: &mut State| -> Result<(), TrainError> {
             let mut line = serde_json::to_vec(event).unwrap_or_default();
@@ -118,47 +126,12 @@ impl Job<'_> {
             Ok(())
         };
         let valid = self.validation_pairs();
-        while state.phase < PHASES.len() {
-            if state.epoch >= self.epochs(state.phase) {
-                state.phase += 1;
-                (state.epoch, state.phase_steps) = (0, 0);
-                moments = Moments::default();
-                continue;
-            }
-            self.epoch(&mut state, &mut moments, folder, &mut note)?;
-            let loss = state.loss_sum / state.loss_count.max(1) as f64;
-            let validation = match state.phase {
-                1 => Some(self.validate(&valid, &state)?),
-                _ => None,
-            };
-            let is_best = validation.is_some_and(|new| state.best.is_none_or(|(_, best)| new.f1 > best.f1));
-            let phase = PHASES[state.phase];
-            let event = Event::EpochEnd {
-                phase,
-                epoch: state.epoch + 1,
-                loss,
-                validation,
-                best: is_best,
-                tokens: state.tokens,
-                seconds: state.seconds,
-            };
-            note(&event, &mut state)?;
-            state.history.push(EpochSummary {
-                phase: phase.to_owned(),
-                epoch: state.epoch + 1,
-                loss,
-                validation,
-            });
-            if let Some(validation) = validation.filter(|_| is_best) {
-                state.best = Some((state.epoch + 1, validation));
-            }
-            state.epoch += 1;
-            state.step = 0;
-            state.plan.clear();
-            (state.loss_sum, state.loss_count) = (0.0, 0);
-            let best = is_best.then(|| self.parameters.tensors()).transpose()?;
-            self.save(&mut state, &moments, folder, best.as_deref())?;
+        let ended = self.phases(&mut state, &mut moments, folder, &valid, &mut note);
+        if matches!(ended, Err(TrainError::Interrupted)) {
+            // No step is done by halves, so the state stands between two of them.
+            self.save(&mut state, &moments, folder, None)?;
         }
+        ended?;
         let (Some((epoch, judgement)), Some(tensors)) = (state.best, folder.best(&state)?) else {
             return Err(TrainError::data(
                 "validation",
@@ -173,6 +146,66 @@ impl Job<'_> {
             tokens: state.tokens,
             seconds: state.seconds,
         })
+    }
+
+    /// From the state to the end of all phases.
+    fn phases(
+        &self,
+        state: &mut State,
+        moments: &mut Moments,
+        folder: &mut WorkFolder,
+        valid: &[Item],
+        note: &mut impl FnMut(&Event, &mut State) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        while state.phase < PHASES.len() {
+            if state.epoch >= self.epochs(state.phase) {
+                state.phase += 1;
+                (state.epoch, state.phase_steps) = (0, 0);
+                *moments = Moments::default();
+                continue;
+            }
+            self.epoch(state, moments, folder, note)?;
+            let loss = state.loss_sum / state.loss_count.max(1) as f64;
+            let validation = match state.phase {
+                1 => Some(self.validate(valid, state)?),
+                _ => None,
+            };
+            let is_best = validation.is_some_and(|new| state.best.is_none_or(|(_, best)| new.f1 > best.f1));
+            let phase = PHASES[state.phase];
+            let event = Event::EpochEnd {
+                phase,
+                epoch: state.epoch + 1,
+                loss,
+                validation,
+                best: is_best,
+                tokens: state.tokens,
+                seconds: state.seconds,
+            };
+            note(&event, state)?;
+            state.history.push(EpochSummary {
+                phase: phase.to_owned(),
+                epoch: state.epoch + 1,
+                loss,
+                validation,
+            });
+            if let Some(validation) = validation.filter(|_| is_best) {
+                state.best = Some((state.epoch + 1, validation));
+            }
+            state.epoch += 1;
+            state.step = 0;
+            state.plan.clear();
+            (state.loss_sum, state.loss_count) = (0.0, 0);
+            let best = is_best.then(|| self.parameters.tensors()).transpose()?;
+            self.save(state, moments, folder, best.as_deref())?;
+        }
+        Ok(())
+    }
+
+    fn stop_if_asked(&self) -> Result<(), TrainError> {
+        match self.stop.load(Ordering::Relaxed) {
+            true => Err(TrainError::Interrupted),
+            false => Ok(()),
+        }
     }
 
     fn resume(&self, folder: &WorkFolder) -> Result<(State, Moments), TrainError> {
@@ -262,6 +295,7 @@ impl Job<'_> {
             self.settings.finetune.learning_rate,
         ][phase];
         let optimizer = &self.settings.optimizer;
+        let mut saved = Instant::now();
         while state.step < steps {
             let began = Instant::now();
             let weights = self.parameters.tracked();
@@ -271,6 +305,8 @@ impl Job<'_> {
             let (mut loss_sum, mut tokens) = (0.0, 0);
             let batches = items.len().div_ceil(batch_size);
             for (micro, items) in items.chunks(batch_size).enumerate() {
+                // What the step has gathered so far is nothing yet.
+                self.stop_if_asked()?;
                 let key = [
                     self.settings.seed,
                     named("dropout"),
@@ -327,8 +363,9 @@ impl Job<'_> {
                 seconds: state.seconds,
             };
             note(&event, state)?;
-            if state.step < steps && state.step.is_multiple_of(self.save_every) {
+            if state.step < steps && saved.elapsed() >= self.save_every {
                 self.save(state, moments, folder, None)?;
+                saved = Instant::now();
             }
         }
         Ok(())
@@ -480,11 +517,12 @@ impl Job<'_> {
     fn encode_all(&self, data: &Dataset, side: Side) -> Result<Tensor, TrainError> {
         let weights = self.parameters.detached();
         let texts = &data.texts[side as usize];
-        let parts = texts.chunks(TEXTS_AT_ONCE).map(|texts| {
+        let parts = texts.chunks(TEXTS_AT_ONCE).map(|texts| -> Result<Tensor, TrainError> {
+            self.stop_if_asked()?;
             let texts: Vec<&[u32]> = texts.iter().map(|text| text.token_ids.as_slice()).collect();
-            self.network.encode(&weights, side, &texts, None)
+            Ok(self.network.encode(&weights, side, &texts, None)?)
         });
-        Ok(Tensor::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 0)?)
+        Ok(Tensor::cat(&parts.collect::<Result<Vec<_>, _>>()?, 0)?)
     }
 
     fn neighbours(&self) -> Result<Neighbours, TrainError> {

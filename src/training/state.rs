@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
@@ -14,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{TrainError, dataset::Example, judge::Judgement};
 use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, locate, write_safetensors};
+use crate::files::{RealDisk, replace};
 
 /// One micro-batch's source: a related pair and the negative made of it (phase 1), or a labelled pair (phase 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,9 +86,8 @@ const LOG: &str = "log.jsonl";
 type Tensors = HashMap<String, Tensor>;
 
 impl WorkFolder {
-    /// The folder, made where it is not there.
+    /// A folder that is there.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
-        fs::create_dir_all(path).map_err(|error| TrainError::io(path, "making the folder failed", error))?;
         let names = fs::read_dir(path).map_err(|error| TrainError::io(path, "reading the folder failed", error))?;
         let number = |name: &str| {
             let name = name.strip_suffix(".safetensors")?;
@@ -156,7 +155,8 @@ impl WorkFolder {
             path: self.path.display().to_string(),
             reason: error.to_string(),
         })?;
-        write_whole(&self.path.join(STATE), &json)?;
+        let path = self.path.join(STATE);
+        replace(&RealDisk, &path, &json).map_err(|error| TrainError::io(&path, "writing it failed", error))?;
         self.remove_older(state);
         Ok(())
     }
@@ -167,25 +167,10 @@ impl WorkFolder {
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let used = name == state.tensors || state.best_tensors.as_ref() == Some(&name);
-            if name.ends_with(".safetensors") && !used || name.ends_with(".partial") {
+            let unfinished = name.ends_with(".partial") || name.ends_with(".tmp");
+            if name.ends_with(".safetensors") && !used || unfinished {
                 let _ = fs::remove_file(entry.path());
             }
         }
     }
-}
-
-/// Replaces `path` with these bytes: it holds what it held before, or all of them.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let beside = path.with_file_name(name);
-    let written = fs::File::create(&beside).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    });
-    written.map_err(|error| {
-        let _ = fs::remove_file(&beside);
-        TrainError::io(path, "writing it failed", error)
-    })
 }

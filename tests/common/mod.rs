@@ -1,23 +1,25 @@
 //! What several integration tests share.
 
+pub mod extracted;
 pub mod hub;
 pub mod memory;
+pub mod pack;
 
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 
 /// The binary under test, with nothing of the caller's environment that could change its answers.
+///
+/// `CRAG_TEST_BINARY` names another than the one just built, for tests that run longer than it stays.
 pub fn crag() -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("crag"));
-    for variable in [
-        "CRAG_MODEL",
-        "CRAG_KERNEL",
-        "HF_ENDPOINT",
-        "HF_HOME",
-        "HF_HUB_CACHE",
-        "HF_TOKEN",
-    ] {
+    let built = || assert_cmd::cargo::cargo_bin!("crag").to_owned();
+    let mut command = Command::new(std::env::var_os("CRAG_TEST_BINARY").map_or_else(built, PathBuf::from));
+    let own = std::env::vars_os().map(|(name, _)| name);
+    for variable in own.filter(|name| name.to_string_lossy().starts_with("CRAG_")) {
+        command.env_remove(variable);
+    }
+    for variable in ["HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_TOKEN"] {
         command.env_remove(variable);
     }
     command.env("HF_HUB_OFFLINE", "1");

@@ -1,21 +1,35 @@
-//! `crag score`: pairs from files, stdin or flags; probabilities on stdout.
+//! `crag score`: pairs from files, stdin or flags; probabilities on stdout or in a file.
 //!
 //! Arguments as typed become inputs and [`Options`] here; what happens to lines is [`crate::scoring`]'s.
 
+mod ensemble;
+mod output;
 mod pair;
+mod reports;
 
+use std::cell::RefCell;
 use std::io::{self, IsTerminal as _};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
+use jiff::Timestamp;
+
+use super::config::SettingRow;
 use super::device::{DeviceArgs, print_profile};
-use super::model::{ModelArgs, OpenModel};
-use super::values::{parse_bytes, parse_count, parse_threads, parse_threshold};
-use super::{Outcome, note};
-use crate::files::Input;
-use crate::scoring::{self, Counts, MissingEntity, OnError, Options, OutputKey, Preparer, ScoreError};
+use super::inputs::Inputs;
+use super::manifest::{self, End, OutputRecord};
+use super::model::ModelsArgs;
+use super::progress::{Meter, ProgressArgs, Watched};
+use super::records::RecordArgs;
+use super::signals::SignalWatch;
+use super::values::{parse_count, parse_threads, parse_threshold};
+use super::{Outcome, UsageError, console};
+use crate::files::{Companion, Input};
+use crate::scoring::{self, Counts, Finished, OnError, Options, OutputKey, ScoreError, Setting, Sink, Stream};
 use crate::text::Window;
 use anyhow::Context as _;
+use ensemble::Ensemble;
+use output::{Output, OutputArgs};
+use reports::{Account, Models, ReportArgs, Reports};
 
 /// What to score, with what, and how.
 #[derive(Debug, clap::Args)]
@@ -24,67 +38,75 @@ Each line in is a JSON object with \"drug\" (or \"drug_entity\"), \"adr\" (or \"
 \"drug_text\" with \"adr_text\". \"drug_span\" and \"adr_span\", [start, end) in code points, mark one occurrence \
 instead of all. Each line out is the same object with \"probability\" and \"causal\" added, or with an \"error\".
 
+CSV and TSV have the same names in their header; spans are 3:9 or [3,9]. Each row keeps its bytes and gets the columns \
+probability, causal, warnings, error_code and error_message, after causal also calibrated_probability with \
+--calibrated and probabilities of several models (with --output-key KEY: KEY_probability and so on). \
+--field reads fields from other places: --field text=/abstract/body, in tables --field text=Abstract.
+
 Examples:
   crag score pairs.jsonl > scored.jsonl
   tail -f pairs.jsonl | crag score --model demo
+  crag score --field text=/abstract/body dump-1.jsonl.gz dump-2.jsonl.zst > scored.jsonl
+  crag score --shard 3/8 pairs.csv > part-3.csv
+  crag score -m owner/model-a -m owner/model-b --manifest ran.json pairs.jsonl > scored.jsonl
   crag score --text 'Aspirin caused bleeding.' --drug Aspirin --adr bleeding
+  crag score -o scored.jsonl.gz --resume pairs.jsonl    (the same again after whatever happened)
 
-Exit codes: 0 all scored; 1 could not run or go on; 2 usage; 3 finished, some lines are error records.")]
+Exit codes: 0 all scored; 1 could not run or go on; 2 usage, or not the run that -o belongs to; 3 finished, some lines \
+are error records; 11 another run is writing -o; 130, 143 interrupted.")]
 pub struct ScoreArgs {
-    /// JSONL files, scored one after another; "-" or none for stdin
-    #[arg(value_name = "FILE")]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    records: RecordArgs,
+
+    /// What a line that cannot be scored does: become an error record, or end the run
+    #[arg(long, value_name = "WHAT", default_value = "record", help_heading = "Records")]
+    on_error: OnErrorArg,
 
     #[command(flatten)]
-    model: ModelArgs,
+    model: ModelsArgs,
+
+    /// Pairs with at least this probability are "causal" [default: the model's own, else 0.55; with several
+    /// models the mean of theirs]
+    #[arg(long, value_name = "P", value_parser = parse_threshold, help_heading = "Model")]
+    threshold: Option<f32>,
+
+    /// Also give "calibrated_probability", by the calibration that crag calibrate wrote into the model's crag.json (of
+    /// several models, the mean); "probability" and "causal" stay the model's own
+    #[arg(long, help_heading = "Model")]
+    calibrated: bool,
+
+    /// Which part of a text that is too long to keep: its start, or the tokens around the mention
+    #[arg(long, value_name = "PART", default_value = "start", help_heading = "Model")]
+    window: WindowArg,
 
     #[command(flatten)]
     device: DeviceArgs,
 
-    /// Pairs with at least this probability are "causal" [default: the model's own, else 0.55]
-    #[arg(long, value_name = "P", value_parser = parse_threshold)]
-    threshold: Option<f32>,
-
-    /// Nest the answer under this key instead of adding keys to the record
-    #[arg(long, value_name = "KEY", value_parser = OutputKey::nested)]
-    output_key: Option<OutputKey>,
-
-    /// What a line that cannot be scored does: become an error record, or end the run
-    #[arg(long, value_name = "WHAT", default_value = "record")]
-    on_error: OnErrorArg,
-
-    /// What to do when an entity does not occur in its text: an error, or score it without markers
-    #[arg(long, value_name = "WHAT", default_value = "error")]
-    missing_entity: MissingEntityArg,
-
-    /// Which part of a text that is too long to keep: its start, or the tokens around the mention
-    #[arg(long, value_name = "PART", default_value = "start")]
-    window: WindowArg,
-
-    /// Longest line; a longer one is read past and becomes an error record (KiB, MiB and GiB are understood)
-    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = parse_bytes)]
-    max_line_bytes: usize,
-
-    /// Tokens encoded together [default: by device]
-    #[arg(long, value_name = "N", value_parser = parse_count)]
-    batch_tokens: Option<usize>,
-
     /// Threads to compute with [default: all available cores]
-    #[arg(long, value_name = "N", value_parser = parse_threads)]
+    #[arg(long, value_name = "N", value_parser = parse_threads, help_heading = "Device")]
     threads: Option<usize>,
 
+    /// Tokens encoded together [default: by device]
+    #[arg(long, value_name = "N", value_parser = parse_count, help_heading = "Device")]
+    batch_tokens: Option<usize>,
+
     /// Encode equal texts each time they come (results are the same, only slower)
-    #[arg(long)]
+    #[arg(long, help_heading = "Device")]
     no_reuse: bool,
 
     /// Keep the encoders' results in this file, and take from it what an earlier run left there: the same
     /// texts with the same model and --dtype are then not encoded again (results are the same)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Device")]
     cache: Option<PathBuf>,
 
-    /// Say nothing on stderr unless something is wrong
-    #[arg(long, short)]
-    quiet: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+
+    #[command(flatten)]
+    progress: ProgressArgs,
+
+    #[command(flatten)]
+    reports: ReportArgs,
 
     #[command(flatten)]
     pair: Box<pair::PairArgs>,
@@ -97,153 +119,324 @@ enum OnErrorArg {
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum MissingEntityArg {
-    Error,
-    Unmarked,
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum WindowArg {
+pub(super) enum WindowArg {
     Start,
     Mention,
 }
 
-pub fn run(args: ScoreArgs) -> anyhow::Result<Outcome> {
+pub fn run(mut args: ScoreArgs, settings: Vec<SettingRow>) -> anyhow::Result<Outcome> {
     // What can be wrong before a model has been fetched and read is said before.
     let record = args.pair.record()?;
-    for path in args.files.iter().filter(|path| !is_stdin(path)) {
-        let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
-        anyhow::ensure!(
-            !metadata.is_dir(),
-            "{}: expected a file of JSONL records, found a folder",
-            path.display()
-        );
+    if record.is_some() && args.records.input.say_how() {
+        let message = "one pair given by flags has no --format, --field or --shard";
+        return Err(UsageError(message.to_owned()).into());
     }
-    if let Some(threads) = args.threads {
-        // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    if args.calibrated {
+        // Before headers are looked at: the name is taken then.
+        let key = args.records.output_key.take().unwrap_or_default();
+        args.records.output_key = Some(key.with_calibrated(true));
     }
-    let model = args.model.open(&args.device)?;
-    let mut options = args.options(*model.description.config.threshold);
-    if let Some(path) = &args.cache {
-        options.cache = Some(Arc::new(model.open_cache(path)?));
-    }
-    match record {
-        Some(record) => score_pair(&args, &model, &record, options),
-        None => score_lines(&args, &model, &options),
-    }
-}
-
-fn score_lines(args: &ScoreArgs, model: &OpenModel, options: &Options) -> anyhow::Result<Outcome> {
-    let inputs: Vec<Input> = match args.files.is_empty() {
-        true => vec![Input::Stdin],
-        false => args
-            .files
-            .iter()
-            .map(|path| {
-                if is_stdin(path) {
-                    Input::Stdin
-                } else {
-                    Input::File(path.clone())
-                }
-            })
-            .collect(),
+    let signals = SignalWatch::start()?;
+    let what = args.records.resolve()?;
+    let inputs = match &record {
+        Some(record) => vec![flags_as_input(record)],
+        None => what.open(),
     };
-    let reads_terminal = inputs.iter().any(|input| matches!(input, Input::Stdin)) && io::stdin().is_terminal();
-    if reads_terminal && !args.quiet {
-        note("reading pairs from the terminal, one JSON object a line; ctrl-d ends");
+    let output = args.output.claim(&inputs)?;
+    let reports = Reports::open(&args.reports, &what, &output)?;
+    // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet; 0 is rayon's default.
+    let _ = rayon::ThreadPoolBuilder::new()
+        .num_threads(args.threads.unwrap_or(0))
+        .thread_name(|i| format!("crag-load-{i}"))
+        .build_global();
+    console::allow_bars(args.progress.wants_bars());
+    let started = Timestamp::now();
+    let mut ensemble = Ensemble::open(&args.model, &args.device, args.cache.as_deref())?;
+    if args.calibrated {
+        ensemble.calibrate()?;
     }
-    match score(args, model, inputs, &mut io::stdout().lock(), options) {
-        Ok(counts) => {
-            if !args.quiet {
-                note(&counts.to_string());
+    let models = ensemble.models.iter();
+    models
+        .filter_map(|model| model.model.unused_packed.as_deref())
+        .for_each(console::note);
+    let mut options = args.options(ensemble.threshold(), &what);
+    if record.is_some() {
+        // Flags have no length limit of ours.
+        options.max_line_bytes = usize::MAX;
+    }
+    tell_details(&args, &ensemble, &options, &settings);
+    let run = Run {
+        args: &args,
+        ensemble: &ensemble,
+        signals: &signals,
+        account: Account {
+            ensemble: &ensemble,
+            run_id: reports.run_id.clone(),
+            started,
+            settings: &settings,
+            options: &options,
+        },
+    };
+    std::thread::scope(|scope| {
+        // Hashing a gigabyte takes seconds: beside the run, not before it.
+        let hashing = reports.wants_manifest().then(|| scope.spawn(|| ensemble.records()));
+        let models = Models(RefCell::new(hashing));
+        let (result, counts) = match record {
+            Some(_) if !args.output.is_given() => run.score_pair(inputs, options.clone()),
+            _ => run.score_lines(inputs, &what, output, &reports, &models),
+        };
+        let written = reports.write(&run.account, &models, &End::new(&result), &counts);
+        // The run's own end is what the exit code tells of.
+        match (result, written) {
+            (Ok(_), Err(error)) => Err(error),
+            (Err(run), Err(error)) => {
+                console::warn(&format!("{error:#}"));
+                Err(run)
             }
-            Ok(outcome(&counts))
+            (result, Ok(())) => result,
         }
-        Err(ScoreError::ClosedPipe) => Ok(Outcome::ClosedPipe),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Scores the pair given by flags as if it were a line, so that all that is checked there is checked here.
-fn score_pair(args: &ScoreArgs, model: &OpenModel, record: &str, mut options: Options) -> anyhow::Result<Outcome> {
-    let readable = !args.pair.json && io::stdout().is_terminal();
-    if readable {
-        options.output = OutputKey::default();
-    }
-    // Flags have no length limit of ours.
-    options.max_line_bytes = usize::MAX;
-    let line = io::Cursor::new(record.as_bytes().to_vec());
-    let inputs = vec![Input::Reader("<flags>".to_owned(), Box::new(line))];
-    let mut answer = Vec::new();
-    let counts = score(args, model, inputs, &mut answer, &options)?;
-    let answer = String::from_utf8(answer).context("the answer")?;
-    let text = if readable {
-        pair::readable_answer(&serde_json::from_str(&answer)?, options.threshold)
-    } else {
-        answer
-    };
-    Ok(match super::print(&text)? {
-        Outcome::Complete => outcome(&counts),
-        other => other,
     })
 }
 
-fn score(
-    args: &ScoreArgs,
-    model: &OpenModel,
-    inputs: Vec<Input>,
-    output: &mut dyn io::Write,
-    options: &Options,
-) -> Result<Counts, ScoreError> {
-    let preparer = Preparer {
-        tokenizer: &model.description.tokenizer,
-        markers: *model.description.config.markers,
-        max_length: *model.description.config.max_length,
-        window: match args.window {
+/// A pair given by flags, as if it were a line, so that all that is checked there is checked here.
+fn flags_as_input(record: &str) -> Input {
+    Input::Reader(
+        "<flags>".to_owned(),
+        Box::new(io::Cursor::new(record.as_bytes().to_vec())),
+    )
+}
+
+/// What all ways to score have in common.
+struct Run<'r> {
+    args: &'r ScoreArgs,
+    ensemble: &'r Ensemble,
+    signals: &'r SignalWatch,
+    account: Account<'r>,
+}
+
+impl Run<'_> {
+    /// Scores all inputs into `output`. Returns how that ended, and what had been answered by then.
+    fn score_lines(
+        &self,
+        inputs: Vec<Input>,
+        what: &Inputs,
+        output: Output,
+        reports: &Reports,
+        models: &Models<'_>,
+    ) -> (anyhow::Result<Outcome>, Counts) {
+        let options = self.account.options;
+        let to_stdout = matches!(output, Output::Stdout);
+        let meter = self.args.progress.start(what.total_bytes(), to_stdout);
+        let scored = match output {
+            Output::Stdout => {
+                let mut stdout = console::Records::lock();
+                self.score(inputs, &mut Stream::new(&mut stdout), options, &meter)
+            }
+            Output::Stream(mut file) => self.score(inputs, &mut Stream::new(&mut file), options, &meter),
+            Output::File(file) => {
+                let path = file.target().display().to_string();
+                let manifest = reports.beside_output(file.target());
+                let plan = self.args.output.plan(&inputs, self.settings(options), &manifest);
+                let score = |inputs, sink: &mut dyn Sink, options: &Options| {
+                    meter.goes_on_from(&options.start.counts);
+                    self.score(inputs, sink, options, &meter)
+                };
+                let companions = |finished: &Finished| {
+                    let output = OutputRecord {
+                        path,
+                        bytes: finished.bytes,
+                        blake3: finished.digest.to_hex().to_string(),
+                    };
+                    let resume = Some(finished.evidence.clone());
+                    let end = End::new(&Ok(Outcome::of(&finished.counts)));
+                    let text = self
+                        .account
+                        .manifest(models, &end, &finished.counts, Some(output), resume)?;
+                    let contents = manifest::to_text(&text)?;
+                    let path = manifest.clone();
+                    Ok(vec![Companion { path, contents }])
+                };
+                let output = &self.args.output;
+                let options = options.clone();
+                let scored = output.score_to_file(file, plan, inputs, options, score, companions);
+                let so_far = meter.counts();
+                drop(meter);
+                return match scored {
+                    Ok(scored) => {
+                        let (outcome, counts) = scored.report(|| self.signals.outcome());
+                        (Ok(outcome), counts.unwrap_or(so_far))
+                    }
+                    Err(error) => (Err(error), so_far),
+                };
+            }
+        };
+        let so_far = meter.counts();
+        // The bar goes before anything else is said.
+        drop(meter);
+        match scored {
+            Ok(counts) => {
+                console::report("summary", &counts.to_string(), manifest::numbers(&counts));
+                (Ok(Outcome::of(&counts)), counts)
+            }
+            Err(ScoreError::ClosedPipe) => (Ok(Outcome::ClosedPipe), so_far),
+            Err(ScoreError::Interrupted) => {
+                console::note("interrupted; what was finished has been written (with -o a run can be resumed)");
+                (Ok(self.signals.outcome()), so_far)
+            }
+            Err(error) => (Err(error.into()), so_far),
+        }
+    }
+
+    fn score_pair(&self, inputs: Vec<Input>, mut options: Options) -> (anyhow::Result<Outcome>, Counts) {
+        let readable = !self.args.pair.json && io::stdout().is_terminal();
+        if readable {
+            options.output = OutputKey::default();
+        }
+        let mut answer = Vec::new();
+        let meter = Meter::silent();
+        let counts = match self.score(inputs, &mut Stream::new(&mut answer), &options, &meter) {
+            Ok(counts) => counts,
+            Err(ScoreError::Interrupted) => return (Ok(self.signals.outcome()), meter.counts()),
+            Err(error) => return (Err(error.into()), meter.counts()),
+        };
+        let print = || -> anyhow::Result<Outcome> {
+            let answer = String::from_utf8(answer).context("the answer")?;
+            let text = if readable {
+                pair::readable_answer(&serde_json::from_str(&answer)?, options.threshold)
+            } else {
+                answer
+            };
+            Ok(match super::print(&text)? {
+                Outcome::Complete => Outcome::of(&counts),
+                other => other,
+            })
+        };
+        (print(), counts)
+    }
+
+    fn score(
+        &self,
+        inputs: Vec<Input>,
+        sink: &mut dyn Sink,
+        options: &Options,
+        meter: &Meter,
+    ) -> Result<Counts, ScoreError> {
+        let window = match self.args.window {
             WindowArg::Start => Window::Start,
             WindowArg::Mention => Window::Mention,
-        },
-        missing_entity: match args.missing_entity {
-            MissingEntityArg::Error => MissingEntity::Error,
-            MissingEntityArg::Unmarked => MissingEntity::Unmarked,
-        },
-    };
-    let counts = scoring::run(inputs, output, &model.network, &preparer, options);
-    print_profile(&model.network);
-    if let Some(Err(error)) = options.cache.as_ref().map(|cache| cache.flush()) {
-        note(&error.to_string());
+        };
+        let preparers = self.ensemble.preparers(window, self.args.records.missing_entity());
+        let members = self.ensemble.members(&preparers);
+        let options = Options {
+            stop: Some(self.signals.run_begins()),
+            ..options.clone()
+        };
+        let mut sink = Watched { inner: sink, meter };
+        let counts = scoring::run_into(inputs, &mut sink, &members, &options);
+        print_profile();
+        if let Some(problem) = self.ensemble.flush_cache() {
+            console::warn(&problem);
+        }
+        if let Ok(counts) = &counts {
+            console::detail(&format!(
+                "{} windows of lines, {} tokens encoded, {:.0} tokens/s",
+                counts.windows,
+                counts.tokens,
+                counts.tokens as f64 / counts.elapsed.as_secs_f64().max(1e-9)
+            ));
+        }
+        counts
     }
-    counts
+
+    /// Everything that answers depend on, besides the lines and the program: whoever adds a flag that changes an
+    /// answer adds it here, or `--resume` mixes two kinds of answers in one file.
+    fn settings(&self, options: &Options) -> Vec<Setting> {
+        let args = self.args;
+        let mut settings = Vec::new();
+        for model in &self.ensemble.models {
+            // Names are in the answers of several models alone.
+            let setting = match self.ensemble.models.len() {
+                1 => "model".to_owned(),
+                _ => format!("model {}", model.name),
+            };
+            settings.push(Setting::new(setting, model.model.identity()));
+            settings.push(Setting::new("kernel", &model.model.kernel));
+        }
+        settings.extend([
+            Setting::new("--threshold", options.threshold),
+            Setting::new("--max-line-bytes", options.max_line_bytes),
+            Setting::new("--missing-entity", name_of(args.records.missing_entity)),
+            Setting::new("--window", name_of(args.window)),
+            Setting::new("--format", options.format.name()),
+        ]);
+        let fields = args.records.input.fields.iter();
+        settings.extend(fields.map(|(field, place)| Setting::new(format!("--field {field}"), place)));
+        settings.extend(options.shard.map(|shard| Setting::new("--shard", shard)));
+        settings.extend(options.output.key().map(|key| Setting::new("--output-key", key)));
+        // The calibration itself is part of the model.
+        settings.extend(args.calibrated.then(|| Setting::new("--calibrated", true)));
+        settings.push(match options.on_error {
+            // No line that a run ended at was answered.
+            OnError::Record => Setting::new("--on-error", "record").accepting("fail"),
+            OnError::Fail => Setting::new("--on-error", "fail"),
+        });
+        settings
+    }
 }
 
-fn outcome(counts: &Counts) -> Outcome {
-    if counts.errors() > 0 {
-        Outcome::Incomplete
-    } else {
-        Outcome::Complete
-    }
+/// A flag's value as typed.
+fn name_of(value: impl clap::ValueEnum) -> String {
+    value
+        .to_possible_value()
+        .map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-fn is_stdin(path: &Path) -> bool {
-    path.as_os_str() == "-"
+/// What `--verbose` asks for, before the first answer.
+fn tell_details(args: &ScoreArgs, ensemble: &Ensemble, options: &Options, settings: &[SettingRow]) {
+    if !console::is_verbose() {
+        return;
+    }
+    for model in &ensemble.models {
+        let description = &model.model.description;
+        let config = &description.config;
+        console::detail(&format!(
+            "model {}: {}, {}, tokenizer {}, at most {} tokens, own threshold {} ({})",
+            model.name,
+            description.files.source,
+            description.checkpoint.storage(),
+            description.tokenizer.description(),
+            *config.max_length,
+            *config.threshold,
+            config.threshold.source,
+        ));
+    }
+    console::detail(&format!(
+        "device {}, {} threads, threshold {}",
+        ensemble.device.description, options.threads, options.threshold
+    ));
+    if let Some(path) = &args.cache {
+        console::detail(&format!("cache {}", path.display()));
+    }
+    let redactor = manifest::Redactor::from_env();
+    for row in settings.iter().filter(|row| row.from != "default") {
+        let line = format!("--{} is {} ({})", row.setting, row.value, row.from);
+        console::detail(&redactor.redact(&line));
+    }
 }
 
 impl ScoreArgs {
-    fn options(&self, model_threshold: f32) -> Options {
-        let defaults = Options::default();
+    fn options(&self, model_threshold: f32, inputs: &Inputs) -> Options {
+        let of_records = self.records.options(inputs);
         Options {
             threshold: self.threshold.unwrap_or(model_threshold),
-            output: self.output_key.clone().unwrap_or_default(),
             on_error: match self.on_error {
                 OnErrorArg::Record => OnError::Record,
                 OnErrorArg::Fail => OnError::Fail,
             },
-            max_line_bytes: self.max_line_bytes,
-            threads: self.threads.unwrap_or(defaults.threads),
+            threads: self.threads.unwrap_or(of_records.threads),
             batch_tokens: self.batch_tokens,
             reuse: !self.no_reuse,
-            ..defaults
+            ..of_records
         }
     }
 }

@@ -3,10 +3,12 @@
 use serde_json::{Value, json};
 
 use crate::cli::UsageError;
+use crate::cli::config::DATA_HEADING;
+use crate::scoring::CALIBRATED_KEY;
 
 /// One pair on the command line.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "One pair")]
+#[command(next_help_heading = DATA_HEADING)]
 pub struct PairArgs {
     /// Text of both sides
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with_all = ["drug_text", "adr_text", "files"])]
@@ -96,6 +98,12 @@ pub fn readable_answer(answer: &Value, threshold: f32) -> String {
         text(&answer["adr"]),
         if causal { "at or above" } else { "below" },
     );
+    if let Some(calibrated) = answer[CALIBRATED_KEY].as_f64() {
+        line += &format!("\ncalibrated: {calibrated:.4}");
+    }
+    for (name, probability) in answer["probabilities"].as_object().into_iter().flatten() {
+        line += &format!("\n{:.4}  by {name}", probability.as_f64().unwrap_or(f64::NAN));
+    }
     for warning in answer["warnings"].as_array().into_iter().flatten() {
         line += &format!("\nwarning: {}", text(warning));
     }
@@ -128,6 +136,12 @@ mod tests {
         assert_eq!(
             readable_answer(&answer, 0.55),
             "0.9231  causal  d -> a  (at or above the threshold of 0.55)\nwarning: adr_truncated\n"
+        );
+        let answer = json!({"drug": "d", "adr": "a", "probability": 0.5, "causal": false,
+            "probabilities": {"demo": 0.25, "other": 0.75}});
+        assert_eq!(
+            readable_answer(&answer, 0.55),
+            "0.5000  not causal  d -> a  (below the threshold of 0.55)\n0.2500  by demo\n0.7500  by other\n"
         );
         let answer = json!({"error": {"code": "empty_text", "message": "m"}});
         assert_eq!(readable_answer(&answer, 0.55), "not scored: m (empty_text)\n");

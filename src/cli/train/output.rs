@@ -1,182 +1,189 @@
-//! The finished folder: put together beside its place and renamed, so that it is absent or complete.
+//! The finished folder: put together in the run's own, with all that is to be said of how it came about.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use candle_core::{DType, Tensor};
-use serde_json::json;
+use candle_core::DType;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::{UsageError, lock};
-use crate::{
-    checkpoint::write_safetensors,
-    training::{NegativeKind, Settings, Start, Trained, state::write_whole, svg},
-};
+use super::Data;
+use crate::checkpoint::{Checkpoint, FileHash, HubOptions, ModelFiles, ModelSource, locate, write_safetensors};
+use crate::cli::config::SettingRow;
+use crate::cli::convert::converted;
+use crate::cli::manifest::{self, End, FileRecord, Manifest};
+use crate::cli::model::small_files;
+use crate::cli::{Outcome, UsageError};
+use crate::files::{RealDisk, replace};
+use crate::training::{Settings, Start, Trained, dataset::Dataset, svg};
 
-/// Where the result goes, and where the run lives until then.
-pub(super) struct Place {
-    out: PathBuf,
-    pub partial: PathBuf,
-    force: bool,
-}
+const MANIFEST: &str = "manifest.json";
 
-/// What the manifest tells besides the result.
+/// What is known of a run before it has trained anything.
 pub(super) struct Facts<'a> {
+    pub started: Timestamp,
     pub settings: &'a Settings,
+    /// What the command line and what lies beneath it said.
+    pub flags: &'a [SettingRow],
     pub start: &'a Start,
-    pub trained: &'a Trained,
-    /// Names and BLAKE3 hashes of the data.
-    pub files: &'a [(String, String)],
-    /// Pairs and related pairs of training and of validation.
-    pub sizes: [[usize; 2]; 2],
-    pub negatives: NegativeKind,
-    pub rejected: usize,
+    /// None from scratch.
+    pub backbone: Option<&'a ModelFiles>,
+    pub data: &'a Data,
     pub device: &'a str,
+    /// How many numbers there are to train.
     pub parameters: usize,
+    pub save_dtype: DType,
+    pub fingerprint: String,
 }
 
-impl Place {
-    /// Refuses what would be written over without having been asked to.
-    pub fn new(out: &Path, resume: bool, force: bool) -> anyhow::Result<Self> {
-        let refuse = |reason: String| Err(UsageError(reason).into());
-        let Some(name) = out.file_name() else {
-            return refuse(format!("--out {}: not a folder name", out.display()));
+/// A run that came to its end.
+pub(super) struct Finished<'a> {
+    pub facts: &'a Facts<'a>,
+    pub trained: &'a Trained,
+    pub outcome: Outcome,
+    pub log: &'a Path,
+}
+
+/// The checkpoint that both encoders began from.
+#[derive(Serialize)]
+struct BackboneRecord {
+    source: String,
+    /// The commit, where it is from the hub.
+    revision: Option<String>,
+    weights: Vec<FileHash>,
+    files: Vec<FileHash>,
+}
+
+/// What the manifest says of the run.
+#[derive(Serialize)]
+struct TrainRecord<'a> {
+    /// As `--resume` compares it.
+    fingerprint: &'a str,
+    backbone: BackboneRecord,
+    /// All of it, whatever part of it was stated.
+    recipe: &'a Settings,
+    settings: &'a [SettingRow],
+    inputs: &'a [FileRecord],
+    device: &'a str,
+    threads: usize,
+    save_dtype: &'static str,
+    weights: Vec<FileHash>,
+}
+
+impl Facts<'_> {
+    /// That the output at `target` is this run's.
+    pub fn check_finished(&self, target: &Path) -> Result<(), UsageError> {
+        let manifest = fs::read(target.join(MANIFEST)).ok();
+        let manifest: Option<Value> = manifest.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let says = |key: &str, expected: &str| {
+            let found = manifest.as_ref().and_then(|manifest| manifest[key].as_str());
+            found == Some(expected)
         };
-        let mut partial = name.to_owned();
-        partial.push(".partial");
-        let partial = out.with_file_name(partial);
-        if out.exists() && !(force && out.is_dir()) {
-            let way_out = if out.is_dir() {
-                "; give --force to replace it"
-            } else {
-                ""
-            };
-            return refuse(format!("{}: exists already{way_out}", out.display()));
+        if says("fingerprint", &self.fingerprint) && says("save_dtype", self.save_dtype.as_str()) {
+            return Ok(());
         }
-        match (partial.exists(), resume, force) {
-            (true, false, false) => {
-                let reason = "holds a run that is not finished; give --resume to go on, or --force to begin anew";
-                return refuse(format!("{}: {reason}", partial.display()));
-            }
-            (false, true, _) => {
-                return refuse(format!("--resume: there is no {} to go on from", partial.display()));
-            }
-            _ => {}
-        }
-        Ok(Self {
-            out: out.to_owned(),
-            partial,
-            force,
+        Err(UsageError(format!(
+            "{}: the output exists, and its {MANIFEST} does not say that it is of these settings, data and backbone; give \
+             the same again, or --force to replace it",
+            target.display()
+        )))
+    }
+
+    fn backbone(&self) -> anyhow::Result<BackboneRecord> {
+        let source = self.start.source.clone();
+        Ok(match self.backbone {
+            None => BackboneRecord {
+                source,
+                revision: None,
+                weights: Vec::new(),
+                files: Vec::new(),
+            },
+            Some(files) => BackboneRecord {
+                source,
+                revision: files.revision.clone(),
+                weights: Checkpoint::open(files)?.weight_hashes(),
+                files: small_files(files),
+            },
         })
     }
+}
 
-    /// Makes and locks the run's folder; an abandoned run in it is removed where --force says so.
-    pub fn prepare(&self) -> anyhow::Result<File> {
-        fs::create_dir_all(&self.partial).with_context(|| self.partial.display().to_string())?;
-        let file = lock(&self.partial.join("lock"))?;
-        if self.force {
-            for entry in fs::read_dir(&self.partial).with_context(|| self.partial.display().to_string())? {
-                let path = entry?.path();
-                if path.is_dir() {
-                    fs::remove_dir_all(&path).with_context(|| path.display().to_string())?;
-                } else if !path.ends_with("lock") {
-                    fs::remove_file(&path).with_context(|| path.display().to_string())?;
-                }
-            }
-        }
-        Ok(file)
-    }
-
-    /// Writes everything, puts it in its place, and removes the run's folder.
-    pub fn finish(&self, facts: &Facts<'_>, dtype: DType, log: &Path) -> anyhow::Result<()> {
-        let done = self.partial.join("done");
+impl Finished<'_> {
+    /// Writes everything into a folder of its own in `partial`.
+    pub fn write(&self, partial: &Path) -> anyhow::Result<PathBuf> {
+        let Self { facts, trained, .. } = self;
+        let done = partial.join("done");
         if done.exists() {
             fs::remove_dir_all(&done).with_context(|| done.display().to_string())?;
         }
-        fs::create_dir_all(&done).with_context(|| done.display().to_string())?;
+        fs::create_dir(&done).with_context(|| done.display().to_string())?;
+        let write = |name: &str, bytes: &[u8]| {
+            let path = done.join(name);
+            replace(&RealDisk, &path, bytes).with_context(|| path.display().to_string())
+        };
         for (name, bytes) in &facts.start.files {
-            write_whole(&done.join(name), bytes)?;
+            write(name, bytes)?;
         }
         let mut sidecar = facts.start.network.config.to_sidecar();
-        sidecar.threshold = Some(facts.trained.judgement.threshold);
-        write_whole(&done.join("crag.json"), &pretty(&sidecar)?)?;
-        let tensors = facts.trained.tensors.iter().map(|(name, tensor)| {
-            let stored = tensor.to_dtype(dtype)?;
-            if dtype == DType::F16 {
-                anyhow::ensure!(
-                    is_finite(&stored)?,
-                    "tensor \"{name}\": too large for f16; give --save-dtype bf16"
-                );
-            }
+        sidecar.threshold = Some(trained.judgement.threshold);
+        write("crag.json", (serde_json::to_string_pretty(&sidecar)? + "\n").as_bytes())?;
+        let tensors = trained.tensors.iter().map(|(name, tensor)| {
+            let stored = converted(tensor, Some(facts.save_dtype), name, "--save-dtype")?;
             Ok((name.clone(), stored))
         });
         let weights = done.join("model.safetensors");
         write_safetensors(&weights, &tensors.collect::<anyhow::Result<Vec<_>>>()?)?;
-        let log = fs::read(log).with_context(|| log.display().to_string())?;
-        write_whole(&done.join("log.jsonl"), &log)?;
-        write_whole(&done.join("curve.svg"), svg(&facts.trained.history).as_bytes())?;
-        let hash = blake3::hash(&fs::read(&weights).with_context(|| weights.display().to_string())?);
-        write_whole(&done.join("manifest.json"), &pretty(&facts.manifest(&hash.to_hex()))?)?;
-
-        let failed = || self.out.display().to_string();
-        if self.out.exists() {
-            let mut old = self.partial.file_name().unwrap_or_default().to_owned();
-            old.push(".old");
-            let old = self.partial.with_file_name(old);
-            if old.exists() {
-                fs::remove_dir_all(&old).with_context(failed)?;
-            }
-            fs::rename(&self.out, &old).with_context(failed)?;
-            fs::rename(&done, &self.out).with_context(failed)?;
-            fs::remove_dir_all(&old).with_context(|| old.display().to_string())?;
-        } else {
-            fs::rename(&done, &self.out).with_context(failed)?;
-        }
-        fs::remove_dir_all(&self.partial).with_context(|| self.partial.display().to_string())
+        let log = fs::read(self.log).with_context(|| self.log.display().to_string())?;
+        write("log.jsonl", &log)?;
+        write("curve.svg", svg(&trained.history).as_bytes())?;
+        write(MANIFEST, &self.manifest(&weights)?)?;
+        Ok(done)
     }
-}
 
-impl Facts<'_> {
-    fn manifest(&self, weights_hash: &str) -> serde_json::Value {
-        let trained = self.trained;
-        let [train, valid] = self
-            .sizes
-            .map(|[pairs, related]| json!({"pairs": pairs, "related": related}));
-        let files: Vec<_> = self
-            .files
-            .iter()
-            .map(|(name, hash)| json!({"file": name, "blake3": hash}))
-            .collect();
+    /// What came of the run, for the manifest and for whoever reads the log.
+    pub fn numbers(&self) -> Value {
+        let Self { facts, trained, .. } = self;
+        let size = |data: &Dataset| json!({"pairs": data.examples.len(), "related": data.positives().len()});
         json!({
-            "crag": env!("CARGO_PKG_VERSION"),
-            "command": std::env::args().collect::<Vec<_>>(),
-            "settings": self.settings,
-            "backbone": self.start.source,
             "data": {
-                "files": files,
-                "train": train,
-                "valid": valid,
-                "rejected_lines": self.rejected,
-                "mined_negatives": self.negatives,
+                "train": size(&facts.data.train),
+                "valid": size(&facts.data.valid),
+                "rejected_lines": facts.data.rejected.len(),
+                "mined_negatives": facts.data.negatives,
             },
-            "parameters": self.parameters,
-            "device": self.device,
-            "threads": rayon::current_num_threads(),
+            "parameters": facts.parameters,
             "best": {"epoch": trained.epoch, "validation": trained.judgement},
             "epochs": trained.history,
             "tokens": trained.tokens,
             "training_seconds": trained.seconds,
             "tokens_per_second": trained.tokens as f64 / trained.seconds.max(1e-9),
-            "weights_blake3": weights_hash,
         })
     }
-}
 
-fn pretty(value: &impl serde::Serialize) -> anyhow::Result<Vec<u8>> {
-    Ok((serde_json::to_string_pretty(value)? + "\n").into_bytes())
-}
-
-fn is_finite(tensor: &Tensor) -> candle_core::Result<bool> {
-    let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-    Ok(values.iter().all(|value| value.is_finite()))
+    fn manifest(&self, weights: &Path) -> anyhow::Result<Vec<u8>> {
+        let facts = self.facts;
+        let files = locate(&ModelSource::File(weights.to_owned()), &HubOptions::default())?;
+        let mut hashes = Checkpoint::open(&files)?.weight_hashes();
+        for hash in &mut hashes {
+            // Where it will be, not where it is now.
+            hash.name = "model.safetensors".to_owned();
+        }
+        let record = TrainRecord {
+            fingerprint: &facts.fingerprint,
+            backbone: facts.backbone()?,
+            recipe: facts.settings,
+            settings: facts.flags,
+            inputs: &facts.data.files,
+            device: facts.device,
+            threads: rayon::current_num_threads(),
+            save_dtype: facts.save_dtype.as_str(),
+            weights: hashes,
+        };
+        let end = End::new(&Ok(self.outcome));
+        let manifest = Manifest::new("train", &manifest::run_id(), facts.started, record);
+        let manifest = manifest.ended(Timestamp::now(), &end, self.numbers())?;
+        Ok(manifest::to_text(&manifest)?)
+    }
 }

@@ -1,41 +1,45 @@
-//! How far the run is: a bar on a terminal, else a line an epoch and one a minute.
+//! How far the run is: a bar on a terminal, else a line an epoch and one now and then.
 
-use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::{cli::note, training::Event};
+use crate::cli::console;
+use crate::cli::progress::{ProgressArgs, Shown};
+use crate::training::Event;
 
 pub(super) struct Progress {
-    quiet: bool,
     bar: Option<ProgressBar>,
+    /// Time between two lines within an epoch; none for no such lines.
+    between: Option<Duration>,
     said: Instant,
 }
 
-const BETWEEN_LINES: Duration = Duration::from_secs(60);
-
 impl Progress {
-    pub fn new(quiet: bool) -> Self {
-        let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
-            let bar = ProgressBar::new(0);
+    pub fn new(args: &ProgressArgs) -> Self {
+        // Nothing else is written while training runs.
+        let shown = args.shown(false);
+        let bar = (shown == Some(Shown::Bar)).then(|| {
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
             // The template is this constant; the default would do as well.
             if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} steps, {eta} left") {
                 bar.set_style(style);
             }
+            console::set_bar(bar.clone());
             bar
         });
+        let between = match shown {
+            Some(Shown::Lines(between)) => Some(between),
+            _ => None,
+        };
         Self {
-            quiet,
             bar,
+            between,
             said: Instant::now(),
         }
     }
 
     pub fn tell(&mut self, event: &Event) {
-        if self.quiet {
-            return;
-        }
         match event {
             Event::Epoch {
                 phase,
@@ -51,10 +55,11 @@ impl Progress {
                     bar.set_length(*steps as u64);
                     bar.set_message(format!("{phase} {epoch}/{epochs}"));
                 }
-                self.line(&format!(
+                let text = format!(
                     "{phase} epoch {epoch} of {epochs}: {items} items in {steps} steps, {negatives} mined negatives \
                      ({hard_negatives} hard)"
-                ));
+                );
+                self.say("epoch", &text, event);
             }
             Event::Step {
                 phase,
@@ -67,15 +72,14 @@ impl Progress {
                 ..
             } => {
                 let speed = *tokens as f64 / seconds.max(1e-9);
-                match &self.bar {
-                    Some(bar) => {
-                        bar.set_position(*step as u64);
-                        bar.set_message(format!("{phase} {epoch}, loss {loss:.4}, {speed:.0} tokens/s"));
-                    }
-                    None if self.said.elapsed() >= BETWEEN_LINES => self.line(&format!(
-                        "{phase} epoch {epoch}: step {step} of {steps}, loss {loss:.4}, {speed:.0} tokens/s"
-                    )),
-                    None => {}
+                if let Some(bar) = &self.bar {
+                    bar.set_position(*step as u64);
+                    bar.set_message(format!("{phase} {epoch}, loss {loss:.4}, {speed:.0} tokens/s"));
+                }
+                if self.between.is_some_and(|between| self.said.elapsed() >= between) {
+                    let text =
+                        format!("{phase} epoch {epoch}: step {step} of {steps}, loss {loss:.4}, {speed:.0} tokens/s");
+                    self.say("step", &text, event);
                 }
             }
             Event::EpochEnd {
@@ -90,22 +94,23 @@ impl Progress {
                     let best = if *best { ", the best so far" } else { "" };
                     format!(", validation F1 {:.4}, ROC-AUC {:.4}{best}", v.f1, v.roc_auc)
                 });
-                self.line(&format!("{phase} epoch {epoch}: loss {loss:.4}{figures}"));
+                let text = format!("{phase} epoch {epoch}: loss {loss:.4}{figures}");
+                self.say("epoch_end", &text, event);
             }
         }
     }
 
-    fn line(&mut self, text: &str) {
+    fn say(&mut self, name: &str, text: &str, event: &Event) {
         self.said = Instant::now();
-        match &self.bar {
-            Some(bar) => bar.suspend(|| note(text)),
-            None => note(text),
-        }
+        console::report(name, text, serde_json::to_value(event).unwrap_or_default());
     }
+}
 
-    pub fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
+impl Drop for Progress {
+    /// Takes the bar away.
+    fn drop(&mut self) {
+        if self.bar.is_some() {
+            console::remove_bar();
         }
     }
 }

@@ -2,15 +2,18 @@
 
 use std::sync::OnceLock;
 
+#[cfg(any(target_arch = "aarch64", test))]
+use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512, Bf16Dots, ByteDots};
 use super::simd::{Portable, Simd, Task};
 use crate::kernels::Precision;
 
-/// The environment variable that forces a kernel: `portable`, `avx2` or `avx512`.
+/// The environment variable that forces a kernel: `portable`, `neon`, `avx2` or `avx512`.
 pub const KERNEL_VARIABLE: &str = "CRAG_KERNEL";
 
-const SETTINGS: [&str; 3] = ["portable", "avx2", "avx512"];
+/// The slowest first.
+pub(super) const SETTINGS: [&str; 4] = ["portable", "neon", "avx2", "avx512"];
 
 /// A family of kernels that this machine can run. Results of two families differ by rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +22,9 @@ pub struct Kernel(InstructionSet);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum InstructionSet {
     Portable(Portable),
+    /// In unit tests on other targets too: see [`super::simd`].
+    #[cfg(any(target_arch = "aarch64", test))]
+    Neon(Neon),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     #[cfg(target_arch = "x86_64")]
@@ -31,7 +37,7 @@ enum InstructionSet {
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum KernelError {
-    #[error("{KERNEL_VARIABLE}={found}: expected portable, avx2 or avx512; unset it to take the fastest")]
+    #[error("{KERNEL_VARIABLE}={found}: expected portable, neon, avx2 or avx512; unset it to take the fastest")]
     Unknown { found: String },
     #[error("{KERNEL_VARIABLE}={name}: this machine has no {name}; it can run {available}, or unset the variable")]
     Unavailable { name: String, available: String },
@@ -53,6 +59,8 @@ impl Kernel {
     pub(super) fn variants(setting: &str) -> Vec<Self> {
         let found: &[Option<InstructionSet>] = match setting {
             "portable" => &[Some(InstructionSet::Portable(Portable))],
+            #[cfg(any(target_arch = "aarch64", test))]
+            "neon" => &[Some(InstructionSet::Neon(Neon))],
             #[cfg(target_arch = "x86_64")]
             "avx2" => &[Avx2::detect().map(InstructionSet::Avx2)],
             #[cfg(target_arch = "x86_64")]
@@ -70,6 +78,8 @@ impl Kernel {
     pub fn setting(self) -> &'static str {
         match self.0 {
             InstructionSet::Portable(_) => "portable",
+            #[cfg(any(target_arch = "aarch64", test))]
+            InstructionSet::Neon(_) => "neon",
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
@@ -80,11 +90,10 @@ impl Kernel {
     /// Architecture, precision and instruction set, and how the machine does without instructions
     /// for that precision.
     pub fn name(self, precision: Precision) -> String {
-        let architecture = match self.0 {
-            InstructionSet::Portable(_) => return format!("portable-{}{}", precision.name(), self.way(precision)),
-            #[cfg(target_arch = "x86_64")]
-            _ => "x86_64",
-        };
+        if let InstructionSet::Portable(_) = self.0 {
+            return format!("portable-{}{}", precision.name(), self.way(precision));
+        }
+        let architecture = std::env::consts::ARCH;
         let vnni = match precision {
             Precision::Int8 if self.is_native(precision) => "vnni",
             _ => "",
@@ -117,6 +126,8 @@ impl Kernel {
     pub(super) fn run<T: Task>(self, task: T) -> T::Output {
         match self.0 {
             InstructionSet::Portable(simd) => simd.vectorize(task),
+            #[cfg(any(target_arch = "aarch64", test))]
+            InstructionSet::Neon(simd) => simd.vectorize(task),
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx2(simd) => simd.vectorize(task),
             #[cfg(target_arch = "x86_64")]

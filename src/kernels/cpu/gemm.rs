@@ -199,7 +199,7 @@ unsafe fn tile<S: Simd, F: Format, const ROWS: usize>(simd: S, _: F, operands: T
     let (sums, mut columns) = (operands.sums.as_mut_ptr(), operands.columns.as_ptr());
     let mut total = [simd.splat(0.0); MAX_ROWS];
     let mut other_total = [simd.splat(0.0); MAX_ROWS];
-    if operands.group > 0 {
+    if S::TOTALS_IN_REGISTERS && operands.group > 0 {
         // SAFETY: the caller states that `sums` holds ROWS rows of TILE_VECTORS vectors.
         unsafe {
             for_each_row!(|R| {
@@ -210,6 +210,7 @@ unsafe fn tile<S: Simd, F: Format, const ROWS: usize>(simd: S, _: F, operands: T
     }
     // SAFETY: each of ROWS rows has terms for `groups` groups, of which `group` is one.
     let mut row_terms = unsafe { operands.row_terms.as_ptr().add(operands.group * F::ROW_TERMS) };
+    let mut is_first = operands.group == 0;
     while blocks > 0 {
         let mut first = [simd.splat(0.0); MAX_ROWS];
         let mut second = [simd.splat(0.0); MAX_ROWS];
@@ -233,29 +234,46 @@ unsafe fn tile<S: Simd, F: Format, const ROWS: usize>(simd: S, _: F, operands: T
         }
         blocks -= in_group;
         // SAFETY: the caller states that `columns` holds TILE_VECTORS vectors for each term of the chunk's
-        // groups, and `row_terms` the terms of `groups` groups for each of ROWS rows.
+        // groups, `row_terms` the terms of `groups` groups for each of ROWS rows, and `sums` ROWS rows.
         unsafe {
             for_each_row!(|R| {
                 let row = row_terms.wrapping_add(R * operands.groups * F::ROW_TERMS);
-                total[R] = F::settle(simd, first[R], total[R], row, columns, width);
-                other_total[R] = F::settle(
+                let begin = sums.add(R * width);
+                let (before, other_before) = if S::TOTALS_IN_REGISTERS {
+                    (total[R], other_total[R])
+                } else if is_first {
+                    (simd.splat(0.0), simd.splat(0.0))
+                } else {
+                    (simd.load_ptr(begin), simd.load_ptr(begin.add(S::LANES)))
+                };
+                let one = F::settle(simd, first[R], before, row, columns, width);
+                let other = F::settle(
                     simd,
                     second[R],
-                    other_total[R],
+                    other_before,
                     row,
                     columns.wrapping_add(S::LANES),
                     width,
                 );
+                if S::TOTALS_IN_REGISTERS {
+                    (total[R], other_total[R]) = (one, other);
+                } else {
+                    simd.store_ptr(one, begin);
+                    simd.store_ptr(other, begin.add(S::LANES));
+                }
             });
+            is_first = false;
             columns = columns.add(F::COLUMN_TERMS * width);
             row_terms = row_terms.add(F::ROW_TERMS);
         }
     }
-    // SAFETY: as for reading `sums`.
-    unsafe {
-        for_each_row!(|R| {
-            simd.store_ptr(total[R], sums.add(R * width));
-            simd.store_ptr(other_total[R], sums.add(R * width + S::LANES));
-        });
+    if S::TOTALS_IN_REGISTERS {
+        // SAFETY: as for reading `sums`.
+        unsafe {
+            for_each_row!(|R| {
+                simd.store_ptr(total[R], sums.add(R * width));
+                simd.store_ptr(other_total[R], sums.add(R * width + S::LANES));
+            });
+        }
     }
 }

@@ -21,12 +21,12 @@ use crate::kernels::{Activation, Precision};
 
 /// A linear layer's weights, laid out for the CPU's kernel.
 pub struct PackedLinear {
-    in_features: usize,
-    out_features: usize,
-    kernel: Kernel,
+    pub(super) in_features: usize,
+    pub(super) out_features: usize,
+    pub(super) kernel: Kernel,
     precision: Precision,
     /// Panels of columns of the product, see [`super::gemm`].
-    panels: Words,
+    pub(super) panels: Words,
     /// For each panel `[groups, COLUMN_TERMS, width]`, see [`Format`].
     columns: Vec<f32>,
     /// One value a column of the panels; zeros where the layer has no bias.
@@ -66,8 +66,7 @@ impl PackedLayout {
         if out_features == 0 || in_features == 0 {
             bail!("linear: expected a weight without empty dimensions, found [{out_features}, {in_features}]")
         }
-        let width = kernel.run(PanelWidth);
-        let columns = out_features.next_multiple_of(width);
+        let columns = out_features.next_multiple_of(kernel.run(PanelWidth));
         let (words, terms) = match precision {
             Precision::F32 => sizes::<F32>(in_features),
             Precision::Bf16 => sizes::<Bf16>(in_features),
@@ -77,10 +76,16 @@ impl PackedLayout {
         Ok(Self {
             in_features,
             out_features,
-            name: format!("{}-panels-of-{width}-v1", precision.name()),
+            name: Self::name_for(kernel, precision),
             panel_bytes: columns * words * size_of::<f32>(),
             column_terms: columns * terms,
         })
+    }
+
+    /// [`Self::name`] of every layer that `kernel` packs in `precision`.
+    pub fn name_for(kernel: Kernel, precision: Precision) -> String {
+        let width = kernel.run(PanelWidth);
+        format!("{}-panels-of-{width}-v1", precision.name())
     }
 }
 

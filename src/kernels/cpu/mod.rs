@@ -11,6 +11,7 @@
 //! a row's bits do not depend on what else is in the batch.
 
 mod attention;
+mod bilinear;
 mod buffer;
 mod detect;
 mod embedding;

@@ -2,13 +2,14 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::detect::{Kernel, KernelError, select};
+use super::detect::{Kernel, KernelError, SETTINGS, select};
 use super::embedding::Tables;
 use super::norm::Norm;
 use super::simd::{MAX_LANES, Simd, Task};
 use super::{PackedLinear, attention, embedding, norm, pooling, vector_math};
 use crate::kernels::{Activation, Precision, reference};
 
+mod bilinear;
 mod precision;
 
 /// Largest errors allowed, on values.
@@ -42,7 +43,7 @@ const ACTIVATIONS: [Activation; 5] = [
 ];
 
 fn for_each_kernel(test: impl Fn(Kernel)) {
-    for setting in ["portable", "avx2", "avx512"] {
+    for setting in SETTINGS {
         match Kernel::find(setting) {
             Some(kernel) => test(kernel),
             None => eprintln!("skipped: this machine has no {setting}"),
@@ -450,7 +451,7 @@ fn functions_are_within_a_few_units_in_the_last_place() {
                 Function::Gelu => worst_ulps(&x, &y, |x| reference::activate(x.max(-1e3), Activation::Gelu)),
             };
             let allowed = match (function, kernel.setting()) {
-                (Function::Gelu, "portable") => tolerance::GELU_UNFUSED_ULPS,
+                (Function::Gelu, "portable" | "neon") => tolerance::GELU_UNFUSED_ULPS,
                 (Function::Gelu, _) => tolerance::GELU_ULPS,
                 _ => tolerance::FUNCTION_ULPS,
             };
@@ -547,13 +548,13 @@ fn a_kernel_is_selected_by_its_setting() {
     let error = select(Some("sse")).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "CRAG_KERNEL=sse: expected portable, avx2 or avx512; unset it to take the fastest"
+        "CRAG_KERNEL=sse: expected portable, neon, avx2 or avx512; unset it to take the fastest"
     );
 }
 
 #[test]
 fn a_kernel_the_machine_lacks_is_an_error_that_names_those_it_has() {
-    let missing = ["avx2", "avx512"].into_iter().find(|s| Kernel::find(s).is_none());
+    let missing = SETTINGS.into_iter().find(|s| Kernel::find(s).is_none());
     let Some(missing) = missing else {
         eprintln!("skipped: this machine has every kernel");
         return;

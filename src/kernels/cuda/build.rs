@@ -1,9 +1,10 @@
-//! Compiles the kernels in this folder to PTX; without the feature `cuda` it returns at once.
+//! Compiles the kernels in this folder to PTX, for the build script; without the feature `cuda` it returns at once.
 //!
 //! Needs `nvcc` (`$NVCC`, a toolkit named by `$CUDA_HOME` or `$CUDA_PATH`, the `PATH`, or
 //! /usr/local/cuda), no GPU and no driver. The driver of the machine that runs the program compiles
 //! the PTX for its card; it must be at least as new as the toolkit, whose version is handed on so
-//! that the program can say so.
+//! that the program can say so. What has been compiled stays while it is newer than its sources and of
+//! the same toolkit: the build script runs for every change to the crate.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +14,7 @@ const SOURCES: [&str; 3] = ["attention", "pooling", "rows"];
 /// The oldest architecture with bf16 tensor cores; the driver compiles up from it.
 const ARCHITECTURE: &str = "compute_80";
 
-fn main() {
+pub fn build() {
     println!("cargo:rerun-if-changed=src/kernels/cuda/build.rs");
     if std::env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
@@ -29,15 +30,35 @@ fn main() {
     let capability = std::env::var("CUDA_COMPUTE_CAP").unwrap_or_default();
     println!("cargo:rustc-env=CRAG_CUDA_COMPUTE_CAP={capability}");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let toolkit = out.join("toolkit");
+    let built_by = format!("{} {major}.{minor} {ARCHITECTURE}", nvcc.display());
+    let same_toolkit = std::fs::read_to_string(&toolkit).is_ok_and(|text| text == built_by);
     for name in SOURCES {
         let source = Path::new("src/kernels/cuda").join(name).with_extension("cu");
         println!("cargo:rerun-if-changed={}", source.display());
+        let ptx = out.join(name).with_extension("ptx");
+        let sources = [
+            source.as_path(),
+            Path::new("src/kernels/cuda/common.cuh"),
+            Path::new("src/kernels/cuda/build.rs"),
+        ];
+        if same_toolkit && is_newer(&ptx, &sources) {
+            continue;
+        }
         run(Command::new(&nvcc)
             .arg(format!("-arch={ARCHITECTURE}"))
             .args(["--ptx", "-O3", "-std=c++17", "-o"])
-            .arg(out.join(name).with_extension("ptx"))
+            .arg(&ptx)
             .arg(&source));
     }
+    std::fs::write(&toolkit, built_by).expect("cargo's OUT_DIR can be written to");
+}
+
+/// Whether `built` is there and newer than all of `sources`.
+fn is_newer(built: &Path, sources: &[&Path]) -> bool {
+    let time = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    let newest = sources.iter().map(|source| time(source)).max().flatten();
+    matches!((time(built), newest), (Some(built), Some(newest)) if built > newest)
 }
 
 fn find_nvcc() -> PathBuf {

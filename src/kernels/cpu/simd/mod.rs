@@ -15,12 +15,16 @@ use half::bf16;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(any(target_arch = "aarch64", test))]
+mod neon;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx512::{Avx512, Bf16Dots, ByteDots};
+#[cfg(any(target_arch = "aarch64", test))]
+pub(super) use neon::Neon;
 pub(super) use portable::Portable;
 
 /// Words in a cache line.
@@ -47,6 +51,10 @@ pub(super) trait Simd: Copy {
     /// Rows of the largest tile of a matrix product whose sums stay in registers when the tile
     /// is [`super::gemm::TILE_VECTORS`] vectors wide.
     const TILE_ROWS: usize;
+
+    /// Whether the totals of groups before stay in registers beside such a tile's sums; else they wait in
+    /// memory until a group ends. The order of sums is the same.
+    const TOTALS_IN_REGISTERS: bool = true;
 
     /// Runs `task` compiled for this instruction set.
     fn vectorize<T: Task>(self, task: T) -> T::Output;

@@ -1,4 +1,4 @@
-//! Plain arrays of 4 lanes, which compilers turn into the vectors that every target has (SSE2, NEON).
+//! Plain arrays of 4 lanes, which compilers turn into the vectors that every target has.
 
 use super::{Simd, Task};
 
@@ -21,9 +21,10 @@ impl Simd for Portable {
 
     const LANES: usize = 4;
 
-    /// With 2 vectors of a group's sums and 2 of totals a row, 2 of weights and a broadcast: SSE has 16
-    /// registers, so that its totals wait in memory, NEON 32.
-    const TILE_ROWS: usize = if cfg!(target_arch = "aarch64") { 6 } else { 4 };
+    /// 4 x 2 vectors of a group's sums, 2 of weights, a broadcast and a product: SSE has 16 registers.
+    const TILE_ROWS: usize = 4;
+
+    const TOTALS_IN_REGISTERS: bool = false;
 
     #[inline]
     fn vectorize<T: Task>(self, task: T) -> T::Output {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 
 use super::{Kernel, assert_close, assert_same_bits, matrix, random, tolerance, values};
+use crate::kernels::cpu::detect::SETTINGS;
 use crate::kernels::cpu::{PackedLinear, selected};
 use crate::kernels::{Activation, Precision, reference};
 
@@ -13,7 +14,7 @@ const ROUNDED: [Precision; 2] = [Precision::Bf16, Precision::Int8];
 
 /// Every kernel, also those that emulate the instructions which this machine has.
 fn for_each_variant(test: impl Fn(Kernel, Precision)) {
-    for setting in ["portable", "avx2", "avx512"] {
+    for setting in SETTINGS {
         let variants = Kernel::variants(setting);
         if variants.is_empty() {
             eprintln!("skipped: this machine has no {setting}");
@@ -179,6 +180,11 @@ fn the_name_of_a_kernel_says_what_it_emulates() {
     assert_eq!(
         name("portable", Precision::Bf16).unwrap(),
         "portable-bf16 (emulated in f32)"
+    );
+    // Unit tests have it on every target.
+    assert_eq!(
+        name("neon", Precision::Int8).unwrap(),
+        format!("{}-int8-neon (emulated in i16)", std::env::consts::ARCH)
     );
     if let Some(name) = name("avx2", Precision::Int8) {
         assert_eq!(name, "x86_64-int8-avx2 (emulated in i16)");

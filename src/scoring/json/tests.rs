@@ -1,4 +1,9 @@
+use super::super::fields::Format;
 use super::*;
+
+fn parse<'a>(line: &'a [u8], output: &OutputKey) -> Result<Record<'a>, Rejection> {
+    JsonReader::new(FieldMap::default(), output.clone()).parse(line)
+}
 
 fn rejected(line: &str) -> Rejection {
     parse(line.as_bytes(), &OutputKey::default()).expect_err(line)
@@ -193,5 +198,107 @@ fn messages_name_the_field_what_was_expected_and_what_was_found() {
         ),
     ] {
         assert_eq!(rejected(line).error.message, message);
+    }
+}
+
+fn mapped(places: &[(&str, &str)]) -> JsonReader {
+    let map = FieldMap::new(Format::Jsonl, places.iter().copied()).unwrap();
+    JsonReader::new(map, OutputKey::default())
+}
+
+#[test]
+fn fields_are_found_where_they_are_mapped_to() {
+    let reader = mapped(&[
+        ("text", "/abstract/body"),
+        ("drug", "/entities/0/name"),
+        ("adr", "/entities/1/name"),
+        ("drug_span", "/entities/0/span"),
+        ("adr_span", "/a~1b/~0/"),
+    ]);
+    let line = br#"{"text":1,"abstract":{"x":[],"body":"a b"},"entities":[{"name":"a","span":[0,1]},{"name":"b"}],"a/b":{"~":{"":[2,3]}}}"#;
+    let record = reader.parse(line).unwrap();
+    assert_eq!((&*record.drug.text, &*record.adr.text), ("a b", "a b"));
+    assert_eq!((&*record.drug.entity, record.drug.span), ("a", Some([0, 1])));
+    assert_eq!((&*record.adr.entity, record.adr.span), ("b", Some([2, 3])));
+    // Two fields may share a place, and one may lie within another's.
+    let reader = mapped(&[
+        ("drug_text", "/t"),
+        ("adr_text", "/t"),
+        ("drug", "/e/d"),
+        ("adr", "/e/a"),
+    ]);
+    let record = reader.parse(br#"{"t":"x","e":{"a":"1","d":"2"}}"#).unwrap();
+    assert_eq!(
+        (&*record.adr.text, &*record.drug.entity, &*record.adr.entity),
+        ("x", "2", "1")
+    );
+}
+
+#[test]
+fn errors_on_mapped_fields_name_the_pointer() {
+    let reader = mapped(&[("text", "/abstract/body"), ("drug", "/e/0")]);
+    let message = |line: &str| {
+        let rejection = reader.parse(line.as_bytes()).expect_err(line);
+        assert!(rejection.spliceable);
+        (rejection.error.code, rejection.error.message)
+    };
+    for (line, code, expected) in [
+        (
+            r#"{"abstract":{"body":null},"e":["a"],"adr":"b"}"#,
+            ErrorCode::WrongType,
+            "field \"text\" (/abstract/body): expected a string, found null",
+        ),
+        (
+            r#"{"abstract":"body","e":["a"],"adr":"b","text":"a"}"#,
+            ErrorCode::MissingField,
+            "field \"text\" (/abstract/body) (or \"drug_text\"): expected a string, found no such field; \
+             the object has \"e\", \"adr\", \"abstract\", \"text\"",
+        ),
+        (
+            r#"{"abstract":{"body":"a"},"e":{"0":""},"adr":"b"}"#,
+            ErrorCode::EmptyEntity,
+            "field \"drug\" (/e/0): expected a name, found an empty string",
+        ),
+        (
+            r#"{"abstract":{"body":"a"},"e":[],"adr":"b"}"#,
+            ErrorCode::MissingField,
+            "field \"drug\" (/e/0) (or \"drug_entity\"): expected a string, found no such field; \
+             the object has \"e\", \"adr\", \"abstract\"",
+        ),
+        (
+            r#"{"abstract":{"body":"a","b\u006fdy":"a"},"e":["a"],"adr":"b"}"#,
+            ErrorCode::DuplicateKey,
+            "field \"text\" (/abstract/body): expected once, found twice",
+        ),
+        (
+            r#"{"abstract":{"body":"a"},"abstract":{},"e":["a"],"adr":"b"}"#,
+            ErrorCode::DuplicateKey,
+            "field \"text\" (/abstract/body): expected once, found \"abstract\" on the way there twice",
+        ),
+        (
+            r#"{"abstract":{"body":"a"},"e":["a"],"adr":"b","causal":1}"#,
+            ErrorCode::KeyConflict,
+            "the key \"causal\" is already there; remove it or name another with --output-key",
+        ),
+    ] {
+        assert_eq!(message(line), (code, expected.to_owned()), "{line}");
+    }
+}
+
+#[test]
+fn what_lies_beside_a_mapped_field_is_not_judged() {
+    let reader = mapped(&[("text", "/a/b/c")]);
+    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+    for beside in [
+        r#""x":1e400"#,
+        r#""x":"\ud800""#,
+        r#""\udfff":1"#,
+        r#""x":1,"x":2"#,
+        &format!("\"x\":{deep}"),
+    ] {
+        let line = format!(r#"{{"a":{{{beside},"b":{{{beside},"c":"a b"}}}},"drug":"a","adr":"b"}}"#);
+        reader
+            .parse(line.as_bytes())
+            .unwrap_or_else(|e| panic!("{}: {e:?}", quoted(&line)));
     }
 }

@@ -1,0 +1,66 @@
+//! What has to be known or made before the crate compiles: which commit this is, and the CUDA kernels.
+
+#[path = "src/kernels/cuda/build.rs"]
+mod cuda;
+
+use std::env;
+use std::path::Path;
+use std::process::Command;
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    cuda::build();
+    describe_build();
+}
+
+/// What a build is made of, and so what decides whether it is the commit's.
+const SOURCES: [&str; 4] = ["src", "build.rs", "Cargo.toml", "Cargo.lock"];
+
+/// `CRAG_BUILD_*` for `src/cli/about.rs`. Outside a git checkout of this package there is no commit, and a
+/// development build names none: it would have to be built again after every commit.
+fn describe_build() {
+    let target = env::var("TARGET").unwrap_or_else(|_| "unknown".to_owned());
+    println!("cargo:rustc-env=CRAG_BUILD_TARGET={target}");
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let version = output(Command::new(rustc).arg("--version")).unwrap_or_else(|| "unknown".to_owned());
+    println!("cargo:rustc-env=CRAG_BUILD_RUSTC={version}");
+
+    let released = env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    let Some(commit) = released.then(commit_of_this_package).flatten() else {
+        return;
+    };
+    println!("cargo:rustc-env=CRAG_BUILD_COMMIT={commit}");
+    let changes = git(&[&["status", "--porcelain", "--"], SOURCES.as_slice()].concat());
+    let modified = changes.is_none_or(|changes| !changes.is_empty());
+    println!(
+        "cargo:rustc-env=CRAG_BUILD_MODIFIED={}",
+        if modified { "yes" } else { "" }
+    );
+    // Whenever the commit, or whether this is it, can have changed.
+    for path in ["HEAD", "logs/HEAD"] {
+        if let Some(path) = git(&["rev-parse", "--git-path", path]).filter(|path| Path::new(path).exists()) {
+            println!("cargo:rerun-if-changed={path}");
+        }
+    }
+    for path in SOURCES {
+        println!("cargo:rerun-if-changed={path}");
+    }
+}
+
+/// None where the package was unpacked into some other project's checkout.
+fn commit_of_this_package() -> Option<String> {
+    let top = git(&["rev-parse", "--show-toplevel"])?;
+    let package = env::var_os("CARGO_MANIFEST_DIR")?;
+    let same = Path::new(&top).canonicalize().ok()? == Path::new(&package).canonicalize().ok()?;
+    same.then(|| git(&["rev-parse", "HEAD"])).flatten()
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    // A refreshed index would change the file that is watched, and so build again the next time.
+    output(Command::new("git").args(arguments).env("GIT_OPTIONAL_LOCKS", "0"))
+}
+
+fn output(command: &mut Command) -> Option<String> {
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+}

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Scores each file of pairs in a folder that has no result yet: score-new.sh IN OUT
+#
+# Safe to run at any time and as often as wanted: a result appears under its name only when it is complete, a run that was
+# killed goes on where it stopped, and a file that another run is at is left to it. One line on stdout for each file, for
+# a log; stderr only for what a person should see.
+set -uo pipefail
+in=${1:?usage: score-new.sh IN OUT} out=${2:?usage: score-new.sh IN OUT}
+model=${CRAG_MODEL:-chrisvoncsefalvay/CRAG-dual-encoder-ade}
+status=0
+shopt -s nullglob
+for file in "$in"/*.jsonl "$in"/*.jsonl.gz "$in"/*.jsonl.zst; do
+    result=$out/$(basename "$file")
+    [ -e "$result" ] && continue
+    crag score --model "$model" --offline --quiet --resume -o "$result" "$file"
+    code=$?
+    echo "$(date -u +%FT%TZ) $file: exit $code"
+    case $code in
+    0 | 3 | 11) ;; # done, done with error records, another run is at it
+    *) status=1 ;; # cron's mail has the message; the next run goes on from there
+    esac
+done
+exit $status

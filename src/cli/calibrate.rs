@@ -1,0 +1,328 @@
+//! `crag calibrate`: fits a calibration to labelled records and writes it into a model's `crag.json`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use super::config::SettingRow;
+use super::labelled::{
+    LabelledArgs, ModelChoice, input, model_args, names_model, refuse_scored, threshold_of, write_file,
+};
+use super::{Outcome, UsageError, console};
+use crate::Calibration;
+use crate::evaluation::{
+    Comparison, Estimate, LabelledSet, MatchBy, Method, Metric, Request, compare, cross_fitted, evaluate, fit,
+};
+use crate::model::config::Sidecar;
+use crate::scoring::Options;
+
+/// What to fit, to which records, and where to.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A calibration maps a model's raw probabilities to ones that agree with observed frequencies: of the records given 0.8, \
+8 in 10 should be positive. It is written into crag.json beside the model's weights; crag score --calibrated applies it.
+
+How well it does is judged on documents that it has not seen: they are dealt into --folds parts, each judged by a \
+calibration fitted to the others. What is written is fitted to all records. It holds for records like these, in which \
+positives are about as frequent.
+
+Examples:
+  crag calibrate pairs.jsonl --model ./my-model
+  crag calibrate --scored scored.jsonl --model ./my-model --method isotonic
+  crag calibrate pairs.jsonl --model owner/name --output crag.json   # for crag score --model-config crag.json
+
+Exit codes: 0 written; 1 could not run or go on; 2 usage, nothing written; 3 written, but some labelled records could \
+not be used.")]
+pub struct CalibrateArgs {
+    /// JSONL file of labelled records; "-" or none for stdin. gzip, zstd and bzip2 are unpacked, whatever the name
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+
+    /// Model to score with and whose crag.json to write; with --scored only the latter
+    #[arg(long, short, value_name = "MODEL", help_heading = "Model")]
+    model: Option<String>,
+
+    #[command(flatten)]
+    choice: ModelChoice,
+
+    /// temperature: one number, for any amount of records; isotonic: any rising curve, from about 1000 records
+    #[arg(long, value_name = "METHOD", default_value = "temperature")]
+    method: MethodArg,
+
+    /// Parts that documents are dealt into to judge the calibration; 1 judges it on the records it was fitted to
+    #[arg(long, value_name = "N", default_value = "5", value_parser = parse_folds)]
+    folds: usize,
+
+    /// The crag.json to write or to add to [default: the one beside the model's weights]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+
+    /// Replace a calibration that is there already
+    #[arg(long)]
+    force: bool,
+
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    labelled: LabelledArgs,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum MethodArg {
+    Temperature,
+    Isotonic,
+}
+
+/// The figures that a calibration is meant to change.
+const JUDGED: [Metric; 3] = [Metric::Brier, Metric::CalibrationError, Metric::LogLoss];
+
+/// Fewer records than this make an isotonic curve follow chance.
+const ISOTONIC_RECORDS: usize = 1000;
+
+pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<Outcome> {
+    if !names_model(settings) {
+        args.choice.beneath = args.model.take().into_iter().collect();
+    }
+    let target = args.target()?;
+    let existing = read_sidecar(&target)?;
+    if let (Some(sidecar), false) = (&existing, args.force)
+        && sidecar.calibration.is_some()
+    {
+        let message = format!(
+            "{}: has a calibration already; give --force to replace it",
+            target.display()
+        );
+        return Err(UsageError(message).into());
+    }
+    args.labelled.set_threads();
+    let (name, set, of_model) = args.records()?;
+    let method = match args.method {
+        MethodArg::Temperature => Method::Temperature,
+        MethodArg::Isotonic => Method::Isotonic,
+    };
+    let sample = set.sample();
+    let calibration = fit(&sample, method).with_context(|| name.clone())?;
+    calibration.check().map_err(anyhow::Error::msg)?;
+    let request = Request {
+        threshold: threshold_of(Options::default().threshold),
+        recall: None,
+        precision: None,
+        bins: args.labelled.bins,
+    };
+    let plan = args.labelled.plan();
+    let same = sample.mapped(|record| calibration.apply(record.probability));
+    let judged = match args.folds {
+        1 => same.clone(),
+        folds => cross_fitted(&sample, method, folds, plan.seed).with_context(|| format!("{name}: --folds {folds}"))?,
+    };
+    let comparison = compare((&sample, &request), (&judged, &request), &plan);
+    let on_same = evaluate(&same, &request, &crate::evaluation::Plan { resamples: 0, ..plan }).metrics;
+
+    let mut sidecar = existing.or(of_model).unwrap_or_default();
+    sidecar.calibration = Some(calibration.clone());
+    let written = serde_json::to_string_pretty(&sidecar)? + "\n";
+    write_file(&target, written.as_bytes())?;
+
+    let (unit, about_documents) = args.labelled.documents(&name, &set);
+    let left_out = args.labelled.left_out(&name, &set);
+    let incomplete = set.rejections() > 0;
+    let say = if incomplete { console::warn } else { console::note };
+    left_out
+        .iter()
+        .chain(&about_documents)
+        .for_each(|sentence| say(sentence));
+    if args.folds == 1 {
+        console::warn(
+            "judged on the records that it was fitted to, which flatters it: --folds 5 judges it on unseen documents",
+        );
+    }
+    if method == Method::Isotonic && sample.records().len() < ISOTONIC_RECORDS {
+        console::warn(&format!(
+            "{} records are few for an isotonic calibration: it may follow chance; --method temperature needs fewer",
+            sample.records().len()
+        ));
+    }
+    let text = match args.json {
+        true => {
+            let value = args.json(&target, &calibration, &comparison, &on_same, &set);
+            serde_json::to_string_pretty(&value)? + "\n"
+        }
+        false => args.table(&target, &calibration, &comparison, &on_same, unit),
+    };
+    Ok(match (super::print(&text)?, incomplete) {
+        (Outcome::Complete, true) => Outcome::Incomplete,
+        (other, _) => other,
+    })
+}
+
+impl CalibrateArgs {
+    /// The crag.json to write.
+    fn target(&self) -> Result<PathBuf, UsageError> {
+        if self.labelled.scored
+            && let Some(model) = &self.model
+            && !Path::new(model).exists()
+        {
+            return Err(UsageError(format!(
+                "--scored needs no model but to know which crag.json to write: expected a folder or a weight file, found \"{model}\""
+            )));
+        }
+        if let Some(output) = &self.output {
+            return Ok(output.clone());
+        }
+        let path = self.model.as_deref().map(Path::new).filter(|path| path.exists());
+        match path {
+            Some(path) if path.is_dir() => Ok(path.join("crag.json")),
+            Some(path) => Ok(path.with_file_name("crag.json")),
+            None => Err(UsageError(
+                "where to write: give --model a folder, or --output FILE for use with crag score --model-config FILE"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    /// The records' name, the records, and the sidecar that the model has.
+    fn records(&self) -> anyhow::Result<(String, LabelledSet, Option<Sidecar>)> {
+        let stdin = PathBuf::from("-");
+        let path = self.file.as_ref().unwrap_or(&stdin);
+        let name = input(path)?.name();
+        if self.labelled.scored {
+            let set = self.labelled.read(path, MatchBy::Nothing, 0)?;
+            return Ok((name, set, None));
+        }
+        if self.model.is_none() {
+            refuse_scored(path, &self.labelled)?;
+        }
+        let model = model_args(self.model.as_deref(), &self.choice)?.open(&self.labelled.device)?;
+        let sidecar = model.description.files.sidecar.as_ref();
+        let sidecar = sidecar
+            .map(|file| Sidecar::parse((&file.name, &file.bytes)))
+            .transpose()?;
+        let set = self.labelled.score(path, &model, MatchBy::Nothing, 0)?;
+        Ok((name, set, sidecar))
+    }
+
+    fn table(
+        &self,
+        target: &Path,
+        calibration: &Calibration,
+        comparison: &Comparison,
+        on_same: &[Estimate],
+        unit: &str,
+    ) -> String {
+        let mut out = String::new();
+        let first = &comparison.first;
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            out,
+            "{} fitted to {} records{}, {} positive",
+            described(calibration),
+            first.records,
+            if unit == "records" {
+                String::new()
+            } else {
+                format!(" of {} {unit}", first.documents)
+            },
+            first.positives
+        );
+        let judged = match self.folds {
+            1 => "after".to_owned(),
+            folds => format!("after, on unseen {unit} ({folds} folds)"),
+        };
+        let _ = writeln!(
+            out,
+            "\n{:<28}{:>10}  {judged:>34}  {:>30}  {:>14}",
+            "", "before", "change", "on the same"
+        );
+        for metric in JUDGED {
+            let i = metric as usize;
+            let change = comparison.differences.metrics[i];
+            let interval = change
+                .interval
+                .map_or(String::new(), |i| format!(" ({:+.4} to {:+.4})", i.low, i.high));
+            let _ = writeln!(
+                out,
+                "{:<28}{:>10}  {:>34}  {:>30}  {:>14}",
+                metric.name(),
+                number(&first.metrics[i]),
+                number(&comparison.second.metrics[i]),
+                format!(
+                    "{}{interval}",
+                    change.value.map_or("-".to_owned(), |value| format!("{value:+.4}"))
+                ),
+                number(&on_same[i])
+            );
+        }
+        let _ = writeln!(
+            out,
+            "\nwritten to {}; crag score --calibrated applies it",
+            target.display()
+        );
+        out
+    }
+
+    fn json(
+        &self,
+        target: &Path,
+        calibration: &Calibration,
+        comparison: &Comparison,
+        on_same: &[Estimate],
+        set: &LabelledSet,
+    ) -> Value {
+        let of = |metrics: &[Estimate]| {
+            let members = JUDGED.map(|metric| {
+                let estimate = &metrics[metric as usize];
+                let interval = estimate.interval.map(|i| [i.low, i.high]);
+                (
+                    metric.key().to_owned(),
+                    json!({"value": estimate.value, "interval": interval}),
+                )
+            });
+            Value::Object(members.into_iter().collect())
+        };
+        json!({
+            "crag": env!("CARGO_PKG_VERSION"),
+            "written": target.display().to_string(),
+            "calibration": calibration,
+            "folds": self.folds,
+            "bins": self.labelled.bins,
+            "before": of(&comparison.first.metrics),
+            "after": of(&comparison.second.metrics),
+            "after_judged_on": if self.folds == 1 { "the records it was fitted to" } else { "unseen documents" },
+            "change": of(&comparison.differences.metrics),
+            "after_on_the_same_records": of(on_same),
+            "left_out": {"unlabelled": set.unlabelled, "rejected": set.rejected},
+        })
+    }
+}
+
+fn described(calibration: &Calibration) -> String {
+    match calibration {
+        Calibration::Temperature { temperature, .. } => format!("temperature {temperature:.4}"),
+        Calibration::Isotonic { raw, .. } => format!("isotonic curve of {} points", raw.len()),
+    }
+}
+
+fn number(of: &Estimate) -> String {
+    of.value.map_or("not defined".to_owned(), |value| format!("{value:.4}"))
+}
+
+fn read_sidecar(path: &Path) -> anyhow::Result<Option<Sidecar>> {
+    let name = path.display().to_string();
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(Sidecar::parse((&name, &bytes))?)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(anyhow::Error::new(error).context(name)),
+    }
+}
+
+fn parse_folds(value: &str) -> Result<usize, String> {
+    match value.parse::<usize>() {
+        Ok(count) if (1..=100).contains(&count) => Ok(count),
+        _ => Err("expected a whole number from 1 to 100".to_owned()),
+    }
+}

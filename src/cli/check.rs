@@ -1,0 +1,133 @@
+//! `crag check`: what is wrong with records, without a model.
+
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+use super::console::{self, Records};
+use super::progress::{ProgressArgs, Watched};
+use super::records::RecordArgs;
+use super::{Outcome, manifest};
+use crate::files::Input;
+use crate::scoring::{self, Counts, ErrorCode, LineError, Position, Progress, ScoreError, Sink};
+
+/// What to check.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Checks what `crag score` checks before a model sees the line: that it is one JSON object with the fields it needs, \
+that entities occur in their texts and spans hold them. Only a model can find texts that are too long for it. \
+Problems go to stdout as FILE:LINE: CODE: MESSAGE, counts to stderr; memory is bounded whatever the size.
+
+Exit codes: 0 nothing found; 1 could not run or go on; 2 usage; 3 there are problems.")]
+pub struct CheckArgs {
+    #[command(flatten)]
+    records: RecordArgs,
+
+    #[command(flatten)]
+    progress: ProgressArgs,
+
+    /// Print each problem as a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: CheckArgs) -> anyhow::Result<Outcome> {
+    let inputs = args.records.resolve()?;
+    let options = args.records.options(&inputs);
+    let total_bytes = inputs.total_bytes();
+    let inputs = inputs.open();
+    let names: Vec<String> = inputs.iter().map(Input::name).collect();
+    let mut problems = Problems {
+        names: &names,
+        json: args.json,
+        out: io::BufWriter::new(Records::lock()),
+    };
+    let meter = args.progress.start(total_bytes, true);
+    let mut sink = Watched {
+        inner: &mut problems,
+        meter: &meter,
+    };
+    let counts = scoring::check(inputs, &mut sink, args.records.missing_entity(), &options);
+    drop(meter);
+    match counts {
+        Ok(counts) => {
+            console::report("summary", &told(&counts), manifest::numbers(&counts));
+            Ok(Outcome::of(&counts))
+        }
+        Err(ScoreError::ClosedPipe) => Ok(Outcome::ClosedPipe),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn told(counts: &Counts) -> String {
+    let mut text = format!(
+        "checked {} line{} in {:.1} s: ",
+        counts.records(),
+        if counts.records() == 1 { "" } else { "s" },
+        counts.elapsed.as_secs_f64()
+    );
+    match counts.errors() {
+        0 => text += "nothing found",
+        errors => {
+            let codes = ErrorCode::ALL.into_iter().filter(|&code| counts.errors_of(code) > 0);
+            let codes: Vec<String> = codes.map(|code| format!("{code} {}", counts.errors_of(code))).collect();
+            text += &format!("problems with {errors}: {}", codes.join(", "));
+        }
+    }
+    if counts.warned > 0 {
+        text += &format!("; with warnings: {}", counts.warned);
+    }
+    if counts.blank > 0 {
+        text += &format!("; blank lines: {}", counts.blank);
+    }
+    text
+}
+
+/// Prints what is wrong, and drops the answers.
+struct Problems<'n> {
+    names: &'n [String],
+    json: bool,
+    out: io::BufWriter<Records>,
+}
+
+#[derive(Serialize)]
+struct Problem<'p> {
+    file: &'p str,
+    line: u64,
+    code: &'static str,
+    message: &'p str,
+}
+
+impl Sink for Problems<'_> {
+    fn answer(&mut self, _: &[u8], _: Progress<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn rejected(&mut self, line: &Position, error: &LineError) -> io::Result<()> {
+        let problem = Problem {
+            file: &self.names[line.source],
+            line: line.line,
+            code: error.code.name(),
+            message: &error.message,
+        };
+        if self.json {
+            serde_json::to_writer(&mut self.out, &problem)?;
+            return self.out.write_all(b"\n");
+        }
+        let Problem {
+            file,
+            line,
+            code,
+            message,
+        } = problem;
+        writeln!(self.out, "{file}:{line}: {code}: {message}")
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    fn suspend(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

@@ -1,0 +1,211 @@
+//! All that goes to stderr: remarks, warnings, errors and the bar, as text or as JSON, never through each other.
+//!
+//! One place for the process, since stderr is one: the bar has to step aside for every line, whoever writes it,
+//! and for records where both go to the same terminal.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use indicatif::ProgressBar;
+use serde_json::{Map, Value, json};
+
+/// How a line on stderr looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line: time, level, event and message, and what else the event has.
+    Json,
+}
+
+/// What a subcommand says on stderr, the same for all of them.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ConsoleArgs {
+    /// Say nothing on stderr unless something is wrong
+    #[arg(help_heading = "Reports", long, short, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Say more on stderr: model, kernels, cache, settings and where each came from
+    #[arg(help_heading = "Reports", long, short, global = true)]
+    pub verbose: bool,
+
+    /// Form of what is said on stderr
+    #[arg(
+        help_heading = "Reports",
+        long,
+        global = true,
+        value_name = "FORM",
+        value_enum,
+        default_value_t
+    )]
+    pub log_format: LogFormat,
+}
+
+struct Console {
+    format: LogFormat,
+    quiet: bool,
+    verbose: bool,
+    bars: bool,
+    bar: Option<ProgressBar>,
+}
+
+static CONSOLE: Mutex<Console> = Mutex::new(Console {
+    format: LogFormat::Text,
+    quiet: false,
+    verbose: false,
+    bars: true,
+    bar: None,
+});
+
+/// What is behind the lock is consistent after any panic: no invariant spans two statements.
+fn console() -> MutexGuard<'static, Console> {
+    CONSOLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes effect for all that is said from now on.
+pub fn configure(args: &ConsoleArgs) {
+    let mut console = console();
+    console.format = args.log_format;
+    console.quiet = args.quiet;
+    console.verbose = args.verbose && !args.quiet;
+}
+
+/// From now on lines are JSON, whatever else is configured.
+pub fn speak_json() {
+    console().format = LogFormat::Json;
+}
+
+pub fn is_quiet() -> bool {
+    console().quiet
+}
+
+pub fn is_verbose() -> bool {
+    console().verbose
+}
+
+/// Whether bars of any kind are wanted.
+pub fn allow_bars(bars: bool) {
+    console().bars = bars;
+}
+
+/// Whether bars may be drawn on stderr.
+pub fn can_draw() -> bool {
+    let console = console();
+    console.bars && !console.quiet && console.format == LogFormat::Text && io::stderr().is_terminal()
+}
+
+/// Lines make `bar` step aside until [`remove_bar`].
+pub fn set_bar(bar: ProgressBar) {
+    console().bar = Some(bar);
+}
+
+pub fn remove_bar() {
+    if let Some(bar) = console().bar.take() {
+        bar.finish_and_clear();
+    }
+}
+
+/// Something worth knowing.
+pub fn note(text: &str) {
+    event("info", "note", text, Map::new());
+}
+
+/// Something that may be wrong; said with `--quiet` too.
+pub fn warn(text: &str) {
+    event("warning", "warning", text, Map::new());
+}
+
+/// What only `--verbose` asks for.
+pub fn detail(text: &str) {
+    event("debug", "detail", text, Map::new());
+}
+
+/// A stage of a run, with its numbers for whoever reads JSON.
+pub fn report(name: &str, text: &str, fields: Value) {
+    let fields = match fields {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    event("info", name, text, fields);
+}
+
+/// Why the process ends.
+pub fn error(text: &str, exit_code: u8) {
+    let mut fields = Map::new();
+    fields.insert("exit_code".to_owned(), exit_code.into());
+    event("error", "error", text, fields);
+}
+
+/// Whether lines are JSON objects.
+pub fn is_json() -> bool {
+    console().format == LogFormat::Json
+}
+
+/// A closed stderr is no reason to stop.
+fn event(level: &str, name: &str, text: &str, fields: Map<String, Value>) {
+    let console = console();
+    let wanted = match level {
+        "info" => !console.quiet,
+        "debug" => console.verbose,
+        _ => true,
+    };
+    if !wanted {
+        return;
+    }
+    let line = match console.format {
+        LogFormat::Text => format!("crag: {text}\n"),
+        LogFormat::Json => {
+            let time = jiff::Timestamp::now().to_string();
+            let mut object = json!({"time": time, "level": level, "event": name, "message": text});
+            if let Value::Object(object) = &mut object {
+                object.extend(fields);
+            }
+            format!("{object}\n")
+        }
+    };
+    // In one write, so that lines of two processes on one terminal do not mix.
+    let write = || {
+        let _ = io::stderr().write_all(line.as_bytes());
+    };
+    match &console.bar {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
+/// Stdout for records: where it is the terminal that the bar is on, the bar steps aside for each write.
+pub struct Records {
+    stdout: io::StdoutLock<'static>,
+    shares_terminal: bool,
+}
+
+impl Records {
+    pub fn lock() -> Self {
+        let shares_terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
+        let stdout = io::stdout().lock();
+        Self {
+            stdout,
+            shares_terminal,
+        }
+    }
+}
+
+impl Write for Records {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let bar = console().bar.clone().filter(|_| self.shares_terminal);
+        match bar {
+            // Whole and flushed before the bar is back.
+            Some(bar) => bar.suspend(|| {
+                self.stdout.write_all(bytes)?;
+                self.stdout.flush()?;
+                Ok(bytes.len())
+            }),
+            None => self.stdout.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stdout.flush()
+    }
+}

@@ -1,0 +1,380 @@
+//! `crag eval`: how good probabilities are, of one model or of two.
+//!
+//! Arguments become samples here; figures are [`crate::evaluation`]'s.
+
+mod json;
+mod table;
+
+use std::path::PathBuf;
+
+use super::config::SettingRow;
+use super::labelled::{
+    LabelledArgs, ModelChoice, input, is_regular, model_args, names_model, parse_share, refuse_scored, threshold_of,
+    write_file,
+};
+use super::{Outcome, UsageError, console};
+use crate::evaluation::{
+    Curves, Differences, Evaluation, LabelledSet, MatchBy, Mismatches, Report, Request, Run, Sample, compare, evaluate,
+    pair,
+};
+use crate::scoring::Options;
+
+/// What to judge, with what, and what to say of it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Each record is a JSON object with a label: 0, 1, false or true. crag scores the records with --model, or reads \
+their probabilities with --scored. Two files of scored records, or two --model, are compared on the same pairs.
+
+Intervals resample documents, since what is said in one document is not independent. A figure that the records do \
+not define (ROC-AUC of one class, precision where nothing is predicted) has no value and is never made up.
+
+Examples:
+  crag eval --scored scored.jsonl
+  crag eval pairs.jsonl --model ./my-model --recall 0.95 --report report.html
+  crag eval pairs.jsonl --model ./mine --model chrisvoncsefalvay/CRAG-dual-encoder-ade
+  crag eval old.jsonl new.jsonl --document pmid --json
+
+Exit codes: 0 all judged; 1 could not run or go on; 2 usage; 3 finished, but some labelled records could not be used \
+or matched.")]
+pub struct EvalArgs {
+    /// JSONL file of labelled records, "-" or none for stdin; two files of scored records are compared. gzip, zstd and
+    /// bzip2 are unpacked, whatever the name
+    #[arg(value_name = "FILE", num_args = 0..=2)]
+    files: Vec<PathBuf>,
+
+    /// Model to score with, as in crag score; give it twice to compare two models
+    #[arg(long, short, value_name = "MODEL", help_heading = "Model")]
+    model: Vec<String>,
+
+    #[command(flatten)]
+    choice: ModelChoice,
+
+    /// Probability from which a record is predicted positive [default: the model's own, else 0.55]
+    #[arg(long, value_name = "P", value_parser = parse_share)]
+    threshold: Option<f64>,
+
+    /// Also find the threshold of the best precision among those with at least this recall
+    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    recall: Option<f64>,
+
+    /// Also find the threshold of the best recall among those with at least this precision
+    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    precision: Option<f64>,
+
+    /// Hardest mistakes to show, of each kind
+    #[arg(long, value_name = "N", default_value = "10", value_parser = parse_mistakes)]
+    mistakes: usize,
+
+    /// Match the records of two files by line instead of by id
+    #[arg(long)]
+    by_line: bool,
+
+    /// Print one JSON object instead of tables
+    #[arg(long)]
+    json: bool,
+
+    /// Also write a self-contained HTML page
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+
+    #[command(flatten)]
+    labelled: LabelledArgs,
+}
+
+/// Records of one model, and the threshold that goes with them.
+struct Source {
+    name: String,
+    set: LabelledSet,
+    threshold: f64,
+}
+
+/// What was found.
+struct Found {
+    runs: Vec<Run>,
+    differences: Option<Differences>,
+    mismatches: Option<Mismatches>,
+    unit: &'static str,
+    /// What concerns all runs.
+    notes: Vec<String>,
+    /// Of each run, what was read.
+    sets: Vec<LabelledSet>,
+    incomplete: bool,
+}
+
+pub fn run(mut args: EvalArgs, settings: &[SettingRow]) -> anyhow::Result<Outcome> {
+    if !names_model(settings) {
+        args.choice.beneath = std::mem::take(&mut args.model);
+    }
+    args.check()?;
+    args.labelled.set_threads();
+    let mut sources = args.sources()?;
+    let found = match (sources.pop(), sources.pop()) {
+        (Some(second), Some(first)) => args.compared(first, second)?,
+        (Some(only), None) => args.judged(only),
+        (None, _) => return Err(UsageError("expected records to judge".to_owned()).into()),
+    };
+    if let Some(path) = &args.report {
+        let report = Report {
+            runs: &found.runs,
+            differences: found.differences.as_ref(),
+            plan: args.labelled.plan(),
+            bins: args.labelled.bins,
+            unit: found.unit,
+            notes: &found.notes,
+        };
+        write_file(path, report.html().as_bytes())?;
+    }
+    let say = if found.incomplete { console::warn } else { console::note };
+    let of_runs = found.runs.iter().flat_map(|run| &run.notes);
+    of_runs.chain(&found.notes).for_each(|sentence| say(sentence));
+    let text = match args.json {
+        true => json::render(&args, &found)?,
+        false => table::render(&args, &found),
+    };
+    Ok(match (super::print(&text)?, found.incomplete) {
+        (Outcome::Complete, true) => Outcome::Incomplete,
+        (other, _) => other,
+    })
+}
+
+impl EvalArgs {
+    /// What can be wrong before anything has been read.
+    fn check(&self) -> Result<(), UsageError> {
+        let usage = |message: &str| Err(UsageError(message.to_owned()));
+        let stdin = self.files.iter().filter(|path| path.as_os_str() == "-").count();
+        match (self.files.len(), self.model.len()) {
+            (_, 3..) => return usage("--model: expected one model, or two to compare"),
+            (2, 1..) => return usage("two files are two models' scores: give one file to score it with --model"),
+            (2, 0) if stdin == 2 => return usage("stdin can be read once: give a file for one of the two"),
+            (0, 2) => return usage("two models read the records twice: give a file instead of stdin"),
+            (1, 2) if stdin == 1 => return usage("two models read the records twice: give a file instead of stdin"),
+            _ => {}
+        }
+        if self.labelled.scored && !self.model.is_empty() {
+            return usage("--scored reads probabilities and --model computes them: give one of the two");
+        }
+        if self.model.len() == 2 && (self.choice.revision.is_some() || self.choice.model_config.is_some()) {
+            return usage("--revision and --model-config go with one --model; give the second as a folder");
+        }
+        if self.by_line && self.files.len() < 2 {
+            return usage("--by-line goes with two files");
+        }
+        Ok(())
+    }
+
+    fn sources(&self) -> anyhow::Result<Vec<Source>> {
+        let stdin = PathBuf::from("-");
+        let first = self.files.first().unwrap_or(&stdin);
+        let default_threshold = threshold_of(Options::default().threshold);
+        if self.labelled.scored || self.files.len() == 2 {
+            let files = if self.files.is_empty() {
+                std::slice::from_ref(&stdin)
+            } else {
+                &self.files
+            };
+            let match_by = match (files.len(), self.by_line) {
+                (1, _) => MatchBy::Nothing,
+                (_, true) => MatchBy::Line,
+                (_, false) => MatchBy::Id,
+            };
+            let read = files.iter().map(|path| {
+                Ok(Source {
+                    name: input(path)?.name(),
+                    set: self.labelled.read(path, match_by, self.mistakes)?,
+                    threshold: self.threshold.unwrap_or(default_threshold),
+                })
+            });
+            return read.collect();
+        }
+        let records = input(first)?.name();
+        if self.model.is_empty() {
+            refuse_scored(first, &self.labelled)?;
+        }
+        let names: Vec<Option<&str>> = match self.model.is_empty() {
+            true => vec![None],
+            false => self.model.iter().map(|name| Some(name.as_str())).collect(),
+        };
+        let match_by = if names.len() == 2 {
+            MatchBy::Line
+        } else {
+            MatchBy::Nothing
+        };
+        if names.len() == 2 && !is_regular(first) {
+            return Err(UsageError(format!(
+                "two models read the records twice: expected a file, found the pipe {records}"
+            ))
+            .into());
+        }
+        let scored = names.iter().map(|name| {
+            let arguments = model_args(*name, &self.choice)?;
+            let model = arguments.open(&self.labelled.device)?;
+            Ok(Source {
+                name: match names.len() {
+                    1 => format!("{records} scored by {}", arguments.model),
+                    _ => arguments.model.clone(),
+                },
+                set: self.labelled.score(first, &model, match_by, self.mistakes)?,
+                threshold: self
+                    .threshold
+                    .unwrap_or_else(|| threshold_of(*model.description.config.threshold)),
+            })
+        });
+        scored.collect()
+    }
+
+    fn request(&self, threshold: f64) -> Request {
+        Request {
+            threshold,
+            recall: self.recall,
+            precision: self.precision,
+            bins: self.labelled.bins,
+        }
+    }
+
+    fn judged(&self, source: Source) -> Found {
+        let sample = source.set.sample();
+        let evaluation = evaluate(&sample, &self.request(source.threshold), &self.labelled.plan());
+        let (unit, about_documents) = self.labelled.documents(&source.name, &source.set);
+        let mut notes = self.labelled.left_out(&source.name, &source.set);
+        notes.extend(about_documents);
+        notes.extend(few(sample.documents(), unit));
+        notes.extend(undefined(&evaluation));
+        Found {
+            incomplete: source.set.rejections() > 0,
+            runs: vec![self.run_of(
+                source.name,
+                evaluation,
+                &sample,
+                &source.set,
+                source.threshold,
+                notes,
+                |_| true,
+            )],
+            differences: None,
+            mismatches: None,
+            unit,
+            notes: Vec::new(),
+            sets: vec![source.set],
+        }
+    }
+
+    fn compared(&self, first: Source, second: Source) -> anyhow::Result<Found> {
+        let paired = pair(&first.set, &second.set);
+        let mismatches = paired.mismatches;
+        anyhow::ensure!(
+            !paired.keys.is_empty(),
+            "{} and {}: no records in common to compare by \"{}\"{}; --id names another field, --by-line matches by line",
+            first.name,
+            second.name,
+            self.labelled.id,
+            examples(&mismatches)
+        );
+        let (a, b) = (self.request(first.threshold), self.request(second.threshold));
+        let plan = self.labelled.plan();
+        let comparison = compare((&paired.first, &a), (&paired.second, &b), &plan);
+        let (unit, about_documents) = self.labelled.documents(&first.name, &first.set);
+        let mut notes: Vec<String> = about_documents.into_iter().collect();
+        notes.extend(few(paired.first.documents(), unit));
+        if mismatches.total() > 0 {
+            notes.push(format!(
+                "left out of the comparison: {} only in the first, {} only in the second, {} with different labels, {} and {} \
+                 whose id is not the only one{}",
+                mismatches.only_first,
+                mismatches.only_second,
+                mismatches.labels_differ,
+                mismatches.repeated_first,
+                mismatches.repeated_second,
+                examples(&mismatches)
+            ));
+        }
+        let kept = |key: &str| paired.keys.contains(key);
+        let mut runs = Vec::new();
+        let evaluations = [comparison.first, comparison.second];
+        let samples = [&paired.first, &paired.second];
+        let incomplete = mismatches.total() + first.set.rejections() + second.set.rejections() > 0;
+        let mut sets = Vec::new();
+        for ((source, evaluation), sample) in [first, second].into_iter().zip(evaluations).zip(samples) {
+            let notes = self.labelled.left_out(&source.name, &source.set);
+            runs.push(self.run_of(
+                source.name,
+                evaluation,
+                sample,
+                &source.set,
+                source.threshold,
+                notes,
+                kept,
+            ));
+            sets.push(source.set);
+        }
+        Ok(Found {
+            runs,
+            differences: Some(comparison.differences),
+            mismatches: Some(mismatches),
+            unit,
+            notes,
+            sets,
+            incomplete,
+        })
+    }
+
+    #[allow(clippy::too_many_arguments)] // each is named at both calls, and a struct of them would be `Run` again
+    fn run_of(
+        &self,
+        name: String,
+        evaluation: Evaluation,
+        sample: &Sample,
+        set: &LabelledSet,
+        threshold: f64,
+        notes: Vec<String>,
+        kept: impl Fn(&str) -> bool,
+    ) -> Run {
+        let mut mistakes = set.mistakes.at(threshold);
+        for kind in &mut mistakes {
+            kind.retain(|mistake| mistake.key.as_deref().is_none_or(&kept));
+        }
+        Run {
+            name,
+            evaluation,
+            curves: Curves::of(sample, self.labelled.bins),
+            mistakes,
+            notes,
+        }
+    }
+}
+
+/// A warning where so little is resampled that intervals mean little.
+fn few(documents: usize, unit: &str) -> Option<String> {
+    match documents {
+        1 => Some(format!(
+            "no intervals: all records are of one of the {unit} that would be resampled"
+        )),
+        2..20 => Some(format!(
+            "only {documents} {unit} to resample: intervals are rough, and likely too narrow"
+        )),
+        _ => None,
+    }
+}
+
+/// A warning where resamples had to be left out of intervals.
+fn undefined(evaluation: &Evaluation) -> Option<String> {
+    let most = evaluation.metrics.iter().map(|estimate| estimate.undefined).max()?;
+    let intervals = evaluation
+        .metrics
+        .iter()
+        .any(|estimate| estimate.value.is_some() && estimate.undefined > 0);
+    intervals.then(|| format!("up to {most} resamples had records of one class alone: the intervals of what that leaves undefined lack them"))
+}
+
+fn examples(mismatches: &Mismatches) -> String {
+    match mismatches.examples.is_empty() {
+        true => String::new(),
+        false => format!(" (for example {})", mismatches.examples.join(", ")),
+    }
+}
+
+fn parse_mistakes(value: &str) -> Result<usize, String> {
+    match value.parse::<usize>() {
+        Ok(count) if count <= 10_000 => Ok(count),
+        _ => Err("expected a whole number from 0 to 10000".to_owned()),
+    }
+}

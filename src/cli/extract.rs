@@ -1,0 +1,300 @@
+//! `crag extract`: annotated documents from files or stdin; records for `crag score` on stdout.
+//!
+//! Arguments as typed become [`Sources`] and [`Options`] here; what is read and paired is [`crate::corpora`]'s.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::values::{parse_bytes, parse_count};
+use super::{Outcome, UsageError, console, note};
+use crate::corpora::{
+    self, CompositeUse, CorpusError, DEFAULT_ADR_TYPES, DEFAULT_DRUG_TYPES, DEFAULT_RELATION_TYPES, Format, Labels,
+    Options, Overlap, Problem, Scope, Sources, Summary, TypeSet,
+};
+use crate::files::Input;
+
+/// What to read, which pairs to make of it, and what to say about it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Each line out is a record for crag score: id, doc_id, section, text, drug, adr, drug_span and adr_span ([start, end) in \
+code points of text), drug_type, adr_type, drug_concepts, adr_concepts, and label where the corpus has relations.
+
+label is 1 where the corpus says that this drug caused this reaction, else 0. Where relations name concepts (PubTator, \
+BioC), the claim is the whole document's, not this sentence's: every mention pair of the two concepts gets it. Documents \
+without any relation get no label, unless with --labels all.
+
+Offsets are checked: the words of a mention have to be where it says they are, counted in code points, UTF-16 units or \
+bytes, whichever fits the document. What does not fit is reported on stderr, counted and left out.
+
+Examples:
+  crag extract --from pubtator CDR_DevelopmentSet.PubTator.txt | crag score --model demo > scored.jsonl
+  crag extract --from bioc --scope passage --window 1 dump.BioC.xml > pairs.jsonl
+  zcat dump.json.gz | crag extract --from bioc --summary-json counts.json > pairs.jsonl
+  crag extract --from ade-rel DRUG-AE.rel > pairs.jsonl
+  crag extract --from brat --drug-type Drug --adr-type ADE --relation-type ADE-Drug n2c2/train/ > pairs.jsonl
+
+Exit codes: 0 all well; 1 could not run or go on; 2 usage; 3 finished, something was reported and left out.")]
+pub struct ExtractArgs {
+    /// Files, read one after another; "-" or none for stdin. For brat: folders, .ann or .txt files
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// What the documents are written in (bioc: XML or JSON, told apart by their first character)
+    #[arg(long, value_name = "FORMAT")]
+    from: FromArg,
+
+    /// How near a drug and a reaction have to be to become a pair
+    #[arg(long, value_name = "SCOPE", default_value = "sentence")]
+    scope: ScopeArg,
+
+    /// Keep this many sentences on each side of the mentions in the text [default: 0 for sentences, else all]
+    #[arg(long, value_name = "N")]
+    window: Option<usize>,
+
+    /// Annotation type that is a drug; may be given several times [default: Chemical, Drug and the like]
+    #[arg(long, value_name = "TYPE")]
+    drug_type: Vec<String>,
+
+    /// Annotation type that is a reaction; may be given several times [default: Disease, ADR, ADE and the like]
+    #[arg(long, value_name = "TYPE")]
+    adr_type: Vec<String>,
+
+    /// Relation type that says "caused"; may be given several times [default: CID, ADE-Drug and the like]
+    #[arg(long, value_name = "TYPE")]
+    relation_type: Vec<String>,
+
+    /// Which pairs get a label: those of documents with relations, all, or none
+    #[arg(long, value_name = "WHICH", default_value = "auto")]
+    labels: LabelsArg,
+
+    /// What becomes of a pair whose mentions share characters ("lithium" in "lithium toxicity")
+    #[arg(long, value_name = "WHAT", default_value = "keep")]
+    overlap: OverlapArg,
+
+    /// What "liver and kidney damage" is where a corpus annotates it as one and again as its parts
+    #[arg(long, value_name = "WHICH", default_value = "whole")]
+    composite: CompositeArg,
+
+    /// Most pairs of one document; further ones are dropped and reported
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = parse_count)]
+    max_pairs_per_doc: usize,
+
+    /// Largest document; a larger one is read past and reported (KiB, MiB and GiB are understood)
+    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = parse_bytes)]
+    max_doc_bytes: usize,
+
+    /// Stop at the first thing that is not well, with exit code 1
+    #[arg(long)]
+    strict: bool,
+
+    /// Report at most this many problems one by one; all are counted
+    #[arg(long, value_name = "N", default_value = "1000")]
+    max_reports: u64,
+
+    /// Write all counts to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    summary_json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum FromArg {
+    Pubtator,
+    Bioc,
+    AdeRel,
+    Brat,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum ScopeArg {
+    Sentence,
+    Passage,
+    Document,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum LabelsArg {
+    Auto,
+    All,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum OverlapArg {
+    Keep,
+    Drop,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum CompositeArg {
+    Whole,
+    Parts,
+}
+
+pub fn run(args: ExtractArgs) -> anyhow::Result<Outcome> {
+    let options = args.options()?;
+    let sources = args.sources()?;
+    // What cannot be written is said before the long work.
+    let summary_file = match &args.summary_json {
+        Some(path) => Some(File::create(path).with_context(|| path.display().to_string())?),
+        None => None,
+    };
+    let (mut reported, limit) = (0, args.max_reports);
+    let mut listener = |problem: &Problem| {
+        reported += 1;
+        if reported <= limit {
+            console::warn(&problem.to_string());
+        }
+        if reported == limit + 1 {
+            console::warn("further problems are counted, not reported one by one; see --max-reports");
+        }
+    };
+    let mut output = BufWriter::with_capacity(256 * 1024, io::stdout().lock());
+    let summary = match corpora::run(sources, &mut output, &options, &mut listener) {
+        Ok(summary) => summary,
+        Err(CorpusError::ClosedPipe) => {
+            // What is buffered has nobody to go to; dropping the buffer would try once more.
+            let _ = output.into_parts();
+            return Ok(Outcome::ClosedPipe);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if let (Some(file), Some(path)) = (summary_file, &args.summary_json) {
+        write_summary(file, &summary).with_context(|| path.display().to_string())?;
+    }
+    for remark in args.remarks(&summary) {
+        console::warn(&remark);
+    }
+    match summary.has_problems() {
+        true => console::warn(&summary.to_string()),
+        false => note(&summary.to_string()),
+    }
+    Ok(match summary.has_problems() {
+        true => Outcome::Incomplete,
+        false => Outcome::Complete,
+    })
+}
+
+fn write_summary(mut file: File, summary: &Summary) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut file, &summary.to_json())?;
+    file.write_all(b"\n")?;
+    file.sync_all()
+}
+
+impl ExtractArgs {
+    fn options(&self) -> Result<Options, UsageError> {
+        let types = |given: &[String], default: &[&str]| match given.is_empty() {
+            true => TypeSet::new(default),
+            false => TypeSet::new(given),
+        };
+        let drug_types = types(&self.drug_type, DEFAULT_DRUG_TYPES);
+        let adr_types = types(&self.adr_type, DEFAULT_ADR_TYPES);
+        if let Some(name) = drug_types.common(&adr_types) {
+            return Err(UsageError(format!(
+                "expected different types of drugs and reactions, found {name:?} among both; \
+                 name both with --drug-type and --adr-type"
+            )));
+        }
+        Ok(Options {
+            scope: match self.scope {
+                ScopeArg::Sentence => Scope::Sentence,
+                ScopeArg::Passage => Scope::Passage,
+                ScopeArg::Document => Scope::Document,
+            },
+            window: self.window,
+            drug_types,
+            adr_types,
+            relation_types: types(&self.relation_type, DEFAULT_RELATION_TYPES),
+            labels: match self.labels {
+                LabelsArg::Auto => Labels::Auto,
+                LabelsArg::All => Labels::All,
+                LabelsArg::None => Labels::None,
+            },
+            overlap: match self.overlap {
+                OverlapArg::Keep => Overlap::Keep,
+                OverlapArg::Drop => Overlap::Drop,
+            },
+            composite: match self.composite {
+                CompositeArg::Whole => CompositeUse::Whole,
+                CompositeArg::Parts => CompositeUse::Parts,
+            },
+            max_pairs_per_document: self.max_pairs_per_doc as u64,
+            max_document_bytes: self.max_doc_bytes,
+            strict: self.strict,
+        })
+    }
+
+    fn sources(&self) -> anyhow::Result<Sources> {
+        let format = match self.from {
+            FromArg::Pubtator => Format::PubTator,
+            FromArg::Bioc => Format::Bioc,
+            FromArg::AdeRel => Format::AdeRel,
+            FromArg::Brat => {
+                if self.files.is_empty() || self.files.iter().any(|path| is_stdin(path)) {
+                    let message = "brat needs a text and an annotation file for each document: \
+                                   name folders, .ann or .txt files";
+                    return Err(UsageError(message.to_owned()).into());
+                }
+                return Ok(Sources::Brat(corpora::find_brat(&self.files)?));
+            }
+        };
+        let mut inputs = Vec::new();
+        for path in &self.files {
+            inputs.push(match is_stdin(path) {
+                true => Input::Stdin,
+                false => {
+                    let metadata = fs::metadata(path).with_context(|| path.display().to_string())?;
+                    anyhow::ensure!(
+                        !metadata.is_dir(),
+                        "{}: expected a file of documents, found a folder",
+                        path.display()
+                    );
+                    Input::File(path.clone())
+                }
+            });
+        }
+        if inputs.is_empty() {
+            inputs.push(Input::Stdin);
+        }
+        let reads_terminal = inputs.iter().any(|input| matches!(input, Input::Stdin)) && io::stdin().is_terminal();
+        if reads_terminal {
+            note("reading documents from the terminal; ctrl-d ends");
+        }
+        Ok(Sources::Streams(format, inputs))
+    }
+
+    /// What a person who finds no pairs, or no labels, would want to know.
+    fn remarks(&self, summary: &Summary) -> Vec<String> {
+        let mut remarks = Vec::new();
+        let [drugs, adrs, relations] = summary.chosen;
+        let seen = &summary.mention_types;
+        for (count, flag, default, given) in [
+            (drugs, "--drug-type", DEFAULT_DRUG_TYPES, &self.drug_type),
+            (adrs, "--adr-type", DEFAULT_ADR_TYPES, &self.adr_type),
+        ] {
+            if count == 0 && summary.resolved > 0 {
+                let looked_for = match given.is_empty() {
+                    true => default.join(", "),
+                    false => given.join(", "),
+                };
+                remarks.push(format!(
+                    "no annotation of type {looked_for}; the types are {seen}: choose with {flag}"
+                ));
+            }
+        }
+        if relations == 0 && summary.relations > summary.relations_unresolved {
+            remarks.push(format!(
+                "no relation of a type that says \"caused\", so no pair is labelled 1; the types are {}: choose with \
+                 --relation-type",
+                summary.relation_types
+            ));
+        }
+        remarks
+    }
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}

@@ -1,0 +1,442 @@
+//! Labelled records for `crag eval` and `crag calibrate`: where their fields are, and reading or scoring them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::config::SettingRow;
+use super::device::{DeviceArgs, print_profile};
+use super::inputs::{self, is_stdin};
+use super::model::{DEFAULT_MODEL, ModelArgs, OpenModel};
+use super::records::MissingEntityArg;
+use super::score::WindowArg;
+use super::values::{parse_bytes, parse_count, parse_threads};
+use super::{UsageError, console, manifest};
+use crate::evaluation::{Collector, DOCUMENT_FIELDS, Fields, LabelledSet, MatchBy, Plan};
+use crate::files::{Input, RealDisk, replace};
+use crate::scoring::{
+    Content, LineReader, Member, MissingEntity, Options, OutputKey, Preparer, Progress, RowEnds, ScoreError, Sink,
+    run_into,
+};
+use crate::text::Window;
+
+#[derive(Debug, clap::Args)]
+pub struct LabelledArgs {
+    /// The records have probabilities already: read those, and score nothing
+    #[arg(long)]
+    pub scored: bool,
+
+    /// Field with the label: 0, 1, false or true
+    #[arg(long, value_name = "FIELD", default_value = "label", help_heading = "Fields")]
+    pub gold: String,
+
+    /// Field with the probability of a scored record
+    #[arg(long, value_name = "FIELD", default_value = "probability", help_heading = "Fields")]
+    pub probability: String,
+
+    /// Key that the answer of a scored record is nested under
+    #[arg(long, value_name = "KEY", help_heading = "Fields")]
+    pub output_key: Option<String>,
+
+    /// Field that names a record's document [default: the first there is of doc_id, pmid, document_id]
+    #[arg(long, value_name = "FIELD", help_heading = "Fields")]
+    pub document: Option<String>,
+
+    /// Field that names a record
+    #[arg(long, value_name = "FIELD", default_value = "id", help_heading = "Fields")]
+    pub id: String,
+
+    #[command(flatten)]
+    pub device: DeviceArgs,
+
+    /// What to do when an entity does not occur in its text: an error, or score it without markers
+    #[arg(long, value_name = "WHAT", default_value = "error", help_heading = "Scoring")]
+    missing_entity: MissingEntityArg,
+
+    /// Which part of a text that is too long to keep: its start, or the tokens around the mention
+    #[arg(long, value_name = "PART", default_value = "start", help_heading = "Scoring")]
+    window: WindowArg,
+
+    /// Longest line; a longer one is read past and counted as an error (KiB, MiB and GiB are understood)
+    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = parse_bytes)]
+    max_line_bytes: usize,
+
+    /// Threads to compute with [default: all available cores]
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
+    threads: Option<usize>,
+
+    /// Bootstrap resamples that intervals are made of; 0 for none
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = parse_resamples, help_heading = "Intervals")]
+    resamples: usize,
+
+    /// Share of resamples that an interval holds
+    #[arg(long, value_name = "SHARE", default_value = "0.95", value_parser = parse_confidence, help_heading = "Intervals")]
+    confidence: f64,
+
+    /// Seed of all random draws: the same seed and records give the same output
+    #[arg(long, value_name = "N", default_value = "0", help_heading = "Intervals")]
+    seed: u64,
+
+    /// Equally wide bins of the expected calibration error and of the reliability diagram
+    #[arg(long, value_name = "N", default_value = "10", value_parser = parse_bins)]
+    pub bins: usize,
+}
+
+/// Which key a model's answers are nested under while they are judged: no record has it by chance.
+const OWN_KEY: &str = "crag eval";
+
+impl LabelledArgs {
+    /// Sets the threads of everything that follows; before anything has been computed.
+    pub fn set_threads(&self) {
+        if let Some(threads) = self.threads {
+            // It can only be set once, and nothing has used it yet.
+            let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+        }
+    }
+
+    pub fn plan(&self) -> Plan {
+        Plan {
+            resamples: self.resamples,
+            confidence: self.confidence,
+            seed: self.seed,
+        }
+    }
+
+    fn fields(&self) -> Fields {
+        Fields {
+            gold: self.gold.clone(),
+            probability: self.probability.clone(),
+            output_key: self.output_key.clone(),
+            id: self.id.clone(),
+            document: self.document.clone(),
+        }
+    }
+
+    /// Reads records that have probabilities.
+    pub fn read(&self, path: &Path, match_by: MatchBy, mistakes: usize) -> anyhow::Result<LabelledSet> {
+        let input = input(path)?;
+        let name = input.name();
+        let reader = input.open().with_context(|| name.clone())?;
+        let mut lines = LineReader::new(reader, name.clone(), self.max_line_bytes, RowEnds::lines());
+        let mut collector = Collector::new(self.fields(), match_by, mistakes);
+        while let Some((number, content)) = lines.next_line()? {
+            match content {
+                Content::Bytes(line) => collector.push(&name, number, &line),
+                Content::TooLong(bytes) => {
+                    let message = format!(
+                        "expected at most {} bytes, found {bytes}; raise --max-line-bytes",
+                        self.max_line_bytes
+                    );
+                    collector.push_unreadable(&name, number, "line_too_long", &message);
+                }
+                // Lines of JSONL are neither headers nor another shard's.
+                Content::Blank | Content::Header(_) | Content::Elsewhere => {}
+            }
+        }
+        self.usable(&name, collector)
+    }
+
+    /// Scores records with `model`, by the same pipeline as `crag score`.
+    pub fn score(
+        &self,
+        path: &Path,
+        model: &OpenModel,
+        match_by: MatchBy,
+        mistakes: usize,
+    ) -> anyhow::Result<LabelledSet> {
+        let input = input(path)?;
+        let config = &model.description.config;
+        let preparer = Preparer {
+            tokenizer: &model.description.tokenizer,
+            markers: *config.markers,
+            max_length: *config.max_length,
+            window: match self.window {
+                WindowArg::Start => Window::Start,
+                WindowArg::Mention => Window::Mention,
+            },
+            missing_entity: match self.missing_entity {
+                MissingEntityArg::Error => MissingEntity::Error,
+                MissingEntityArg::Unmarked => MissingEntity::Unmarked,
+            },
+        };
+        let defaults = Options::default();
+        let options = Options {
+            output: OutputKey::nested(OWN_KEY).map_err(anyhow::Error::msg)?,
+            max_line_bytes: self.max_line_bytes,
+            threads: self.threads.unwrap_or(defaults.threads),
+            ..defaults
+        };
+        let name = input.name();
+        let fields = Fields {
+            probability: "probability".to_owned(),
+            output_key: Some(OWN_KEY.to_owned()),
+            ..self.fields()
+        };
+        let mut judging = Judging {
+            name: &name,
+            collector: Collector::new(fields, match_by, mistakes),
+        };
+        let counts = run_into(
+            vec![input],
+            &mut judging,
+            &[Member::only(&model.network, &preparer)],
+            &options,
+        );
+        print_profile();
+        let counts = counts.map_err(|error| match error {
+            // Answers go nowhere but into memory.
+            ScoreError::Write { source } => anyhow::Error::new(source),
+            other => other.into(),
+        })?;
+        console::report("summary", &counts.to_string(), manifest::numbers(&counts));
+        let collector = judging.collector;
+        self.usable(&name, collector)
+    }
+
+    /// The set, or why nothing in it can be judged.
+    fn usable(&self, name: &str, collector: Collector) -> anyhow::Result<LabelledSet> {
+        let seen = collector.seen();
+        let set = collector.finish();
+        anyhow::ensure!(seen > 0, "{name}: expected labelled records, found none");
+        if set.usable() == 0 {
+            let reasons = self.left_out(name, &set).join("; ");
+            anyhow::bail!("{name}: none of its records can be judged: {reasons}");
+        }
+        Ok(set)
+    }
+
+    /// What of a set was left out, and why, a sentence each.
+    pub fn left_out(&self, name: &str, set: &LabelledSet) -> Vec<String> {
+        let mut sentences = Vec::new();
+        if set.unlabelled > 0 {
+            sentences.push(format!(
+                "{name}: {} without \"{}\" (--gold names the field)",
+                records(set.unlabelled, "record", "records"),
+                self.gold
+            ));
+        }
+        for (code, rejected) in &set.rejected {
+            let hint = match code.as_str() {
+                "missing_probability" => "; --probability and --output-key say where it is",
+                _ => "",
+            };
+            sentences.push(format!(
+                "{name}: {} not usable: {code}, the first at {}{hint}",
+                records(rejected.count, "record is", "records are"),
+                rejected.first
+            ));
+        }
+        if set.without_id > 0 {
+            sentences.push(format!(
+                "{name}: {} no \"{}\" to be matched by (--id names the field, --by-line matches by line)",
+                records(set.without_id, "record has", "records have"),
+                self.id
+            ));
+        }
+        sentences
+    }
+
+    /// What intervals are made of, and what to know about it.
+    pub fn documents(&self, name: &str, set: &LabelledSet) -> (&'static str, Option<String>) {
+        if set.document_fields.is_empty() {
+            let fields = match &self.document {
+                Some(field) => format!("\"{field}\""),
+                None => DOCUMENT_FIELDS.map(|field| format!("\"{field}\"")).join(", "),
+            };
+            let sentence = format!(
+                "{name}: no record names its document ({fields}): intervals draw single records, and are too narrow if \
+                 several come from one document; --document names the field"
+            );
+            return ("records", Some(sentence));
+        }
+        let sentence = (set.without_document > 0).then(|| {
+            format!(
+                "{name}: {} no document (\"{}\"); each counts as a document of its own",
+                records(set.without_document, "record names", "records name"),
+                set.document_fields.join("\" or \"")
+            )
+        });
+        ("documents", sentence)
+    }
+}
+
+/// Takes answers of the scoring pipeline as records to judge.
+struct Judging<'n> {
+    name: &'n str,
+    collector: Collector,
+}
+
+impl Sink for Judging<'_> {
+    fn answer(&mut self, answer: &[u8], progress: Progress<'_>) -> io::Result<()> {
+        let line = answer.strip_suffix(b"\n").unwrap_or(answer);
+        if !line.is_empty() {
+            self.collector.push(self.name, progress.position.line, line);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn suspend(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The model named by `name`, the one that `crag score` takes by default where none is.
+pub fn model_args(name: Option<&str>, args: &ModelChoice) -> Result<ModelArgs, UsageError> {
+    let model = match (name, args.beneath.as_slice()) {
+        (Some(name), _) => name,
+        (None, []) => DEFAULT_MODEL,
+        (None, [one]) => one,
+        (None, several) => {
+            let message = format!(
+                "expected one model, found {} in the environment or --config",
+                several.len()
+            );
+            return Err(UsageError(message + "; name it with --model"));
+        }
+    };
+    Ok(ModelArgs {
+        model: model.to_owned(),
+        revision: args.revision.clone(),
+        offline: args.offline,
+        model_config: args.model_config.clone(),
+    })
+}
+
+/// Whether `--model` is on the command line: what the environment or a file names is a default, and does not say
+/// what this call is to do.
+pub fn names_model(settings: &[SettingRow]) -> bool {
+    settings.iter().any(|row| row.setting == "model" && row.from == "flag")
+}
+
+/// What goes with `--model`.
+#[derive(Debug, clap::Args)]
+pub struct ModelChoice {
+    /// Models that the environment or a file names, for where the command line names none.
+    #[arg(skip)]
+    pub beneath: Vec<String>,
+
+    /// Branch, tag or commit on the hub [default: main]
+    #[arg(long, value_name = "REV", help_heading = "Model")]
+    pub revision: Option<String>,
+
+    /// Make no network connection: cached files only (also HF_HUB_OFFLINE=1)
+    #[arg(long, help_heading = "Model")]
+    pub offline: bool,
+
+    /// Settings to use in place of the crag.json beside the weights
+    #[arg(long, value_name = "FILE", help_heading = "Model")]
+    pub model_config: Option<PathBuf>,
+}
+
+/// Opens nothing yet, but says what can be said before a model has been fetched.
+pub fn input(path: &Path) -> anyhow::Result<Input> {
+    if !is_stdin(path) {
+        let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
+        anyhow::ensure!(
+            !metadata.is_dir(),
+            "{}: expected a file of JSONL records, found a folder",
+            path.display()
+        );
+    }
+    Ok(inputs::input(path))
+}
+
+/// Whether a file can be read more than once: not stdin, and not a pipe, whose bytes are gone once they are read.
+pub fn is_regular(path: &Path) -> bool {
+    !is_stdin(path) && std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+}
+
+/// Refuses records that have a probability where nobody said whether to believe it or to score anew.
+pub fn refuse_scored(path: &Path, args: &LabelledArgs) -> anyhow::Result<()> {
+    if !is_regular(path) {
+        return Ok(());
+    }
+    let name = path.display().to_string();
+    let reader = inputs::input(path).open().with_context(|| name.clone())?;
+    let mut lines = LineReader::new(reader, name.clone(), args.max_line_bytes, RowEnds::lines());
+    while let Some((_, content)) = lines.next_line()? {
+        let Content::Bytes(line) = content else { continue };
+        let record: serde_json::Value = serde_json::from_slice(&line).unwrap_or_default();
+        let answer = args.output_key.as_ref().map_or(&record, |key| &record[key.as_str()]);
+        if answer[args.probability.as_str()].is_number() {
+            return Err(UsageError(format!(
+                "{name}: its records have a \"{}\" already; give --scored to judge that, or --model to score them anew",
+                args.probability
+            ))
+            .into());
+        }
+        break;
+    }
+    Ok(())
+}
+
+/// Replaces `path` by `bytes`, whole or not at all.
+pub fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    replace(&RealDisk, path, bytes).with_context(|| path.display().to_string())
+}
+
+/// The threshold of an f32 as its shortest decimal, which is how records state probabilities.
+pub fn threshold_of(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
+}
+
+pub fn parse_share(value: &str) -> Result<f64, String> {
+    match value.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("expected a number from 0 to 1".to_owned()),
+    }
+}
+
+fn parse_confidence(value: &str) -> Result<f64, String> {
+    parse_share(value)
+        .ok()
+        .filter(|&share| share > 0.0 && share < 1.0)
+        .ok_or_else(|| "expected a number between 0 and 1, such as 0.95".to_owned())
+}
+
+fn parse_resamples(value: &str) -> Result<usize, String> {
+    match value.parse::<usize>() {
+        Ok(count) if count <= 100_000 => Ok(count),
+        _ => Err("expected a whole number from 0 to 100000".to_owned()),
+    }
+}
+
+fn parse_bins(value: &str) -> Result<usize, String> {
+    parse_count(value)
+        .ok()
+        .filter(|&count| count <= 1000)
+        .ok_or_else(|| "expected a whole number from 1 to 1000".to_owned())
+}
+
+fn records(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_and_counts_are_checked() {
+        assert_eq!(parse_share("1"), Ok(1.0));
+        for value in ["NaN", "1.01", "-0.1", "inf", ""] {
+            assert!(parse_share(value).is_err(), "{value}");
+        }
+        for value in ["0", "1", "NaN"] {
+            assert!(parse_confidence(value).is_err(), "{value}");
+        }
+        assert_eq!((parse_resamples("0"), parse_bins("0").is_err()), (Ok(0), true));
+        assert!(parse_resamples("-1").is_err() && parse_resamples("100001").is_err() && parse_bins("1001").is_err());
+    }
+
+    #[test]
+    fn a_threshold_is_compared_as_records_state_probabilities() {
+        assert_eq!(threshold_of(0.55), 0.55);
+        assert_eq!(threshold_of(0.1), 0.1);
+    }
+}

@@ -1,0 +1,290 @@
+//! What ran: the manifest of a run, and its summary, as files that are absent or whole.
+//!
+//! Who knows a part of it hands it over; here it is put together, freed of secrets and written. The numbers are
+//! [`Counts`]'s. `format` is raised with every change that a reader could stumble over; new fields are none.
+
+mod redact;
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+pub use redact::Redactor;
+
+use super::Outcome;
+use super::about::{ABOUT, About};
+use super::config::SettingRow;
+use crate::checkpoint::FileHash;
+use crate::scoring::{Counts, ErrorCode, Warning};
+
+const FORMAT: u32 = 1;
+
+/// Variables that change what a run does and that no flag stands for.
+const ENVIRONMENT: [&str; 13] = [
+    "CRAG_KERNEL",
+    "CUDA_VISIBLE_DEVICES",
+    "HF_ENDPOINT",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+    "HTTPS_PROXY",
+    "HUGGINGFACE_HUB_CACHE",
+    "RAYON_NUM_THREADS",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_JOB_ID",
+    "https_proxy",
+    "no_proxy",
+];
+
+/// A report that will be written when the run ends.
+#[derive(Debug)]
+pub struct ReportFile {
+    path: PathBuf,
+    /// The file written to, and its name if it is to be renamed.
+    file: File,
+    partial: Option<PathBuf>,
+}
+
+impl ReportFile {
+    /// Opens it now, so that a run of hours does not end in a folder that cannot be written to.
+    pub fn create(flag: &str, path: &Path) -> anyhow::Result<Self> {
+        let context = || format!("{flag} {}", path.display());
+        let existing = std::fs::metadata(path).ok();
+        anyhow::ensure!(
+            !existing.as_ref().is_some_and(|existing| existing.is_dir()),
+            "{}: a folder",
+            context()
+        );
+        // A pipe or a device cannot be replaced.
+        let in_place = existing.is_some_and(|existing| !existing.is_file());
+        let partial = (!in_place).then(|| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(".partial");
+            PathBuf::from(name)
+        });
+        let opened = match &partial {
+            Some(partial) => File::create(partial),
+            None => File::options().write(true).open(path),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            file: opened.with_context(context)?,
+            partial,
+        })
+    }
+
+    /// Writes `value` and gives the file its name.
+    pub fn finish(mut self, value: &Value) -> anyhow::Result<()> {
+        let mut write = || -> io::Result<()> {
+            self.file.write_all(&to_text(value)?)?;
+            if let Some(partial) = &self.partial {
+                self.file.sync_all()?;
+                std::fs::rename(partial, &self.path)?;
+            }
+            Ok(())
+        };
+        let written = write();
+        if written.is_ok() {
+            self.partial = None;
+        }
+        written.with_context(|| self.path.display().to_string())
+    }
+}
+
+/// A report as it is written.
+pub fn to_text(value: &Value) -> serde_json::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+impl Drop for ReportFile {
+    /// A run that came to nothing leaves nothing.
+    fn drop(&mut self) {
+        if let Some(partial) = &self.partial {
+            let _ = std::fs::remove_file(partial);
+        }
+    }
+}
+
+/// A number that stands for this run, wherever it is told of.
+pub fn run_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// A model of the run.
+#[derive(Clone, Debug, Serialize)]
+pub struct ModelRecord {
+    /// As in the answers' `probabilities`.
+    pub name: String,
+    /// Where it came from.
+    pub source: String,
+    /// The commit, where it is from the hub.
+    pub revision: Option<String>,
+    pub weights: Vec<FileHash>,
+    /// The small files that were read: settings and tokenizer.
+    pub files: Vec<FileHash>,
+    pub settings: Vec<SettingRow>,
+}
+
+/// An input as it was read.
+#[derive(Clone, Debug, Serialize)]
+pub struct FileRecord {
+    pub name: String,
+    pub bytes: u64,
+    pub sha256: String,
+}
+
+/// The output as it was written.
+#[derive(Clone, Debug, Serialize)]
+pub struct OutputRecord {
+    pub path: String,
+    pub bytes: u64,
+    /// The hash that is kept as answers are written, as `b3sum` prints it.
+    pub blake3: String,
+}
+
+/// A setting that decides answers, and where it came from.
+#[derive(Clone, Debug, Serialize)]
+pub struct Threshold {
+    pub value: Value,
+    pub from: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Host {
+    os: &'static str,
+    arch: &'static str,
+    /// Cores that this process may use.
+    cores: usize,
+}
+
+/// All there is to say of a run; `R` is what the subcommand knows of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Manifest<R = RunRecord> {
+    format: u32,
+    tool: About,
+    run_id: String,
+    command: &'static str,
+    arguments: Vec<String>,
+    working_folder: Option<String>,
+    environment: Map<String, Value>,
+    host: Host,
+    started: String,
+    #[serde(flatten)]
+    pub run: R,
+}
+
+/// What `crag score` knows of a run before it ends.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunRecord {
+    pub models: Vec<ModelRecord>,
+    pub threshold: Threshold,
+    pub precision: String,
+    pub device: String,
+    pub kernels: String,
+    pub threads: usize,
+    pub settings: Vec<SettingRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Vec<FileRecord>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<OutputRecord>,
+    /// From which a later `--resume` can tell that the output is this run's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Value>,
+}
+
+impl<R: Serialize> Manifest<R> {
+    pub fn new(command: &'static str, run_id: &str, started: Timestamp, run: R) -> Self {
+        let set = |name: &&str| Some(((*name).to_owned(), std::env::var(name).ok()?.into()));
+        Self {
+            format: FORMAT,
+            tool: ABOUT,
+            run_id: run_id.to_owned(),
+            command,
+            arguments: std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect(),
+            working_folder: std::env::current_dir().ok().map(|folder| folder.display().to_string()),
+            environment: ENVIRONMENT.iter().filter_map(set).collect(),
+            host: Host {
+                os: std::env::consts::OS,
+                arch: std::env::consts::ARCH,
+                cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            },
+            started: started.to_string(),
+            run,
+        }
+    }
+
+    /// The whole of it, with how the run ended and its numbers, and without secrets.
+    pub fn ended(&self, ended: Timestamp, end: &End, numbers: Value) -> anyhow::Result<Value> {
+        let mut manifest = serde_json::to_value(self)?;
+        if let (Value::Object(manifest), Value::Object(rest)) = (&mut manifest, numbers) {
+            manifest.insert("ended".to_owned(), ended.to_string().into());
+            manifest.insert("outcome".to_owned(), serde_json::to_value(end)?);
+            manifest.extend(rest);
+        }
+        Ok(Redactor::from_env().redact_all(manifest))
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct End {
+    pub status: &'static str,
+    pub exit_code: u8,
+    pub error: Option<String>,
+}
+
+impl End {
+    pub fn new(result: &anyhow::Result<Outcome>) -> Self {
+        let (status, exit_code, error) = match result {
+            Ok(outcome) => (outcome.name(), outcome.exit_code(), None),
+            Err(error) => ("failed", super::exit_code(error), Some(format!("{error:#}"))),
+        };
+        Self {
+            status,
+            exit_code,
+            error,
+        }
+    }
+}
+
+/// The summary: how the run ended and its numbers.
+pub fn summary(run_id: &str, end: &End, counts: &Counts) -> anyhow::Result<Value> {
+    let mut summary = json!({"format": FORMAT, "run_id": run_id, "outcome": end});
+    if let (Value::Object(summary), Value::Object(rest)) = (&mut summary, numbers(counts)) {
+        summary.extend(rest);
+    }
+    Ok(Redactor::from_env().redact_all(summary))
+}
+
+/// Counts and speeds, every code that a line can have named.
+pub fn numbers(counts: &Counts) -> Value {
+    let seconds = counts.elapsed.as_secs_f64();
+    let errors = ErrorCode::ALL.map(|code| (code.name().to_owned(), counts.errors_of(code).into()));
+    let warnings = Warning::ALL.map(|warning| (warning.name().to_owned(), counts.warnings_of(warning).into()));
+    json!({
+        "counts": {
+            "records": counts.records(),
+            "scored": counts.scored,
+            "failed": counts.errors(),
+            "warned": counts.warned,
+            "blank": counts.blank,
+            "errors": Map::from_iter(errors),
+            "warnings": Map::from_iter(warnings),
+            "encoded": counts.encoded,
+            "reused": counts.reused,
+            "cached": counts.cached,
+            "tokens": counts.tokens,
+            "bytes": counts.bytes,
+        },
+        "seconds": seconds,
+        "pairs_per_second": counts.pairs_per_second(),
+        "tokens_per_second": counts.tokens as f64 / seconds.max(1e-9),
+    })
+}

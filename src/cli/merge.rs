@@ -1,0 +1,65 @@
+//! `crag merge`: the answers of all shards of one run, in order, as one output.
+
+use std::io;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use super::inputs::{FormatArg, format_of, input, is_stdin};
+use super::{Outcome, UsageError};
+use crate::scoring::{MergeError, check_shards, merge};
+
+/// Which shards to put together.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+What comes out is, byte for byte, what the run without --shard gives. Shards that do not fit together (one is \
+missing, cut short or out of order) are an error before anything is written, as far as their numbers of records can \
+tell.
+
+Examples:
+  for i in 1 2 3; do crag score --shard $i/3 pairs.jsonl > part-$i.jsonl; done
+  crag merge part-1.jsonl part-2.jsonl part-3.jsonl > scored.jsonl
+
+Exit codes: 0 all put together; 1 the shards do not fit or cannot be read; 2 usage.")]
+pub struct MergeArgs {
+    /// What `crag score --shard I/N` wrote, for I from 1 to N in order; gzip, zstd and bzip2 are unpacked
+    #[arg(value_name = "SHARD", required = true)]
+    shards: Vec<PathBuf>,
+
+    /// Format of the shards [default: csv or tsv where their names end so (also .csv.gz), else jsonl]
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<FormatArg>,
+}
+
+pub fn run(args: MergeArgs) -> anyhow::Result<Outcome> {
+    let format = format_of(args.format, &args.shards)?;
+    let mut seen = Vec::with_capacity(args.shards.len());
+    let mut all_files = true;
+    for path in &args.shards {
+        if is_stdin(path) {
+            return Err(UsageError("expected files, found - (stdin)".to_owned()).into());
+        }
+        let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
+        all_files &= metadata.is_file();
+        let file = path.canonicalize().with_context(|| path.display().to_string())?;
+        if seen.contains(&file) {
+            return Err(UsageError(format!("{}: the shard is given twice", path.display())).into());
+        }
+        seen.push(file);
+    }
+    // MANIFESTS: where every shard has its SHARD.manifest.json, compare them here, before anything is written: the
+    // same inputs, model and settings, each `--shard I/N` with N the number of shards and I its place, and as many
+    // records as the shard has. This sees what check_shards cannot: shards of equal size in the wrong order, and a
+    // last block that is cut short.
+    let inputs = || args.shards.iter().map(|path| input(path)).collect();
+    if all_files {
+        // Pipes can be read only once; merge itself finds most of it, only later.
+        check_shards(inputs(), format)?;
+    }
+    let mut output = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
+    match merge(inputs(), format, &mut output) {
+        Ok(_) => Ok(Outcome::Complete),
+        Err(MergeError::Write { source }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(Outcome::ClosedPipe),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,462 @@
+//! How far a run is: a bar on a terminal, a line now and then elsewhere, and an honest guess at what is left.
+//!
+//! What is left is told from the work and not from the lines: bytes of input not yet answered, times the tokens
+//! that a byte has meant so far, over the tokens encoded each second of late. So long lines count for what they
+//! take, and texts that were reused or cached do not count as work that went fast.
+
+use std::collections::VecDeque;
+use std::io::{self, IsTerminal as _, Read as _};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use super::console;
+use super::values::parse_count;
+use crate::scoring::{Counts, LineError, Position, Progress, Sink};
+
+/// How progress is shown.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ProgressArgs {
+    /// How to show progress on stderr: a bar, a line now and then, or not at all; auto is a bar on a terminal that
+    /// the records do not go to as well, and lines elsewhere
+    #[arg(
+        help_heading = "Reports",
+        long,
+        value_name = "HOW",
+        value_enum,
+        default_value = "auto"
+    )]
+    progress: ProgressChoice,
+
+    /// Seconds between two lines of progress
+    #[arg(help_heading = "Reports", long, value_name = "SECONDS", default_value = "60", value_parser = parse_count)]
+    progress_every: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum ProgressChoice {
+    Auto,
+    Bar,
+    Log,
+    None,
+}
+
+/// Draws a bar this often.
+const DRAW_EVERY: Duration = Duration::from_millis(200);
+
+impl ProgressArgs {
+    /// Whether bars of any kind (of a download, too) are wanted.
+    pub fn wants_bars(&self) -> bool {
+        matches!(self.progress, ProgressChoice::Auto | ProgressChoice::Bar)
+    }
+
+    /// How to show progress, if at all. `shared`: whether records go to the terminal that a bar would be on.
+    pub fn shown(&self, shared: bool) -> Option<Shown> {
+        let bar = match self.progress {
+            ProgressChoice::None => None,
+            _ if console::is_quiet() => None,
+            ProgressChoice::Auto => Some(console::can_draw() && !shared),
+            // A bar needs a terminal to be drawn on.
+            ProgressChoice::Bar => Some(console::can_draw()),
+            ProgressChoice::Log => Some(false),
+        };
+        bar.map(|bar| match bar {
+            true => Shown::Bar,
+            false => Shown::Lines(Duration::from_secs(self.progress_every as u64)),
+        })
+    }
+
+    /// Begins to show the progress of a run over `total_bytes` of lines, if it is known how many there are.
+    /// `to_stdout`: whether that is where records go.
+    pub fn start(&self, total_bytes: Option<u64>, to_stdout: bool) -> Meter {
+        let shown = self.shown(to_stdout && io::stdout().is_terminal());
+        Meter::start(total_bytes, shown)
+    }
+}
+
+/// A form of progress on stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    Bar,
+    /// Lines with this much time between two.
+    Lines(Duration),
+}
+
+/// The bytes in `files`, if all are plain files: what a compressed file holds is not told by its size.
+pub fn total_bytes(files: &[PathBuf]) -> Option<u64> {
+    let size = |path: &PathBuf| {
+        let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+        let mut start = Vec::new();
+        std::fs::File::open(path).ok()?.take(4).read_to_end(&mut start).ok()?;
+        let compressed = [b"\x1f\x8b".as_slice(), b"\x28\xb5\x2f\xfd", b"BZh"];
+        (!compressed.iter().any(|magic| start.starts_with(magic))).then_some(metadata.len())
+    };
+    match files {
+        [] => None,
+        files => files.iter().map(size).sum(),
+    }
+}
+
+/// How far the run is.
+#[derive(Default)]
+struct State {
+    counts: Counts,
+    /// What earlier runs had done, if this one goes on; their work says nothing of this one's speed.
+    earlier: Option<Counts>,
+}
+
+impl State {
+    fn counts(&self, elapsed: Duration) -> Counts {
+        let mut counts = self.counts.clone();
+        counts.elapsed = elapsed + self.earlier.as_ref().map_or(Duration::ZERO, |earlier| earlier.elapsed);
+        counts
+    }
+}
+
+/// Follows a run, and shows it from a thread of its own.
+pub struct Meter {
+    state: Arc<Mutex<State>>,
+    started: Instant,
+    stop: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Meter {
+    /// Follows without showing.
+    pub fn silent() -> Self {
+        Self::start(None, None)
+    }
+
+    fn start(total_bytes: Option<u64>, shown: Option<Shown>) -> Self {
+        let state = Arc::new(Mutex::new(State::default()));
+        let started = Instant::now();
+        let (stop, stopped) = sync_channel(0);
+        let thread = shown.and_then(|shown| {
+            let view = View {
+                state: Arc::clone(&state),
+                started,
+                estimate: Estimate::new(total_bytes),
+            };
+            let run = move || match shown {
+                Shown::Bar => view.draw(&stopped),
+                Shown::Lines(every) => view.log(&stopped, every),
+            };
+            // Without a thread there is no progress to see, which is no reason not to run.
+            std::thread::Builder::new()
+                .name("crag-progress".to_owned())
+                .spawn(run)
+                .ok()
+        });
+        Self {
+            state,
+            started,
+            stop: Some(stop),
+            thread,
+        }
+    }
+
+    /// What has been answered so far.
+    pub fn counts(&self) -> Counts {
+        lock(&self.state).counts(self.started.elapsed())
+    }
+
+    /// The run goes on where an earlier one had done this much.
+    pub fn goes_on_from(&self, earlier: &Counts) {
+        let mut state = lock(&self.state);
+        state.counts = earlier.clone();
+        state.earlier = Some(earlier.clone());
+    }
+}
+
+impl Drop for Meter {
+    /// Takes the bar away.
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A panic elsewhere leaves the counts whole: they are replaced at once.
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A sink whose progress a meter follows.
+pub struct Watched<'s> {
+    pub inner: &'s mut dyn Sink,
+    pub meter: &'s Meter,
+}
+
+impl Sink for Watched<'_> {
+    fn answer(&mut self, answer: &[u8], progress: Progress<'_>) -> io::Result<()> {
+        lock(&self.meter.state).counts.clone_from(progress.counts);
+        self.inner.answer(answer, progress)
+    }
+
+    fn rejected(&mut self, line: &Position, error: &LineError) -> io::Result<()> {
+        self.inner.rejected(line, error)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+
+    fn suspend(&mut self) -> io::Result<()> {
+        self.inner.suspend()
+    }
+}
+
+/// What the showing thread looks at.
+struct View {
+    state: Arc<Mutex<State>>,
+    started: Instant,
+    estimate: Estimate,
+}
+
+impl View {
+    fn look(&mut self) -> Counts {
+        let elapsed = self.started.elapsed();
+        let (counts, earlier) = {
+            let state = lock(&self.state);
+            let earlier = state.earlier.as_ref().map(|earlier| (earlier.tokens, earlier.bytes));
+            (state.counts(elapsed), earlier)
+        };
+        if let Some((tokens, bytes)) = earlier {
+            self.estimate.begin_at(tokens, bytes);
+        }
+        self.estimate.add(elapsed, counts.tokens, counts.bytes);
+        counts
+    }
+
+    /// A bar, until told to stop.
+    fn draw(mut self, stopped: &Receiver<()>) {
+        let bar = match self.estimate.total_bytes {
+            Some(total) => ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr())
+                .with_style(style("{bar:24} {percent:>3}% {msg}")),
+            None => {
+                ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style("{spinner} {msg}"))
+            }
+        };
+        console::set_bar(bar.clone());
+        while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(DRAW_EVERY) {
+            let counts = self.look();
+            let mut message = told(&counts);
+            if let Some(left) = self.estimate.left() {
+                message += &format!(", {} left", duration(left));
+            }
+            bar.set_message(message);
+            match self.estimate.total_bytes {
+                Some(total) => bar.set_position(counts.bytes.min(total)),
+                None => bar.tick(),
+            }
+        }
+        console::remove_bar();
+    }
+
+    /// A line every while, until told to stop.
+    fn log(mut self, stopped: &Receiver<()>, every: Duration) {
+        let mut next = self.started + every;
+        // Looks are more frequent than lines: the estimate lives on them.
+        let look_every = every.min(Duration::from_secs(5));
+        loop {
+            let wait = look_every.min(next.saturating_duration_since(Instant::now()));
+            let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(wait) else {
+                return;
+            };
+            let counts = self.look();
+            if Instant::now() < next {
+                continue;
+            }
+            next += every;
+            let mut text = told(&counts);
+            let share = self.estimate.share();
+            if let (Some(share), Some(total)) = (share, self.estimate.total_bytes) {
+                text += &format!(", {:.1}% of {}", 100.0 * share, HumanBytes(total));
+            }
+            let left = self.estimate.left();
+            if let Some(left) = left {
+                text += &format!(", {} left", duration(left));
+            }
+            let fields = json!({
+                "scored": counts.scored, "errors": counts.errors(), "seconds": counts.elapsed.as_secs_f64(),
+                "pairs_per_second": counts.pairs_per_second(), "bytes": counts.bytes,
+                "total_bytes": self.estimate.total_bytes, "share": share,
+                "seconds_left": left.map(|left| left.as_secs_f64().round()),
+            });
+            console::report("progress", &text, fields);
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates are constants that parse; the default is a bar as well.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+fn told(counts: &Counts) -> String {
+    let mut text = format!("{} pairs, {:.1} pairs/s", counts.scored, counts.pairs_per_second());
+    if counts.errors() > 0 {
+        text += &format!(", {} errors", counts.errors());
+    }
+    text
+}
+
+/// `1 h 05 min`, `4 min 10 s`, `7 s`.
+fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64().round() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds:02} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes:02} min"),
+    }
+}
+
+/// What is left of a run, from what it has done.
+struct Estimate {
+    total_bytes: Option<u64>,
+    /// When, tokens encoded and bytes answered by then; the last of them now.
+    history: VecDeque<(Duration, u64, u64)>,
+}
+
+/// How far back the present speed looks.
+const RECENT: Duration = Duration::from_secs(60);
+/// Before this much time nothing can be said.
+const SETTLED: Duration = Duration::from_secs(2);
+
+impl Estimate {
+    fn new(total_bytes: Option<u64>) -> Self {
+        let history = VecDeque::from([(Duration::ZERO, 0, 0)]);
+        Self { total_bytes, history }
+    }
+
+    /// The run began when this much had been done by others.
+    fn begin_at(&mut self, tokens: u64, bytes: u64) {
+        for (_, then_tokens, then_bytes) in &mut self.history {
+            *then_tokens = tokens.max(*then_tokens);
+            *then_bytes = bytes.max(*then_bytes);
+        }
+    }
+
+    fn add(&mut self, elapsed: Duration, tokens: u64, bytes: u64) {
+        self.history.push_back((elapsed, tokens, bytes));
+        // One at or before the beginning of what is recent stays.
+        while self.history.get(1).is_some_and(|&(at, ..)| at + RECENT <= elapsed) {
+            self.history.pop_front();
+        }
+    }
+
+    /// Of the bytes, those answered.
+    fn share(&self) -> Option<f64> {
+        let (total, (_, _, bytes)) = (self.total_bytes?, *self.history.back()?);
+        Some(bytes.min(total) as f64 / total.max(1) as f64)
+    }
+
+    fn left(&self) -> Option<Duration> {
+        let (&(now, tokens, bytes), &(then, tokens_then, bytes_then)) = (self.history.back()?, self.history.front()?);
+        let left_bytes = self.total_bytes?.saturating_sub(bytes) as f64;
+        let seconds = (now - then).as_secs_f64();
+        if now < SETTLED || bytes == 0 || seconds <= 0.0 {
+            return None;
+        }
+        let seconds_left = if tokens > tokens_then {
+            let left_tokens = left_bytes * tokens as f64 / bytes as f64;
+            left_tokens / ((tokens - tokens_then) as f64 / seconds)
+        } else if bytes > bytes_then {
+            // Nothing had to be encoded: all is cached, or an error.
+            left_bytes / ((bytes - bytes_then) as f64 / seconds)
+        } else {
+            return None;
+        };
+        Duration::try_from_secs_f64(seconds_left).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn what_is_left_is_told_from_tokens_and_not_from_lines() {
+        let mut estimate = Estimate::new(Some(10_000));
+        for second in 1..=10 {
+            estimate.add(seconds(second), 100 * second, 200 * second);
+        }
+        // 2,000 bytes were 1,000 tokens at 100 a second; 8,000 bytes are 4,000 tokens.
+        assert_eq!(estimate.left(), Some(seconds(40)));
+        assert_eq!(estimate.share(), Some(0.2));
+        // Ten seconds in which a stretch of reused texts flies by do not make the rest look quick.
+        for second in 11..=20 {
+            estimate.add(seconds(second), 100 * second, 200 * second + 100 * (second - 10));
+        }
+        let left = estimate.left().unwrap();
+        assert_eq!(left, Duration::from_secs_f64(5_000.0 * 2_000.0 / 5_000.0 / 100.0));
+    }
+
+    #[test]
+    fn the_present_speed_counts() {
+        let mut estimate = Estimate::new(Some(100_000));
+        for second in 1..=100 {
+            estimate.add(seconds(second), 100 * second, 100 * second);
+        }
+        for second in 101..=200 {
+            estimate.add(
+                seconds(second),
+                10_000 + 10 * (second - 100),
+                10_000 + 10 * (second - 100),
+            );
+        }
+        // 89,000 left at the 10 a second of the last minute.
+        assert_eq!(estimate.left().unwrap().as_secs(), 8_900);
+        assert!(estimate.history.len() < 70);
+    }
+
+    #[test]
+    fn what_earlier_runs_did_is_no_speed_of_this_one() {
+        let mut estimate = Estimate::new(Some(2_000));
+        estimate.add(seconds(1), 0, 0);
+        estimate.begin_at(1_000, 1_000);
+        estimate.add(seconds(10), 1_100, 1_100);
+        // 900 left at 100 in 10 seconds.
+        assert_eq!(estimate.left(), Some(seconds(90)));
+        assert_eq!(estimate.share(), Some(0.55));
+    }
+
+    #[test]
+    fn nothing_is_said_that_is_not_known() {
+        let mut unknown = Estimate::new(None);
+        unknown.add(seconds(10), 100, 100);
+        assert_eq!((unknown.left(), unknown.share()), (None, None));
+        let mut early = Estimate::new(Some(100));
+        assert_eq!(early.left(), None);
+        early.add(seconds(1), 10, 10);
+        assert_eq!(early.left(), None);
+        let mut stalled = Estimate::new(Some(100));
+        stalled.add(seconds(10), 0, 0);
+        assert_eq!(stalled.left(), None);
+        // All from the cache: bytes tell.
+        let mut cached = Estimate::new(Some(100));
+        cached.add(seconds(10), 0, 50);
+        assert_eq!(cached.left(), Some(seconds(10)));
+        // A file that grew while it was read.
+        cached.add(seconds(20), 0, 150);
+        assert_eq!((cached.left(), cached.share()), (Some(Duration::ZERO), Some(1.0)));
+    }
+
+    #[test]
+    fn durations_read_as_people_say_them() {
+        assert_eq!(duration(seconds(7)), "7 s");
+        assert_eq!(duration(seconds(250)), "4 min 10 s");
+        assert_eq!(duration(seconds(3_900)), "1 h 05 min");
+    }
+}

@@ -1,0 +1,142 @@
+//! The models of a run, opened: each with its own tokenizer, settings and place in the cache.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::cli::config::SettingRow;
+use crate::cli::device::{DeviceArgs, OpenDevice};
+use crate::cli::inspect;
+use crate::cli::manifest::{ModelRecord, Threshold};
+use crate::cli::model::{Description, ModelsArgs, OpenModel, small_files};
+use crate::scoring::{Cache, Member, MissingEntity, Preparer};
+use crate::text::Window;
+
+/// One model, or the several of an ensemble, in the order in which they were named.
+pub struct Ensemble {
+    pub device: OpenDevice,
+    pub models: Vec<EnsembleModel>,
+}
+
+pub struct EnsembleModel {
+    pub name: String,
+    pub model: OpenModel,
+    pub cache: Option<Arc<Cache>>,
+    /// Whether its calibration is asked for.
+    calibrated: bool,
+}
+
+impl Ensemble {
+    /// Opens the device once, then each model on it. One cache file serves all.
+    pub fn open(models: &ModelsArgs, device: &DeviceArgs, cache: Option<&Path>) -> anyhow::Result<Self> {
+        let named = models.each()?;
+        let device = device.open()?;
+        let mut opened: Vec<EnsembleModel> = Vec::with_capacity(named.len());
+        for named in named {
+            let model = named.args.open_on(device.clone())?;
+            let first = opened.first().and_then(|first| first.cache.as_deref());
+            let cache = match cache {
+                Some(path) => Some(Arc::new(model.open_cache(path, first)?)),
+                None => None,
+            };
+            let name = named.name;
+            opened.push(EnsembleModel {
+                name,
+                model,
+                cache,
+                calibrated: false,
+            });
+        }
+        Ok(Self { device, models: opened })
+    }
+
+    /// Has answers calibrated too. Errors on a model that has no calibration: a mean of the others would not be the
+    /// ensemble's.
+    pub fn calibrate(&mut self) -> anyhow::Result<()> {
+        for EnsembleModel { model, calibrated, .. } in &mut self.models {
+            let Description { config, files, .. } = &model.description;
+            anyhow::ensure!(
+                config.calibration.is_some(),
+                "--calibrated: {} has no calibration in its crag.json; crag calibrate fits one",
+                files.source
+            );
+            *calibrated = true;
+        }
+        Ok(())
+    }
+
+    /// The mean of the models' own thresholds, added up in f64 and rounded once: as their probabilities are.
+    pub fn threshold(&self) -> f32 {
+        let own = |model: &EnsembleModel| f64::from(*model.model.description.config.threshold);
+        (self.models.iter().map(own).sum::<f64>() / self.models.len() as f64) as f32
+    }
+
+    /// What is in force: `given` on the command line or beneath it, else the models' own.
+    pub fn threshold_record(&self, given: Option<&SettingRow>, value: f32) -> Threshold {
+        // Through its shortest decimal form: 0.55, not the f64 next to it.
+        let value = value.to_string().parse::<f64>().unwrap_or_default().into();
+        let from = match (given, self.models.as_slice()) {
+            (Some(given), _) => given.from.clone(),
+            (None, [one]) => format!("model: {}", one.model.description.config.threshold.source),
+            (None, _) => "mean of the models' own".to_owned(),
+        };
+        Threshold { value, from }
+    }
+
+    /// What the models are made of. Reads the whole of their weights.
+    pub fn records(&self) -> Vec<ModelRecord> {
+        let record = |EnsembleModel { name, model, .. }: &EnsembleModel| {
+            let description = &model.description;
+            let setting = |row: inspect::SettingRow| SettingRow {
+                setting: row.setting.to_owned(),
+                value: row.value,
+                from: row.source,
+            };
+            ModelRecord {
+                name: name.clone(),
+                source: description.files.source.clone(),
+                revision: description.files.revision.clone(),
+                weights: description.checkpoint.weight_hashes(),
+                files: small_files(&description.files),
+                settings: inspect::settings(description).into_iter().map(setting).collect(),
+            }
+        };
+        self.models.iter().map(record).collect()
+    }
+
+    /// The text side of each model.
+    pub fn preparers(&self, window: Window, missing_entity: MissingEntity) -> Vec<Preparer<'_>> {
+        let mut preparers = Vec::with_capacity(self.models.len());
+        for EnsembleModel { model, .. } in &self.models {
+            preparers.push(Preparer {
+                tokenizer: &model.description.tokenizer,
+                markers: *model.description.config.markers,
+                max_length: *model.description.config.max_length,
+                window,
+                missing_entity,
+            });
+        }
+        preparers
+    }
+
+    /// The models as scoring takes them, each with its text side.
+    pub fn members<'m>(&'m self, preparers: &'m [Preparer<'m>]) -> Vec<Member<'m>> {
+        let both = self.models.iter().zip(preparers);
+        both.map(|(model, prepare)| Member {
+            name: model.name.clone(),
+            model: &model.model.network,
+            prepare,
+            cache: model.cache.clone(),
+            calibration: (model.calibrated)
+                .then_some(model.model.description.config.calibration.as_ref())
+                .flatten(),
+        })
+        .collect()
+    }
+
+    /// Waits until all that was stored is in the cache's file; what went wrong with it, if anything did.
+    pub fn flush_cache(&self) -> Option<String> {
+        // One file, whichever model's view of it.
+        let cache = self.models.first()?.cache.as_ref()?;
+        cache.flush().err().map(|error| error.to_string())
+    }
+}

@@ -1,0 +1,198 @@
+//! Where answers go: stdout, a device or pipe, or a file that a later run can go on with.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use crate::cli::manifest::numbers;
+use crate::cli::values::parse_seconds;
+use crate::cli::{Outcome, UsageError, console, note};
+use crate::files::{Claim, Companion, Compression, Destination, Input, OutputFile, RealDisk};
+use crate::scoring::{self, Counts, FileSink, Finished, Opened, Options, Plan, ScoreError, Setting, Sink};
+
+#[derive(Debug, clap::Args)]
+pub struct OutputArgs {
+    /// Write to this file: OUT.partial, until it is complete, then OUT; compressed if it ends in .gz, .zst or .bz2
+    #[arg(help_heading = "Output", long, short, value_name = "OUT")]
+    output: Option<PathBuf>,
+
+    /// Replace OUT if it exists (once the new one is complete), and an unfinished OUT.partial
+    #[arg(help_heading = "Output", long, requires = "output")]
+    force: bool,
+
+    /// Go on where an earlier run of the same command ended; from the beginning if there was none
+    #[arg(help_heading = "Output", long, requires = "output")]
+    resume: bool,
+
+    /// Keep what --resume needs at most this often
+    #[arg(help_heading = "Output", long, value_name = "SECONDS", default_value = "1", value_parser = parse_seconds, requires = "output")]
+    save_every: Duration,
+
+    /// Wait this long for another run that is writing OUT
+    #[arg(help_heading = "Output", long, value_name = "SECONDS", default_value = "0", value_parser = parse_seconds, requires = "output")]
+    lock_timeout: Duration,
+}
+
+/// A place for answers, looked at and locked before a model is opened.
+pub enum Output {
+    Stdout,
+    Stream(std::fs::File),
+    File(OutputFile),
+}
+
+impl OutputArgs {
+    /// Where the manifest of a file goes, unless it is said.
+    pub fn default_manifest(target: &Path) -> PathBuf {
+        let mut name = target.as_os_str().to_owned();
+        name.push(".manifest.json");
+        name.into()
+    }
+
+    /// Whether answers go elsewhere than to stdout.
+    pub fn is_given(&self) -> bool {
+        self.output.is_some()
+    }
+
+    /// Opens or locks the output. Nothing is written.
+    pub fn claim(&self, inputs: &[Input]) -> anyhow::Result<Output> {
+        let Some(path) = &self.output else {
+            return Ok(Output::Stdout);
+        };
+        let target = match Destination::of(path)? {
+            Destination::File(target) => target,
+            stream => {
+                let name = path.display();
+                if self.resume {
+                    let message = format!("--resume: {name} is no file, nothing of it can be gone on with");
+                    return Err(UsageError(message).into());
+                }
+                if Compression::of_name(path).is_some() {
+                    return Err(
+                        UsageError(format!("{name}: only a file is written compressed; pipe into gzip")).into(),
+                    );
+                }
+                return Ok(match stream {
+                    Destination::Stream(path) => Output::Stream(
+                        OpenOptions::new()
+                            .append(true)
+                            .open(&path)
+                            .with_context(|| format!("{name}: cannot be opened for writing"))?,
+                    ),
+                    _ => Output::Stdout,
+                });
+            }
+        };
+        let claim = Claim {
+            force: self.force,
+            resume: self.resume,
+            wait: self.lock_timeout,
+        };
+        Ok(Output::File(OutputFile::claim(
+            Arc::new(RealDisk),
+            &target,
+            inputs,
+            claim,
+        )?))
+    }
+
+    /// What is to be written: the answers to `inputs`, which depend on `settings`. `manifest`: where that of the
+    /// output goes; one that is there may say that there is nothing left to do.
+    pub fn plan(&self, inputs: &[Input], settings: Vec<Setting>, manifest: &Path) -> Plan {
+        Plan {
+            settings,
+            names: inputs.iter().map(Input::name).collect(),
+            resume: self.resume,
+            force: self.force,
+            save_every: self.save_every,
+            evidence: evidence(manifest),
+        }
+    }
+
+    /// Scores into a locked file. `score` runs into a sink, with `options` and a start.
+    ///
+    /// `companions` makes the files that appear together with the output, such as its manifest, when all answers are
+    /// on the disk: they are written beside their places and synced, then put in place directly before the output.
+    /// A crash in between is mended by `--resume`, which calls it again. A manifest that has
+    /// [`Finished::evidence`] as its member `resume` lets a later `--resume` see that there is nothing left to do.
+    ///
+    /// Returns the counts of all of the output, those of earlier runs included.
+    pub fn score_to_file(
+        &self,
+        file: OutputFile,
+        plan: Plan,
+        inputs: Vec<Input>,
+        options: Options,
+        score: impl FnOnce(Vec<Input>, &mut dyn Sink, &Options) -> Result<Counts, ScoreError>,
+        companions: impl FnOnce(&Finished) -> anyhow::Result<Vec<Companion>>,
+    ) -> anyhow::Result<Scored> {
+        let starting = |start| Options {
+            start: Arc::new(start),
+            ..options
+        };
+        let (mut sink, start) = match FileSink::open(file, plan)? {
+            Opened::Run(sink, start) => (*sink, start),
+            Opened::Finished(mut file, start) => {
+                let counts = start.counts.clone();
+                scoring::check_inputs(inputs, &starting(start))?;
+                file.settle(&[])?;
+                return Ok(Scored::Already(counts));
+            }
+        };
+        let before = start.counts.records();
+        let counts = match score(inputs, &mut sink, &starting(start)) {
+            Ok(counts) => counts,
+            Err(ScoreError::Interrupted) => return Ok(Scored::Interrupted),
+            Err(error @ ScoreError::Resume(_)) => return Err(error.into()),
+            Err(error) => return Err(with_way_on(error.into())),
+        };
+        let finished = sink.complete(&counts).map_err(|error| with_way_on(error.into()))?;
+        let companions = companions(&finished).map_err(with_way_on)?;
+        sink.publish(&companions).map_err(|error| with_way_on(error.into()))?;
+        Ok(Scored::Complete { counts, before })
+    }
+}
+
+/// How scoring into a file ended.
+pub enum Scored {
+    /// `before`: records that earlier runs had answered.
+    Complete {
+        counts: Counts,
+        before: u64,
+    },
+    /// It was there already.
+    Already(Counts),
+    Interrupted,
+}
+
+impl Scored {
+    /// Says it on stderr; `interrupted` is how an interrupted run ends.
+    ///
+    /// Returns the counts too, of a run that came to its end.
+    pub fn report(self, interrupted: impl FnOnce() -> Outcome) -> (Outcome, Option<Counts>) {
+        let (text, counts) = match self {
+            Scored::Complete { counts, before: 0 } => (counts.to_string(), counts),
+            Scored::Complete { counts, before } => (format!("{counts}; {before} of them by earlier runs"), counts),
+            Scored::Already(counts) => (format!("nothing to do, the output is complete: {counts}"), counts),
+            Scored::Interrupted => {
+                note("interrupted; the same command with --resume goes on");
+                return (interrupted(), None);
+            }
+        };
+        console::report("summary", &text, numbers(&counts));
+        (Outcome::of(&counts), Some(counts))
+    }
+}
+
+/// What a run that finished its output left in its manifest for a later `--resume`: the member `resume`.
+fn evidence(manifest: &Path) -> Option<serde_json::Value> {
+    let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(manifest).ok()?).ok()?;
+    manifest.get("resume").cloned()
+}
+
+/// One line says what went wrong and what to do.
+fn with_way_on(error: anyhow::Error) -> anyhow::Error {
+    anyhow::anyhow!("{error:#}; what was finished is kept, and the same command with --resume goes on")
+}

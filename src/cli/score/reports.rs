@@ -1,0 +1,177 @@
+//! What is written about a run besides its answers: its manifest and its summary.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::thread::ScopedJoinHandle;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::ensemble::Ensemble;
+use super::output::{Output, OutputArgs};
+use crate::cli::UsageError;
+use crate::cli::config::SettingRow;
+use crate::cli::inputs::Inputs;
+use crate::cli::manifest::{self, End, FileRecord, Manifest, ModelRecord, OutputRecord, ReportFile, RunRecord};
+use crate::scoring::{Counts, InputReport, Options};
+
+/// What is written about a run besides its answers.
+#[derive(Debug, clap::Args)]
+pub struct ReportArgs {
+    /// Write what ran to this file (JSON): program, models with hashes, settings and where each came from, counts,
+    /// times; secrets are left out [default: OUT.manifest.json with -o OUT]
+    #[arg(help_heading = "Reports", long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+
+    /// Write how the run ended and its counts and speeds to this file (JSON)
+    #[arg(help_heading = "Reports", long, value_name = "FILE")]
+    summary_json: Option<PathBuf>,
+}
+
+/// The files that tell of the run, opened.
+pub struct Reports {
+    /// Of a run whose answers do not go to a file.
+    manifest: Option<ReportFile>,
+    /// Of one whose do: where it appears together with them.
+    beside: Option<PathBuf>,
+    summary: Option<ReportFile>,
+    pub run_id: String,
+}
+
+impl Reports {
+    /// Opens them now, so that a run of hours does not end at a folder that cannot be written to.
+    pub fn open(args: &ReportArgs, inputs: &Inputs, output: &Output) -> anyhow::Result<Self> {
+        let (target, beside) = match output {
+            Output::File(file) => {
+                let target = file.target();
+                let beside = args.manifest.clone();
+                (
+                    Some(target.to_owned()),
+                    Some(beside.unwrap_or_else(|| OutputArgs::default_manifest(target))),
+                )
+            }
+            _ => (None, None),
+        };
+        let check = |flag: &str, path: &Path, others: [Option<&Path>; 2]| {
+            let problem = if inputs.read(path) {
+                "this file is read as an input"
+            } else if others
+                .into_iter()
+                .flatten()
+                .any(|other| resolved(other) == resolved(path))
+            {
+                "another file of this run has the same name"
+            } else {
+                return Ok(());
+            };
+            Err(UsageError(format!("{flag} {}: {problem}", path.display())))
+        };
+        let manifest = beside.as_deref().or(args.manifest.as_deref());
+        if let Some(path) = manifest {
+            check("--manifest", path, [target.as_deref(), args.summary_json.as_deref()])?;
+        }
+        if let Some(path) = &args.summary_json {
+            check("--summary-json", path, [target.as_deref(), manifest])?;
+        }
+        let open = |flag: &str, path: Option<&Path>| path.map(|path| ReportFile::create(flag, path)).transpose();
+        Ok(Self {
+            manifest: open("--manifest", args.manifest.as_deref().filter(|_| beside.is_none()))?,
+            summary: open("--summary-json", args.summary_json.as_deref())?,
+            beside,
+            run_id: manifest::run_id(),
+        })
+    }
+
+    pub fn wants_manifest(&self) -> bool {
+        self.manifest.is_some() || self.beside.is_some()
+    }
+
+    /// Where the manifest of the output at `target` goes.
+    pub fn beside_output(&self, target: &Path) -> PathBuf {
+        self.beside
+            .clone()
+            .unwrap_or_else(|| OutputArgs::default_manifest(target))
+    }
+
+    /// Writes what does not appear together with an output.
+    pub fn write(self, account: &Account<'_>, models: &Models<'_>, end: &End, counts: &Counts) -> anyhow::Result<()> {
+        if let Some(file) = self.manifest {
+            file.finish(&account.manifest(models, end, counts, None, None)?)?;
+        }
+        if let Some(file) = self.summary {
+            file.finish(&manifest::summary(&self.run_id, end, counts)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// `path` by its one true name, whether it is there already or not.
+fn resolved(path: &Path) -> PathBuf {
+    let in_folder = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        Some(folder.join(path.file_name()?))
+    };
+    path.canonicalize()
+        .ok()
+        .or_else(in_folder)
+        .unwrap_or_else(|| path.to_owned())
+}
+
+/// The models' records, while they are still being made.
+pub struct Models<'s>(pub RefCell<Option<ScopedJoinHandle<'s, Vec<ModelRecord>>>>);
+
+impl Models<'_> {
+    /// Waits for them; none the second time.
+    fn take(&self) -> Vec<ModelRecord> {
+        match self.0.take().map(ScopedJoinHandle::join) {
+            Some(Ok(models)) => models,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => Vec::new(),
+        }
+    }
+}
+
+/// What is known of a run before it ends.
+pub struct Account<'r> {
+    pub ensemble: &'r Ensemble,
+    pub run_id: String,
+    pub started: Timestamp,
+    pub settings: &'r [SettingRow],
+    pub options: &'r Options,
+}
+
+impl Account<'_> {
+    /// The manifest. `resume`: what lets a later `--resume` recognise the output.
+    pub fn manifest(
+        &self,
+        models: &Models<'_>,
+        end: &End,
+        counts: &Counts,
+        output: Option<OutputRecord>,
+        resume: Option<Value>,
+    ) -> anyhow::Result<Value> {
+        let input = |report: &InputReport| FileRecord {
+            name: report.name.clone(),
+            bytes: report.digest.bytes,
+            sha256: report.digest.sha256_hex(),
+        };
+        let inputs: Vec<FileRecord> = counts.inputs.iter().map(input).collect();
+        let given = self.settings.iter().find(|row| row.setting == "threshold");
+        let device = &self.ensemble.device;
+        let run = RunRecord {
+            models: models.take(),
+            threshold: self.ensemble.threshold_record(given, self.options.threshold),
+            precision: device.placement.precision.name().to_owned(),
+            device: device.description.clone(),
+            kernels: device.kernel.clone(),
+            threads: self.options.threads,
+            settings: self.settings.to_vec(),
+            // They have hashes once they have been read to their ends.
+            inputs: (!inputs.is_empty()).then_some(inputs),
+            output,
+            resume,
+        };
+        Manifest::new("score", &self.run_id, self.started, run).ended(Timestamp::now(), end, manifest::numbers(counts))
+    }
+}

@@ -1,0 +1,117 @@
+//! SIGINT, SIGTERM and SIGHUP: the first ends the run in order, the second at once.
+//!
+//! While a run is under way, the first signal asks it to stop: it finishes what it is at, keeps its progress and
+//! exits with 128 and the signal's number. Where that takes longer than [`PATIENCE`] (a batch of minutes, a reader
+//! of the output that does not read), the process ends as it is; what a `--resume` needs was kept as it went. Before
+//! a run is under way there is nothing to finish, and the first signal ends the process.
+//!
+//! A signal that was ignored when the process started stays ignored: that is how `nohup` and a shell's
+//! background jobs work.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::{exit, signal_name};
+
+use super::{Outcome, note};
+
+/// How long a run has to stop: less than the 5 s that are promised, for a machine that is busy.
+const PATIENCE: Duration = Duration::from_millis(4000);
+
+/// What signals have come, and what they are to do.
+pub struct SignalWatch {
+    /// To be looked at by the run.
+    stop: Arc<AtomicBool>,
+    is_running: AtomicBool,
+    caught: AtomicI32,
+}
+
+impl SignalWatch {
+    /// Watches from now on.
+    pub fn start() -> anyhow::Result<Arc<Self>> {
+        let watch = Arc::new(Self {
+            stop: Arc::default(),
+            is_running: AtomicBool::new(false),
+            caught: AtomicI32::new(0),
+        });
+        let signals = [SIGINT, SIGTERM, SIGHUP]
+            .into_iter()
+            .filter(|&signal| !is_ignored(signal));
+        let mut signals = Signals::new(signals).context("cannot watch for signals")?;
+        let thread = Arc::clone(&watch);
+        std::thread::Builder::new()
+            .name("crag-signals".to_owned())
+            .spawn(move || {
+                for signal in signals.forever() {
+                    thread.take(signal);
+                }
+            })
+            .context("cannot watch for signals")?;
+        Ok(watch)
+    }
+
+    /// The run is under way: the first signal lets it end in order. Returns what it has to look at.
+    pub fn run_begins(&self) -> Arc<AtomicBool> {
+        self.is_running.store(true, Ordering::SeqCst);
+        Arc::clone(&self.stop)
+    }
+
+    /// How a run ended that was interrupted.
+    pub fn outcome(&self) -> Outcome {
+        match self.caught.load(Ordering::SeqCst) {
+            // Nothing else interrupts a run.
+            0 => Outcome::Interrupted(SIGINT),
+            signal => Outcome::Interrupted(signal),
+        }
+    }
+
+    fn take(&self, signal: i32) {
+        let is_first = self.caught.swap(signal, Ordering::SeqCst) == 0;
+        if !is_first || !self.is_running.load(Ordering::SeqCst) {
+            exit(128 + signal);
+        }
+        self.stop.store(true, Ordering::SeqCst);
+        let name = signal_name(signal).unwrap_or("signal");
+        // Before anything is said: stderr may be as stuck as what has to be ended.
+        let patience = std::thread::Builder::new()
+            .name("crag-patience".to_owned())
+            .spawn(move || {
+                std::thread::sleep(PATIENCE);
+                let last_words = std::thread::Builder::new().spawn(move || {
+                    note(&format!("{name}: what is being done takes too long, ending as it is"));
+                });
+                // A moment for the words, if they find their way.
+                if last_words.is_ok() {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                exit(128 + signal);
+            });
+        if patience.is_err() {
+            exit(128 + signal);
+        }
+        note(&format!(
+            "{name}: finishing what is under way; once more ends it at once"
+        ));
+    }
+}
+
+/// Whether the process was started with the signal ignored.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: a null new action only asks for the present one, which is written to `action`, a place for one; it is
+    // read only if the call says that it was written.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
+    }
+}
+
+#[cfg(not(unix))]
+fn is_ignored(_: i32) -> bool {
+    false
+}

@@ -1,0 +1,436 @@
+//! BioC JSON: a collection, PubTator3's answers, an array of documents, or one document a line.
+//!
+//! The cutter only counts brackets outside of strings. It looks for documents in arrays named `documents` or
+//! `PubTator3` and in arrays at the top; any other object at the top is a document. Once a document at the top has
+//! ended on the line where it began, the file is taken to hold one document a line, and a torn line costs itself alone.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::{BiocDocument, Piece};
+use crate::corpora::report::CorpusError;
+use crate::corpora::source::Source;
+
+const CONTAINERS: [&[u8]; 2] = [b"\"documents\"", b"\"PubTator3\""];
+/// Arrays and collections around a document. Each file form that is known has at most three.
+const MAX_OUTER: usize = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outer {
+    /// Elements are documents, or collections.
+    Array,
+    /// A collection's other members, before and after its documents.
+    Collection,
+}
+
+#[derive(Debug, Default)]
+pub struct Cutter {
+    outer: Vec<Outer>,
+    one_a_line: bool,
+}
+
+/// How far an object has been walked.
+#[derive(Debug, Default)]
+struct Walk {
+    at: usize,
+    depth: usize,
+    in_string: bool,
+    /// Start of the last string at depth 1 after `{` or `,`, while it may still be a container's name.
+    key: Option<usize>,
+    expects_key: bool,
+    names_container: bool,
+}
+
+enum Stop {
+    /// After the object's end.
+    End(usize),
+    /// After the `[` of a container.
+    Container(usize),
+    /// Before a line end that no document goes on after.
+    Line(usize),
+    /// The stream ended.
+    Torn,
+    TooLarge,
+}
+
+impl Cutter {
+    /// The next piece and the line where it begins.
+    pub fn next(&mut self, source: &mut Source, max_bytes: usize) -> Result<Option<(Piece, u64)>, CorpusError> {
+        loop {
+            let Some(first) = skip(source)? else {
+                return Ok(None);
+            };
+            let line = source.line();
+            match (first, self.outer.last()) {
+                (b'}', Some(Outer::Collection)) | (b']', Some(Outer::Array)) => {
+                    self.outer.pop();
+                    source.consume(1);
+                }
+                (_, Some(Outer::Collection)) => {
+                    // The rest of a collection: nothing to keep but another container.
+                    let walk = Walk {
+                        depth: 1,
+                        expects_key: true,
+                        ..Walk::default()
+                    };
+                    match walk.run(source, None, false)? {
+                        Stop::Container(at) => {
+                            source.consume(at);
+                            self.outer.push(Outer::Array);
+                        }
+                        Stop::End(at) => {
+                            source.consume(at);
+                            self.outer.pop();
+                        }
+                        _ => return Ok(None),
+                    }
+                }
+                (b'[', _) if self.outer.len() < MAX_OUTER => {
+                    source.consume(1);
+                    self.outer.push(Outer::Array);
+                }
+                (b'{', _) => return self.object(source, max_bytes, line),
+                (other, _) => {
+                    let message = format!("expected a document, found {:?}", char::from(other));
+                    skip_other(source)?;
+                    return Ok(Some((Piece::Other(message), line)));
+                }
+            }
+        }
+    }
+
+    fn object(
+        &mut self,
+        source: &mut Source,
+        max_bytes: usize,
+        line: u64,
+    ) -> Result<Option<(Piece, u64)>, CorpusError> {
+        let at_top = self.outer.is_empty();
+        let by_line = at_top && self.one_a_line;
+        let walk = Walk::default();
+        match walk.run(source, Some(max_bytes), by_line)? {
+            Stop::Container(at) if self.outer.len() + 2 <= MAX_OUTER => {
+                source.consume(at);
+                self.outer.extend([Outer::Collection, Outer::Array]);
+                self.next(source, max_bytes)
+            }
+            Stop::Container(at) => {
+                source.consume(at);
+                Ok(Some((
+                    Piece::Other("expected documents, found collections within collections".to_owned()),
+                    line,
+                )))
+            }
+            Stop::End(at) => {
+                if at_top {
+                    self.one_a_line = !source.bytes()[..at].contains(&b'\n');
+                }
+                Ok(Some((Piece::Document(at), line)))
+            }
+            Stop::Line(at) => Ok(Some((Piece::Torn(at), line))),
+            Stop::Torn => {
+                // Nothing that follows can be told apart any more.
+                self.outer.clear();
+                Ok(Some((Piece::Torn(source.bytes().len()), line)))
+            }
+            Stop::TooLarge => Ok(Some((Piece::TooLarge, line))),
+        }
+    }
+}
+
+/// Drops whitespace and commas; the next byte.
+fn skip(source: &mut Source) -> Result<Option<u8>, CorpusError> {
+    loop {
+        let bytes = source.bytes();
+        if let Some(at) = bytes
+            .iter()
+            .position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b','))
+        {
+            let first = bytes[at];
+            source.consume(at);
+            return Ok(Some(first));
+        }
+        let count = bytes.len();
+        source.consume(count);
+        if !source.more()? {
+            return Ok(None);
+        }
+    }
+}
+
+/// Drops what is no document: up to the next comma, bracket or line end, at least one byte.
+fn skip_other(source: &mut Source) -> Result<(), CorpusError> {
+    source.consume(1);
+    loop {
+        let bytes = source.bytes();
+        let end = bytes
+            .iter()
+            .position(|byte| matches!(byte, b',' | b'\n' | b'{' | b'}' | b'[' | b']'));
+        let count = end.unwrap_or(bytes.len());
+        source.consume(count);
+        if end.is_some() || !source.more()? {
+            return Ok(());
+        }
+    }
+}
+
+impl Walk {
+    /// Walks to the end of the object that begins (or goes on, at depth 1) with the bytes in hand. With a limit its bytes
+    /// are kept, unless it is longer; without one they are let go.
+    fn run(mut self, source: &mut Source, limit: Option<usize>, by_line: bool) -> Result<Stop, CorpusError> {
+        let mut keeps = limit.is_some();
+        loop {
+            if let Some(stop) = self.walk(source.bytes(), by_line) {
+                return Ok(match (stop, keeps || limit.is_none()) {
+                    (Stop::End(at) | Stop::Line(at), false) => {
+                        source.consume(at);
+                        Stop::TooLarge
+                    }
+                    (Stop::End(at), true) if limit.is_some_and(|limit| at > limit) => {
+                        source.consume(at);
+                        Stop::TooLarge
+                    }
+                    (stop, _) => stop,
+                });
+            }
+            if keeps && limit.is_some_and(|limit| self.at > limit) {
+                keeps = false;
+            }
+            if !keeps {
+                // A name that may be a container's stays in hand.
+                let gone = self.key.unwrap_or(self.at).min(self.at);
+                source.consume(gone);
+                self.at -= gone;
+                self.key = self.key.map(|key| key - gone);
+                if self.at > 1 << 20 {
+                    // No name is that long.
+                    self.key = None;
+                }
+            }
+            if !source.more()? {
+                return Ok(if keeps || limit.is_none() {
+                    Stop::Torn
+                } else {
+                    let rest = source.bytes().len();
+                    source.consume(rest);
+                    Stop::TooLarge
+                });
+            }
+        }
+    }
+
+    /// Walks over the bytes in hand; none if they do not suffice.
+    fn walk(&mut self, bytes: &[u8], by_line: bool) -> Option<Stop> {
+        while self.at < bytes.len() {
+            if self.in_string {
+                let rest = &bytes[self.at..];
+                let found = match by_line {
+                    true => memchr::memchr3(b'"', b'\\', b'\n', rest),
+                    false => memchr::memchr2(b'"', b'\\', rest),
+                };
+                let Some(found) = found else {
+                    self.at = bytes.len();
+                    return None;
+                };
+                match rest[found] {
+                    b'\n' => return Some(Stop::Line(self.at + found)),
+                    b'\\' => {
+                        // The escaped byte may not be in hand yet.
+                        if self.at + found + 1 >= bytes.len() {
+                            self.at += found;
+                            return None;
+                        }
+                        self.at += found + 2;
+                    }
+                    _ => {
+                        self.at += found + 1;
+                        self.in_string = false;
+                        if let Some(start) = self.key.take() {
+                            self.names_container = CONTAINERS.contains(&&bytes[start..self.at]);
+                        }
+                    }
+                }
+                continue;
+            }
+            let byte = bytes[self.at];
+            self.at += 1;
+            match byte {
+                b'"' => {
+                    self.in_string = true;
+                    self.names_container = false;
+                    self.key = (self.depth == 1 && self.expects_key).then_some(self.at - 1);
+                    self.expects_key = false;
+                }
+                b'{' | b'[' => {
+                    if byte == b'[' && self.depth == 1 && self.names_container {
+                        return Some(Stop::Container(self.at));
+                    }
+                    self.depth += 1;
+                    self.expects_key = byte == b'{';
+                    self.names_container = false;
+                }
+                b'}' | b']' => {
+                    self.depth = self.depth.saturating_sub(1);
+                    if self.depth == 0 {
+                        return Some(Stop::End(self.at));
+                    }
+                }
+                b',' => {
+                    self.expects_key = self.depth == 1;
+                    self.names_container = false;
+                }
+                b'\n' if by_line => return Some(Stop::Line(self.at - 1)),
+                b':' | b' ' | b'\t' | b'\r' | b'\n' => {}
+                _ => self.names_container = false,
+            }
+        }
+        None
+    }
+}
+
+/// Reads one document; what could be read of it, and what was wrong.
+pub fn parse(text: &str) -> (BiocDocument, Option<String>) {
+    match serde_json::from_str::<BiocDocument>(text) {
+        Ok(document) => (document, None),
+        Err(error) => {
+            // The identifier, for the message, where the document is JSON at all.
+            #[derive(Deserialize)]
+            struct Named {
+                #[serde(deserialize_with = "self::text")]
+                id: String,
+            }
+            let id = serde_json::from_str::<Named>(text)
+                .map(|named| named.id)
+                .unwrap_or_default();
+            let document = BiocDocument {
+                id,
+                ..BiocDocument::default()
+            };
+            (
+                document,
+                Some(format!("expected a BioC document: {error} of the document")),
+            )
+        }
+    }
+}
+
+/// Names with values. Of a value that is an object, its `identifier` is kept; arrays are not.
+#[derive(Debug, Default)]
+pub struct Infons(pub Vec<(String, String)>);
+
+impl Infons {
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Infons {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InfonsVisitor;
+        impl<'de> Visitor<'de> for InfonsVisitor {
+            type Value = Infons;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of infons")
+            }
+
+            fn visit_unit<E>(self) -> Result<Infons, E> {
+                Ok(Infons::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Infons, A::Error> {
+                let mut infons = Vec::new();
+                while let Some(key) = map.next_key::<String>()? {
+                    if let Some(value) = map.next_value::<Scalar>()?.0 {
+                        infons.push((key, value));
+                    }
+                }
+                Ok(Infons(infons))
+            }
+        }
+        deserializer.deserialize_any(InfonsVisitor)
+    }
+}
+
+/// A string, number or boolean as text; the identifier of an object; none for null and arrays.
+struct Scalar(Option<String>);
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ScalarVisitor;
+        impl<'de> Visitor<'de> for ScalarVisitor {
+            type Value = Scalar;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Scalar, E> {
+                Ok(Scalar(None))
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Scalar, E> {
+                Ok(Scalar(Some(value.to_string())))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Scalar, E> {
+                Ok(Scalar(Some(value.to_string())))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Scalar, E> {
+                Ok(Scalar(Some(value.to_string())))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Scalar, E> {
+                Ok(Scalar(Some(value.to_string())))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Scalar, E> {
+                Ok(Scalar(Some(value.to_owned())))
+            }
+
+            fn visit_string<E>(self, value: String) -> Result<Scalar, E> {
+                Ok(Scalar(Some(value)))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Scalar, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Scalar(None))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar, A::Error> {
+                let mut identifier = None;
+                while let Some(key) = map.next_key::<String>()? {
+                    if key == "identifier" {
+                        identifier = map.next_value::<Scalar>()?.0;
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(Scalar(identifier))
+            }
+        }
+        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Scalar::deserialize(deserializer)?.0.unwrap_or_default())
+}
+
+pub fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Scalar::deserialize(deserializer)?.0)
+}
+
+/// A number, or one written as a string. None for anything else; it lies outside of every text then.
+pub fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    Ok(Scalar::deserialize(deserializer)?
+        .0
+        .and_then(|text| text.trim().parse().ok()))
+}

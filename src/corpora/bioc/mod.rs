@@ -1,0 +1,374 @@
+//! BioC, as XML and as JSON: collections of documents of passages with annotations and relations.
+//!
+//! [`xml`] and [`json`] cut a stream into documents, so that a malformed one costs itself alone, and read each into the
+//! same plain structures; here these become [`RawDocument`]s. Annotations count their offsets from the document,
+//! in a unit that [`super::resolve`] finds out. Text may stand in a passage or in its sentences.
+//!
+//! Where identifiers are: an annotation's infons `identifier`, `MESH`, `OMIM` and others of [`CONCEPT_KEYS`].
+//! Relations name concepts in infons (`Chemical` and `Disease` as in BC5CDR, `entity1`/`entity2` as in BioRED,
+//! `role1`/`role2` as in PubTator3), else annotations in nodes. Their type is the infon `relation` or `type`.
+
+mod json;
+mod xml;
+
+use serde::Deserialize;
+
+use super::document::{
+    Composite, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation, split_concepts,
+};
+use super::extract::{Documents, not_utf8};
+use super::options::plain;
+use super::report::{CorpusError, Place, Problem, Reason, Report};
+use super::source::Source;
+
+/// Infons that hold identifiers, by their letters and digits.
+const CONCEPT_KEYS: &[&str] = &[
+    "identifier",
+    "identifiers",
+    "mesh",
+    "meshid",
+    "omim",
+    "umls",
+    "cui",
+    "chebi",
+    "drugbank",
+    "meddra",
+    "rxnorm",
+    "snomed",
+    "snomedct",
+    "conceptid",
+    "normalized",
+    "dbid",
+];
+
+pub struct Reader {
+    source: Source,
+    cutter: Option<Cutter>,
+    finished: bool,
+    documents: u64,
+}
+
+enum Cutter {
+    Xml(xml::Cutter),
+    Json(json::Cutter),
+}
+
+/// What a cutter found next.
+#[derive(Debug, PartialEq, Eq)]
+enum Piece {
+    /// A document of so many bytes in hand.
+    Document(usize),
+    /// So many bytes in hand that are the beginning of a document, which something else cut short.
+    Torn(usize),
+    /// A document of more bytes than the limit. It has been read past.
+    TooLarge,
+    /// Something else than a document where one should be. It has been read past.
+    Other(String),
+}
+
+impl Reader {
+    pub fn new(source: Source) -> Self {
+        Self {
+            source,
+            cutter: None,
+            finished: false,
+            documents: 0,
+        }
+    }
+}
+
+impl Documents for Reader {
+    fn next_document(&mut self, max_bytes: usize, report: &mut dyn Report) -> Result<Option<RawDocument>, CorpusError> {
+        if self.finished {
+            return Ok(None);
+        }
+        let cutter = match &mut self.cutter {
+            Some(cutter) => cutter,
+            unknown => {
+                let expected = "BioC: XML (\"<\") or JSON (\"{\" or \"[\")";
+                let first = self.source.begin(b"", expected)?;
+                let place = self.source.place();
+                let refuse = |message| Err(Problem::new(place, Reason::WrongFormat, message));
+                let cutter = match first {
+                    Err(problem) => Err(problem),
+                    Ok(Some(b'<')) => match xml::encoding(&mut self.source)? {
+                        None => Ok(Cutter::Xml(xml::Cutter::default())),
+                        Some(encoding) => refuse(format!(
+                            "expected UTF-8, found the declared encoding {encoding}; convert it first (iconv)"
+                        )),
+                    },
+                    Ok(Some(b'{' | b'[')) => Ok(Cutter::Json(json::Cutter::default())),
+                    Ok(Some(other)) => refuse(format!(
+                        "expected {expected}, found {:?} at the beginning",
+                        char::from(other)
+                    )),
+                    Ok(None) => {
+                        self.finished = true;
+                        return Ok(None);
+                    }
+                };
+                match cutter {
+                    Ok(cutter) => unknown.insert(cutter),
+                    Err(problem) => {
+                        self.finished = true;
+                        report.report(problem)?;
+                        return Ok(None);
+                    }
+                }
+            }
+        };
+        loop {
+            let piece = match cutter {
+                Cutter::Xml(cutter) => cutter.next(&mut self.source, max_bytes)?,
+                Cutter::Json(cutter) => cutter.next(&mut self.source, max_bytes)?,
+            };
+            let Some((piece, line)) = piece else {
+                self.finished = true;
+                if self.documents == 0 && matches!(cutter, Cutter::Xml(cutter) if !cutter.saw_collection) {
+                    let message = "expected BioC, found XML without <document> and <collection>";
+                    report.report(Problem::new(self.source.place_at(1), Reason::WrongFormat, message))?;
+                }
+                return Ok(None);
+            };
+            self.documents += 1;
+            let place = self.source.place_at(line);
+            let (length, torn) = match piece {
+                Piece::Document(length) => (length, false),
+                Piece::Torn(length) => (length, true),
+                Piece::TooLarge => {
+                    let message = format!(
+                        "expected a document of at most {max_bytes} bytes, found a larger one; see --max-doc-bytes"
+                    );
+                    report.report(Problem::new(place, Reason::TooLarge, message))?;
+                    continue;
+                }
+                Piece::Other(message) => {
+                    report.report(Problem::new(place, Reason::MalformedDocument, message))?;
+                    continue;
+                }
+            };
+            let bytes = &self.source.bytes()[..length];
+            let parsed = match std::str::from_utf8(bytes) {
+                Err(error) => Err((String::new(), Reason::InvalidUtf8, not_utf8(bytes, error))),
+                Ok(text) => {
+                    let (mut document, error) = match cutter {
+                        Cutter::Xml(_) => xml::parse(text),
+                        Cutter::Json(_) => json::parse(text),
+                    };
+                    let error = error.or_else(|| {
+                        torn.then(|| {
+                            "expected the end of the document, found another or the end of the file".to_owned()
+                        })
+                    });
+                    match error {
+                        Some(message) => Err((std::mem::take(&mut document.id), Reason::MalformedDocument, message)),
+                        None => document
+                            .into_raw(place.clone())
+                            .map_err(|message| (String::new(), Reason::MalformedDocument, message)),
+                    }
+                }
+            };
+            self.source.consume(length);
+            match parsed {
+                Ok(document) => return Ok(Some(document)),
+                Err((document, reason, message)) => {
+                    report.report(Problem::new(Place { document, ..place }, reason, message))?;
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct BiocDocument {
+    #[serde(deserialize_with = "json::text")]
+    id: String,
+    passages: Vec<BiocPassage>,
+    relations: Vec<BiocRelation>,
+}
+
+/// A passage, or a sentence of one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct BiocPassage {
+    infons: json::Infons,
+    #[serde(deserialize_with = "json::number")]
+    offset: Option<u64>,
+    #[serde(deserialize_with = "json::optional_text")]
+    text: Option<String>,
+    sentences: Vec<BiocPassage>,
+    annotations: Vec<BiocAnnotation>,
+    relations: Vec<BiocRelation>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct BiocAnnotation {
+    #[serde(default, deserialize_with = "json::text")]
+    id: String,
+    #[serde(default)]
+    infons: json::Infons,
+    locations: Vec<BiocLocation>,
+    #[serde(default, deserialize_with = "json::optional_text")]
+    text: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct BiocLocation {
+    #[serde(deserialize_with = "json::number")]
+    offset: Option<u64>,
+    #[serde(deserialize_with = "json::number")]
+    length: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct BiocRelation {
+    infons: json::Infons,
+    nodes: Vec<BiocNode>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct BiocNode {
+    #[serde(default, deserialize_with = "json::text")]
+    refid: String,
+}
+
+impl BiocDocument {
+    fn into_raw(self, place: Place) -> Result<RawDocument, String> {
+        if self.id.trim().is_empty() {
+            return Err("expected a document with an id, found none".to_owned());
+        }
+        let mut document = RawDocument {
+            id: self.id.trim().to_owned(),
+            place,
+            ..RawDocument::default()
+        };
+        let mut relations = self.relations;
+        for mut passage in self.passages {
+            let index = document.passages.len();
+            let has_text = passage.text.as_ref().is_some_and(|text| !text.is_empty());
+            let mut blocks = Vec::new();
+            let mut annotations = std::mem::take(&mut passage.annotations);
+            relations.append(&mut passage.relations);
+            if has_text || passage.sentences.is_empty() {
+                blocks.push(RawBlock {
+                    text: passage.text.unwrap_or_default(),
+                    offset: passage.offset,
+                });
+                // Annotations of sentences whose text stands in the passage.
+                for sentence in &mut passage.sentences {
+                    annotations.append(&mut sentence.annotations);
+                    relations.append(&mut sentence.relations);
+                }
+                add_mentions(&mut document.mentions, annotations, Some((index, 0)));
+            } else {
+                add_mentions(&mut document.mentions, annotations, None);
+                for mut sentence in passage.sentences {
+                    let home = Some((index, blocks.len()));
+                    add_mentions(&mut document.mentions, std::mem::take(&mut sentence.annotations), home);
+                    relations.append(&mut sentence.relations);
+                    blocks.push(RawBlock {
+                        text: sentence.text.unwrap_or_default(),
+                        offset: sentence.offset,
+                    });
+                }
+            }
+            document.passages.push(RawPassage {
+                section: section(&passage.infons),
+                blocks_are_sentences: blocks.len() > 1,
+                blocks,
+            });
+        }
+        let kinds: Vec<String> = document.mentions.iter().map(|mention| plain(&mention.kind)).collect();
+        let kinds: std::collections::BTreeSet<String> = kinds.into_iter().collect();
+        for relation in relations {
+            document.relations.extend(relation.into_raw(&kinds));
+        }
+        Ok(document)
+    }
+}
+
+fn section(infons: &json::Infons) -> Option<String> {
+    let names = ["section_type", "section", "type", "section_title_1"];
+    let value = names.iter().find_map(|name| infons.get(name)).map(str::trim);
+    value.filter(|value| !value.is_empty()).map(str::to_owned)
+}
+
+fn add_mentions(mentions: &mut Vec<RawMention>, annotations: Vec<BiocAnnotation>, home: Option<(usize, usize)>) {
+    for annotation in annotations {
+        let infons = &annotation.infons;
+        let concepts = infons
+            .iter()
+            .filter(|(key, _)| CONCEPT_KEYS.contains(&plain(key).as_str()));
+        let concepts = concepts.map(|(_, value)| value).collect::<Vec<_>>().join("|");
+        let composite = match infons.get("CompositeRole").map(str::trim) {
+            Some("CompositeMention") => Composite::Whole,
+            Some("IndividualMention") => Composite::Part,
+            _ => Composite::No,
+        };
+        mentions.push(RawMention {
+            line: 0,
+            home,
+            // A location without numbers, or one past the end of all numbers, lies outside of every text.
+            spans: annotation
+                .locations
+                .iter()
+                .map(|location| {
+                    let start = location.offset.unwrap_or(u64::MAX - 1);
+                    (start, start.saturating_add(location.length.unwrap_or(1)))
+                })
+                .collect(),
+            text: annotation.text,
+            kind: infons.get("type").unwrap_or_default().trim().to_owned(),
+            concepts: split_concepts(&concepts),
+            key: annotation.id,
+            composite,
+        });
+    }
+}
+
+impl BiocRelation {
+    fn into_raw(self, kinds: &std::collections::BTreeSet<String>) -> Option<RawRelation> {
+        let infons = &self.infons;
+        let names = ["relation", "type", "relation type", "relation_type"];
+        let kind = names
+            .iter()
+            .find_map(|name| infons.get(name))
+            .unwrap_or_default()
+            .trim()
+            .to_owned();
+        let pair = |one: Option<&str>, other: Option<&str>| {
+            Some([one?, other?].map(|end| RawEndpoint::Concepts(role(end).to_owned())))
+        };
+        let ends = [("entity1", "entity2"), ("role1", "role2"), ("arg1", "arg2")];
+        let named = ends
+            .iter()
+            .find_map(|(one, other)| pair(infons.get(one), infons.get(other)));
+        let by_type = || {
+            // As in BC5CDR, where the infons of a relation are called like the types of what it relates.
+            let mut ends = infons
+                .iter()
+                .filter(|(key, _)| kinds.contains(&plain(key)))
+                .map(|(_, value)| value);
+            pair(ends.next(), ends.next())
+        };
+        let by_node = || match &self.nodes[..] {
+            [one, other] => Some([one, other].map(|node| RawEndpoint::Mention(node.refid.clone()))),
+            _ => None,
+        };
+        let ends = named.or_else(by_type).or_else(by_node)?;
+        Some(RawRelation { line: 0, kind, ends })
+    }
+}
+
+/// The identifier of a PubTator3 role such as `Chemical|MESH:D001`.
+fn role(value: &str) -> &str {
+    match value.split_once('|') {
+        Some((kind, identifier)) if kind.bytes().all(|byte| byte.is_ascii_alphabetic()) => identifier,
+        _ => value,
+    }
+}
+
+#[cfg(test)]
+mod tests;

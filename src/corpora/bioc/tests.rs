@@ -1,0 +1,284 @@
+use crate::corpora::testing::{Extracted, extract, extract_with};
+use crate::corpora::{CompositeUse, Format, Options};
+
+fn bioc(text: impl Into<Vec<u8>>) -> Extracted {
+    extract(Format::Bioc, text)
+}
+
+fn annotation(kind: &str, concept: &str, text: &str, locations: &str) -> String {
+    let locations: String = locations
+        .split(' ')
+        .filter_map(|location| location.split_once('+'))
+        .map(|(offset, length)| format!("<location offset=\"{offset}\" length='{length}'/>"))
+        .collect();
+    format!(
+        "<annotation id='{kind}'><infon key=\"type\">{kind}</infon><infon key=\"MESH\">{concept}</infon>{locations}\
+         <text>{text}</text></annotation>"
+    )
+}
+
+fn xml(id: &str, text: &str, annotations: &str, relations: &str) -> String {
+    format!(
+        "<document><id>{id}</id><infon key='x'>y</infon><passage><infon key=\"type\">abstract</infon>\
+         <offset>100</offset><text>{text}</text>{annotations}</passage>{relations}</document>\n"
+    )
+}
+
+fn plain(id: &str) -> String {
+    let annotations = annotation("Chemical", "D1", "Aspirin", "100+7") + &annotation("Disease", "D2", "rash", "115+4");
+    let relation = "<relation id='R'><infon key='relation'>CID</infon><infon key='Chemical'>D1</infon>\
+                    <infon key='Disease'>D2</infon></relation>";
+    xml(id, "Aspirin caused rash.", &annotations, relation)
+}
+
+fn collection(documents: &str) -> String {
+    format!(
+        "<?xml version='1.0' encoding='UTF-8'?><!DOCTYPE collection SYSTEM 'BioC.dtd'>\n<collection>{documents}</collection>"
+    )
+}
+
+const JSON: &str = r#"{"id": "1", "infons": {}, "passages": [{"infons": {"section_type": "ABSTRACT"}, "offset": 100,
+ "text": "Aspirin \"caused\" r\u00e4sh.", "annotations": [
+ {"id": "a", "infons": {"type": "Chemical", "identifier": "MESH:D1"}, "text": "Aspirin", "locations": [{"offset": 100, "length": 7}]},
+ {"id": "b", "infons": {"type": "Disease", "identifier": null}, "text": "räsh", "locations": [{"offset": 117, "length": 4}]}]}],
+ "relations": [{"infons": {"type": "cause"}, "nodes": [{"refid": "a", "role": ""}, {"refid": "b", "role": ""}]}]}"#;
+
+#[test]
+fn offsets_count_from_the_document_and_relations_name_concepts() {
+    let found = bioc(collection(&plain("1")));
+    assert_eq!(found.problems, [""; 0]);
+    assert_eq!(found.ids(), ["1:100-107:115-119"]);
+    assert_eq!(found.labels(), [Some(1)]);
+    assert_eq!(found.records[0]["section"], "abstract");
+}
+
+#[test]
+fn references_cdata_comments_and_line_ends_are_text_as_xml_says() {
+    let annotations = annotation("Chemical", "D1", "A&amp;B<!-- no --> &#x3b1;", "100+5")
+        + &annotation("Disease", "D2", "<![CDATA[<rash>]]>", "110+6");
+    let found = bioc(collection(&xml(
+        "1",
+        "A&amp;B &#945;\r\nand<!-- <document> --><![CDATA[ <rash>]]>.",
+        &annotations,
+        "",
+    )));
+    assert_eq!(found.problems, [""; 0]);
+    assert_eq!(found.records[0]["text"], "A&B α\nand <rash>.");
+}
+
+#[test]
+fn entities_that_a_file_defines_are_not_expanded() {
+    let lol = "<!DOCTYPE collection [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b \"&a;&a;&a;&a;&a;&a;&a;&a;&a;\">\
+               <!ENTITY c SYSTEM \"file:///etc/passwd\">]>";
+    for entity in ["&b;", "&c;"] {
+        let found = bioc(format!(
+            "{lol}<collection>{}{}</collection>",
+            xml("1", entity, "", ""),
+            plain("2")
+        ));
+        assert_eq!(found.reasons, ["malformed_document"]);
+        assert!(
+            found.problems[0].contains(&entity[..2]) && found.problems[0].contains("document \"1\""),
+            "{:?}",
+            found.problems
+        );
+        assert_eq!(found.ids(), ["2:100-107:115-119"]);
+    }
+}
+
+#[test]
+fn a_malformed_document_costs_itself_alone() {
+    for bad in [
+        "<document><id>7</id><passage></document>",
+        "<document><id>7</id><passage>",
+        "<document><passage/></document>",
+        "<document><id>7</id><passage><offset>x</offset></passage></document>",
+        "<document><id>7</id><passage><infon key=></infon></passage></document>",
+        "<document/>",
+        "</document>",
+    ] {
+        let found = bioc(collection(&format!("{}\n{bad}\n{}", plain("1"), plain("2"))));
+        assert_eq!(found.ids(), ["1:100-107:115-119", "2:100-107:115-119"], "{bad}");
+        assert_eq!(found.reasons, ["malformed_document"], "{bad}");
+        assert!(found.problems[0].starts_with("test:4:"), "{bad} {:?}", found.problems);
+    }
+    let torn = collection(&plain("1")) + "<document><id>2";
+    assert_eq!(bioc(torn).reasons, ["malformed_document"]);
+    let mut bytes = collection(&(plain("1") + &plain("3") + &plain("2"))).into_bytes();
+    let at = bytes.windows(3).position(|window| window == b">3<").unwrap();
+    bytes[at + 1] = 0xff;
+    let found = bioc(bytes);
+    assert_eq!(
+        (found.reasons.as_slice(), found.records.len()),
+        (&["invalid_utf8"][..], 2)
+    );
+}
+
+#[test]
+fn a_document_that_is_too_large_is_read_past() {
+    let large = xml("7", &"x".repeat(600_000), "", "");
+    let options = Options {
+        max_document_bytes: 1000,
+        ..Options::default()
+    };
+    let text = collection(&(plain("1") + &large + &plain("2")));
+    let found = extract_with(Format::Bioc, text, &options).unwrap();
+    assert_eq!((found.reasons.as_slice(), found.ids().len()), (&["too_large"][..], 2));
+    let large = JSON.replace("caused", &"x".repeat(600_000)).replace('\n', " ");
+    let small = JSON.replace('\n', " ");
+    for text in [
+        format!("[{small},{large},{small}]"),
+        format!("{small}\n{large}\n{small}\n"),
+    ] {
+        let found = extract_with(Format::Bioc, text, &options).unwrap();
+        assert_eq!((found.reasons.as_slice(), found.ids().len()), (&["too_large"][..], 2));
+    }
+}
+
+#[test]
+fn several_locations_are_one_discontinuous_mention() {
+    let annotations =
+        annotation("Chemical", "D1", "X", "100+1") + &annotation("Disease", "D2", "liver damage", "109+5 125+6");
+    let found = bioc(collection(&xml(
+        "1",
+        "X caused liver and renal damage.",
+        &annotations,
+        "",
+    )));
+    assert_eq!(found.problems, [""; 0]);
+    assert_eq!(found.ids(), ["1:100-101:109-114,125-131"]);
+    assert_eq!(found.records[0]["adr"], "liver and renal damage");
+    assert_eq!(found.labels(), [None]);
+}
+
+#[test]
+fn a_composite_mention_is_one_mention_or_its_parts() {
+    let role = |annotation: String, role: &str| {
+        annotation.replace("<text>", &format!("<infon key=\"CompositeRole\">{role}</infon><text>"))
+    };
+    let annotations = annotation("Chemical", "D1", "X", "100+1")
+        + &role(
+            annotation("Disease", "D2|D3", "liver and renal damage", "109+22"),
+            "CompositeMention",
+        )
+        + &role(
+            annotation("Disease", "D2", "liver damage", "109+5 125+6"),
+            "IndividualMention",
+        )
+        + &role(
+            annotation("Disease", "D3", "renal damage", "119+12"),
+            "IndividualMention",
+        );
+    let text = collection(&xml("1", "X caused liver and renal damage.", &annotations, ""));
+    let parts = Options {
+        composite: CompositeUse::Parts,
+        ..Options::default()
+    };
+    assert_eq!(bioc(text.as_str()).ids(), ["1:100-101:109-131"]);
+    let found = extract_with(Format::Bioc, text, &parts).unwrap();
+    assert_eq!(found.ids(), ["1:100-101:109-114,125-131", "1:100-101:119-131"]);
+}
+
+#[test]
+fn text_may_stand_in_sentences() {
+    let sentence = |offset: u64, text: &str, annotations: &str| {
+        format!("<sentence><offset>{offset}</offset><text>{text}</text>{annotations}</sentence>")
+    };
+    let passage = sentence(
+        10,
+        "X. Caused rash",
+        &(annotation("Chemical", "D1", "X", "10+1") + &annotation("Disease", "D2", "rash", "20+4")),
+    ) + &sentence(30, "Fever came", &annotation("Disease", "D3", "Fever", "30+5"));
+    let text = collection(&format!(
+        "<document><id>1</id><passage><offset>10</offset>{passage}</passage></document>"
+    ));
+    let found = bioc(text.as_str());
+    assert_eq!(found.problems, [""; 0]);
+    // The corpus' own sentences, not ours.
+    assert_eq!(found.records[0]["text"], "X. Caused rash");
+    assert_eq!(found.records.len(), 1);
+    let options = Options {
+        window: Some(1),
+        ..Options::default()
+    };
+    let found = extract_with(Format::Bioc, text, &options).unwrap();
+    assert_eq!(found.records[0]["text"], "X. Caused rash Fever came");
+}
+
+#[test]
+fn json_comes_as_a_collection_as_pubtator3_as_an_array_and_line_by_line() {
+    let line = JSON.replace('\n', " ");
+    let second = line.replacen("\"1\"", "2", 1);
+    for text in [
+        format!(
+            "{{\"source\": \"documents\", \"key\": [1, {{\"documents\": []}}], \"documents\": [{JSON}, {second}], \"date\": \"]\"}}"
+        ),
+        format!("{{\"PubTator3\": [{JSON},{second}]}}\n"),
+        format!("[{JSON},\n{second}]"),
+        format!("{line}\n{second}\n"),
+        format!("{line}{second}"),
+        format!("[{{\"documents\":[{JSON}]}},{{\"documents\":[{second}],\"documents\":[]}}]"),
+    ] {
+        let found = bioc(text.as_str());
+        assert_eq!(found.problems, [""; 0], "{text}");
+        assert_eq!(found.ids(), ["1:100-107:117-121", "2:100-107:117-121"], "{text}");
+        assert_eq!(found.labels(), [Some(1), Some(1)], "{text}");
+        assert_eq!(found.records[0]["text"], "Aspirin \"caused\" räsh.");
+    }
+}
+
+#[test]
+fn a_malformed_json_document_costs_itself_alone() {
+    let line = JSON.replace('\n', " ");
+    let good = |id: &str| line.replacen("\"1\"", &format!("\"{id}\""), 1);
+    for bad in [
+        r#"{"id": "x", "passages": 7}"#,
+        r#"{"id": "x", "passages": [{"annotations": [{}]}]}"#,
+        r#"{"id": nul}"#,
+        r#"{"passages": []}"#,
+        "17",
+        r#"{"id": "\ud800"}"#,
+    ] {
+        let found = bioc(format!("{{\"documents\": [{}, {bad}, {}]}}", good("1"), good("2")));
+        assert_eq!(found.ids(), ["1:100-107:117-121", "2:100-107:117-121"], "{bad}");
+        assert_eq!(found.reasons, ["malformed_document"], "{bad}");
+    }
+    // A torn line costs that line.
+    for torn in [
+        r#"{"id": "x", "passages": [{"text": "A"#,
+        r#"{"id": "x", "passages": ["#,
+    ] {
+        let found = bioc(format!("{}\n{torn}\n{}\n", good("1"), good("2")));
+        assert_eq!(found.ids(), ["1:100-107:117-121", "2:100-107:117-121"], "{torn}");
+        assert_eq!(found.reasons, ["malformed_document"], "{torn}");
+    }
+}
+
+#[test]
+fn deep_nesting_is_one_malformed_document() {
+    let deep = format!(
+        "{{\"id\": \"1\", \"passages\": [{}]}}",
+        r#"{"sentences":["#.repeat(100_000) + &"]}".repeat(100_000)
+    );
+    assert_eq!(bioc(deep).reasons, ["malformed_document"]);
+    let inside = "<a>".repeat(100_000);
+    let found = bioc(collection(&format!("{}{}", xml("1", &inside, "", ""), plain("2"))));
+    assert_eq!(found.ids(), ["2:100-107:115-119"]);
+    let balanced = xml("1", "", &(inside + &"</a>".repeat(100_000)), "");
+    assert_eq!(bioc(collection(&balanced)).problems, [""; 0]);
+}
+
+#[test]
+fn files_of_another_kind_are_one_problem() {
+    for text in [
+        "1|t|x\n",
+        "<html></html>",
+        "<?xml version='1.0' encoding=\"ISO-8859-1\"?><collection><document><id>1</id></document></collection>",
+        "\u{feff}PK",
+    ] {
+        assert_eq!(bioc(text).reasons, ["wrong_format"], "{text}");
+    }
+    assert_eq!(bioc("").reasons, [""; 0]);
+    assert_eq!(bioc(collection("")).reasons, [""; 0]);
+    assert_eq!(bioc("{\"documents\": []}").reasons, [""; 0]);
+}

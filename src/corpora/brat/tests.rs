@@ -1,0 +1,121 @@
+use super::*;
+use crate::corpora::testing::{Extracted, extract_from};
+use crate::corpora::{Options, Sources};
+
+fn brat(files: &[(&str, &str)]) -> (Extracted, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    let found = find(&[folder.path().to_owned()]).unwrap();
+    (extract_from(Sources::Brat(found), &Options::default()).unwrap(), folder)
+}
+
+#[test]
+fn discontinuous_mentions_reach_from_their_first_to_their_last_piece() {
+    let (found, _folder) = brat(&[
+        ("a/x.txt", "X caused pain in left and right arm."),
+        (
+            "a/x.ann",
+            "T1\tDrug 0 1\tX\nT2\tADE 9 21;32 35\tpain in left arm\nR1\tADE-Drug Arg1:T2 Arg2:T1\n",
+        ),
+    ]);
+    assert_eq!(found.problems, [""; 0]);
+    assert_eq!(found.ids(), ["a/x:0-1:9-21,32-35"]);
+    assert_eq!(found.records[0]["adr"], "pain in left and right arm");
+    assert_eq!(
+        found.records[0]["adr_fragments"],
+        serde_json::json!([[9, 21], [32, 35]])
+    );
+    assert_eq!(found.labels(), [Some(1)]);
+}
+
+#[test]
+fn a_line_end_within_a_mention_is_a_space_in_its_words() {
+    let (found, _folder) = brat(&[
+        ("x.txt", "X caused\r\nliver\nfailure."),
+        (
+            "x.ann",
+            "T1\tDrug 0 1\tX\nT2\tADE 10 15;16 23\tliver failure\nT3\tADE 10 23\tliver failure\n",
+        ),
+    ]);
+    assert_eq!(found.problems, [""; 0]);
+    assert_eq!(
+        found.records.iter().map(|record| &record["adr"]).collect::<Vec<_>>(),
+        ["liver\nfailure"; 2]
+    );
+}
+
+#[test]
+fn arguments_of_an_event_are_related_and_its_trigger_is_no_mention() {
+    let (found, _folder) = brat(&[
+        ("x.txt", "X caused rash."),
+        (
+            "x.ann",
+            "T1\tAdverse_event 2 8\tcaused\nT2\tTreatment_Drug 0 1\tX\nT3\tEffect 9 13\trash\n\
+                   E1\tAdverse_event:T1 Treatment:T2 Effect:T3\nN1\tReference T2 RxNorm:1\tX\n",
+        ),
+    ]);
+    assert_eq!(found.labels(), [Some(1)]);
+    assert_eq!(found.records[0]["drug_concepts"], serde_json::json!(["RxNorm:1"]));
+    assert_eq!(found.summary.mentions, 2);
+}
+
+#[test]
+fn malformed_lines_and_missing_files_are_reported_and_the_rest_goes_on() {
+    let (found, _folder) = brat(&[
+        ("alone.ann", ""),
+        ("x.txt", "X caused rash."),
+        (
+            "x.ann",
+            "T1\tDrug 0 1\tX\nT2\tADE 9 13\trash\nT3\tADE 9 ; 13\trash\nT4 no tab\nR1\tADE-Drug Arg1:T9\n\
+                   T5\tADE 9 14\trash\nR2\tADE-Drug Arg1:T5 Arg2:T1\n?\n#1\tnote\n\n",
+        ),
+    ]);
+    assert_eq!(found.ids(), ["x:0-1:9-13"]);
+    assert_eq!(
+        found.reasons,
+        [
+            "missing_file",
+            "malformed_line",
+            "malformed_line",
+            "malformed_line",
+            "malformed_line",
+            "text_mismatch",
+            "dangling_relation"
+        ]
+    );
+    assert!(
+        found.problems[1].contains("x.ann:3: document \"x\""),
+        "{}",
+        found.problems[1]
+    );
+    // The relation was stated, whatever became of it.
+    assert_eq!(found.labels(), [Some(0)]);
+}
+
+#[test]
+fn files_are_found_by_folder_and_by_either_name_once_each_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["b.txt", "b.ann", "a.v2.ann", "a.v2.txt", "notes.md"] {
+        fs::write(folder.path().join(name), "").unwrap();
+    }
+    let ids = |paths: &[PathBuf]| {
+        find(paths)
+            .unwrap()
+            .into_iter()
+            .map(|files| files.id)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&[folder.path().to_owned()]), ["a.v2", "b"]);
+    let path = |name: &str| folder.path().join(name);
+    assert_eq!(ids(&[path("b.txt"), path("a.v2.ann"), path("b.ann")]), ["b", "a.v2"]);
+    assert_eq!(find(&[path("a.v2.ann")]).unwrap()[0].text, path("a.v2.txt"));
+    for wrong in ["notes.md", "missing.ann"] {
+        assert!(find(&[path(wrong)]).is_err(), "{wrong}");
+    }
+    let empty = tempfile::tempdir().unwrap();
+    assert!(matches!(find(&[empty.path().to_owned()]), Err(FindError::Empty(_))));
+}

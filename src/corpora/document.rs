@@ -1,0 +1,168 @@
+//! The one model of an annotated document: as a corpus states it, and as it is after checking.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use super::report::Place;
+
+/// A document as its corpus states it: offsets are claims, in a unit that is not known yet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RawDocument {
+    pub id: String,
+    pub place: Place,
+    pub passages: Vec<RawPassage>,
+    pub mentions: Vec<RawMention>,
+    pub relations: Vec<RawRelation>,
+    /// Relations that the adapter has reported already.
+    pub lost_relations: u64,
+}
+
+/// A title, an abstract, a paragraph.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RawPassage {
+    pub section: Option<String>,
+    /// One block, or one for each sentence where the corpus splits sentences itself.
+    pub blocks: Vec<RawBlock>,
+    /// The blocks are the corpus' own sentences: no other boundaries are looked for.
+    pub blocks_are_sentences: bool,
+}
+
+/// A piece of text with its offset in the document.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RawBlock {
+    pub text: String,
+    /// None: one unit after the end of the block before, 0 for the first.
+    pub offset: Option<u64>,
+}
+
+/// An annotated mention.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RawMention {
+    /// Line in the file, 0 where there is none to name.
+    pub line: u64,
+    /// Passage and block that it was annotated in; none: wherever its offsets lie.
+    pub home: Option<(usize, usize)>,
+    /// `[start, end)` in the document, in the order stated; several for a discontinuous mention.
+    pub spans: Vec<(u64, u64)>,
+    /// The words that the corpus says are there.
+    pub text: Option<String>,
+    pub kind: String,
+    pub concepts: Vec<String>,
+    /// What relations call it; empty where they do not.
+    pub key: String,
+    pub composite: Composite,
+}
+
+/// "liver and kidney damage": one composite mention that may be annotated again as its two parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Composite {
+    #[default]
+    No,
+    Whole,
+    Part,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct RawRelation {
+    pub line: u64,
+    pub kind: String,
+    pub ends: [RawEndpoint; 2],
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum RawEndpoint {
+    /// One or more concept identifiers, as written.
+    Concepts(String),
+    /// The key of a mention; a concept identifier where no mention has that key.
+    Mention(String),
+}
+
+/// A document after checking: each mention's bytes are in its passage and hold the words that the corpus gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    pub id: String,
+    pub place: Place,
+    pub passages: Vec<Passage>,
+    pub mentions: Vec<Mention>,
+    pub relations: Vec<Relation>,
+    /// The corpus states at least one relation for this document, resolved or not, of whatever type.
+    pub has_relations: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Passage {
+    pub section: Option<String>,
+    pub text: String,
+    /// Offset in the document, in code points. Passages never overlap.
+    pub start: u64,
+    /// The corpus' own sentences as bytes of `text`, where it has them.
+    pub sentences: Option<Vec<Range<usize>>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mention {
+    pub passage: usize,
+    /// Bytes of the passage's text, ascending, not overlapping; several for a discontinuous mention.
+    pub fragments: Vec<Range<usize>>,
+    pub kind: String,
+    pub concepts: Vec<String>,
+}
+
+impl Mention {
+    /// From the first fragment's start to the last one's end.
+    pub fn hull(&self) -> Range<usize> {
+        hull(&self.fragments)
+    }
+}
+
+pub(super) fn hull(fragments: &[Range<usize>]) -> Range<usize> {
+    match (fragments.first(), fragments.last()) {
+        (Some(first), Some(last)) => first.start..last.end,
+        _ => 0..0,
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Relation {
+    pub kind: String,
+    pub ends: [Endpoint; 2],
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    Concepts(Vec<String>),
+    /// Index into the document's mentions.
+    Mention(usize),
+}
+
+/// The identifiers in a field such as `D1|D2`, without those that say "none" (`-1`, `-`), each once.
+pub fn split_concepts(field: &str) -> Vec<String> {
+    let mut known = HashSet::new();
+    let concepts = field.split(['|', ';', ',', '+']).map(str::trim);
+    let concepts = concepts.filter(|concept| !matches!(*concept, "" | "-" | "-1") && known.insert(*concept));
+    concepts.map(str::to_owned).collect()
+}
+
+/// An identifier as it is compared: `MESH:D001` and `D001` are one, whichever form a corpus uses where.
+pub fn bare_concept(concept: &str) -> &str {
+    match concept.get(..5) {
+        Some(prefix) if prefix.eq_ignore_ascii_case("mesh:") => &concept[5..],
+        _ => concept,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_are_split_and_those_that_say_none_left_out() {
+        assert_eq!(split_concepts("D1|D2"), ["D1", "D2"]);
+        assert_eq!(split_concepts(" MESH:D1; D2,D1+D2"), ["MESH:D1", "D2", "D1"]);
+        for none in ["-1", "-", "", " | -1 |"] {
+            assert!(split_concepts(none).is_empty(), "{none}");
+        }
+        assert_eq!(bare_concept("mesh:D1"), bare_concept("D1"));
+        assert_ne!(bare_concept("OMIM:1"), bare_concept("1"));
+    }
+}

@@ -1,0 +1,474 @@
+//! Each drug with each reaction within the scope, as a record.
+//!
+//! Two annotations of the same characters on the same side are one mention with the identifiers of both. In sentence
+//! scope both mentions lie in one sentence; in passage scope in one passage; in document scope anywhere. The text is
+//! that sentence (with [`Options::window`] sentences on each side of it), passage or document; a window given for
+//! the wider scopes cuts the text to the sentences from one mention to the other and so many around them. Passages
+//! are joined by a line feed. Whitespace around the text is dropped.
+//!
+//! A label is 1 where the corpus relates the two: the two mentions themselves, or a concept of the one with a concept
+//! of the other, anywhere in the document. So a 1 from a corpus of document-level relations (BC5CDR) does not say
+//! that this very sentence states the relation.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::{self, Write};
+use std::ops::Range;
+
+use super::document::{Document, Endpoint, Mention, bare_concept};
+use super::options::{Labels, Options, Overlap, Scope, TypeSet};
+use super::record::{self, Fields, Side};
+use super::resolve::slice;
+use super::sentences::sentences;
+use super::summary::Summary;
+
+/// One pair of a document: two candidates and whether the corpus relates them.
+struct Pair<'a> {
+    drug: &'a Candidate<'a>,
+    adr: &'a Candidate<'a>,
+    overlap: bool,
+    label: Option<bool>,
+}
+
+/// Mentions of one side with the same characters.
+struct Candidate<'a> {
+    passage: usize,
+    fragments: &'a [Range<usize>],
+    hull: Range<usize>,
+    kind: &'a str,
+    concepts: Vec<&'a str>,
+    keys: HashSet<Key<'a>>,
+    sentence: usize,
+}
+
+/// What relations name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Key<'a> {
+    Concept(&'a str),
+    Mention(usize),
+}
+
+/// Writes each pair of a document, in the order of the drugs and then of the reactions in the text, up to the limit
+/// for one document. Returns how many pairs were beyond it.
+pub fn write_pairs(
+    document: &Document,
+    occurrence: u32,
+    options: &Options,
+    summary: &mut Summary,
+    output: &mut dyn Write,
+) -> io::Result<u64> {
+    let mut drugs = candidates(document, &options.drug_types);
+    let mut adrs = candidates(document, &options.adr_types);
+    let of_types = |types: &TypeSet| {
+        document
+            .mentions
+            .iter()
+            .filter(|mention| types.contains(&mention.kind))
+            .count() as u64
+    };
+    summary.chosen[0] += of_types(&options.drug_types);
+    summary.chosen[1] += of_types(&options.adr_types);
+    summary.chosen[2] += document
+        .relations
+        .iter()
+        .filter(|relation| is_chosen(&relation.kind, options))
+        .count() as u64;
+    if drugs.is_empty() || adrs.is_empty() {
+        return Ok(0);
+    }
+    let split = split_passages(document, &mut drugs, &mut adrs, options);
+    let related = Related::new(document, options);
+    let labelled = match options.labels {
+        Labels::Auto => document.has_relations,
+        Labels::All => true,
+        Labels::None => false,
+    };
+    let unit = |candidate: &Candidate<'_>| match options.scope {
+        Scope::Sentence => (candidate.passage, candidate.sentence),
+        Scope::Passage => (candidate.passage, 0),
+        Scope::Document => (0, 0),
+    };
+    let mut by_unit: BTreeMap<(usize, usize), Range<usize>> = BTreeMap::new();
+    for (index, adr) in adrs.iter().enumerate() {
+        by_unit.entry(unit(adr)).or_insert(index..index).end = index + 1;
+    }
+    let mut writer = PairWriter::new(document, occurrence, &split, options);
+    let (mut written, mut dropped) = (0u64, 0u64);
+    for drug in &drugs {
+        let Some(range) = by_unit.get(&unit(drug)) else {
+            continue;
+        };
+        for index in range.clone() {
+            if written == options.max_pairs_per_document {
+                // Not one by one: a hostile document has as many as its length squared.
+                dropped += (range.end - index) as u64;
+                break;
+            }
+            let adr = &adrs[index];
+            let overlap = overlaps(drug, adr);
+            if overlap && options.overlap == Overlap::Drop {
+                summary.overlaps_dropped += 1;
+                continue;
+            }
+            written += 1;
+            let label = labelled.then(|| related.relates(drug, adr));
+            summary.labels[match label {
+                Some(true) => 0,
+                Some(false) => 1,
+                None => 2,
+            }] += 1;
+            writer.write(
+                &Pair {
+                    drug,
+                    adr,
+                    overlap,
+                    label,
+                },
+                output,
+            )?;
+        }
+    }
+    summary.pairs += written;
+    summary.pairs_dropped += dropped;
+    Ok(dropped)
+}
+
+fn is_chosen(kind: &str, options: &Options) -> bool {
+    // A corpus with one relation only may leave its name out.
+    kind.is_empty() || options.relation_types.contains(kind)
+}
+
+/// Mentions of these types by place, those of the same characters as one.
+fn candidates<'a>(document: &'a Document, types: &TypeSet) -> Vec<Candidate<'a>> {
+    let mut chosen: Vec<(usize, &Mention)> = document
+        .mentions
+        .iter()
+        .enumerate()
+        .filter(|(_, mention)| types.contains(&mention.kind))
+        .collect();
+    let order = |mention: &Mention| {
+        let hull = mention.hull();
+        (mention.passage, hull.start, hull.end)
+    };
+    chosen.sort_by(|(i, a), (j, b)| {
+        let ends = |mention: &Mention| {
+            mention
+                .fragments
+                .iter()
+                .map(|range| (range.start, range.end))
+                .collect::<Vec<_>>()
+        };
+        order(a)
+            .cmp(&order(b))
+            .then_with(|| ends(a).cmp(&ends(b)))
+            .then(i.cmp(j))
+    });
+    let mut candidates: Vec<Candidate<'a>> = Vec::with_capacity(chosen.len());
+    for (index, mention) in chosen {
+        let same = candidates
+            .last_mut()
+            .filter(|last| last.passage == mention.passage && last.fragments == mention.fragments);
+        let candidate = match same {
+            Some(last) => last,
+            None => {
+                candidates.push(Candidate {
+                    passage: mention.passage,
+                    fragments: &mention.fragments,
+                    hull: mention.hull(),
+                    kind: &mention.kind,
+                    concepts: Vec::new(),
+                    keys: HashSet::new(),
+                    sentence: 0,
+                });
+                let last = candidates.len() - 1;
+                &mut candidates[last]
+            }
+        };
+        candidate.keys.insert(Key::Mention(index));
+        for concept in &mention.concepts {
+            if candidate.keys.insert(Key::Concept(bare_concept(concept))) {
+                candidate.concepts.push(concept);
+            }
+        }
+    }
+    candidates
+}
+
+/// Where chosen relations name what: each key with its relations and which end of them it is, ascending. As large as
+/// the relations themselves, where a table of all related pairs would be their square.
+struct Related<'a>(HashMap<Key<'a>, Vec<(usize, bool)>>);
+
+impl<'a> Related<'a> {
+    fn new(document: &'a Document, options: &Options) -> Self {
+        let mut related: HashMap<Key<'a>, Vec<(usize, bool)>> = HashMap::new();
+        let chosen = document
+            .relations
+            .iter()
+            .filter(|relation| is_chosen(&relation.kind, options));
+        for (index, relation) in chosen.enumerate() {
+            for (end, second) in [(&relation.ends[0], false), (&relation.ends[1], true)] {
+                let mut add = |key| related.entry(key).or_default().push((index, second));
+                match end {
+                    Endpoint::Concepts(concepts) => {
+                        concepts
+                            .iter()
+                            .for_each(|concept| add(Key::Concept(bare_concept(concept))));
+                    }
+                    Endpoint::Mention(mention) => add(Key::Mention(*mention)),
+                }
+            }
+        }
+        Self(related)
+    }
+
+    /// Whether a relation has the one at one end and the other at the other, whichever way round.
+    fn relates(&self, one: &Candidate<'_>, other: &Candidate<'_>) -> bool {
+        let others: Vec<&Vec<(usize, bool)>> = other.keys.iter().filter_map(|key| self.0.get(key)).collect();
+        let ones = one.keys.iter().filter_map(|key| self.0.get(key));
+        !others.is_empty()
+            && ones
+                .flatten()
+                .any(|&(index, second)| others.iter().any(|ends| ends.binary_search(&(index, !second)).is_ok()))
+    }
+}
+
+fn overlaps(drug: &Candidate<'_>, adr: &Candidate<'_>) -> bool {
+    drug.passage == adr.passage
+        && drug
+            .fragments
+            .iter()
+            .any(|a| adr.fragments.iter().any(|b| a.start < b.end && b.start < a.end))
+}
+
+/// A passage with what is needed to cut texts out of it. Empty where no candidate lies in a passage and no text can
+/// end within it.
+struct Split {
+    sentences: Vec<Range<usize>>,
+    /// Code points before each byte that begins one; none for ASCII.
+    code_points: Option<Vec<u32>>,
+    length: u64,
+}
+
+fn split_passages<'a>(
+    document: &Document,
+    drugs: &mut [Candidate<'a>],
+    adrs: &mut [Candidate<'a>],
+    options: &Options,
+) -> Vec<Split> {
+    let needs_sentences = options.scope == Scope::Sentence || options.window.is_some();
+    let mut splits = Vec::with_capacity(document.passages.len());
+    for (index, passage) in document.passages.iter().enumerate() {
+        fn within(of: &[Candidate<'_>], passage: usize) -> Range<usize> {
+            let start = of.partition_point(|candidate| candidate.passage < passage);
+            start..start + of[start..].partition_point(|candidate| candidate.passage == passage)
+        }
+        let (drug_range, adr_range) = (within(drugs, index), within(adrs, index));
+        let (drugs, adrs) = (&mut drugs[drug_range], &mut adrs[adr_range]);
+        // Splitting is the dearest step; most passages of a dump hold no pair.
+        let apart = options.scope != Scope::Document && (drugs.is_empty() || adrs.is_empty());
+        let sentences = match &passage.sentences {
+            Some(sentences) => sentences.clone(),
+            None if !needs_sentences || apart => std::iter::once(0..passage.text.len()).collect(),
+            None => {
+                let hulls: Vec<_> = drugs
+                    .iter()
+                    .chain(adrs.iter())
+                    .map(|candidate| candidate.hull.clone())
+                    .collect();
+                sentences(&passage.text, &hulls)
+            }
+        };
+        for candidate in drugs.iter_mut().chain(adrs.iter_mut()) {
+            candidate.sentence = sentences.partition_point(|sentence| sentence.end <= candidate.hull.start);
+        }
+        let ascii = passage.text.is_ascii();
+        let code_points = (!ascii && !apart).then(|| {
+            let mut table = vec![0; passage.text.len() + 1];
+            let mut count = 0;
+            for (byte, character) in passage.text.char_indices() {
+                table[byte] = count;
+                count += 1;
+                // Also within a character, so that any byte has an answer.
+                table[byte + 1..byte + character.len_utf8()].fill(count);
+            }
+            table[passage.text.len()] = count;
+            table
+        });
+        let length = if ascii {
+            passage.text.len()
+        } else {
+            passage.text.chars().count()
+        } as u64;
+        splits.push(Split {
+            sentences,
+            code_points,
+            length,
+        });
+    }
+    splits
+}
+
+impl Split {
+    fn code_point(&self, byte: usize) -> u64 {
+        self.code_points
+            .as_ref()
+            .map_or(byte as u64, |table| u64::from(table[byte]))
+    }
+}
+
+/// From a byte of one passage to a byte of the same or a later one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Extent {
+    from: (usize, usize),
+    to: (usize, usize),
+}
+
+struct PairWriter<'a> {
+    document: &'a Document,
+    occurrence: u32,
+    split: &'a [Split],
+    options: &'a Options,
+    /// The last text as JSON and what it was cut from: many pairs share one.
+    text: Option<(Extent, String)>,
+    line: Vec<u8>,
+}
+
+impl<'a> PairWriter<'a> {
+    fn new(document: &'a Document, occurrence: u32, split: &'a [Split], options: &'a Options) -> Self {
+        Self {
+            document,
+            occurrence,
+            split,
+            options,
+            text: None,
+            line: Vec::new(),
+        }
+    }
+
+    fn write(&mut self, pair: &Pair<'_>, output: &mut dyn Write) -> io::Result<()> {
+        let extent = self.extent(pair);
+        if self.text.as_ref().is_none_or(|(of, _)| *of != extent) {
+            self.text = Some((extent, serde_json::to_string(&self.cut(extent))?));
+        }
+        let text_json = self.text.as_ref().map_or("", |(_, text)| text);
+        let (first, last) = match pair.drug.passage <= pair.adr.passage {
+            true => (pair.drug.passage, pair.adr.passage),
+            false => (pair.adr.passage, pair.drug.passage),
+        };
+        let section = |passage: usize| self.document.passages[passage].section.as_deref();
+        let joined;
+        let section = match (section(first), section(last)) {
+            (Some(one), Some(other)) if one != other => {
+                joined = format!("{one}/{other}");
+                Some(joined.as_str())
+            }
+            (one, other) => one.or(other),
+        };
+        let fields = Fields {
+            document: &self.document.id,
+            occurrence: self.occurrence,
+            section,
+            text_json,
+            drug: self.side(pair.drug, extent),
+            adr: self.side(pair.adr, extent),
+            overlap: pair.overlap,
+            label: pair.label,
+        };
+        record::write(output, &mut self.line, &fields)
+    }
+
+    fn side<'s>(&self, candidate: &'s Candidate<'_>, extent: Extent) -> Side<'s>
+    where
+        'a: 's,
+    {
+        let passage = &self.document.passages[candidate.passage];
+        let in_text = |range: &Range<usize>| {
+            let at = |byte| self.position(candidate.passage, byte, extent);
+            at(range.start)..at(range.end)
+        };
+        let in_document = |range: &Range<usize>| {
+            let at = |byte| passage.start + self.split[candidate.passage].code_point(byte);
+            at(range.start)..at(range.end)
+        };
+        let discontinuous = candidate.fragments.len() > 1;
+        Side {
+            entity: slice(&passage.text, candidate.fragments),
+            span: in_text(&candidate.hull),
+            fragments: if discontinuous {
+                candidate.fragments.iter().map(in_text).collect()
+            } else {
+                Vec::new()
+            },
+            document_spans: candidate.fragments.iter().map(in_document).collect(),
+            kind: candidate.kind,
+            concepts: &candidate.concepts,
+        }
+    }
+
+    /// What the pair's text is cut from.
+    fn extent(&self, pair: &Pair<'_>) -> Extent {
+        let (drug, adr) = (pair.drug, pair.adr);
+        let place = |candidate: &Candidate<'_>| (candidate.passage, candidate.sentence);
+        let (first, last) = (place(drug).min(place(adr)), place(drug).max(place(adr)));
+        let window = match (self.options.scope, self.options.window) {
+            (Scope::Sentence, window) => Some(window.unwrap_or(0)),
+            (_, window) => window,
+        };
+        let end_of = |passage: usize| self.document.passages[passage].text.len();
+        let (mut from, mut to) = match (window, self.options.scope) {
+            (Some(window), _) => {
+                let sentences = &self.split[last.0].sentences;
+                let last_sentence = last.1.saturating_add(window).min(sentences.len() - 1);
+                let first_sentence = &self.split[first.0].sentences[first.1.saturating_sub(window)];
+                ((first.0, first_sentence.start), (last.0, sentences[last_sentence].end))
+            }
+            (None, Scope::Document) => {
+                let passages = self.document.passages.len();
+                ((0, 0), (passages - 1, end_of(passages - 1)))
+            }
+            (None, _) => ((first.0, 0), (last.0, end_of(last.0))),
+        };
+        // Whitespace goes, unless a mention begins or ends with it.
+        let limit = |bytes: [Option<usize>; 2]| bytes.into_iter().flatten();
+        let at = |candidate: &Candidate<'_>, passage, byte| (candidate.passage == passage).then_some(byte);
+        let text = &self.document.passages[from.0].text[from.1..];
+        let trimmed = from.1 + (text.len() - text.trim_start().len());
+        let starts = limit([at(drug, from.0, drug.hull.start), at(adr, from.0, adr.hull.start)]);
+        from.1 = starts.fold(trimmed, usize::min);
+        let trimmed = self.document.passages[to.0].text[..to.1].trim_end().len();
+        let ends = limit([at(drug, to.0, drug.hull.end), at(adr, to.0, adr.hull.end)]);
+        to.1 = ends.fold(trimmed, usize::max);
+        Extent { from, to }
+    }
+
+    fn cut(&self, extent: Extent) -> String {
+        let (from, to) = (extent.from, extent.to);
+        let passages = &self.document.passages;
+        if from.0 == to.0 {
+            return passages[from.0].text[from.1..to.1.max(from.1)].to_owned();
+        }
+        let mut text = passages[from.0].text[from.1..].to_owned();
+        for passage in &passages[from.0 + 1..to.0] {
+            text.push('\n');
+            text.push_str(&passage.text);
+        }
+        text.push('\n');
+        text.push_str(&passages[to.0].text[..to.1]);
+        text
+    }
+
+    /// Code points of the extent's text before a byte of a passage.
+    fn position(&self, passage: usize, byte: usize, extent: Extent) -> u64 {
+        let (first, start) = extent.from;
+        let start = self.split[first].code_point(start);
+        if passage == first {
+            return self.split[first].code_point(byte) - start;
+        }
+        let between: u64 = self.split[first..passage].iter().map(|split| split.length + 1).sum();
+        between - start + self.split[passage].code_point(byte)
+    }
+}
+
+#[cfg(test)]
+// Fragments are lists of ranges, often of one.
+#[allow(clippy::single_range_in_vec_init)]
+mod tests;

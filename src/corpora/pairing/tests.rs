@@ -1,0 +1,251 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::corpora::document::{Passage, Relation};
+use crate::corpora::report::Place;
+
+fn mention(passage: usize, fragments: &[Range<usize>], kind: &str, concepts: &[&str]) -> Mention {
+    Mention {
+        passage,
+        fragments: fragments.to_vec(),
+        kind: kind.to_owned(),
+        concepts: concepts.iter().map(|concept| (*concept).to_owned()).collect(),
+    }
+}
+
+fn document(texts: &[&str], mentions: Vec<Mention>, relations: Vec<Relation>) -> Document {
+    let mut start = 0;
+    let passages = texts.iter().map(|text| {
+        let passage = Passage {
+            section: None,
+            text: (*text).to_owned(),
+            start,
+            sentences: None,
+        };
+        start += text.chars().count() as u64 + 1;
+        passage
+    });
+    Document {
+        id: "d".to_owned(),
+        place: Place::default(),
+        passages: passages.collect(),
+        mentions,
+        has_relations: !relations.is_empty(),
+        relations,
+    }
+}
+
+/// The records, how many pairs were beyond the limit, and the counts.
+fn pairs(document: &Document, options: &Options) -> (Vec<Value>, u64, Summary) {
+    let (mut output, mut summary) = (Vec::new(), Summary::default());
+    let dropped = write_pairs(document, 1, options, &mut summary, &mut output).unwrap();
+    let text = String::from_utf8(output).unwrap();
+    (
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(),
+        dropped,
+        summary,
+    )
+}
+
+fn texts(records: &[Value]) -> Vec<&str> {
+    records.iter().map(|record| record["text"].as_str().unwrap()).collect()
+}
+
+const TEXT: &str = "One. Two. Drug did. Rash came. Six. Seven.";
+
+fn wide() -> Document {
+    document(
+        &["Zero.", TEXT, "End."],
+        vec![mention(1, &[10..14], "Drug", &[]), mention(1, &[20..24], "ADR", &[])],
+        vec![],
+    )
+}
+
+#[test]
+fn windows_are_sentences_around_the_mentions() {
+    let text = |scope, window| {
+        let options = Options {
+            scope,
+            window,
+            ..Options::default()
+        };
+        pairs(&wide(), &options)
+            .0
+            .iter()
+            .map(|record| record["text"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(text(Scope::Sentence, None), [""; 0]);
+    assert_eq!(text(Scope::Sentence, Some(5)), [""; 0]);
+    assert_eq!(text(Scope::Passage, None), [TEXT]);
+    assert_eq!(text(Scope::Passage, Some(0)), ["Drug did. Rash came."]);
+    assert_eq!(text(Scope::Passage, Some(1)), ["Two. Drug did. Rash came. Six."]);
+    assert_eq!(text(Scope::Passage, Some(usize::MAX)), [TEXT]);
+    assert_eq!(text(Scope::Document, None), [format!("Zero.\n{TEXT}\nEnd.")]);
+    assert_eq!(text(Scope::Document, Some(0)), ["Drug did. Rash came."]);
+}
+
+#[test]
+fn a_pair_over_passages_spans_what_is_between() {
+    let mentions = vec![mention(2, &[2..6], "Drug", &[]), mention(0, &[4..8], "ADR", &[])];
+    let document = document(&["é. Äsh 1.", "Two.", "A Drug. B."], mentions, vec![]);
+    let options = Options {
+        scope: Scope::Document,
+        window: Some(0),
+        ..Options::default()
+    };
+    let (records, _, _) = pairs(&document, &options);
+    assert_eq!(texts(&records), ["Äsh 1.\nTwo.\nA Drug."]);
+    assert_eq!(
+        (&records[0]["drug_span"], &records[0]["adr_span"]),
+        (&json!([14, 18]), &json!([0, 3]))
+    );
+    assert_eq!(records[0]["id"], "d:17-21:3-6");
+}
+
+#[test]
+fn equal_characters_are_one_mention_with_all_identifiers() {
+    let mentions = vec![
+        mention(0, &[0..4], "Drug", &["D2"]),
+        mention(0, &[0..4], "Chemical", &["D1", "MESH:D2"]),
+        mention(0, &[5..9], "ADR", &["D3"]),
+    ];
+    let relation = Relation {
+        kind: "CID".to_owned(),
+        ends: [Endpoint::Concepts(vec!["D3".into()]), Endpoint::Mention(1)],
+    };
+    let (records, _, _) = pairs(&document(&["Drug Rash"], mentions, vec![relation]), &Options::default());
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0]["drug_concepts"], json!(["D2", "D1"]));
+    assert_eq!(records[0]["label"], 1);
+}
+
+#[test]
+fn mention_relations_relate_these_mentions_and_no_others() {
+    let mentions = vec![
+        mention(0, &[0..1], "Drug", &["D1"]),
+        mention(0, &[2..3], "Drug", &["D1"]),
+        mention(0, &[4..5], "ADR", &["D2"]),
+    ];
+    let relation = Relation {
+        kind: "ade_drug".to_owned(),
+        ends: [Endpoint::Mention(2), Endpoint::Mention(1)],
+    };
+    let (records, _, _) = pairs(&document(&["X X R"], mentions, vec![relation]), &Options::default());
+    assert_eq!(
+        records
+            .iter()
+            .map(|record| record["label"].as_u64().unwrap())
+            .collect::<Vec<_>>(),
+        [0, 1]
+    );
+}
+
+#[test]
+fn overlapping_mentions_are_marked_or_left_out() {
+    let mentions = vec![mention(0, &[0..7], "Drug", &[]), mention(0, &[0..16], "ADR", &[])];
+    let document = document(&["lithium toxicity"], mentions, vec![]);
+    let (records, _, _) = pairs(&document, &Options::default());
+    assert_eq!(records[0]["overlap"], true);
+    let (records, _, summary) = pairs(
+        &document,
+        &Options {
+            overlap: Overlap::Drop,
+            ..Options::default()
+        },
+    );
+    assert_eq!((records.len(), summary.overlaps_dropped), (0, 1));
+}
+
+#[test]
+fn a_drug_between_the_pieces_of_a_reaction_does_not_overlap_it() {
+    let mentions = vec![mention(0, &[6..7], "Drug", &[]), mention(0, &[0..5, 8..12], "ADR", &[])];
+    let (records, _, _) = pairs(&document(&["liver X pain"], mentions, vec![]), &Options::default());
+    assert_eq!(records[0].get("overlap"), None);
+}
+
+#[test]
+fn pairs_beyond_the_limit_are_counted() {
+    let text = "ab".repeat(20);
+    let mentions = (0..20).flat_map(|i| {
+        [
+            mention(0, &[2 * i..2 * i + 1], "Drug", &[]),
+            mention(0, &[2 * i + 1..2 * i + 2], "ADR", &[]),
+        ]
+    });
+    let document = document(&[&text], mentions.collect(), vec![]);
+    let (records, dropped, summary) = pairs(
+        &document,
+        &Options {
+            max_pairs_per_document: 45,
+            ..Options::default()
+        },
+    );
+    assert_eq!((records.len(), dropped, summary.pairs_dropped), (45, 355, 355));
+    let (all, dropped, _) = pairs(&document, &Options::default());
+    assert_eq!((all.len(), dropped, &all[..45]), (400, 0, &records[..]));
+}
+
+#[test]
+fn a_mention_that_begins_with_a_space_is_not_cut() {
+    let mentions = vec![mention(0, &[0..5], "Drug", &[]), mention(0, &[6..11], "ADR", &[])];
+    let (records, _, _) = pairs(&document(&[" Drug Rash  "], mentions, vec![]), &Options::default());
+    assert_eq!(
+        (records[0]["text"].as_str(), records[0]["adr"].as_str()),
+        (Some(" Drug Rash "), Some("Rash "))
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn spans_slice_to_the_entities_and_ids_are_unique(
+        passages in prop::collection::vec("([a-zA-Z é😀]{1,8}[.!?]? ?\n?){1,4}", 1..4),
+        picks in prop::collection::vec(
+            (any::<prop::sample::Index>(), prop::collection::vec(any::<prop::sample::Index>(), 2..5), any::<bool>()),
+            0..8,
+        ),
+        scope in prop_oneof![Just(Scope::Sentence), Just(Scope::Passage), Just(Scope::Document)],
+        window in prop_oneof![Just(None), (0usize..3).prop_map(Some)],
+    ) {
+        let mut mentions = Vec::new();
+        for (passage, cuts, is_drug) in &picks {
+            let passage = passage.index(passages.len());
+            let text = &passages[passage];
+            let bounds: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| bounds[cut.index(bounds.len())]).collect();
+            cuts.sort_unstable();
+            cuts.dedup();
+            let fragments: Vec<_> = cuts.chunks_exact(2).map(|cut| cut[0]..cut[1]).collect();
+            if !fragments.is_empty() {
+                mentions.push(mention(passage, &fragments, if *is_drug { "Drug" } else { "ADR" }, &[]));
+            }
+        }
+        let texts: Vec<&str> = passages.iter().map(String::as_str).collect();
+        let mentions_count = mentions.len();
+        let document = document(&texts, mentions, vec![]);
+        let options = Options { scope, window, ..Options::default() };
+        let (records, _, _) = pairs(&document, &options);
+        prop_assert_eq!(&records, &pairs(&document, &options).0);
+        let mut ids = HashSet::new();
+        for record in &records {
+            prop_assert!(ids.insert(record["id"].as_str().unwrap().to_owned()));
+            let text: Vec<char> = record["text"].as_str().unwrap().chars().collect();
+            for side in ["drug", "adr"] {
+                let [start, end] = [0, 1].map(|i| record[format!("{side}_span")][i].as_u64().unwrap() as usize);
+                let slice: String = text[start..end].iter().collect();
+                prop_assert_eq!(record[side].as_str().unwrap(), slice);
+            }
+        }
+        if scope == Scope::Document {
+            let distinct = |kind: &str| {
+                let mentions = document.mentions.iter().filter(|mention| mention.kind == kind);
+                mentions.map(|mention| (mention.passage, format!("{:?}", mention.fragments))).collect::<HashSet<_>>().len()
+            };
+            prop_assert_eq!(records.len(), distinct("Drug") * distinct("ADR"));
+            prop_assert!(records.len() <= mentions_count * mentions_count);
+        }
+    }
+}

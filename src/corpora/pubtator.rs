@@ -1,0 +1,314 @@
+//! PubTator text: `PMID|t|title`, `PMID|a|abstract`, then a line for each mention and relation, tab-separated.
+//!
+//! Offsets run over the title, one separator, and the abstract. A document begins with a title, or with any text
+//! line of another PMID; blank lines between documents are usual but not needed. Relation lines name two concepts
+//! (`PMID CID D1 D2`, BioRED's and PubTator3's types and further columns too).
+
+use super::document::{
+    Composite, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation, split_concepts,
+};
+use super::extract::{Documents, not_utf8};
+use super::report::{CorpusError, Place, Problem, Reason, Report, quoted};
+use super::source::{Line, Source};
+
+pub struct Reader {
+    source: Source,
+    started: bool,
+    /// The next document, whose first line has been read.
+    next: Option<Pending>,
+}
+
+/// A document that is being gathered.
+struct Pending {
+    document: RawDocument,
+    bytes: usize,
+    /// A text line could not be read or it grew too large: what follows cannot be checked. It has been reported.
+    unusable: bool,
+}
+
+/// One line, taken apart.
+enum Parsed<'a> {
+    Text {
+        pmid: &'a str,
+        letter: &'a str,
+        text: &'a str,
+    },
+    Mention {
+        pmid: &'a str,
+        mention: RawMention,
+    },
+    Relation {
+        pmid: &'a str,
+        relation: RawRelation,
+    },
+}
+
+impl Reader {
+    pub fn new(source: Source) -> Self {
+        Self {
+            source,
+            started: false,
+            next: None,
+        }
+    }
+}
+
+impl Documents for Reader {
+    fn next_document(&mut self, max_bytes: usize, report: &mut dyn Report) -> Result<Option<RawDocument>, CorpusError> {
+        if !std::mem::replace(&mut self.started, true) {
+            let expected = "PubTator text (\"PMID|t|…\"; for XML or JSON use --from bioc)";
+            if let Err(problem) = self.source.begin(b"<{[", expected)? {
+                report.report(problem)?;
+                return Ok(None);
+            }
+        }
+        let mut current = self.next.take();
+        loop {
+            let number = self.source.line();
+            let place = self.source.place();
+            let Some(line) = self.source.next_line(max_bytes)? else {
+                return Ok(finish(current));
+            };
+            let (length, prefix) = match line {
+                Line::Whole(length) => (length, None),
+                Line::TooLong(prefix) => (0, Some(prefix)),
+            };
+            let bytes = prefix.as_deref().unwrap_or(&self.source.bytes()[..length]);
+            let begun = match damage(bytes, prefix.is_some(), max_bytes) {
+                Some((reason, message)) => {
+                    // Whose text is lost can be told from the line's beginning.
+                    let head = String::from_utf8_lossy(&bytes[..bytes.len().min(256)]).into_owned();
+                    let pmid = text_line(&head).map(|(pmid, _, _)| pmid.to_owned());
+                    let place = Place {
+                        document: pmid.clone().unwrap_or_default(),
+                        ..place
+                    };
+                    report.report(Problem::new(place.clone(), reason, message))?;
+                    match (pmid, &mut current) {
+                        (None, _) => None,
+                        (Some(pmid), Some(pending)) if pending.document.id == pmid => {
+                            pending.unusable = true;
+                            None
+                        }
+                        (Some(pmid), _) => Some(Pending {
+                            document: RawDocument {
+                                id: pmid,
+                                place,
+                                ..RawDocument::default()
+                            },
+                            bytes: 0,
+                            unusable: true,
+                        }),
+                    }
+                }
+                None => {
+                    // `damage` has checked it.
+                    let text = std::str::from_utf8(bytes).unwrap_or_default();
+                    match text.trim().is_empty() {
+                        true => None,
+                        false => take_line(text, number, place, &mut current, max_bytes, report)?,
+                    }
+                }
+            };
+            if prefix.is_none() {
+                self.source.end_line(length);
+            }
+            if let Some(begun) = begun {
+                match finish(current.replace(begun)) {
+                    None => {}
+                    done => {
+                        self.next = current;
+                        return Ok(done);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn finish(pending: Option<Pending>) -> Option<RawDocument> {
+    pending
+        .filter(|pending| !pending.unusable)
+        .map(|pending| pending.document)
+}
+
+fn damage(bytes: &[u8], too_long: bool, max_bytes: usize) -> Option<(Reason, String)> {
+    if too_long {
+        let message = format!("expected a line of at most {max_bytes} bytes, found a longer one; see --max-doc-bytes");
+        return Some((Reason::TooLarge, message));
+    }
+    std::str::from_utf8(bytes)
+        .err()
+        .map(|error| (Reason::InvalidUtf8, not_utf8(bytes, error)))
+}
+
+/// Adds a line to the current document, or gives the one that it begins.
+fn take_line(
+    text: &str,
+    number: u64,
+    place: Place,
+    current: &mut Option<Pending>,
+    max_bytes: usize,
+    report: &mut dyn Report,
+) -> Result<Option<Pending>, CorpusError> {
+    let document = current
+        .as_ref()
+        .map(|pending| pending.document.id.clone())
+        .unwrap_or_default();
+    let parsed = match parse(text, number) {
+        Ok(parsed) => parsed,
+        Err(message) => {
+            report.report(Problem::new(
+                Place { document, ..place },
+                Reason::MalformedLine,
+                message,
+            ))?;
+            return Ok(None);
+        }
+    };
+    if let Some(pending) = current {
+        pending.bytes = pending.bytes.saturating_add(text.len());
+        let is_large = pending.bytes > max_bytes && !pending.unusable;
+        let ends = matches!(parsed, Parsed::Text { pmid, letter, .. } if pmid != pending.document.id || letter == "t");
+        if is_large && !ends {
+            pending.unusable = true;
+            pending.document = RawDocument {
+                id: document.clone(),
+                ..RawDocument::default()
+            };
+            let message =
+                format!("expected a document of at most {max_bytes} bytes, found a larger one; see --max-doc-bytes");
+            report.report(Problem::new(
+                Place {
+                    document: document.clone(),
+                    ..place.clone()
+                },
+                Reason::TooLarge,
+                message,
+            ))?;
+        }
+    }
+    let stray = match parsed {
+        Parsed::Text { pmid, letter, text } => {
+            let passage = RawPassage {
+                section: Some(section(letter).to_owned()),
+                blocks: vec![RawBlock {
+                    text: text.to_owned(),
+                    offset: None,
+                }],
+                blocks_are_sentences: false,
+            };
+            let repeats = |pending: &Pending| letter == "t" && !pending.document.passages.is_empty();
+            return Ok(match current {
+                Some(pending) if pending.document.id == pmid && !repeats(pending) => {
+                    if !pending.unusable {
+                        pending.document.passages.push(passage);
+                    }
+                    None
+                }
+                _ => Some(Pending {
+                    document: RawDocument {
+                        id: pmid.to_owned(),
+                        place,
+                        passages: vec![passage],
+                        ..RawDocument::default()
+                    },
+                    bytes: text.len(),
+                    unusable: false,
+                }),
+            });
+        }
+        Parsed::Mention { pmid, mention } => match current {
+            Some(pending) if pending.document.id == pmid => {
+                if !pending.unusable {
+                    pending.document.mentions.push(mention);
+                }
+                return Ok(None);
+            }
+            _ => pmid,
+        },
+        Parsed::Relation { pmid, relation } => match current {
+            Some(pending) if pending.document.id == pmid => {
+                if !pending.unusable {
+                    pending.document.relations.push(relation);
+                }
+                return Ok(None);
+            }
+            _ => pmid,
+        },
+    };
+    let expected = match document.is_empty() {
+        true => "a text line first".to_owned(),
+        false => format!("an annotation of document {}", quoted(&document)),
+    };
+    let message = format!("expected {expected}, found one of {}", quoted(stray));
+    report.report(Problem::new(place, Reason::StrayLine, message))?;
+    Ok(None)
+}
+
+fn section(letter: &str) -> &str {
+    match letter {
+        "t" => "title",
+        "a" => "abstract",
+        other => other,
+    }
+}
+
+/// `PMID|t|…`
+fn text_line(line: &str) -> Option<(&str, &str, &str)> {
+    let (pmid, rest) = line.split_once('|')?;
+    let (letter, text) = rest.split_once('|')?;
+    let is_name = !letter.is_empty() && letter.len() <= 20 && letter.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let pmid_ok = !pmid.is_empty() && !pmid.contains('\t');
+    (is_name && pmid_ok).then_some((pmid.trim(), letter, text))
+}
+
+fn parse(line: &str, number: u64) -> Result<Parsed<'_>, String> {
+    if let Some((pmid, letter, text)) = text_line(line) {
+        return Ok(Parsed::Text { pmid, letter, text });
+    }
+    let mut fields = line.split('\t');
+    let mut next = || fields.next();
+    let (Some(pmid), Some(second), Some(third), Some(fourth)) = (next(), next(), next(), next()) else {
+        return Err(format!(
+            "expected \"PMID|t|…\", a mention of at least 5 fields or a relation of at least 4, found {}",
+            quoted(line)
+        ));
+    };
+    let pmid = pmid.trim();
+    if !second.starts_with(|c: char| c.is_ascii_digit() || c == '-') {
+        let ends = [third, fourth].map(|end| RawEndpoint::Concepts(end.to_owned()));
+        let relation = RawRelation {
+            line: number,
+            kind: second.trim().to_owned(),
+            ends,
+        };
+        return Ok(Parsed::Relation { pmid, relation });
+    }
+    let (Ok(start), Ok(end)) = (second.parse(), third.parse()) else {
+        return Err(format!(
+            "expected offsets of a mention, found {} and {}",
+            quoted(second),
+            quoted(third)
+        ));
+    };
+    let Some(kind) = next().map(str::trim).filter(|kind| !kind.is_empty()) else {
+        return Err("expected a mention's type in field 5, found nothing".to_owned());
+    };
+    let concepts = next().map(split_concepts).unwrap_or_default();
+    let names_parts = next().is_some_and(|parts| !parts.trim().is_empty());
+    let mention = RawMention {
+        line: number,
+        home: None,
+        spans: vec![(start, end)],
+        text: Some(fourth.to_owned()),
+        kind: kind.to_owned(),
+        concepts,
+        key: String::new(),
+        composite: if names_parts { Composite::Whole } else { Composite::No },
+    };
+    Ok(Parsed::Mention { pmid, mention })
+}
+
+#[cfg(test)]
+mod tests;

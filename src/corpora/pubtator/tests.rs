@@ -1,0 +1,162 @@
+use crate::corpora::testing::{Extracted, extract, extract_with};
+use crate::corpora::{CorpusError, Format, Labels, Options, Scope};
+
+const DOCUMENT: &str = "1|t|Aspirin caused rash.\n1|a|Later aspirin again. Fever came.\n\
+    1\t0\t7\tAspirin\tChemical\tD1\n1\t15\t19\trash\tDisease\tD2|-1\n\
+    1\t27\t34\taspirin\tChemical\tMESH:D1\n1\t42\t47\tFever\tDisease\t-1\n1\tCID\tD1\tD2\n";
+
+fn pubtator(text: impl Into<Vec<u8>>) -> Extracted {
+    extract(Format::PubTator, text)
+}
+
+#[test]
+fn title_and_abstract_are_joined_by_one_separator() {
+    let options = Options {
+        scope: Scope::Document,
+        ..Options::default()
+    };
+    let found = extract_with(Format::PubTator, DOCUMENT, &options).unwrap();
+    assert_eq!(found.problems, [""; 0]);
+    assert_eq!(
+        found.ids(),
+        ["1:0-7:15-19", "1:0-7:42-47", "1:27-34:15-19", "1:27-34:42-47"]
+    );
+    assert_eq!(found.labels(), [Some(1), Some(0), Some(1), Some(0)]);
+    assert_eq!(found.records[1]["section"], "title/abstract");
+    assert_eq!(
+        found.records[1]["text"],
+        "Aspirin caused rash.\nLater aspirin again. Fever came."
+    );
+    assert_eq!(found.records[1]["adr_concepts"], serde_json::json!([]));
+}
+
+#[test]
+fn a_pair_in_two_sentences_does_not_come_out_in_sentence_scope() {
+    let found = pubtator(DOCUMENT);
+    assert_eq!(found.ids(), ["1:0-7:15-19"]);
+    assert_eq!(found.records[0]["text"], "Aspirin caused rash.");
+    let passage = Options {
+        scope: Scope::Passage,
+        ..Options::default()
+    };
+    let found = extract_with(Format::PubTator, DOCUMENT, &passage).unwrap();
+    assert_eq!(found.ids(), ["1:0-7:15-19", "1:27-34:42-47"]);
+}
+
+#[test]
+fn documents_need_no_blank_line_between_them_and_may_have_crlf() {
+    let second = DOCUMENT
+        .replace("1|", "22|")
+        .replace("1\t", "22\t")
+        .replace('\n', "\r\n");
+    // The separator of the second document's title and abstract is still one character.
+    let found = pubtator(format!("\u{feff}{DOCUMENT}{second}"));
+    assert_eq!(found.problems, [""; 0]);
+    assert_eq!(found.ids(), ["1:0-7:15-19", "22:0-7:15-19"]);
+}
+
+#[test]
+fn a_repeated_document_keeps_its_pairs_apart() {
+    let found = pubtator(format!("{DOCUMENT}\n{DOCUMENT}"));
+    assert_eq!(found.ids(), ["1:0-7:15-19", "1:0-7:15-19~2"]);
+    assert_eq!(found.summary.repeated_documents, 1);
+}
+
+#[test]
+fn what_does_not_match_is_reported_with_its_line_and_the_rest_goes_on() {
+    let text = format!(
+        "{DOCUMENT}1\t0\t6\tAspirin\tChemical\tD1\n1\t900\t907\tAspirin\tChemical\tD1\n1\t3\t3\t\tDisease\tD1\n\
+         garbage\n1\tx\n1\t5\n1\t1\t99999999999999999999999\ta\tDisease\tD2\n2\t0\t7\tAspirin\tChemical\tD1\n"
+    );
+    let found = pubtator(text);
+    assert_eq!(found.ids(), ["1:0-7:15-19"]);
+    let expected = [
+        ("test:11:", "malformed_line"),
+        ("test:12:", "malformed_line"),
+        ("test:13:", "malformed_line"),
+        ("test:14:", "malformed_line"),
+        ("test:15:", "stray_line"),
+        ("test:8:", "text_mismatch"),
+        ("test:9:", "outside_text"),
+        ("test:10:", "missing_text"),
+    ];
+    assert_eq!(found.problems.len(), expected.len(), "{:#?}", found.problems);
+    for ((place, reason), problem) in expected.iter().zip(&found.problems) {
+        assert!(
+            problem.starts_with(place) && problem.ends_with(&format!("({reason})")),
+            "{problem}"
+        );
+    }
+    assert!(
+        found.problems[5].contains("expected \"Aspirin\", found \"Aspiri\""),
+        "{}",
+        found.problems[5]
+    );
+    assert_eq!((found.summary.mentions, found.summary.resolved), (7, 4));
+}
+
+#[test]
+fn a_strict_run_ends_at_the_first_problem() {
+    let options = Options {
+        strict: true,
+        ..Options::default()
+    };
+    let error = extract_with(Format::PubTator, "garbage\n", &options).err().unwrap();
+    assert!(matches!(error, CorpusError::Refused(_)), "{error}");
+    assert!(error.to_string().starts_with("test:1: "), "{error}");
+}
+
+#[test]
+fn a_damaged_text_line_costs_its_own_document() {
+    let mut text = DOCUMENT.replace("Later", "L\u{1}ter").into_bytes();
+    text.iter_mut().filter(|byte| **byte == 1).for_each(|byte| *byte = 0xff);
+    text.extend(DOCUMENT.replace("1|", "2|").replace("1\t", "2\t").bytes());
+    let found = pubtator(text);
+    assert_eq!(found.reasons, ["invalid_utf8"]);
+    assert_eq!(found.ids(), ["2:0-7:15-19"]);
+}
+
+#[test]
+fn a_document_that_is_too_large_is_read_past() {
+    let long = format!(
+        "7|t|{}\n7|a|x\n7\t0\t7\taspirin\tChemical\tD1\n",
+        "aspirin ".repeat(1000)
+    );
+    let many = format!("8|t|a\n{}", "8\t0\t1\ta\tChemical\tD1\n".repeat(100));
+    let options = Options {
+        max_document_bytes: 500,
+        ..Options::default()
+    };
+    let found = extract_with(Format::PubTator, format!("{long}{many}{DOCUMENT}"), &options).unwrap();
+    assert_eq!(found.reasons, ["too_large", "too_large"]);
+    assert_eq!(found.ids(), ["1:0-7:15-19"]);
+}
+
+#[test]
+fn other_formats_are_told_by_their_first_character() {
+    for text in ["<collection/>", "\n{\"documents\":[]}", "[]"] {
+        assert_eq!(pubtator(text).reasons, ["wrong_format"]);
+    }
+    assert_eq!(pubtator("").reasons, [""; 0]);
+}
+
+#[test]
+fn labels_are_there_where_the_corpus_has_relations() {
+    let without = DOCUMENT.replace("1\tCID\tD1\tD2\n", "");
+    let labels = |text: &str, labels, relation: &str| {
+        let options = Options {
+            labels,
+            ..Options::default()
+        };
+        extract_with(Format::PubTator, text.replace("CID", relation), &options)
+            .unwrap()
+            .labels()
+    };
+    assert_eq!(labels(DOCUMENT, Labels::Auto, "CID"), [Some(1)]);
+    assert_eq!(labels(DOCUMENT, Labels::Auto, "Positive_Correlation"), [Some(1)]);
+    // "treats" is a relation, and says that this drug did not cause this.
+    assert_eq!(labels(DOCUMENT, Labels::Auto, "Negative_Correlation"), [Some(0)]);
+    assert_eq!(labels(&without, Labels::Auto, "CID"), [None]);
+    assert_eq!(labels(&without, Labels::All, "CID"), [Some(0)]);
+    assert_eq!(labels(DOCUMENT, Labels::None, "CID"), [None]);
+}

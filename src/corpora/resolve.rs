@@ -1,0 +1,488 @@
+//! Stated offsets against the text: in which unit they count, and which of them hold.
+//!
+//! The BioC specification counts bytes, PubTator and brat count code points, and tools written in Java, JavaScript
+//! or C# count UTF-16 units; files do not say which. For each document the first unit in which every mention's
+//! words are at its offsets is taken, else the one in which most are. Some writers count from the passage
+//! instead of the document; that is tried last. No mention is ever looked for elsewhere than at its offsets.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::document::{
+    Composite, Document, Endpoint, Mention, Passage, RawDocument, RawEndpoint, RawMention, RawPassage, Relation, hull,
+    split_concepts,
+};
+use super::options::CompositeUse;
+use super::report::{CorpusError, Problem, Reason, Report, quoted};
+use super::summary::Summary;
+
+/// What offsets count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unit {
+    CodePoint,
+    Utf16,
+    Byte,
+}
+
+impl Unit {
+    pub fn name(self) -> &'static str {
+        match self {
+            Unit::CodePoint => "code_point",
+            Unit::Utf16 => "utf16",
+            Unit::Byte => "byte",
+        }
+    }
+}
+
+/// How a document's offsets are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    pub unit: Unit,
+    /// They count from the passage's beginning, not from the document's.
+    pub passage_relative: bool,
+}
+
+/// A checked document and how it was read.
+#[derive(Debug)]
+pub struct Resolved {
+    pub document: Document,
+    /// None where no mention tells.
+    pub reading: Option<Reading>,
+}
+
+/// Checks all mentions of a document. What does not hold is reported and left out; an error ends the run.
+pub fn resolve(
+    raw: RawDocument,
+    composite: CompositeUse,
+    summary: &mut Summary,
+    report: &mut dyn Report,
+) -> Result<Resolved, CorpusError> {
+    let mut raw = raw;
+    choose_composites(&mut raw.mentions, composite, summary);
+    summary.mentions += raw.mentions.len() as u64;
+    for mention in &raw.mentions {
+        summary.mention_types.add(&mention.kind);
+    }
+    let (reading, found) = best_reading(&raw);
+    let mut keys: HashMap<String, Option<usize>> = HashMap::new();
+    let mut mentions = Vec::with_capacity(raw.mentions.len());
+    for (mention, found) in std::mem::take(&mut raw.mentions).into_iter().zip(found) {
+        let index = match found {
+            Ok((passage, fragments)) => {
+                mentions.push(Mention {
+                    passage,
+                    fragments,
+                    kind: mention.kind,
+                    concepts: mention.concepts,
+                });
+                Some(mentions.len() - 1)
+            }
+            Err(miss) => {
+                *summary.unresolved.entry(miss.reason()).or_default() += 1;
+                let place = raw.place.at(mention.line);
+                report.report(Problem::new(place, miss.reason(), miss.message(&mention)))?;
+                None
+            }
+        };
+        if !mention.key.is_empty() {
+            // A key that comes twice names neither.
+            keys.entry(mention.key)
+                .and_modify(|known| *known = None)
+                .or_insert(index);
+        }
+    }
+    summary.resolved += mentions.len() as u64;
+    let has_relations = !raw.relations.is_empty() || raw.lost_relations > 0;
+    summary.relations += raw.lost_relations;
+    summary.relations_unresolved += raw.lost_relations;
+    let relations = resolve_relations(&mut raw, &keys, summary, report)?;
+    let document = Document {
+        passages: passages(raw.passages, reading),
+        id: raw.id,
+        place: raw.place,
+        mentions,
+        relations,
+        has_relations,
+    };
+    Ok(Resolved { document, reading })
+}
+
+/// Leaves either composite mentions or their parts.
+fn choose_composites(mentions: &mut Vec<RawMention>, composite: CompositeUse, summary: &mut Summary) {
+    let extent = |mention: &RawMention| {
+        let start = mention.spans.iter().map(|span| span.0).min().unwrap_or(0);
+        (start, mention.spans.iter().map(|span| span.1).max().unwrap_or(0))
+    };
+    let by_role = |role| {
+        mentions
+            .iter()
+            .filter(move |mention| mention.composite == role)
+            .map(extent)
+    };
+    let wholes: Vec<(u64, u64)> = by_role(Composite::Whole).collect();
+    let parts: Vec<(u64, u64)> = by_role(Composite::Part).collect();
+    if wholes.is_empty() || parts.is_empty() {
+        return;
+    }
+    let before = mentions.len();
+    let within = |part: (u64, u64), whole: (u64, u64)| whole.0 <= part.0 && part.1 <= whole.1;
+    mentions.retain(|mention| {
+        let place = extent(mention);
+        match (composite, mention.composite) {
+            (CompositeUse::Whole, Composite::Part) => !wholes.iter().any(|&whole| within(place, whole)),
+            (CompositeUse::Parts, Composite::Whole) => !parts.iter().any(|&part| within(part, place)),
+            _ => true,
+        }
+    });
+    summary.composites_left_out += (before - mentions.len()) as u64;
+}
+
+/// Why a mention's offsets do not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Miss {
+    Empty,
+    NoText,
+    Outside,
+    Mismatch(String),
+}
+
+impl Miss {
+    fn reason(&self) -> Reason {
+        match self {
+            Miss::Empty => Reason::EmptyMention,
+            Miss::NoText => Reason::MissingText,
+            Miss::Outside => Reason::OutsideText,
+            Miss::Mismatch(_) => Reason::TextMismatch,
+        }
+    }
+
+    fn message(&self, mention: &RawMention) -> String {
+        let text = quoted(mention.text.as_deref().unwrap_or_default());
+        let spans: Vec<String> = mention
+            .spans
+            .iter()
+            .take(4)
+            .map(|span| format!("{}-{}", span.0, span.1))
+            .collect();
+        let spans = spans.join(" ");
+        let kind = quoted(&mention.kind);
+        match self {
+            Miss::Empty => format!("{kind} mention at {spans}: expected characters, found none or whitespace alone"),
+            Miss::NoText => {
+                format!("{kind} mention at {spans}: expected its words to check the offsets with, found none")
+            }
+            Miss::Outside => format!("{kind} mention {text}: expected offsets within one passage, found {spans}"),
+            Miss::Mismatch(found) => format!(
+                "{kind} mention at {spans}: expected {text}, found {} in the text",
+                quoted(found)
+            ),
+        }
+    }
+}
+
+type Found = Result<(usize, Vec<Range<usize>>), Miss>;
+
+/// The reading under which most mentions hold, and where they then are.
+fn best_reading(raw: &RawDocument) -> (Option<Reading>, Vec<Found>) {
+    let blocks = || raw.passages.iter().flat_map(|passage| &passage.blocks);
+    let ascii = blocks().all(|block| block.text.is_ascii());
+    let units: &[Unit] = if ascii {
+        &[Unit::CodePoint]
+    } else {
+        &[Unit::CodePoint, Unit::Utf16, Unit::Byte]
+    };
+    let may_be_relative = blocks().any(|block| block.offset.unwrap_or(0) > 0)
+        && raw.mentions.iter().any(|mention| mention.home.is_some());
+    let mut best: Option<(Reading, Vec<Found>, usize)> = None;
+    for passage_relative in [false, true] {
+        if passage_relative && !may_be_relative {
+            continue;
+        }
+        for &unit in units {
+            let reading = Reading { unit, passage_relative };
+            let found = locate_all(raw, reading);
+            let hits = found.iter().filter(|found| found.is_ok()).count();
+            if best.as_ref().is_none_or(|(_, _, most)| hits > *most) {
+                best = Some((reading, found, hits));
+            }
+            if hits == raw.mentions.len() {
+                break;
+            }
+        }
+        if best.as_ref().is_some_and(|(_, _, most)| *most == raw.mentions.len()) {
+            break;
+        }
+    }
+    match best {
+        Some((reading, found, hits)) => ((hits > 0).then_some(reading), found),
+        None => (None, Vec::new()),
+    }
+}
+
+/// A block's text with a way from offsets to bytes.
+struct Placed<'a> {
+    passage: usize,
+    text: &'a str,
+    /// Of the block in the passage's text, in bytes.
+    shift: usize,
+    base: u64,
+    /// Byte of each offset, [`usize::MAX`] within a character; none where offsets are bytes.
+    table: Option<Vec<usize>>,
+    unit: Unit,
+}
+
+impl<'a> Placed<'a> {
+    fn new(text: &'a str, unit: Unit) -> Self {
+        let table = match unit {
+            _ if text.is_ascii() => None,
+            Unit::Byte => None,
+            Unit::CodePoint => Some(text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect()),
+            Unit::Utf16 => {
+                let mut table = Vec::with_capacity(text.len() + 1);
+                for (byte, character) in text.char_indices() {
+                    table.push(byte);
+                    table.extend(std::iter::repeat_n(usize::MAX, character.len_utf16() - 1));
+                }
+                table.push(text.len());
+                Some(table)
+            }
+        };
+        Self {
+            passage: 0,
+            text,
+            shift: 0,
+            base: 0,
+            table,
+            unit,
+        }
+    }
+
+    /// In the unit.
+    fn length(&self) -> u64 {
+        self.table.as_ref().map_or(self.text.len(), |table| table.len() - 1) as u64
+    }
+
+    fn byte(&self, offset: u64) -> Option<usize> {
+        let offset = usize::try_from(offset.checked_sub(self.base)?).ok()?;
+        let byte = match &self.table {
+            Some(table) => *table.get(offset)?,
+            None => offset,
+        };
+        self.text.is_char_boundary(byte).then_some(byte)
+    }
+}
+
+fn locate_all(raw: &RawDocument, reading: Reading) -> Vec<Found> {
+    let mut blocks: Vec<Placed<'_>> = Vec::new();
+    // Where a passage's blocks begin.
+    let mut first = Vec::with_capacity(raw.passages.len());
+    let mut next_base = 0u64;
+    for (index, passage) in raw.passages.iter().enumerate() {
+        first.push(blocks.len());
+        let mut shift = 0;
+        for block in &passage.blocks {
+            let mut placed = Placed::new(&block.text, reading.unit);
+            placed.passage = index;
+            placed.shift = shift;
+            placed.base = match (reading.passage_relative, block.offset) {
+                (true, offset) => offset
+                    .unwrap_or(0)
+                    .saturating_sub(passage.blocks[0].offset.unwrap_or(0)),
+                (false, Some(offset)) => offset,
+                (false, None) => next_base,
+            };
+            next_base = placed.base.saturating_add(placed.length()).saturating_add(1);
+            shift += block.text.len() + 1;
+            blocks.push(placed);
+        }
+    }
+    let mut by_base: Vec<usize> = (0..blocks.len()).collect();
+    by_base.sort_by_key(|&index| blocks[index].base);
+    let locate = |mention: &RawMention| -> Found {
+        let (Some(start), Some(end)) = (
+            mention.spans.iter().map(|span| span.0).min(),
+            mention.spans.iter().map(|span| span.1).max(),
+        ) else {
+            return Err(Miss::Empty);
+        };
+        let block = match mention.home {
+            Some((passage, block)) => first.get(passage).and_then(|&first| blocks.get(first + block)),
+            None => {
+                let above = by_base.partition_point(|&index| blocks[index].base <= start);
+                // Blocks may overlap in a damaged document; a few are tried, not all for each mention.
+                let tried = by_base[above.saturating_sub(8)..above]
+                    .iter()
+                    .rev()
+                    .map(|&index| &blocks[index]);
+                tried
+                    .into_iter()
+                    .find(|block| end <= block.base.saturating_add(block.length()))
+            }
+        };
+        locate_in(block.ok_or(Miss::Outside)?, mention)
+    };
+    raw.mentions.iter().map(locate).collect()
+}
+
+fn locate_in(block: &Placed<'_>, mention: &RawMention) -> Found {
+    let expected = match mention.text.as_deref() {
+        None | Some("") => return Err(Miss::NoText),
+        Some(text) => text,
+    };
+    let mut fragments = Vec::with_capacity(mention.spans.len());
+    for &(start, end) in &mention.spans {
+        if end <= start {
+            return Err(Miss::Empty);
+        }
+        let (Some(start), Some(end)) = (block.byte(start), block.byte(end)) else {
+            let inside = start >= block.base && end <= block.base.saturating_add(block.length());
+            return Err(match inside && block.unit != Unit::CodePoint {
+                true => Miss::Mismatch("part of a character".to_owned()),
+                false => Miss::Outside,
+            });
+        };
+        fragments.push(start..end);
+    }
+    fragments.sort_by_key(|fragment| (fragment.start, fragment.end));
+    let slices: Vec<&str> = fragments.iter().map(|fragment| &block.text[fragment.clone()]).collect();
+    if !same_words(&slices, expected) {
+        return Err(Miss::Mismatch(slices.join(" … ")));
+    }
+    if slices.iter().all(|slice| slice.trim().is_empty()) {
+        return Err(Miss::Empty);
+    }
+    merge_adjacent(&mut fragments);
+    for fragment in &mut fragments {
+        *fragment = fragment.start + block.shift..fragment.end + block.shift;
+    }
+    Ok((block.passage, fragments))
+}
+
+/// Whether the slices are the words. Whitespace is one kind: brat writes a line end as a space. Between the pieces of
+/// a discontinuous mention it may be there or not.
+fn same_words(slices: &[&str], expected: &str) -> bool {
+    match slices {
+        [slice] if *slice == expected => true,
+        [slice] => {
+            let space = |c: char| if c.is_whitespace() { ' ' } else { c };
+            slice.chars().map(space).eq(expected.chars().map(space))
+        }
+        _ => {
+            let words = slices
+                .iter()
+                .flat_map(|slice| slice.chars())
+                .filter(|c| !c.is_whitespace());
+            words.eq(expected.chars().filter(|c| !c.is_whitespace()))
+        }
+    }
+}
+
+/// Fragments that touch or overlap become one: a mention broken at a line end is not discontinuous.
+fn merge_adjacent(fragments: &mut Vec<Range<usize>>) {
+    fragments.dedup_by(|next, previous| {
+        let touches = next.start <= previous.end;
+        if touches {
+            previous.end = previous.end.max(next.end);
+        }
+        touches
+    });
+}
+
+fn resolve_relations(
+    raw: &mut RawDocument,
+    keys: &HashMap<String, Option<usize>>,
+    summary: &mut Summary,
+    report: &mut dyn Report,
+) -> Result<Vec<Relation>, CorpusError> {
+    let mut relations = Vec::with_capacity(raw.relations.len());
+    'relations: for relation in std::mem::take(&mut raw.relations) {
+        summary.relations += 1;
+        summary.relation_types.add(&relation.kind);
+        let mut ends = Vec::with_capacity(2);
+        for end in &relation.ends {
+            ends.push(match end {
+                RawEndpoint::Concepts(field) => Endpoint::Concepts(split_concepts(field)),
+                RawEndpoint::Mention(key) => match keys.get(key) {
+                    Some(Some(index)) => Endpoint::Mention(*index),
+                    Some(None) => {
+                        let message = format!(
+                            "{} relation: expected one mention {}, found one that was left out, or several",
+                            quoted(&relation.kind),
+                            quoted(key)
+                        );
+                        summary.relations_unresolved += 1;
+                        report.report(Problem::new(
+                            raw.place.at(relation.line),
+                            Reason::DanglingRelation,
+                            message,
+                        ))?;
+                        continue 'relations;
+                    }
+                    // BioC written from PubTator puts identifiers where references to annotations belong.
+                    None => Endpoint::Concepts(split_concepts(key)),
+                },
+            });
+        }
+        if let Ok(ends) = <[Endpoint; 2]>::try_from(ends) {
+            relations.push(Relation {
+                kind: relation.kind,
+                ends,
+            });
+        }
+    }
+    Ok(relations)
+}
+
+/// Passages with the place of each in the document, in code points: as stated where that makes sense.
+fn passages(raw: Vec<RawPassage>, reading: Option<Reading>) -> Vec<Passage> {
+    let may_state = reading.is_none_or(|reading| reading.unit == Unit::CodePoint && !reading.passage_relative);
+    let mut passages = Vec::with_capacity(raw.len());
+    let mut stated = Vec::with_capacity(raw.len());
+    let (mut next, mut stated_end, mut ascending) = (0u64, 0u64, true);
+    for passage in raw {
+        let offset = passage.blocks.first().and_then(|block| block.offset);
+        let sentences = passage.blocks_are_sentences.then(|| {
+            let mut start = 0;
+            let ranges = passage.blocks.iter().map(|block| {
+                let range = start..start + block.text.len();
+                start = range.end + 1;
+                range
+            });
+            ranges.collect()
+        });
+        let text = match <[_; 1]>::try_from(passage.blocks) {
+            Ok([block]) => block.text,
+            Err(blocks) => blocks
+                .iter()
+                .map(|block| block.text.as_str())
+                .collect::<Vec<_>>()
+                .join(" "),
+        };
+        let length = text.chars().count() as u64;
+        let offset = offset.unwrap_or(next);
+        ascending &= offset >= stated_end && offset <= i64::MAX as u64;
+        stated_end = offset.saturating_add(length);
+        stated.push(offset);
+        passages.push(Passage {
+            section: passage.section,
+            text,
+            start: next,
+            sentences,
+        });
+        next += length + 1;
+    }
+    if may_state && ascending {
+        for (passage, start) in passages.iter_mut().zip(stated) {
+            passage.start = start;
+        }
+    }
+    passages
+}
+
+/// What a mention's bytes cover in its passage's text.
+pub(super) fn slice<'a>(text: &'a str, fragments: &[Range<usize>]) -> &'a str {
+    &text[hull(fragments)]
+}
+
+#[cfg(test)]
+mod tests;

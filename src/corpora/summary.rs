@@ -1,0 +1,165 @@
+//! Counts of a run, for a person and for a machine.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use super::report::Reason;
+use super::resolve::Unit;
+
+/// Distinct type names that are kept; a corpus that makes one up for every mention must not fill memory.
+const MAX_NAMES: usize = 1000;
+
+/// What a run read, wrote and left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub files: u64,
+    pub documents: u64,
+    /// Documents whose identifier came before; the `id`s of their pairs end in `~2`, `~3`, …
+    pub repeated_documents: u64,
+    pub mentions: u64,
+    pub resolved: u64,
+    /// Parts of composite mentions, left out for the whole (or the other way round).
+    pub composites_left_out: u64,
+    pub relations: u64,
+    pub relations_unresolved: u64,
+    pub pairs: u64,
+    /// Pairs with label 1, with label 0, and without.
+    pub labels: [u64; 3],
+    /// Pairs beyond the limit for one document.
+    pub pairs_dropped: u64,
+    /// Pairs left out since their mentions overlap.
+    pub overlaps_dropped: u64,
+    /// Mentions not resolved, by reason.
+    pub unresolved: BTreeMap<Reason, u64>,
+    /// All that was reported, by reason.
+    pub problems: BTreeMap<Reason, u64>,
+    pub mention_types: Names,
+    pub relation_types: Names,
+    /// Documents by the unit of their offsets, where a character outside of ASCII tells.
+    pub units: BTreeMap<Unit, u64>,
+    /// Documents whose offsets count from their passage instead of the document.
+    pub passage_relative: u64,
+    /// Mentions of chosen drug types, of chosen reaction types; relations of chosen types.
+    pub chosen: [u64; 3],
+}
+
+/// Names with how often each came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    counts: BTreeMap<String, u64>,
+    more: u64,
+}
+
+impl Names {
+    pub fn add(&mut self, name: &str) {
+        if let Some(count) = self.counts.get_mut(name) {
+            *count += 1;
+        } else if self.counts.len() < MAX_NAMES {
+            self.counts.insert(name.chars().take(100).collect(), 1);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.counts.iter().map(|(name, &count)| (name.as_str(), count))
+    }
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 12;
+        let mut names: Vec<_> = self.iter().collect();
+        names.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+        let shown = names
+            .iter()
+            .take(SHOWN)
+            .map(|(name, count)| format!("{name:?} ({count})"));
+        f.write_str(&shown.collect::<Vec<_>>().join(", "))?;
+        if names.len() > SHOWN || self.more > 0 {
+            f.write_str(", …")?;
+        }
+        Ok(())
+    }
+}
+
+impl Summary {
+    /// Whether anything was reported.
+    pub fn has_problems(&self) -> bool {
+        !self.problems.is_empty()
+    }
+
+    /// For `--summary-json`.
+    pub fn to_json(&self) -> Value {
+        let reasons = |counts: &BTreeMap<Reason, u64>| -> Value {
+            counts
+                .iter()
+                .map(|(reason, count)| (reason.name().to_owned(), json!(count)))
+                .collect::<serde_json::Map<_, _>>()
+                .into()
+        };
+        let names = |names: &Names| -> Value {
+            names
+                .iter()
+                .map(|(name, count)| (name.to_owned(), json!(count)))
+                .collect::<serde_json::Map<_, _>>()
+                .into()
+        };
+        let units = self
+            .units
+            .iter()
+            .map(|(unit, count)| (unit.name().to_owned(), json!(count)));
+        json!({
+            "files": self.files,
+            "documents": self.documents,
+            "repeated_documents": self.repeated_documents,
+            "mentions": self.mentions,
+            "mentions_resolved": self.resolved,
+            "mentions_unresolved": reasons(&self.unresolved),
+            "composites_left_out": self.composites_left_out,
+            "mention_types": names(&self.mention_types),
+            "relations": self.relations,
+            "relations_unresolved": self.relations_unresolved,
+            "relation_types": names(&self.relation_types),
+            "offset_units": units.collect::<serde_json::Map<_, _>>(),
+            "passage_relative_documents": self.passage_relative,
+            "pairs": self.pairs,
+            "pairs_labelled_1": self.labels[0],
+            "pairs_labelled_0": self.labels[1],
+            "pairs_unlabelled": self.labels[2],
+            "pairs_dropped": self.pairs_dropped,
+            "overlaps_dropped": self.overlaps_dropped,
+            "problems": reasons(&self.problems),
+        })
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} documents, {} mentions ({} resolved), {} relations, {} pairs",
+            self.documents, self.mentions, self.resolved, self.relations, self.pairs
+        )?;
+        let [positive, negative, _] = self.labels;
+        if positive + negative > 0 {
+            write!(f, " ({positive} labelled 1, {negative} labelled 0)")?;
+        }
+        for (count, what) in [
+            (self.composites_left_out, "annotations of composite mentions left out"),
+            (self.repeated_documents, "documents came before"),
+            (self.overlaps_dropped, "overlapping pairs left out"),
+            (self.pairs_dropped, "pairs beyond the limit dropped"),
+        ] {
+            if count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        for (reason, count) in &self.problems {
+            write!(f, ", {count} {}", reason.name())?;
+        }
+        Ok(())
+    }
+}

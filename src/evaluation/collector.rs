@@ -1,0 +1,222 @@
+//! Gathers labelled, scored records line by line, and counts what cannot be used.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::fields::{Fields, Reading};
+use super::mistakes::{Mistake, Mistakes, cut};
+use super::sample::{Judged, Sample};
+
+/// Records with one reason for not being usable.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Rejected {
+    pub count: u64,
+    /// Place and message of the first.
+    pub first: String,
+}
+
+/// A usable record before documents are numbered for good.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    pub probability: f64,
+    pub label: bool,
+    /// Which of the set's documents; none where the record names none.
+    pub document: Option<u32>,
+}
+
+/// All that was read of one source of records.
+pub struct LabelledSet {
+    pub(super) records: Vec<Kept>,
+    /// What each record is matched by, where that was asked for.
+    pub(super) keys: Vec<Box<str>>,
+    /// Names of documents, in the order in which they came.
+    pub(super) documents: Vec<Box<str>>,
+    /// Fields that named documents.
+    pub document_fields: Vec<String>,
+    /// Usable records that name no document.
+    pub without_document: u64,
+    pub unlabelled: u64,
+    /// Reasons why labelled records cannot be used.
+    pub rejected: BTreeMap<String, Rejected>,
+    /// Usable records without an id, where ids were asked for; they are not among the records.
+    pub without_id: u64,
+    pub mistakes: Mistakes,
+}
+
+/// What two sets of records are matched by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatchBy {
+    Nothing,
+    Id,
+    Line,
+}
+
+/// Takes lines and becomes a [`LabelledSet`].
+pub struct Collector {
+    fields: Fields,
+    match_by: MatchBy,
+    set: LabelledSet,
+    numbers: HashMap<Box<str>, u32>,
+    seen: u64,
+}
+
+impl Collector {
+    /// `mistakes`: how many of each kind to keep.
+    pub fn new(fields: Fields, match_by: MatchBy, mistakes: usize) -> Self {
+        Self {
+            fields,
+            match_by,
+            set: LabelledSet {
+                records: Vec::new(),
+                keys: Vec::new(),
+                documents: Vec::new(),
+                document_fields: Vec::new(),
+                without_document: 0,
+                unlabelled: 0,
+                rejected: BTreeMap::new(),
+                without_id: 0,
+                mistakes: Mistakes::new(mistakes),
+            },
+            numbers: HashMap::new(),
+            seen: 0,
+        }
+    }
+
+    /// Takes a line that is not blank, without its line end. `name` and `number` say where it is.
+    pub fn push(&mut self, name: &str, number: u64, line: &[u8]) {
+        self.seen += 1;
+        let record = match self.fields.read(line) {
+            Reading::Usable(record) => record,
+            Reading::Unlabelled => {
+                self.set.unlabelled += 1;
+                return;
+            }
+            Reading::Rejected { code, message } => {
+                self.set.reject(&code, || format!("{name}:{number}: {message}"));
+                return;
+            }
+        };
+        let key: Option<Box<str>> = match (self.match_by, &record.id) {
+            (MatchBy::Nothing, _) => None,
+            (MatchBy::Line, _) => Some(number.to_string().into()),
+            (MatchBy::Id, Some(id)) => Some(id.as_ref().into()),
+            (MatchBy::Id, None) => {
+                self.set.without_id += 1;
+                return;
+            }
+        };
+        let document = record.document.as_ref().map(|(field, value)| {
+            if !self.set.document_fields.iter().any(|known| known == field) {
+                self.set.document_fields.push((*field).to_owned());
+            }
+            // Equal values of different fields are different documents.
+            let name = format!("{field} {value}");
+            match self.numbers.get(name.as_str()) {
+                Some(&number) => number,
+                None => {
+                    // 2^32 names do not fit into any machine's memory.
+                    let number = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
+                    self.numbers.insert(name.into_boxed_str(), number);
+                    number
+                }
+            }
+        });
+        self.set.without_document += u64::from(document.is_none());
+        if self.set.mistakes.wants(record.label, record.probability) {
+            self.set.mistakes.add(Mistake {
+                place: format!("{name}:{number}"),
+                id: record.id.as_ref().map(|id| cut(id.to_string())),
+                document: record.document.as_ref().map(|(_, value)| cut(value.to_string())),
+                label: record.label,
+                probability: record.probability,
+                drug: cut(record.shown.drug()),
+                adr: cut(record.shown.adr()),
+                texts: record.shown.texts().into_iter().map(cut).collect(),
+                key: key.clone(),
+                order: self.seen,
+            });
+        }
+        self.set.keys.extend(key);
+        self.set.records.push(Kept {
+            probability: record.probability,
+            label: record.label,
+            document,
+        });
+    }
+
+    /// Takes a line that could not even be read, such as one that is too long.
+    pub fn push_unreadable(&mut self, name: &str, number: u64, code: &str, message: &str) {
+        self.seen += 1;
+        self.set.reject(code, || format!("{name}:{number}: {message}"));
+    }
+
+    /// Lines taken so far.
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    pub fn finish(mut self) -> LabelledSet {
+        let mut names: Vec<(u32, Box<str>)> = self.numbers.into_iter().map(|(name, number)| (number, name)).collect();
+        names.sort_unstable();
+        self.set.documents = names.into_iter().map(|(_, name)| name).collect();
+        self.set
+    }
+}
+
+impl LabelledSet {
+    fn reject(&mut self, code: &str, first: impl FnOnce() -> String) {
+        match self.rejected.get_mut(code) {
+            Some(rejected) => rejected.count += 1,
+            None => {
+                self.rejected.insert(
+                    code.to_owned(),
+                    Rejected {
+                        count: 1,
+                        first: first(),
+                    },
+                );
+            }
+        }
+    }
+
+    /// Usable records.
+    pub fn usable(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Labelled records that cannot be used.
+    pub fn rejections(&self) -> u64 {
+        self.rejected.values().map(|rejected| rejected.count).sum::<u64>() + self.without_id
+    }
+
+    /// The records with their documents numbered, the same way in whatever order the records came. A record that
+    /// names no document is one of its own.
+    pub fn sample(&self) -> Sample {
+        let mut order: Vec<u32> = (0..self.documents.len() as u32).collect();
+        order.sort_by_key(|&number| &self.documents[number as usize]);
+        let mut ranks = vec![0u32; order.len()];
+        for (rank, number) in order.into_iter().enumerate() {
+            ranks[number as usize] = rank as u32;
+        }
+        number(&self.records, &ranks)
+    }
+}
+
+/// Gives each record the rank of its document; records without one get the numbers after those, in sorted order.
+fn number(records: &[Kept], ranks: &[u32]) -> Sample {
+    let mut sorted: Vec<&Kept> = records.iter().collect();
+    sorted.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(b.label.cmp(&a.label)));
+    let mut next = ranks.len() as u32;
+    let judged = sorted.into_iter().map(|record| Judged {
+        probability: record.probability,
+        label: record.label,
+        document: match record.document {
+            Some(document) => ranks[document as usize],
+            None => {
+                next += 1;
+                next - 1
+            }
+        },
+    });
+    let judged: Vec<Judged> = judged.collect();
+    Sample::new(judged, next as usize)
+}

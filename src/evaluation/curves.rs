@@ -1,0 +1,89 @@
+//! Curves for pictures: what happens at every threshold, and how probabilities are spread.
+
+use super::figures::{Sum, bin_of};
+use super::sample::Sample;
+
+/// Predictions at one of the sample's own probabilities.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    pub threshold: f64,
+    pub true_positives: u64,
+    pub false_positives: u64,
+}
+
+/// The records whose probability lies in one of equally wide bins; see [`bin_of`].
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Bin {
+    pub records: u64,
+    pub positives: u64,
+    /// Mean probability; none without records.
+    pub mean_probability: Option<f64>,
+}
+
+impl Bin {
+    /// Share of positives; none without records.
+    pub fn positive_share(&self) -> Option<f64> {
+        (self.records > 0).then(|| self.positives as f64 / self.records as f64)
+    }
+}
+
+/// What the pictures show.
+#[derive(Clone, Debug)]
+pub struct Curves {
+    pub positives: u64,
+    pub negatives: u64,
+    /// From the highest threshold to the lowest, one for each distinct probability.
+    pub steps: Vec<Step>,
+    pub bins: Vec<Bin>,
+    /// Finer bins, by label: (negatives, positives).
+    pub histogram: Vec<(u64, u64)>,
+}
+
+/// Bars of the histogram.
+const BARS: usize = 25;
+
+impl Curves {
+    pub fn of(sample: &Sample, bins: usize) -> Self {
+        let records = sample.records();
+        let (mut tp, mut fp) = (0u64, 0u64);
+        let mut steps: Vec<Step> = Vec::new();
+        let mut counts = vec![(0u64, 0u64, Sum::default()); bins];
+        let mut histogram = vec![(0u64, 0u64); BARS];
+        for (i, record) in records.iter().enumerate() {
+            let bin = &mut counts[bin_of(record.probability, bins)];
+            let bar = &mut histogram[bin_of(record.probability, BARS)];
+            bin.0 += 1;
+            bin.2.add(record.probability);
+            if record.label {
+                tp += 1;
+                bin.1 += 1;
+                bar.1 += 1;
+            } else {
+                fp += 1;
+                bar.0 += 1;
+            }
+            if records
+                .get(i + 1)
+                .is_none_or(|next| next.probability != record.probability)
+            {
+                steps.push(Step {
+                    threshold: record.probability,
+                    true_positives: tp,
+                    false_positives: fp,
+                });
+            }
+        }
+        let bins = counts.into_iter().map(|(records, positives, sum)| Bin {
+            records,
+            positives,
+            mean_probability: (records > 0).then(|| sum.value() / records as f64),
+        });
+        Self {
+            positives: tp,
+            negatives: fp,
+            steps,
+            bins: bins.collect(),
+            histogram,
+        }
+    }
+}

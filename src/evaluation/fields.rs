@@ -1,0 +1,409 @@
+//! Reads what judging needs out of one line: label, probability, document, id, and how to show the record.
+//!
+//! Values are looked at as raw text, and only those named here are decoded: whatever else a record holds passes.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// The fields that name a record's document unless one is stated, in order of preference.
+pub const DOCUMENT_FIELDS: [&str; 3] = ["doc_id", "pmid", "document_id"];
+
+/// Where things are in a record.
+#[derive(Clone, Debug)]
+pub struct Fields {
+    /// The label: 0, 1, false or true.
+    pub gold: String,
+    /// The probability, from 0 to 1.
+    pub probability: String,
+    /// The key that `probability` and `error` are nested under.
+    pub output_key: Option<String>,
+    pub id: String,
+    /// None for the first of [`DOCUMENT_FIELDS`] that a record has.
+    pub document: Option<String>,
+}
+
+impl Default for Fields {
+    /// As `crag score` and `crag extract` name them.
+    fn default() -> Self {
+        Self {
+            gold: "label".to_owned(),
+            probability: "probability".to_owned(),
+            output_key: None,
+            id: "id".to_owned(),
+            document: None,
+        }
+    }
+}
+
+/// What a line turned out to be.
+#[derive(Debug, PartialEq)]
+pub(super) enum Reading<'a> {
+    Usable(Usable<'a>),
+    /// It has no label (none at all, or null).
+    Unlabelled,
+    Rejected {
+        code: Cow<'a, str>,
+        message: String,
+    },
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) struct Usable<'a> {
+    pub probability: f64,
+    pub label: bool,
+    /// The field's name and its value.
+    pub document: Option<(&'a str, Cow<'a, str>)>,
+    pub id: Option<Cow<'a, str>>,
+    pub shown: Shown<'a>,
+}
+
+/// What a record says of itself besides its pair.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Labels<'a> {
+    pub label: Option<bool>,
+    /// The field's name and its value.
+    pub document: Option<(&'a str, Cow<'a, str>)>,
+}
+
+/// Raw values of what a person wants to see of a record.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Shown<'a> {
+    raw: [Option<&'a str>; SHOWN_FIELDS.len()],
+}
+
+/// What is shown: either of the first two, of the next two; the text, or both sides' texts.
+const SHOWN_FIELDS: [&str; 7] = [
+    "drug",
+    "drug_entity",
+    "adr",
+    "adr_entity",
+    "text",
+    "drug_text",
+    "adr_text",
+];
+
+impl<'a> Shown<'a> {
+    pub fn drug(&self) -> String {
+        self.first(&[0, 1])
+    }
+
+    pub fn adr(&self) -> String {
+        self.first(&[2, 3])
+    }
+
+    pub fn texts(&self) -> Vec<String> {
+        let mut texts: Vec<String> = [4, 5, 6].into_iter().filter_map(|i| self.get(i)).collect();
+        texts.dedup();
+        texts
+    }
+
+    fn first(&self, of: &[usize]) -> String {
+        of.iter().find_map(|&i| self.get(i)).unwrap_or_default()
+    }
+
+    fn get(&self, i: usize) -> Option<String> {
+        self.raw[i].and_then(scalar).map(Cow::into_owned)
+    }
+}
+
+/// How many of an object's own keys a message shows.
+const LISTED_KEYS: usize = 8;
+
+/// What is kept of an object.
+#[derive(Default)]
+struct Object<'a> {
+    gold: Option<&'a str>,
+    answer: Answer<'a>,
+    nested: Option<&'a str>,
+    id: Option<&'a str>,
+    documents: [Option<&'a str>; DOCUMENT_FIELDS.len()],
+    shown: [Option<&'a str>; SHOWN_FIELDS.len()],
+    twice: Option<String>,
+    keys: Vec<String>,
+}
+
+#[derive(Default)]
+struct Answer<'a> {
+    probability: Option<&'a str>,
+    error: Option<&'a str>,
+}
+
+struct ObjectVisitor<'f> {
+    fields: &'f Fields,
+    /// Whether the object is the nested answer.
+    nested: bool,
+}
+
+impl<'de> Visitor<'de> for ObjectVisitor<'_> {
+    type Value = Object<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+        let fields = self.fields;
+        let mut object = Object::default();
+        // A key with a lone surrogate is no string: keys stay raw until they turn out to be one.
+        while let Some(raw_key) = map.next_key::<&RawValue>()? {
+            let value = map.next_value::<&RawValue>()?.get();
+            let Some(key) = decode(raw_key.get()) else { continue };
+            let key = key.as_ref();
+            let keep = |slot: &mut Option<&'de str>, twice: &mut Option<String>| {
+                if slot.replace(value).is_some() {
+                    twice.get_or_insert_with(|| key.to_owned());
+                }
+            };
+            let twice = &mut object.twice;
+            if self.nested || fields.output_key.is_none() {
+                if key == fields.probability {
+                    keep(&mut object.answer.probability, twice);
+                }
+                if key == "error" {
+                    keep(&mut object.answer.error, twice);
+                }
+            }
+            if self.nested {
+                continue;
+            }
+            if fields.output_key.as_deref() == Some(key) {
+                keep(&mut object.nested, twice);
+            }
+            if key == fields.gold {
+                keep(&mut object.gold, twice);
+            }
+            if key == fields.id {
+                keep(&mut object.id, twice);
+            }
+            match &fields.document {
+                Some(name) if name == key => keep(&mut object.documents[0], twice),
+                Some(_) => {}
+                None => {
+                    if let Some(i) = DOCUMENT_FIELDS.iter().position(|field| *field == key) {
+                        keep(&mut object.documents[i], twice);
+                    }
+                }
+            }
+            if let Some(i) = SHOWN_FIELDS.iter().position(|field| *field == key) {
+                object.shown[i] = Some(value);
+            }
+            if object.keys.len() < LISTED_KEYS {
+                object.keys.push(quoted(key));
+            }
+        }
+        Ok(object)
+    }
+}
+
+impl Fields {
+    /// Reads one line, which has no line end.
+    pub(super) fn read<'a>(&'a self, line: &'a [u8]) -> Reading<'a> {
+        match self.try_read(line) {
+            Ok(reading) => reading,
+            Err((code, message)) => Reading::Rejected { code, message },
+        }
+    }
+
+    /// Reads the label (none where there is none, or null) and the document of a line, for those to whom probabilities
+    /// mean nothing. `line` has no line end.
+    ///
+    /// # Errors
+    /// What is wrong with the line or its label.
+    pub fn labels<'a>(&'a self, line: &'a [u8]) -> Result<Labels<'a>, String> {
+        let object = self.object(utf8(line)?, false).map_err(|(_, message)| message)?;
+        if let Some(key) = &object.twice {
+            return Err(twice(key));
+        }
+        Ok(Labels {
+            label: self.label(&object)?,
+            document: self.document(&object),
+        })
+    }
+
+    fn try_read<'a>(&'a self, line: &'a [u8]) -> Result<Reading<'a>, (Cow<'a, str>, String)> {
+        let reject = |code: &'static str, message: String| (Cow::Borrowed(code), message);
+        let line = utf8(line).map_err(|message| reject("invalid_utf8", message))?;
+        let mut object = self.object(line, false).map_err(|(code, m)| reject(code, m))?;
+        if let (Some(key), Some(nested)) = (&self.output_key, object.nested) {
+            if !nested.starts_with('{') {
+                let message = format!("field {}: expected an object, found {}", quoted(key), found(nested));
+                return Err(reject("wrong_type", message));
+            }
+            let inner = self.object(nested, true).map_err(|(code, m)| reject(code, m))?;
+            object.answer = inner.answer;
+            object.twice = object.twice.or(inner.twice);
+        }
+        if let Some(key) = &object.twice {
+            return Err(reject("duplicate_key", twice(key)));
+        }
+        if let (None, Some(error)) = (object.answer.probability, object.answer.error.filter(|e| *e != "null")) {
+            let (code, message) = error_record(error);
+            return Err((Cow::Owned(code), message));
+        }
+        let label = self.label(&object).map_err(|message| reject("bad_label", message))?;
+        let Some(label) = label else {
+            return Ok(Reading::Unlabelled);
+        };
+        let Some(raw) = object.answer.probability else {
+            let place = match &self.output_key {
+                Some(key) => format!("{} in {}", quoted(&self.probability), quoted(key)),
+                None => quoted(&self.probability),
+            };
+            let message = format!(
+                "field {place}: expected a probability, found no such field; the object has {}",
+                object.keys.join(", ")
+            );
+            return Err(reject("missing_probability", message));
+        };
+        let probability = probability(raw).ok_or_else(|| {
+            let message = format!(
+                "field {}: expected a number from 0 to 1, found {}",
+                quoted(&self.probability),
+                found(raw)
+            );
+            reject("bad_probability", message)
+        })?;
+        Ok(Reading::Usable(Usable {
+            probability,
+            label,
+            document: self.document(&object),
+            id: object.id.and_then(scalar),
+            shown: Shown { raw: object.shown },
+        }))
+    }
+
+    fn label(&self, object: &Object<'_>) -> Result<Option<bool>, String> {
+        match object.gold {
+            None | Some("null") => Ok(None),
+            Some(raw) => label(raw).map(Some).ok_or_else(|| {
+                format!(
+                    "field {}: expected 0, 1, false or true, found {}",
+                    quoted(&self.gold),
+                    found(raw)
+                )
+            }),
+        }
+    }
+
+    fn document<'a>(&'a self, object: &Object<'a>) -> Option<(&'a str, Cow<'a, str>)> {
+        let names = self
+            .document
+            .as_deref()
+            .map_or(&DOCUMENT_FIELDS[..], |_| &DOCUMENT_FIELDS[..1]);
+        names.iter().zip(object.documents).find_map(|(name, raw)| {
+            let value = raw.and_then(scalar)?;
+            Some((self.document.as_deref().unwrap_or(name), value))
+        })
+    }
+
+    fn object<'a>(&self, text: &'a str, nested: bool) -> Result<Object<'a>, (&'static str, String)> {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let trimmed = text.trim_start_matches([' ', '\t', '\r', '\n']);
+        let object = match trimmed.starts_with('{') {
+            true => deserializer
+                .deserialize_map(ObjectVisitor { fields: self, nested })
+                .map(Some),
+            false => IgnoredAny::deserialize(&mut deserializer).map(|_| None),
+        };
+        let object = object
+            .and_then(|object| deserializer.end().map(|()| object))
+            .map_err(|error| ("invalid_json", error.to_string()))?;
+        object.ok_or_else(|| ("not_an_object", format!("expected an object, found {}", found(trimmed))))
+    }
+}
+
+fn utf8(line: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(line).map_err(|error| {
+        let at = error.valid_up_to();
+        format!("expected UTF-8, found another byte at byte {}", at + 1)
+    })
+}
+
+fn twice(key: &str) -> String {
+    format!("field {}: expected once, found twice", quoted(key))
+}
+
+/// 0, 1, false or true; 0.0 and 1.0 are what data frames make of labels beside missing ones.
+fn label(raw: &str) -> Option<bool> {
+    match raw {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => match number(raw)? {
+            0.0 => Some(false),
+            1.0 => Some(true),
+            _ => None,
+        },
+    }
+}
+
+fn probability(raw: &str) -> Option<f64> {
+    // Adding 0 turns a negative zero into the zero that it equals.
+    number(raw).filter(|p| (0.0..=1.0).contains(p)).map(|p| p + 0.0)
+}
+
+fn number(raw: &str) -> Option<f64> {
+    let first = raw.as_bytes().first()?;
+    (first.is_ascii_digit() || *first == b'-').then(|| serde_json::from_str(raw).ok())?
+}
+
+/// A string's value, or a number as it is written; nothing else names anything.
+fn scalar(raw: &str) -> Option<Cow<'_, str>> {
+    match raw.as_bytes().first()? {
+        b'"' => decode(raw),
+        b'-' | b'0'..=b'9' => Some(Cow::Borrowed(raw)),
+        _ => None,
+    }
+}
+
+/// The value of a raw JSON string, none if it holds a lone surrogate.
+fn decode(raw: &str) -> Option<Cow<'_, str>> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    match inner.contains('\\') {
+        true => serde_json::from_str(raw).ok().map(Cow::Owned),
+        false => Some(Cow::Borrowed(inner)),
+    }
+}
+
+/// Code and message of an `error` member.
+fn error_record(raw: &str) -> (String, String) {
+    #[derive(Deserialize)]
+    struct Error {
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    match serde_json::from_str::<Error>(raw) {
+        Ok(error) => (error.code, error.message),
+        Err(_) => ("error_record".to_owned(), found(raw)),
+    }
+}
+
+/// What a value is, for a message: itself where it is short.
+fn found(raw: &str) -> String {
+    const LIMIT: usize = 40;
+    match raw.as_bytes().first() {
+        Some(b'{') => "an object".to_owned(),
+        Some(b'[') => "an array".to_owned(),
+        Some(b'"') => format!("the string {}", shortened(raw, LIMIT)),
+        Some(_) => shortened(raw, LIMIT),
+        None => "nothing".to_owned(),
+    }
+}
+
+fn quoted(key: &str) -> String {
+    format!("{:?}", shortened(key, 60))
+}
+
+fn shortened(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! Fits a calibration to labelled records, and judges the fitting on documents it has not seen.
+
+use rand::seq::SliceRandom as _;
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
+
+use super::figures::Sum;
+use super::sample::{Judged, Sample};
+use crate::Calibration;
+use crate::calibration::{FittedOn, logit, sigmoid};
+
+/// Which kind of map to fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// One number, the temperature of the least log loss. Keeps ROC-AUC and needs few records.
+    Temperature,
+    /// Any rising map, by pool-adjacent-violators, of the least Brier score. Needs about a thousand records.
+    Isotonic,
+}
+
+/// Why nothing can be fitted.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum FitError {
+    #[error("expected positive and negative records to fit to, found {positives} and {negatives}")]
+    OneClass { positives: usize, negatives: usize },
+    #[error(
+        "no temperature is the best: no record's probability is on the wrong side of 0.5, so ever lower temperatures fit ever \
+         better; give records that the model gets wrong too, or use another method"
+    )]
+    Separated,
+    #[error(
+        "no temperature is the best: the probabilities say no more about the labels than 0.5 for every record would; \
+         is the label's meaning reversed, or the model untrained?"
+    )]
+    Uninformative,
+    #[error("expected at least as many documents as folds, found {documents} documents for {folds} folds")]
+    TooFewDocuments { documents: usize, folds: usize },
+}
+
+/// Fits `method` to all of `sample`.
+pub fn fit(sample: &Sample, method: Method) -> Result<Calibration, FitError> {
+    let mut documents: Vec<u32> = sample.records().iter().map(|record| record.document).collect();
+    documents.sort_unstable();
+    documents.dedup();
+    fit_records(sample.records(), documents.len(), method)
+}
+
+/// The sample as calibrated by maps that have not seen the record's document: documents are dealt into `folds`
+/// (at least 2) at random, and each fold gets the map that was fitted to all others.
+pub fn cross_fitted(sample: &Sample, method: Method, folds: usize, seed: u64) -> Result<Sample, FitError> {
+    if sample.documents() < folds {
+        return Err(FitError::TooFewDocuments {
+            documents: sample.documents(),
+            folds,
+        });
+    }
+    let mut dealt: Vec<usize> = (0..sample.documents()).map(|i| i % folds).collect();
+    dealt.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    let maps = (0..folds).map(|fold| {
+        let others = sample
+            .records()
+            .iter()
+            .filter(|record| dealt[record.document as usize] != fold);
+        fit_records(&others.copied().collect::<Vec<_>>(), 0, method)
+    });
+    let maps = maps.collect::<Result<Vec<_>, _>>()?;
+    Ok(sample.mapped(|record| maps[dealt[record.document as usize]].apply(record.probability)))
+}
+
+fn fit_records(records: &[Judged], documents: usize, method: Method) -> Result<Calibration, FitError> {
+    let positives = records.iter().filter(|record| record.label).count();
+    let negatives = records.len() - positives;
+    if positives == 0 || negatives == 0 {
+        return Err(FitError::OneClass { positives, negatives });
+    }
+    let fitted_on = Some(FittedOn {
+        records: records.len(),
+        positives,
+        documents,
+    });
+    match method {
+        Method::Temperature => Ok(Calibration::Temperature {
+            temperature: temperature(records)?,
+            fitted_on,
+        }),
+        Method::Isotonic => {
+            let (raw, calibrated) = isotonic(records);
+            Ok(Calibration::Isotonic {
+                raw,
+                calibrated,
+                fitted_on,
+            })
+        }
+    }
+}
+
+/// The log-odds of `1 - 2^-25`, the last that an f32 tells from 1; a probability of 0 or 1 is taken as these.
+const LARGEST_LOGIT: f64 = 17.328_679_484_196_31;
+
+/// Temperatures are looked for between the inverse of this and this.
+const LARGEST_TEMPERATURE: f64 = 1000.0;
+
+/// The temperature of the least log loss. The loss is convex in its inverse, so the root of the slope is the one.
+fn temperature(records: &[Judged]) -> Result<f64, FitError> {
+    let logits: Vec<(f64, f64)> = records
+        .iter()
+        .map(|record| {
+            let logit = logit(record.probability).clamp(-LARGEST_LOGIT, LARGEST_LOGIT);
+            (logit, f64::from(u8::from(record.label)))
+        })
+        .collect();
+    let slope = |inverse: f64| {
+        let mut sum = Sum::default();
+        for (logit, label) in &logits {
+            sum.add(logit * (sigmoid(inverse * logit) - label));
+        }
+        sum.value()
+    };
+    // In logarithms, so that both ends are found equally well.
+    let (mut low, mut high) = (-LARGEST_TEMPERATURE.ln(), LARGEST_TEMPERATURE.ln());
+    if slope(low.exp()) >= 0.0 {
+        return Err(FitError::Uninformative);
+    }
+    if slope(high.exp()) <= 0.0 {
+        return Err(FitError::Separated);
+    }
+    for _ in 0..64 {
+        let middle = (low + high) / 2.0;
+        match slope(middle.exp()) < 0.0 {
+            true => low = middle,
+            false => high = middle,
+        }
+    }
+    Ok((-(low + high) / 2.0).exp())
+}
+
+/// Pool-adjacent-violators: records of one probability are one point; neighbours are pooled until means rise. Of each
+/// pool both ends are kept, since between pools the map is a straight line.
+fn isotonic(sorted: &[Judged]) -> (Vec<f64>, Vec<f64>) {
+    struct Pool {
+        first: f64,
+        last: f64,
+        positives: u64,
+        records: u64,
+    }
+    let mut pools: Vec<Pool> = Vec::new();
+    // Samples are sorted from high to low.
+    for tied in sorted.chunk_by(|a, b| a.probability == b.probability).rev() {
+        let probability = tied[0].probability;
+        pools.push(Pool {
+            first: probability,
+            last: probability,
+            positives: tied.iter().filter(|record| record.label).count() as u64,
+            records: tied.len() as u64,
+        });
+        while let [.., left, right] = &pools[..]
+            && u128::from(left.positives) * u128::from(right.records)
+                >= u128::from(right.positives) * u128::from(left.records)
+        {
+            let pooled = Pool {
+                first: left.first,
+                last: right.last,
+                positives: left.positives + right.positives,
+                records: left.records + right.records,
+            };
+            pools.truncate(pools.len() - 2);
+            pools.push(pooled);
+        }
+    }
+    let (mut raw, mut calibrated) = (Vec::new(), Vec::new());
+    for pool in pools {
+        let mean = pool.positives as f64 / pool.records as f64;
+        raw.push(pool.first);
+        calibrated.push(mean);
+        if pool.last > pool.first {
+            raw.push(pool.last);
+            calibrated.push(mean);
+        }
+    }
+    (raw, calibrated)
+}

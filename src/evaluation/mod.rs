@@ -1,0 +1,43 @@
+//! Judges probabilities against labels: metrics, intervals, comparisons, calibration, a report.
+//!
+//! This room reads scored, labelled records and knows what their numbers mean; where they come from, what is
+//! printed and how a run ends is [`crate::cli`]'s. It never sees a tensor.
+//!
+//! # Conventions
+//!
+//! - A record is predicted positive where `probability >= threshold`.
+//! - Equal probabilities are one step of every curve, never ordered by accident.
+//! - A figure that is not defined (precision where nothing is predicted, ROC-AUC of one class) has no value; it is
+//!   never made up as 0 or 1.
+//! - Every sum runs over the records sorted by probability and label, so the order of the input changes no bit.
+//! - Intervals are percentiles of a bootstrap that draws whole documents, since records of one document are not
+//!   independent of each other (Field and Welsh 2007).
+
+mod bootstrap;
+mod collector;
+mod curves;
+mod evaluate;
+mod fields;
+mod figures;
+mod fit;
+mod mistakes;
+mod pairing;
+mod report;
+mod sample;
+
+pub use bootstrap::{Interval, Plan};
+pub use collector::{Collector, LabelledSet, MatchBy, Rejected};
+pub use curves::{Bin, Curves, Step};
+pub use evaluate::{
+    Comparison, Differences, Estimate, Evaluation, OperatingPoint, PointKind, Request, compare, evaluate,
+};
+pub use fields::{DOCUMENT_FIELDS, Fields, Labels};
+pub use figures::{Confusion, Metric};
+pub use fit::{FitError, Method, cross_fitted, fit};
+pub use mistakes::{Mistake, Mistakes};
+pub use pairing::{Mismatches, Paired, pair};
+pub use report::{Report, Run};
+pub use sample::{Judged, Sample};
+
+#[cfg(test)]
+mod tests;

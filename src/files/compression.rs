@@ -1,0 +1,231 @@
+//! The compressed formats: by which bytes a file says that it is one, and which endings name it.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// A compressed format that is read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+    Bzip2,
+}
+
+/// Longest beginning that [`recognise`] has to see.
+const MAGIC_BYTES: usize = 10;
+/// Of zstd's skippable frames (parallel compressors begin with one): the first byte is any of 0x50 to 0x5f.
+const SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
+/// After `BZh` and a digit: a block (the digits of pi), or the end of an empty stream (of its square root).
+/// A text may well begin with `BZh9`; these bytes no text has.
+const BZIP2_NEXT: [[u8; 6]; 2] = [*b"\x31\x41\x59\x26\x53\x59", *b"\x17\x72\x45\x38\x50\x90"];
+/// What is often met, is not read here, and would otherwise become a file of unreadable lines.
+const UNREAD: [(&[u8], &str, &str); 3] = [
+    (b"\xfd7zXZ\0", "xz", "xz -dc"),
+    (b"PK\x03\x04", "zip", "unzip -p"),
+    (b"\x04\x22\x4d\x18", "lz4", "lz4 -dc"),
+];
+
+impl Compression {
+    /// By the ending of a name: `.gz`, `.zst` or `.bz2`, in upper or lower case.
+    pub fn of_name(name: &Path) -> Option<Self> {
+        let ending = name.extension()?.to_str()?.to_ascii_lowercase();
+        match ending.as_str() {
+            "gz" => Some(Compression::Gzip),
+            "zst" => Some(Compression::Zstd),
+            "bz2" => Some(Compression::Bzip2),
+            _ => None,
+        }
+    }
+
+    /// Whether a further member, stream or frame of this format can begin with `first`.
+    pub(super) fn may_begin_with(self, first: u8) -> bool {
+        match self {
+            Compression::Gzip => first == 0x1f,
+            Compression::Zstd => first == 0x28 || first & 0xf0 == 0x50,
+            Compression::Bzip2 => first == b'B',
+        }
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
+            Compression::Bzip2 => "bzip2",
+        })
+    }
+}
+
+/// What a beginning says.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Plain,
+    Compressed(Compression),
+    Unread {
+        format: &'static str,
+        command: &'static str,
+    },
+    /// More bytes are needed to tell.
+    Open,
+}
+
+fn judge(beginning: &[u8]) -> Verdict {
+    let mut open = false;
+    let mut is = |magic: &[u8]| {
+        open |= beginning.len() < magic.len() && magic.starts_with(beginning);
+        beginning.starts_with(magic)
+    };
+    if is(b"\x1f\x8b") {
+        return Verdict::Compressed(Compression::Gzip);
+    }
+    if is(b"\x28\xb5\x2f\xfd") {
+        return Verdict::Compressed(Compression::Zstd);
+    }
+    for (magic, format, command) in UNREAD {
+        if is(magic) {
+            return Verdict::Unread { format, command };
+        }
+    }
+    if let [0x50..=0x5f, rest @ ..] = beginning {
+        if rest.starts_with(&SKIPPABLE) {
+            return Verdict::Compressed(Compression::Zstd);
+        }
+        open |= SKIPPABLE.starts_with(rest);
+    }
+    let level = beginning.get(3).copied();
+    if b"BZh".starts_with(&beginning[..beginning.len().min(3)]) && level.is_none_or(|b| matches!(b, b'1'..=b'9')) {
+        let rest = beginning.get(4..).unwrap_or_default();
+        if BZIP2_NEXT.iter().any(|next| rest.starts_with(next)) {
+            return Verdict::Compressed(Compression::Bzip2);
+        }
+        open |= BZIP2_NEXT.iter().any(|next| next.starts_with(rest));
+    }
+    if open { Verdict::Open } else { Verdict::Plain }
+}
+
+/// Compressed data ends before its format says so.
+pub(super) fn broken_off(compression: Compression) -> io::Error {
+    let message = format!("the {compression} data breaks off; the file is incomplete, fetch or write it again");
+    io::Error::new(io::ErrorKind::UnexpectedEof, message)
+}
+
+/// Reads as few bytes as tell what the input is, and returns them with it (none: nothing is compressed). `promised`
+/// is what the input's name says; one that ends before its bytes say so too has been cut short.
+///
+/// Never waits for a byte that is not needed: `{` alone decides, so that a slow producer's first line is answered
+/// at once. Errors, with the way out, on a compressed format that is not read here.
+pub(super) fn recognise(
+    reader: &mut impl Read,
+    promised: Option<Compression>,
+) -> io::Result<(Vec<u8>, Option<Compression>)> {
+    let mut beginning = Vec::with_capacity(MAGIC_BYTES);
+    loop {
+        let mut byte = [0];
+        if reader.read(&mut byte)? == 0 {
+            return match promised {
+                None => Ok((beginning, None)),
+                Some(compression) => Err(broken_off(compression)),
+            };
+        }
+        beginning.push(byte[0]);
+        match judge(&beginning) {
+            Verdict::Plain => return Ok((beginning, None)),
+            Verdict::Compressed(compression) => return Ok((beginning, Some(compression))),
+            Verdict::Unread { format, command } => {
+                let message = format!(
+                    "expected plain, gzip, zstd or bzip2 data, found {format}; unpack it first, for example with {command}"
+                );
+                return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+            }
+            Verdict::Open => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn recognised(bytes: &[u8]) -> (Vec<u8>, Option<Compression>) {
+        recognise(&mut &bytes[..], None).unwrap()
+    }
+
+    #[test]
+    fn a_record_is_plain_after_one_byte() {
+        assert_eq!(recognised(b"{\"a\":1}"), (b"{".to_vec(), None));
+        assert_eq!(recognised(b"\xef\xbb\xbfa"), (b"\xef".to_vec(), None));
+        assert_eq!(recognised(b""), (vec![], None));
+        assert_eq!(recognised(b"\x1f"), (vec![0x1f], None));
+    }
+
+    #[test]
+    fn text_that_begins_like_an_archive_is_text() {
+        for text in [
+            "BZh9,text",
+            "B",
+            "BZh",
+            "BZh91AY&SX",
+            "P",
+            "PK,",
+            "P*M,",
+            "(",
+            "Q*M\u{19}",
+            "BZh0",
+        ] {
+            assert_eq!(recognised(text.as_bytes()).1, None, "{text}");
+        }
+    }
+
+    #[test]
+    fn each_format_is_told_by_its_first_bytes() {
+        for (magic, compression) in [
+            (b"\x1f\x8b".as_slice(), Compression::Gzip),
+            (b"\x28\xb5\x2f\xfd", Compression::Zstd),
+            (b"\x50\x2a\x4d\x18", Compression::Zstd),
+            (b"\x5f\x2a\x4d\x18", Compression::Zstd),
+            (b"BZh91AY&SY", Compression::Bzip2),
+            (b"BZh1\x17\x72\x45\x38\x50\x90", Compression::Bzip2),
+        ] {
+            assert_eq!(recognised(magic), (magic.to_vec(), Some(compression)));
+        }
+    }
+
+    #[test]
+    fn formats_that_are_not_read_name_the_way_out() {
+        for (magic, format, command) in UNREAD {
+            let message = recognise(&mut &magic[..], None).unwrap_err().to_string();
+            assert!(message.contains(format) && message.contains(command), "{message}");
+        }
+    }
+
+    #[test]
+    fn endings_name_the_format() {
+        for (name, expected) in [
+            ("a.jsonl.gz", Some(Compression::Gzip)),
+            ("a.ZST", Some(Compression::Zstd)),
+            ("b/a.csv.bz2", Some(Compression::Bzip2)),
+            ("a.gz/b", None),
+            ("gz", None),
+        ] {
+            assert_eq!(Compression::of_name(Path::new(name)), expected, "{name}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn nothing_is_read_that_is_not_handed_on(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+            let mut rest = &bytes[..];
+            if let Ok((beginning, _)) = recognise(&mut rest, None) {
+                prop_assert!(beginning.len() <= MAGIC_BYTES);
+                prop_assert_eq!([&beginning[..], rest].concat(), bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What is done to a disk when an output is written, one operation each, so that each can be made to fail.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// The operations that an output has to survive the failure of. As they stand they do what they say;
+/// tests put failures in between.
+pub trait Disk: Send + Sync {
+    /// Opens for reading and for writing at the end; makes an empty file where there is none.
+    fn open(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).append(true).create(true).open(path)
+    }
+
+    /// Makes an empty file, also where there was another.
+    fn create(&self, path: &Path) -> io::Result<File> {
+        File::create(path)
+    }
+
+    /// Writes some of `bytes` and says how many.
+    fn write(&self, mut file: &File, bytes: &[u8]) -> io::Result<usize> {
+        file.write(bytes)
+    }
+
+    /// Returns when the file's contents would survive a loss of power.
+    fn sync(&self, file: &File) -> io::Result<()> {
+        file.sync_all()
+    }
+
+    fn truncate(&self, file: &File, length: u64) -> io::Result<()> {
+        file.set_len(length)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    /// Returns when the names in the folder would survive a loss of power.
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        if cfg!(unix) {
+            File::open(folder)?.sync_all()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+}
+
+/// The disk as it is.
+pub struct RealDisk;
+
+impl Disk for RealDisk {}
+
+/// Interrupted operations are tried again this often; a signal comes once, not a thousand times.
+const RETRIES: usize = 1000;
+
+/// Does `operation` again if a signal interrupted it.
+pub(super) fn uninterrupted<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..RETRIES {
+        match operation() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+    operation()
+}
+
+/// Writes all of `bytes`, in as many portions as it takes.
+pub(super) fn write_all(disk: &dyn Disk, file: &File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match uninterrupted(|| disk.write(file, bytes))? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => bytes = bytes.get(count..).unwrap_or_default(),
+        }
+    }
+    Ok(())
+}
+
+/// Writes a file beside `path` that [`put_in_place`] will make `path`; its contents are on the disk then.
+pub(super) fn write_beside(disk: &dyn Disk, path: &Path, contents: &[u8]) -> io::Result<PathBuf> {
+    let beside = with_suffix(path, ".tmp");
+    let file = uninterrupted(|| disk.create(&beside))?;
+    let written = write_all(disk, &file, contents).and_then(|()| uninterrupted(|| disk.sync(&file)));
+    match written {
+        Ok(()) => Ok(beside),
+        Err(error) => {
+            // A full disk should at least not stay fuller than it was.
+            let _ = disk.remove(&beside);
+            Err(error)
+        }
+    }
+}
+
+/// Makes what [`write_beside`] wrote the file at `path`, at once and whole.
+pub(super) fn put_in_place(disk: &dyn Disk, beside: &Path, path: &Path) -> io::Result<()> {
+    uninterrupted(|| disk.rename(beside, path))
+}
+
+/// Replaces the file at `path`: whoever looks, also after a loss of power, finds the old contents or the new.
+pub fn replace(disk: &dyn Disk, path: &Path, contents: &[u8]) -> io::Result<()> {
+    let beside = write_beside(disk, path, contents)?;
+    put_in_place(disk, &beside, path)?;
+    uninterrupted(|| disk.sync_folder(folder_of(path)))
+}
+
+/// The folder that `path` is in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// `path` with `suffix` after its name.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}

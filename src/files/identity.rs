@@ -1,0 +1,78 @@
+//! Whether two names mean one file.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::path::Path;
+
+/// A file itself, whatever its names: device and inode. Elsewhere than on Unix, its full path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity(Inner);
+
+#[cfg(unix)]
+type Inner = (u64, u64);
+#[cfg(not(unix))]
+type Inner = std::path::PathBuf;
+
+impl Identity {
+    /// Of the file that `path` leads to, through links; none where there is no file.
+    pub fn of_path(path: &Path) -> io::Result<Option<Self>> {
+        match std::fs::metadata(path) {
+            Ok(metadata) => Self::of_metadata(&metadata, path).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Of an open file; `path` is where it was opened.
+    pub fn of_file(file: &File, path: &Path) -> io::Result<Self> {
+        Self::of_metadata(&file.metadata()?, path)
+    }
+
+    #[cfg(unix)]
+    fn of_metadata(metadata: &Metadata, _: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::MetadataExt as _;
+        Ok(Self((metadata.dev(), metadata.ino())))
+    }
+
+    #[cfg(not(unix))]
+    fn of_metadata(_: &Metadata, path: &Path) -> io::Result<Self> {
+        path.canonicalize().map(Self)
+    }
+
+    /// Of the file that stdin was redirected from; none where it is a pipe, a terminal or closed.
+    pub fn of_stdin() -> Option<Self> {
+        #[cfg(unix)]
+        {
+            use std::os::fd::AsFd as _;
+            let stdin = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?);
+            let metadata = stdin.metadata().ok()?;
+            metadata
+                .is_file()
+                .then(|| Self::of_metadata(&metadata, Path::new("")).ok())?
+        }
+        #[cfg(not(unix))]
+        None
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_itself_under_all_its_names_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name| folder.path().join(name);
+        std::fs::write(path("a"), "x").unwrap();
+        std::fs::write(path("b"), "x").unwrap();
+        std::fs::hard_link(path("a"), path("hard")).unwrap();
+        std::os::unix::fs::symlink("a", path("soft")).unwrap();
+        let of = |name| Identity::of_path(&path(name)).unwrap();
+        assert_eq!(of("a"), of("hard"));
+        assert_eq!(of("a"), of("soft"));
+        assert_ne!(of("a"), of("b"));
+        assert_eq!(of("c"), None);
+        let file = File::open(path("soft")).unwrap();
+        assert_eq!(of("a"), Some(Identity::of_file(&file, &path("soft")).unwrap()));
+    }
+}

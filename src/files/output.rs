@@ -1,0 +1,409 @@
+//! An output file that is at every moment absent, the old one, or complete.
+//!
+//! What is written goes to `OUT.partial` beside it, which becomes `OUT` by a rename when all of it is on the
+//! disk. A kernel lock on `OUT.partial` keeps a second run out; it ends with the process, however that ends.
+//! `OUT.progress` holds whatever its owner wants to know after a crash; what that is, this file does not know.
+//!
+//! What may happen between any two operations, and what is there then:
+//!
+//! | after | `OUT` | `OUT.partial` | `OUT.progress` |
+//! |---|---|---|---|
+//! | [`OutputFile::claim`] | old or none | empty, or an earlier run's | none, or an earlier run's |
+//! | [`OutputFile::save_state`], [`OutputFile::append`] | old or none | at least what the state says | a state |
+//! | the rename in [`OutputFile::publish`] | complete | none | the last state |
+//! | the end of it | complete | none | none |
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Read as _, Seek as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Input;
+use super::disk::{Disk, folder_of, put_in_place, replace, uninterrupted, with_suffix, write_all, write_beside};
+use super::identity::Identity;
+
+/// Why there is no output, or not all of it.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    #[error(
+        "{path}: another run is writing this output (it holds the lock on {partial}); wait for its end, or name another"
+    )]
+    Locked { path: String, partial: String },
+    #[error("{path}: the output exists; --force replaces it once the new one is complete")]
+    Exists { path: String },
+    #[error(
+        "{path}: an earlier run left {partial} unfinished; --resume goes on with it, --force throws it away and starts again"
+    )]
+    Unfinished { path: String, partial: String },
+    #[error("{path}: the output is also an input ({input}); name another output")]
+    IsInput { path: String, input: String },
+    #[error("{path}: expected the name of an output file, found a folder")]
+    Folder { path: String },
+    #[error("{path}: expected the name of an output folder, found {found}")]
+    NoFolder { path: String, found: &'static str },
+    #[error("{path}: {action}")]
+    Io {
+        path: String,
+        action: &'static str,
+        source: io::Error,
+    },
+}
+
+/// What to do about what is there already.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Claim {
+    /// An existing output and an unfinished one are replaced.
+    pub force: bool,
+    /// An unfinished output is gone on with, and an existing one looked at, by whoever claims.
+    pub resume: bool,
+    /// How long to wait for another run's lock.
+    pub wait: Duration,
+}
+
+/// Where an output goes, by what is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// `-`, `/dev/stdout` and its other names.
+    Stdout,
+    /// A device, a fifo or a file descriptor: bytes go there directly.
+    Stream(PathBuf),
+    /// A file, or nothing yet; links have been followed.
+    File(PathBuf),
+}
+
+impl Destination {
+    /// Errors on a folder, and where the name cannot be looked at.
+    pub fn of(path: &Path) -> Result<Self, OutputError> {
+        let is_one_of = |names: &[&str]| names.iter().any(|name| path == Path::new(name));
+        if is_one_of(&["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]) {
+            return Ok(Destination::Stdout);
+        }
+        if ["/dev/fd", "/proc/self/fd"]
+            .iter()
+            .any(|folder| path.starts_with(folder))
+            || is_one_of(&["/dev/stderr"])
+        {
+            return Ok(Destination::Stream(path.to_owned()));
+        }
+        match std::fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => Err(OutputError::Folder {
+                path: path.display().to_string(),
+            }),
+            Ok(metadata) if !metadata.is_file() => Ok(Destination::Stream(path.to_owned())),
+            Ok(_) => path
+                .canonicalize()
+                .map(Destination::File)
+                .map_err(|source| io_error(path, "cannot be looked at", source)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Destination::File(link_target(path))),
+            Err(error) => Err(io_error(path, "cannot be looked at", error)),
+        }
+    }
+}
+
+/// Where a link that leads to no file points; the path itself if it is no link.
+fn link_target(path: &Path) -> PathBuf {
+    let mut target = path.to_owned();
+    // As many as the kernel follows; a circle has been an error before.
+    for _ in 0..40 {
+        match std::fs::read_link(&target) {
+            Ok(next) => target = folder_of(&target).join(next),
+            Err(_) => break,
+        }
+    }
+    target
+}
+
+/// An output under way, locked. Dropping it leaves what was written for a later run, and nothing if nothing was.
+pub struct OutputFile {
+    disk: Arc<dyn Disk>,
+    target: PathBuf,
+    partial: PathBuf,
+    state: PathBuf,
+    file: File,
+    /// Of what has been written, and its hash.
+    length: u64,
+    hasher: Box<blake3::Hasher>,
+    /// The file may hold more than `length`: a torn tail, or what an earlier run left.
+    torn: bool,
+    /// Something is there for a later run.
+    keep: bool,
+}
+
+/// A file that appears together with the output, such as one that says how it came about.
+pub struct Companion {
+    pub path: PathBuf,
+    pub contents: Vec<u8>,
+}
+
+impl OutputFile {
+    /// Locks the output at `target`, which [`Destination::of`] says is a file.
+    ///
+    /// # Errors
+    /// Another run has it; it is one of `inputs`; without `force` and `resume`: it exists, or an earlier run left it
+    /// unfinished. Nothing has been changed then.
+    pub fn claim(disk: Arc<dyn Disk>, target: &Path, inputs: &[Input], claim: Claim) -> Result<Self, OutputError> {
+        let (partial, state) = (with_suffix(target, ".partial"), with_suffix(target, ".progress"));
+        for path in [target, &partial, &state] {
+            refuse_inputs(path, inputs)?;
+        }
+        let was_there = partial.symlink_metadata().is_ok();
+        let file = lock(&*disk, target, &partial, claim.wait)?;
+        let length = file
+            .metadata()
+            .map_err(|source| io_error(&partial, "cannot be looked at", source))?
+            .len();
+        let output = Self {
+            disk,
+            // A run may have stopped before its first answer; its state belongs to the empty file.
+            keep: length > 0 || (was_there && state.symlink_metadata().is_ok()),
+            target: target.to_owned(),
+            partial,
+            state,
+            file,
+            length: 0,
+            hasher: Box::default(),
+            torn: length > 0,
+        };
+        if !claim.resume && !claim.force {
+            if output.exists() {
+                return Err(OutputError::Exists {
+                    path: target.display().to_string(),
+                });
+            }
+            // A state alone holds nothing that could be lost.
+            if length > 0 {
+                return Err(OutputError::Unfinished {
+                    path: target.display().to_string(),
+                    partial: output.partial.display().to_string(),
+                });
+            }
+        }
+        Ok(output)
+    }
+
+    /// Where the output will be.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Where it is until then.
+    pub fn partial(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Where [`Self::save_state`] puts states.
+    pub fn state_path(&self) -> &Path {
+        &self.state
+    }
+
+    /// Whether there is an output already.
+    pub fn exists(&self) -> bool {
+        self.target.symlink_metadata().is_ok()
+    }
+
+    /// Whether an earlier run left something in `OUT.partial`.
+    pub fn has_partial(&self) -> bool {
+        self.torn
+    }
+
+    /// What the last [`Self::save_state`] of this or an earlier run saved.
+    pub fn state(&self) -> Result<Option<Vec<u8>>, OutputError> {
+        match std::fs::read(&self.state) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error(&self.state, "cannot be read", error)),
+        }
+    }
+
+    /// How many bytes have been written.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The BLAKE3 hash of what has been written.
+    pub fn digest(&self) -> blake3::Hash {
+        self.hasher.finalize()
+    }
+
+    /// Goes on after the first `length` bytes that an earlier run wrote, if they have this hash; false (and
+    /// nothing has changed) if not. What follows them goes when something is written.
+    pub fn restore(&mut self, length: u64, digest: &blake3::Hash) -> Result<bool, OutputError> {
+        let read = |source| io_error(&self.partial, "cannot be read", source);
+        (&self.file).rewind().map_err(read)?;
+        let Some(hasher) = hash_beginning(&self.file, length).map_err(read)? else {
+            return Ok(false);
+        };
+        if hasher.finalize() != *digest {
+            return Ok(false);
+        }
+        (self.length, self.hasher, self.torn) = (length, Box::new(hasher), true);
+        Ok(true)
+    }
+
+    /// Writes `bytes` after what has been written.
+    ///
+    /// After an error some of them may be there: nothing but dropping this makes sense then.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
+        self.mend()?;
+        let error = |source| io_error(&self.partial, "cannot be written", source);
+        write_all(&*self.disk, &self.file, bytes).map_err(error)?;
+        self.length += bytes.len() as u64;
+        self.hasher.update(bytes);
+        Ok(())
+    }
+
+    /// Saves `state` for a later run, after making sure that all that has been written is on the disk.
+    pub fn save_state(&mut self, state: &[u8]) -> Result<(), OutputError> {
+        let error = |source| io_error(&self.partial, "cannot be brought to the disk", source);
+        uninterrupted(|| self.disk.sync(&self.file)).map_err(error)?;
+        self.keep = true;
+        replace(&*self.disk, &self.state, state).map_err(|source| io_error(&self.state, "cannot be written", source))
+    }
+
+    /// Puts the output in its place, with its companions, and removes what was only there until then.
+    ///
+    /// Call [`Self::save_state`] with a state that says so before: whoever finds that state and `OUT.partial` can do
+    /// this once more, and who finds it without `OUT.partial` can check whether `OUT` is this run's. Companions
+    /// are on the disk before anything is put in place, and are put in place directly before the output.
+    pub fn publish(mut self, companions: &[Companion]) -> Result<(), OutputError> {
+        self.mend()?;
+        let written = |path: &Path| {
+            let path = path.to_owned();
+            move |source| io_error(&path, "cannot be written", source)
+        };
+        let mut beside = Vec::with_capacity(companions.len());
+        for Companion { path, contents } in companions {
+            beside.push(write_beside(&*self.disk, path, contents).map_err(written(path))?);
+        }
+        for (Companion { path, .. }, beside) in companions.iter().zip(&beside) {
+            put_in_place(&*self.disk, beside, path).map_err(written(path))?;
+        }
+        put_in_place(&*self.disk, &self.partial, &self.target)
+            .map_err(|source| io_error(&self.target, "cannot be put in place of OUT.partial", source))?;
+        self.settle(companions)
+    }
+
+    /// What is left to do when the output is in its place.
+    pub fn settle(&mut self, companions: &[Companion]) -> Result<(), OutputError> {
+        let mut folders = vec![folder_of(&self.target)];
+        folders.extend(companions.iter().map(|companion| folder_of(&companion.path)));
+        folders.dedup();
+        for folder in folders {
+            uninterrupted(|| self.disk.sync_folder(folder))
+                .map_err(|source| io_error(folder, "the folder's names cannot be brought to the disk", source))?;
+        }
+        // The state outlives its use by a failure here or a crash, and harms nobody: see `publish`.
+        let _ = self.remove_state();
+        self.keep = false;
+        Ok(())
+    }
+
+    fn remove_state(&self) -> io::Result<()> {
+        if is_at(&self.file, &self.partial)? {
+            // The output was there before: what is locked is still its placeholder.
+            return self.disk.remove(&self.state);
+        }
+        // `OUT.partial` has been free since the rename. Under its lock again, so that the next run's state stays.
+        let placeholder = self.disk.open(&self.partial)?;
+        let is_ours =
+            placeholder.try_lock().is_ok() && is_at(&placeholder, &self.partial)? && placeholder.metadata()?.len() == 0;
+        if is_ours {
+            let removed = self.disk.remove(&self.state);
+            self.disk.remove(&self.partial)?;
+            removed?;
+        }
+        Ok(())
+    }
+
+    /// Cuts off what lies beyond what counts.
+    fn mend(&mut self) -> Result<(), OutputError> {
+        if std::mem::take(&mut self.torn) {
+            let error = |source| io_error(&self.partial, "cannot be truncated", source);
+            uninterrupted(|| self.disk.truncate(&self.file, self.length)).map_err(error)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for OutputFile {
+    fn drop(&mut self) {
+        // The lock is still held, and whoever has opened the file meanwhile looks at its name again.
+        let is_empty = || self.file.metadata().is_ok_and(|metadata| metadata.len() == 0);
+        if !self.keep && is_empty() && is_at(&self.file, &self.partial).unwrap_or(false) {
+            let _ = std::fs::remove_file(&self.partial);
+        }
+    }
+}
+
+/// Whether `file` is the one that `path` names.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    Ok(Identity::of_path(path)? == Some(Identity::of_file(file, path)?))
+}
+
+/// A hasher that has seen the first `length` bytes; none if there are not as many.
+pub fn hash_beginning(file: &File, length: u64) -> io::Result<Option<blake3::Hasher>> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(file.take(length))?;
+    Ok((hasher.count() == length).then_some(hasher))
+}
+
+pub(super) fn io_error(path: &Path, action: &'static str, source: io::Error) -> OutputError {
+    OutputError::Io {
+        path: path.display().to_string(),
+        action,
+        source,
+    }
+}
+
+fn refuse_inputs(path: &Path, inputs: &[Input]) -> Result<(), OutputError> {
+    let looked_at = |source| io_error(path, "cannot be looked at", source);
+    let Some(own) = Identity::of_path(path).map_err(looked_at)? else {
+        return Ok(());
+    };
+    for input in inputs {
+        let other = match input {
+            Input::Stdin => Identity::of_stdin(),
+            // What cannot be looked at is said when it is opened.
+            Input::File(path) => Identity::of_path(path).ok().flatten(),
+            Input::Reader(..) => None,
+        };
+        if other.as_ref() == Some(&own) {
+            return Err(OutputError::IsInput {
+                path: path.display().to_string(),
+                input: input.name(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Another run's lock is tried again this often.
+const LOCK_POLL: Duration = Duration::from_millis(50);
+
+/// Opens and locks `partial`.
+pub(super) fn lock(disk: &dyn Disk, target: &Path, partial: &Path, wait: Duration) -> Result<File, OutputError> {
+    let started = Instant::now();
+    loop {
+        let file = uninterrupted(|| disk.open(partial))
+            .map_err(|source| io_error(partial, "cannot be opened for writing", source))?;
+        match file.try_lock() {
+            Ok(()) => {
+                // Its holder may have made it the output, or removed it, between the opening and the locking.
+                if is_at(&file, partial).map_err(|source| io_error(partial, "cannot be looked at", source))? {
+                    return Ok(file);
+                }
+            }
+            Err(TryLockError::WouldBlock) if started.elapsed() >= wait => {
+                return Err(OutputError::Locked {
+                    path: target.display().to_string(),
+                    partial: partial.display().to_string(),
+                });
+            }
+            Err(TryLockError::WouldBlock) => {
+                std::thread::sleep(LOCK_POLL.min(wait.saturating_sub(started.elapsed())));
+            }
+            Err(TryLockError::Error(source)) => return Err(io_error(partial, "cannot be locked", source)),
+        }
+    }
+}

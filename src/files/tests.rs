@@ -1,0 +1,247 @@
+//! Compressed inputs, whole, damaged and in any portions.
+
+use std::io::Write as _;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const ALL: [Compression; 3] = [Compression::Gzip, Compression::Zstd, Compression::Bzip2];
+
+fn pack(bytes: &[u8], compression: Compression) -> Vec<u8> {
+    match compression {
+        Compression::Gzip => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        }
+        Compression::Zstd => {
+            // With a checksum, as the command line tool writes it.
+            let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+            encoder.include_checksum(true).unwrap();
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        }
+        Compression::Bzip2 => {
+            let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::default());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        }
+    }
+}
+
+/// Gives one byte at a time, with an interruption before each.
+struct Drip(Cursor<Vec<u8>>, bool);
+
+impl Read for Drip {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.1 = !self.1;
+        if self.1 {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let end = buffer.len().min(1);
+        self.0.read(&mut buffer[..end])
+    }
+}
+
+fn from(bytes: &[u8], drip: bool) -> Input {
+    let cursor = Cursor::new(bytes.to_vec());
+    let reader: Box<dyn Read + Send> = if drip {
+        Box::new(Drip(cursor, false))
+    } else {
+        Box::new(cursor)
+    };
+    Input::Reader("test".to_owned(), reader)
+}
+
+/// What comes out, up to an error if there is one.
+fn read(bytes: &[u8], drip: bool) -> (Vec<u8>, io::Result<Digest>) {
+    let mut out = Vec::new();
+    let digest = from(bytes, drip).open().and_then(|mut open| {
+        open.read_to_end(&mut out)?;
+        open.finish()
+    });
+    (out, digest)
+}
+
+fn digest_of(bytes: &[u8]) -> Digest {
+    Digest {
+        bytes: bytes.len() as u64,
+        sha256: Sha256::digest(bytes).into(),
+    }
+}
+
+#[test]
+fn all_members_of_an_archive_are_read_in_any_portions() {
+    for compression in ALL {
+        let parts: [&[u8]; 4] = [b"one\n", b"", b"two\nthr", b"ee\n"];
+        let archive: Vec<u8> = parts.iter().flat_map(|part| pack(part, compression)).collect();
+        for drip in [false, true] {
+            let (out, digest) = read(&archive, drip);
+            assert_eq!(out, parts.concat(), "{compression}");
+            assert_eq!(digest.unwrap(), digest_of(&archive), "{compression}");
+        }
+    }
+}
+
+#[test]
+fn an_archive_that_breaks_off_anywhere_is_an_error_or_shorter_by_whole_members() {
+    for compression in ALL {
+        let (first, second) = (
+            pack(b"first member\n", compression),
+            pack(b"second member\n", compression),
+        );
+        let archive = [first.clone(), second].concat();
+        for length in 0..archive.len() {
+            let (out, digest) = read(&archive[..length], false);
+            // Before the magic bytes are complete nothing says that this is an archive: its bytes come through
+            // as they are, and no record can begin with them.
+            let told = match compression {
+                Compression::Gzip => 2,
+                Compression::Zstd => 4,
+                Compression::Bzip2 => 10,
+            };
+            if length < told {
+                assert_eq!((&out[..], digest.is_ok()), (&archive[..length], true));
+                continue;
+            }
+            assert!(
+                b"first member\nsecond member\n".starts_with(&out[..]),
+                "{compression} {length}"
+            );
+            if length == first.len() {
+                assert_eq!(
+                    (&out[..], digest.unwrap()),
+                    (b"first member\n".as_slice(), digest_of(&first))
+                );
+                continue;
+            }
+            let message = digest.unwrap_err().to_string();
+            assert!(
+                message.contains("breaks off") || message.contains("damaged"),
+                "{compression} {length}: {message}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_changed_byte_never_gives_other_content_without_an_error() {
+    let text: Vec<u8> = (0..50).flat_map(|i| format!("line {i}\n").into_bytes()).collect();
+    for compression in ALL {
+        let archive = pack(&text, compression);
+        for i in 10..archive.len() {
+            let mut changed = archive.clone();
+            changed[i] ^= 0x10;
+            let (out, digest) = read(&changed, false);
+            assert!(digest.is_err() || out == text, "{compression}: byte {i}");
+        }
+    }
+}
+
+#[test]
+fn padding_with_zeros_is_passed_over_and_other_bytes_are_not() {
+    for compression in ALL {
+        let archive = pack(b"text\n", compression);
+        for drip in [false, true] {
+            let padded = [&archive[..], &[0; 1000]].concat();
+            let (out, digest) = read(&padded, drip);
+            assert_eq!(out, b"text\n");
+            assert_eq!(digest.unwrap(), digest_of(&padded), "padding is hashed too");
+        }
+        for tail in [b"x".as_slice(), b"\0\0x", b"{\"a\":1}\n", &archive[..1]] {
+            let (out, digest) = read(&[&archive[..], tail].concat(), false);
+            assert_eq!(out, b"text\n", "what came before is there");
+            digest.unwrap_err();
+        }
+    }
+}
+
+#[test]
+fn an_archive_in_an_archive_is_unpacked_once() {
+    for inner in ALL {
+        for outer in ALL {
+            let archive = pack(b"text\n", inner);
+            assert_eq!(read(&pack(&archive, outer), false).0, archive);
+        }
+    }
+}
+
+#[test]
+fn frames_that_hold_nothing_are_passed_over() {
+    // A skippable frame of 4 bytes, as pzstd begins with.
+    let skippable = b"\x50\x2a\x4d\x18\x04\0\0\0abcd";
+    let frame = pack(b"text\n", Compression::Zstd);
+    let archive = [&skippable[..], &frame, skippable, &frame].concat();
+    let (out, digest) = read(&archive, true);
+    assert_eq!(out, b"text\ntext\n");
+    digest.unwrap();
+}
+
+#[test]
+fn small_inputs_come_through_as_they_are() {
+    for bytes in [b"".as_slice(), b"\n", b"\x1f", b"B", b"(", b"P", b"\xfd", b"\x28\xb5"] {
+        let (out, digest) = read(bytes, false);
+        assert_eq!((&out[..], digest.unwrap()), (bytes, digest_of(bytes)));
+    }
+    let digest = digest_of(b"abc");
+    assert_eq!(
+        digest.sha256_hex(),
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    );
+}
+
+#[test]
+fn a_file_whose_name_promises_an_archive_holds_more_than_its_beginning() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, compression) in [("a.gz", ALL[0]), ("a.zst", ALL[1]), ("a.csv.bz2", ALL[2])] {
+        let path = folder.path().join(name);
+        let archive = pack(b"text\n", compression);
+        for length in 0..archive.len() {
+            std::fs::write(&path, &archive[..length]).unwrap();
+            let mut out = Vec::new();
+            let read = Input::File(path.clone())
+                .open()
+                .and_then(|mut open| open.read_to_end(&mut out));
+            assert!(read.is_err(), "{name}: {length}");
+        }
+        // A file that something on its way has unpacked is as good.
+        std::fs::write(&path, "text\n").unwrap();
+        let mut out = Vec::new();
+        Input::File(path).open().unwrap().read_to_end(&mut out).unwrap();
+        assert_eq!(out, b"text\n");
+    }
+}
+
+#[test]
+fn a_folder_is_no_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = Input::File(folder.path().into()).open().err().unwrap();
+    assert!(error.to_string().contains("found a folder"), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_bytes_come_back(
+        parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 1..4),
+        format in 0usize..3,
+    ) {
+        let archive: Vec<u8> = parts.iter().flat_map(|part| pack(part, ALL[format])).collect();
+        let (out, digest) = read(&archive, false);
+        prop_assert_eq!(out, parts.concat());
+        prop_assert_eq!(digest.unwrap(), digest_of(&archive));
+    }
+
+    #[test]
+    fn bytes_that_only_begin_like_an_archive_never_panic(
+        magic in 0usize..3,
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let archive = pack(b"", ALL[magic]);
+        for keep in [2, 4, 10] {
+            let _ = read(&[&archive[..keep], &bytes[..]].concat(), false);
+        }
+    }
+}

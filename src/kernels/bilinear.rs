@@ -1,0 +1,101 @@
+//! Bilinear fusion of two representations, `nn.Bilinear`.
+
+use candle_core::{CpuStorage, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, bail};
+
+use super::{Activation, Linear, cpu, f32_slice};
+
+/// `y_o = x1^T W_o x2 + b_o`.
+#[derive(Clone, Debug)]
+pub struct Bilinear {
+    /// `[O F1, F2]`: row `o F1 + i` holds `W_o[i, :]`.
+    weight: Linear,
+    /// `[O]`, on the weight's device.
+    bias: Option<Tensor>,
+    /// The same on the host; zeros where there is none.
+    host_bias: Vec<f32>,
+    left_width: usize,
+}
+
+/// Pairs fused at once on a GPU: the intermediate result is `O F` numbers a pair, 256 kB at full size.
+const PAIRS_AT_ONCE: usize = 48;
+
+impl Bilinear {
+    /// `weight`: a layer without bias, `[O F1, F2]`, row `o F1 + i` being `W_o[i, :]`, on `device`; `bias`: `[O]`
+    /// of any float dtype. Errors if the bias is not that long or the weight's rows are not so many for each output.
+    pub fn new(weight: Linear, bias: Option<&Tensor>, outputs: usize, device: &Device) -> Result<Self> {
+        let rows = weight.out_features();
+        let found = bias.map_or(vec![outputs], |bias| bias.dims().to_vec());
+        if outputs == 0 || !rows.is_multiple_of(outputs) || found != [outputs] {
+            bail!("bilinear: expected rows of {outputs} outputs and as many biases, found {rows} rows and {found:?}")
+        }
+        let bias = bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
+        Ok(Self {
+            host_bias: bias.as_ref().map_or(Ok(vec![0.0; outputs]), |bias| bias.to_vec1())?,
+            bias: bias.map(|bias| bias.to_device(device)).transpose()?,
+            left_width: rows / outputs,
+            weight,
+        })
+    }
+
+    /// `x1`: `[N, F1]`; `x2`: `[N, F2]`. Returns `[N, O]`. On the CPU by the calling thread alone, and a row's
+    /// bits do not depend on the other rows.
+    pub fn forward(&self, x1: &Tensor, x2: &Tensor) -> Result<Tensor> {
+        let (pairs, left_width) = x1.dims2()?;
+        if left_width != self.left_width || x2.dims() != [pairs, self.weight.in_features()] {
+            bail!(
+                "bilinear: expected [N, {}] and [N, {}], found {:?} and {:?}",
+                self.left_width,
+                self.weight.in_features(),
+                x1.dims(),
+                x2.dims()
+            )
+        }
+        match self.weight.packed() {
+            Some(packed) => {
+                let fuse = CpuBilinear {
+                    packed,
+                    bias: &self.host_bias,
+                };
+                x1.contiguous()?.apply_op2_no_bwd(&x2.contiguous()?, &fuse)
+            }
+            None => self.composed(x1, x2),
+        }
+    }
+
+    /// By operations that any device has.
+    fn composed(&self, x1: &Tensor, x2: &Tensor) -> Result<Tensor> {
+        let (pairs, outputs) = (x1.dim(0)?, self.host_bias.len());
+        let fuse = |start: usize| {
+            let n = PAIRS_AT_ONCE.min(pairs - start);
+            // W_o x2 for all o, then the inner products with x1.
+            let transformed = self.weight.forward(&x2.narrow(0, start, n)?, Activation::Identity)?;
+            let transformed = transformed.reshape((n, outputs, self.left_width))?;
+            let x1 = x1.narrow(0, start, n)?.reshape((n, 1, self.left_width))?;
+            transformed.broadcast_mul(&x1)?.sum(2)
+        };
+        let parts: Result<Vec<Tensor>> = (0..pairs).step_by(PAIRS_AT_ONCE).map(fuse).collect();
+        let fused = Tensor::cat(&parts?, 0)?;
+        match &self.bias {
+            Some(bias) => fused.broadcast_add(bias),
+            None => Ok(fused),
+        }
+    }
+}
+
+struct CpuBilinear<'a> {
+    packed: &'a cpu::PackedLinear,
+    bias: &'a [f32],
+}
+
+impl CustomOp2 for CpuBilinear<'_> {
+    fn name(&self) -> &'static str {
+        "bilinear"
+    }
+
+    fn cpu_fwd(&self, x1: &CpuStorage, l1: &Layout, x2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (x1, x2) = (f32_slice(self.name(), x1, l1)?, f32_slice(self.name(), x2, l2)?);
+        let rows = x2.len() / self.packed.in_features();
+        let out = self.packed.bilinear(x1, x2, rows, self.bias);
+        Ok((CpuStorage::F32(out), Shape::from((rows, self.bias.len()))))
+    }
+}

@@ -1,0 +1,102 @@
+//! Bilinear fusion of pairs: the product with all weight matrices, each panel's sums joined with the
+//! other side at once, so that a pair's `O F` numbers between the two products never leave the cache.
+//!
+//! **Summation order.** An output is the sum over the columns of its weight matrix of the product's
+//! element (see [`super::gemm`]) times the other side's value, in lanes by column, the lanes folded at
+//! the end. Columns are cut at panels and outputs, which depends on the sizes alone, never on the pairs.
+
+use super::buffer::{Scratch, with_scratch};
+use super::format::F32;
+use super::gemm::{multiply_panel, pack_rows, panel_width, words};
+use super::linear::PackedLinear;
+use super::simd::{Simd, Task};
+
+/// Pairs whose packed rows, and the other side's, stay in the L2 cache while all weights go by once, in words.
+const BLOCK_WORDS: usize = 48 * 1024;
+
+impl PackedLinear {
+    /// `x1^T W_o x2 + b_o` for this layer's weight `[O F1, F2]`, row `o F1 + i` being `W_o[i, :]`.
+    ///
+    /// `x1`: `[rows, F1]`; `x2`: `[rows, F2]`; `bias`: `[O]`, as long as there are outputs. Returns `[rows, O]`.
+    pub fn bilinear(&self, x1: &[f32], x2: &[f32], rows: usize, bias: &[f32]) -> Vec<f32> {
+        assert_eq!(x2.len(), rows * self.in_features, "x2 is [rows, F2]");
+        assert_eq!(
+            x1.len() * bias.len(),
+            rows * self.out_features,
+            "x1 is [rows, F1], the bias [O]"
+        );
+        let mut out = vec![0.0; rows * bias.len()];
+        with_scratch(|scratch| {
+            self.kernel.run(Fuse {
+                layer: self,
+                x1,
+                x2,
+                rows,
+                bias,
+                out: &mut out,
+                scratch,
+            })
+        });
+        out
+    }
+}
+
+struct Fuse<'a> {
+    layer: &'a PackedLinear,
+    x1: &'a [f32],
+    x2: &'a [f32],
+    rows: usize,
+    bias: &'a [f32],
+    out: &'a mut [f32],
+    scratch: &'a mut Scratch,
+}
+
+impl Task for Fuse<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (k, outputs) = (self.layer.in_features, self.bias.len());
+        let f1 = self.layer.out_features / outputs.max(1);
+        let (width, words) = (panel_width::<S>(), words::<F32>(k));
+        let block_rows = (BLOCK_WORDS / words / S::TILE_ROWS).max(1) * S::TILE_ROWS;
+        for first in (0..self.rows).step_by(block_rows) {
+            let rows = block_rows.min(self.rows - first);
+            let x1 = &self.x1[first * f1..][..rows * f1];
+            let out = &mut self.out[first * outputs..][..rows * outputs];
+            let left = self.scratch.left.scratch(rows * words);
+            let sums = self.scratch.sums.scratch(rows * width);
+            let lanes = self.scratch.scores.scratch(rows * S::LANES);
+            pack_rows(simd, F32, &self.x2[first * k..], k, rows, k, left, &mut []);
+            let panels = self.layer.panels.as_slice().chunks_exact(width * words);
+            for (p, panel) in panels.enumerate() {
+                multiply_panel(simd, F32, (left, &[]), rows, (panel, &[]), sums);
+                let mut column = p * width;
+                let end = self.layer.out_features.min(column + width);
+                while column < end {
+                    // The columns of this panel that belong to one output.
+                    let (output, begin) = (column / f1, column % f1);
+                    let count = (f1 - begin).min(end - column);
+                    let at = column - p * width;
+                    for r in 0..rows {
+                        let mut sum = match begin {
+                            0 => simd.splat(0.0),
+                            _ => simd.load(&lanes[r * S::LANES..]),
+                        };
+                        let products = sums[r * width + at..][..count].chunks(S::LANES);
+                        let others = x1[r * f1 + begin..][..count].chunks(S::LANES);
+                        for (product, other) in products.zip(others) {
+                            sum = simd.mul_add(simd.load_or(product, 0.0), simd.load_or(other, 0.0), sum);
+                        }
+                        if begin + count == f1 {
+                            out[r * outputs + output] = simd.sum(sum) + self.bias[output];
+                        } else {
+                            simd.store(sum, &mut lanes[r * S::LANES..]);
+                        }
+                    }
+                    column += count;
+                }
+            }
+        }
+    }
+}

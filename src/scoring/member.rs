@@ -1,0 +1,76 @@
+//! Who answers: one model, or several whose mean is the answer.
+
+use std::sync::Arc;
+
+use super::cache::Cache;
+use super::pipeline::PairModel;
+use super::prepare::Prepare;
+use crate::Calibration;
+
+/// A model with the text side that belongs to it. Several of them make an ensemble.
+pub struct Member<'m> {
+    /// The key of its probability in an ensemble's answers; no two are equal.
+    pub name: String,
+    pub model: &'m dyn PairModel,
+    pub prepare: &'m dyn Prepare,
+    /// Where its representations are kept between runs.
+    pub cache: Option<Arc<Cache>>,
+    /// From its probabilities to calibrated ones. Answers have those where every member has a calibration.
+    pub calibration: Option<&'m Calibration>,
+}
+
+impl<'m> Member<'m> {
+    /// The only member, which needs no name.
+    pub fn only(model: &'m dyn PairModel, prepare: &'m dyn Prepare) -> Self {
+        Self {
+            name: String::new(),
+            model,
+            prepare,
+            cache: None,
+            calibration: None,
+        }
+    }
+}
+
+/// Names a member in `message`, where there are several to tell apart.
+pub(super) fn with_name(members: &[Member<'_>], member: usize, message: String) -> String {
+    match members {
+        [_] => message,
+        several => format!("model \"{}\": {message}", several[member].name),
+    }
+}
+
+/// The ensemble's probability: the f32 probabilities added up in f64 in the members' order, divided in f64,
+/// rounded to f32 once. That of a single member is its own to the bit.
+pub(super) fn mean(probabilities: &[f32]) -> f32 {
+    let sum: f64 = probabilities.iter().copied().map(f64::from).sum();
+    (sum / probabilities.len() as f64) as f32
+}
+
+/// The ensemble's calibrated probability: the [`mean`] of what each member's calibration makes of its probability;
+/// none where a member has no calibration.
+pub(super) fn calibrated_mean(members: &[Member<'_>], probabilities: &[f32]) -> Option<f32> {
+    let of_members = members.iter().zip(probabilities);
+    let calibrated = of_members.map(|(member, &probability)| Some(member.calibration?.apply_scored(probability)));
+    calibrated
+        .collect::<Option<Vec<f32>>>()
+        .map(|calibrated| mean(&calibrated))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mean;
+
+    #[test]
+    fn a_mean_is_rounded_once() {
+        assert_eq!(mean(&[0.1]).to_bits(), 0.1f32.to_bits());
+        assert_eq!(mean(&[0.25, 0.75]), 0.5);
+        let (a, b, c) = (0.9230769f32, 1e-7f32, 0.3333333f32);
+        let exact = (f64::from(a) + f64::from(b) + f64::from(c)) / 3.0;
+        assert_eq!(mean(&[a, b, c]).to_bits(), (exact as f32).to_bits());
+        // In f32 the small one would have been lost twice.
+        let tiny = 2f32.powi(-25);
+        assert!(mean(&[1.0, tiny, tiny, tiny]) > 0.25);
+        assert!(mean(&[0.5, f32::NAN]).is_nan());
+    }
+}

@@ -1,0 +1,330 @@
+//! Records as rows of a table, CSV or TSV: columns by the header's names, the answer in columns after the row's own.
+//!
+//! A row keeps its bytes, whatever is wrong with it. The columns that are appended are `probability`, `causal` (true
+//! or false), `calibrated_probability` where it is asked for, `probabilities` of several models, `warnings` (between
+//! semicolons), `error_code` and `error_message`, or with an output key `crag` all of them behind `crag_`. A row with too few fields is filled up with empty ones and an open quote is closed, so that
+//! the answer stands in its columns; a row with too many stays too long.
+
+use std::sync::OnceLock;
+
+use super::error::{ErrorCode, LineError, ScoreError, quoted};
+use super::fields::{ADR, ADR_ENTITY, ADR_TEXT, DRUG, DRUG_ENTITY, DRUG_TEXT, FIELDS, FieldMap, Format, TEXT};
+use super::json;
+use super::output::{CALIBRATED_KEY, OutputKey, PROBABILITIES, Warning, write_probabilities, write_probability};
+use super::record::{Record, Rejection, Value, Values};
+use super::records::{Answer, Records};
+use super::rows::{self, Field, RowEnds};
+
+/// The columns that are appended.
+const COLUMNS: [&str; 7] = [
+    "probability",
+    "causal",
+    CALIBRATED_KEY,
+    PROBABILITIES,
+    "warnings",
+    "error_code",
+    "error_message",
+];
+/// Most columns that a message lists.
+const SHOWN_COLUMNS: usize = 12;
+
+/// Reads and writes the rows of one run.
+#[derive(Debug)]
+pub struct Table {
+    format: Format,
+    delimiter: u8,
+    map: FieldMap,
+    output: OutputKey,
+    header: OnceLock<Header>,
+}
+
+/// What the first input's header says.
+#[derive(Debug)]
+struct Header {
+    /// The input's name.
+    name: String,
+    columns: Vec<String>,
+    /// Of each column, the fields that are read from it.
+    fields: Vec<Vec<usize>>,
+}
+
+impl Table {
+    /// `format` is CSV or TSV.
+    pub fn new(format: Format, map: FieldMap, output: OutputKey) -> Self {
+        Self {
+            format,
+            delimiter: rows::delimiter(format).unwrap_or(b','),
+            map,
+            output,
+            header: OnceLock::new(),
+        }
+    }
+
+    fn read_header(&self, name: &str, row: &[u8]) -> Result<Header, String> {
+        let row = json::utf8(row)?;
+        if row.contains('\r') && !row.contains('"') {
+            return Err("expected lines to end with LF or CRLF, found a lone CR; \
+                        convert them, for example with tr '\\r' '\\n'"
+                .to_owned());
+        }
+        let mut columns = Vec::new();
+        for field in rows::fields(row, self.format) {
+            match field.text() {
+                Some(column) => columns.push(column.into_owned()),
+                None => return Err(format!("column {}: {}", columns.len() + 1, quoting_message(&field))),
+            }
+        }
+        for column in self.answer_columns() {
+            if columns.contains(&column) {
+                return Err(format!(
+                    "the column {} is already there; rename it, or put a name before those that are added \
+                     with --output-key",
+                    quoted(&column)
+                ));
+            }
+        }
+        let mut fields = vec![Vec::new(); columns.len()];
+        let mut found = [false; FIELDS.len()];
+        for field in 0..FIELDS.len() {
+            let wanted = self.map.column(field);
+            let mut places = columns.iter().enumerate().filter(|(_, column)| *column == wanted);
+            let Some((place, _)) = places.next() else { continue };
+            if places.next().is_some() {
+                return Err(format!(
+                    "the column {} is there twice; rename one, or name another with --field {}=COLUMN",
+                    quoted(wanted),
+                    FIELDS[field]
+                ));
+            }
+            fields[place].push(field);
+            found[field] = true;
+        }
+        self.check_complete(&columns, &found)?;
+        Ok(Header {
+            name: name.to_owned(),
+            columns,
+            fields,
+        })
+    }
+
+    /// Whether a record can be made of the fields that were found.
+    fn check_complete(&self, columns: &[String], found: &[bool; FIELDS.len()]) -> Result<(), String> {
+        let missing = |needed: &[usize], or: &str| {
+            let first = needed[0];
+            let mut message = format!("expected the column {}{or}", quoted(self.map.column(first)));
+            message += &format!(", found {}", listed(columns));
+            message += &format!("; name the column to read with --field {}=COLUMN", FIELDS[first]);
+            Err(message)
+        };
+        let either = |a: usize, b: usize| found[a] || found[b];
+        if !either(DRUG, DRUG_ENTITY) {
+            return missing(&[DRUG], &format!(" (or {})", quoted(self.map.column(DRUG_ENTITY))));
+        }
+        if !either(ADR, ADR_ENTITY) {
+            return missing(&[ADR], &format!(" (or {})", quoted(self.map.column(ADR_ENTITY))));
+        }
+        if !(either(DRUG_TEXT, TEXT) && either(ADR_TEXT, TEXT)) {
+            let or = format!(
+                " (or {} and {})",
+                quoted(self.map.column(DRUG_TEXT)),
+                quoted(self.map.column(ADR_TEXT))
+            );
+            return missing(&[TEXT], &or);
+        }
+        // A field that was mapped by hand has to be there: a typing error must not look like an empty column.
+        match (0..FIELDS.len()).find(|&field| !found[field] && self.map.column(field) != FIELDS[field]) {
+            Some(field) => missing(&[field], ""),
+            None => Ok(()),
+        }
+    }
+
+    /// The names of the columns that are appended.
+    fn answer_columns(&self) -> impl Iterator<Item = String> {
+        let columns = COLUMNS.into_iter();
+        let columns = columns.filter(|&column| match column {
+            CALIBRATED_KEY => self.output.calibrated(),
+            PROBABILITIES => self.output.several(),
+            _ => true,
+        });
+        columns.map(|column| match self.output.key() {
+            Some(key) => format!("{key}_{column}"),
+            None => column.to_owned(),
+        })
+    }
+
+    fn parse_row<'a>(&self, row: &'a [u8]) -> Result<Record<'a>, LineError> {
+        let row = json::utf8(row).map_err(|message| LineError::new(ErrorCode::InvalidUtf8, message))?;
+        let invalid = |message| LineError::new(ErrorCode::InvalidRow, message);
+        let header = self.header()?;
+        let mut values: [Option<Value<'a>>; FIELDS.len()] = Default::default();
+        let mut count = 0;
+        for (i, field) in rows::fields(row, self.format).enumerate() {
+            count += 1;
+            if let Field::AfterQuote | Field::Unclosed = field {
+                return Err(invalid(format!("field {count}: {}", quoting_message(&field))));
+            }
+            let wanted = header.fields.get(i).map_or(&[][..], Vec::as_slice);
+            if let (false, Some(text)) = (wanted.is_empty(), field.text()) {
+                for &wanted in wanted {
+                    values[wanted] = Some(Value::Cell(text.clone()));
+                }
+            }
+        }
+        let expected = header.columns.len();
+        if count != expected {
+            let hint = match (self.format, count < expected) {
+                (Format::Tsv, true) => "; a TSV row is one line, and a tab ends a field also in quotes",
+                (Format::Tsv, false) => "; in TSV a tab ends a field also in quotes",
+                (_, true) => "",
+                (_, false) => "; a field with a comma in it has to be in quotes",
+            };
+            return Err(invalid(format!("expected {expected} fields, found {count}{hint}")));
+        }
+        let inventory = || format!("the header has {}", listed(&header.columns));
+        Values {
+            values,
+            map: &self.map,
+            inventory: &inventory,
+        }
+        .record()
+    }
+
+    fn header(&self) -> Result<&Header, LineError> {
+        // The reader takes the header before it hands out a row.
+        let none = || LineError::new(ErrorCode::InvalidRow, "expected a header row first, found none");
+        self.header.get().ok_or_else(none)
+    }
+
+    /// Appends the row with as many fields as the header has, or more if it has more.
+    fn write_row(&self, out: &mut Vec<u8>, row: &[u8], is_whole: bool) {
+        out.extend_from_slice(row);
+        let (unclosed, count) = match is_whole {
+            true => return,
+            false => rows::shape(row, self.format),
+        };
+        if unclosed {
+            out.push(b'"');
+        }
+        let expected = self.header.get().map_or(count, |header| header.columns.len());
+        out.extend(std::iter::repeat_n(self.delimiter, expected.saturating_sub(count)));
+    }
+
+    fn write_warnings(&self, out: &mut Vec<u8>, warnings: &[Warning]) {
+        for (i, warning) in warnings.iter().enumerate() {
+            if i > 0 {
+                out.push(b';');
+            }
+            out.extend_from_slice(warning.name().as_bytes());
+        }
+    }
+}
+
+impl Records for Table {
+    fn ends(&self) -> RowEnds {
+        RowEnds::of(self.format)
+    }
+
+    fn has_header(&self) -> bool {
+        true
+    }
+
+    fn take_header(&self, name: &str, line: u64, row: &[u8]) -> Result<Vec<u8>, ScoreError> {
+        let header_error = |message| ScoreError::Header {
+            name: name.to_owned(),
+            line,
+            message,
+        };
+        let header = self.read_header(name, row).map_err(header_error)?;
+        if let Some(first) = self.header.get() {
+            if first.columns != header.columns {
+                return Err(header_error(format!(
+                    "expected the header of {}, which has {}, found {}; score them in runs of their own",
+                    first.name,
+                    listed(&first.columns),
+                    listed(&header.columns)
+                )));
+            }
+            return Ok(Vec::new());
+        }
+        let mut out = row.to_vec();
+        for column in self.answer_columns() {
+            out.push(self.delimiter);
+            rows::write_field(&mut out, &column, self.format);
+        }
+        out.push(b'\n');
+        self.header.get_or_init(|| header);
+        Ok(out)
+    }
+
+    fn parse<'a>(&self, row: &'a [u8]) -> Result<Record<'a>, Rejection> {
+        self.parse_row(row).map_err(|error| Rejection {
+            error,
+            spliceable: true,
+        })
+    }
+
+    fn write(&self, out: &mut Vec<u8>, row: &[u8], answer: &Answer<'_>) {
+        let delimiter = self.delimiter;
+        match answer {
+            Answer::Scored(scored) => {
+                self.write_row(out, row, true);
+                out.push(delimiter);
+                write_probability(out, scored.probability);
+                out.push(delimiter);
+                out.extend_from_slice(if scored.causal { b"true" } else { b"false" });
+                if self.output.calibrated() {
+                    out.push(delimiter);
+                    (scored.calibrated.iter()).for_each(|&calibrated| write_probability(out, calibrated));
+                }
+                if self.output.several() {
+                    let mut named = Vec::new();
+                    write_probabilities(&mut named, scored.probabilities);
+                    out.push(delimiter);
+                    rows::write_field(out, &String::from_utf8_lossy(&named), self.format);
+                }
+                out.push(delimiter);
+                self.write_warnings(out, scored.warnings);
+                out.extend_from_slice(&[delimiter, delimiter]);
+            }
+            Answer::Error { error, place, .. } => {
+                self.write_row(out, row, false);
+                let columns = self.answer_columns().count();
+                out.extend(std::iter::repeat_n(delimiter, columns - 1));
+                out.extend_from_slice(error.code.name().as_bytes());
+                out.push(delimiter);
+                // Without the row's own bytes nothing else says which row it is.
+                let message = match (row.is_empty(), place.file) {
+                    (false, _) => error.message.clone(),
+                    (true, None) => format!("line {}: {}", place.line, error.message),
+                    (true, Some(file)) => format!("{file}:{}: {}", place.line, error.message),
+                };
+                rows::write_field(out, &message, self.format);
+            }
+        }
+        out.push(b'\n');
+    }
+}
+
+fn quoting_message(field: &Field<'_>) -> &'static str {
+    match field {
+        Field::Unclosed => "expected a closing quote, found the end of the input",
+        _ => {
+            "expected a delimiter after the closing quote, found something else; \
+              put the whole field in quotes and double the quotes in it"
+        }
+    }
+}
+
+/// The columns, for a message.
+fn listed(columns: &[String]) -> String {
+    let shown: Vec<String> = columns
+        .iter()
+        .take(SHOWN_COLUMNS)
+        .map(|column| quoted(column))
+        .collect();
+    let more = if columns.len() > SHOWN_COLUMNS { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! Flags, environment and config file through the binary; the layers themselves are tested beside their code.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::common::{crag, fixture, json_lines};
+
+const PAIR: &str = r#"{"text":"aspirin bleeding","drug":"aspirin","adr":"bleeding"}"#;
+
+struct Run {
+    code: i32,
+    stdout: Vec<u8>,
+    stderr: String,
+}
+
+/// `crag score` in `folder` on one pair.
+fn score(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Run {
+    let output = crag()
+        .current_dir(folder)
+        .arg("score")
+        .args(arguments)
+        .envs(variables.iter().copied())
+        .write_stdin(PAIR)
+        .output()
+        .unwrap();
+    Run {
+        code: output.status.code().unwrap(),
+        stdout: output.stdout,
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Where the manifest of a run says that a setting came from, and its value.
+fn setting(folder: &Path, name: &str) -> (Value, String) {
+    let manifest: Value = serde_json::from_slice(&std::fs::read(folder.join("m.json")).unwrap()).unwrap();
+    let rows = manifest["settings"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["setting"] == name).unwrap();
+    (row["value"].clone(), row["from"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn every_layer_reaches_the_answer_and_the_manifest_says_which() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(
+        folder.join("x.toml"),
+        "model = \"demo\"\n\n[score]\nthreshold = 0.999\nmanifest = \"m.json\"\n",
+    )
+    .unwrap();
+    let causal = |run: &Run| json_lines(&run.stdout)[0]["causal"].clone();
+
+    let run = score(folder, &["--config", "x.toml"], &[]);
+    assert_eq!((run.code, causal(&run)), (0, json!(false)), "{}", run.stderr);
+    assert_eq!(
+        setting(folder, "threshold"),
+        (json!("0.999"), "config x.toml:4".to_owned())
+    );
+    assert_eq!(
+        setting(folder, "model"),
+        (json!(["demo"]), "config x.toml:1".to_owned())
+    );
+    assert_eq!(setting(folder, "dtype"), (json!("f32"), "default".to_owned()));
+
+    let run = score(folder, &[], &[("CRAG_CONFIG", "x.toml"), ("CRAG_THRESHOLD", "0.0")]);
+    assert_eq!((run.code, causal(&run)), (0, json!(true)), "{}", run.stderr);
+    assert_eq!(setting(folder, "threshold").1, "environment CRAG_THRESHOLD");
+
+    let arguments = ["--config", "x.toml", "--threshold", "1"];
+    let run = score(folder, &arguments, &[("CRAG_SCORE_THRESHOLD", "0.0")]);
+    assert_eq!((run.code, causal(&run)), (0, json!(false)), "{}", run.stderr);
+    assert_eq!(setting(folder, "threshold"), (json!("1"), "flag".to_owned()));
+}
+
+#[test]
+fn nothing_is_read_from_the_working_folder_unless_it_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["crag.toml", ".crag.toml", "config.toml"] {
+        std::fs::write(folder.path().join(name), "nonsense").unwrap();
+    }
+    let run = score(folder.path(), &["--model", "demo"], &[]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let run = score(folder.path(), &["--model", "demo", "--config", "crag.toml"], &[]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("crag: crag.toml:1: "), "{}", run.stderr);
+}
+
+#[test]
+fn an_ensemble_can_stand_in_the_file_and_in_the_environment() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = fixture("model/mean");
+    let list = json!(["demo", other]).to_string();
+    std::fs::write(folder.path().join("x.toml"), format!("[score]\nmodel = {list}\n")).unwrap();
+    let by_file = score(folder.path(), &["--config", "x.toml"], &[]);
+    let by_variable = score(folder.path(), &[], &[("CRAG_MODEL", &list)]);
+    for run in [by_file, by_variable] {
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        assert_eq!(
+            json_lines(&run.stdout)[0]["probabilities"].as_object().unwrap().len(),
+            2
+        );
+    }
+}
+
+#[test]
+fn mistakes_end_the_run_before_anything_is_read_and_name_their_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("x.toml"), "[score]\ntreshold = 0.5\n").unwrap();
+    for (arguments, variables, expected) in [
+        (
+            ["--config", "x.toml"].as_slice(),
+            [].as_slice(),
+            "crag: x.toml:2: unknown key \"treshold\" in [score]; did you mean \"threshold\"?\n",
+        ),
+        (
+            &["--config", "no.toml"],
+            &[],
+            "crag: no.toml: the config file cannot be read: ",
+        ),
+        (
+            &["--config", "."],
+            &[],
+            "crag: .: expected a TOML file of settings, found a folder\n",
+        ),
+        (
+            &[],
+            &[("CRAG_THRESHOLD", "2")],
+            "crag: CRAG_THRESHOLD: invalid value '2' for '--threshold <P>': expected a prob",
+        ),
+        (
+            &[],
+            &[("CRAG_WINDOW", "x")],
+            "crag: CRAG_WINDOW: invalid value 'x' for '--window <PART>' [possible values: ",
+        ),
+        (
+            &[],
+            &[("CRAG_NO_REUSE", "perhaps")],
+            "crag: CRAG_NO_REUSE: expected 1, true, yes or on, ",
+        ),
+    ] {
+        let run = score(folder, arguments, variables);
+        assert_eq!((run.code, run.stdout.len()), (2, 0), "{}", run.stderr);
+        assert!(run.stderr.contains(expected), "{expected}: {}", run.stderr);
+    }
+    // The same for another subcommand, which has no such flag, is nothing.
+    let output = crag()
+        .current_dir(folder)
+        .args(["inspect", "--model", "demo"])
+        .env("CRAG_THRESHOLD", "2")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+}

@@ -1,0 +1,298 @@
+//! `crag extract` through the binary: the fixtures' documents and, where they are, the whole corpora.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::common::{crag, fixture, json_lines};
+
+struct Run {
+    code: i32,
+    stdout: Vec<u8>,
+    stderr: String,
+}
+
+fn extract(arguments: &[&str], files: &[PathBuf]) -> Run {
+    let output = crag()
+        .arg("extract")
+        .args(arguments)
+        .args(files)
+        .output()
+        .expect("the binary runs");
+    Run {
+        code: output.status.code().expect("no signal"),
+        stdout: output.stdout,
+        stderr: String::from_utf8(output.stderr).expect("messages are UTF-8"),
+    }
+}
+
+fn sample(name: &str) -> PathBuf {
+    fixture("corpora").join(name)
+}
+
+/// A file of the shared corpora, none (with a note) where they are not.
+fn shared(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data").join(name);
+    if !path.exists() {
+        println!("skipped: {} is not here", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+fn counts(arguments: &[&str], files: &[PathBuf]) -> (Run, Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("counts.json");
+    let run = extract(
+        &[arguments, &["--summary-json", path.to_str().unwrap()]].concat(),
+        files,
+    );
+    let counts = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    (run, counts)
+}
+
+#[test]
+fn pubtator_and_every_form_of_bioc_give_the_same_bytes() {
+    let expected = std::fs::read(sample("sentence.jsonl")).unwrap();
+    let run = extract(&["--from", "pubtator"], &[sample("sample.pubtator.txt")]);
+    assert_eq!((run.code, &run.stdout), (0, &expected), "{}", run.stderr);
+    for name in ["sample.bioc.xml", "sample.bioc.json", "sample.bioc.jsonl"] {
+        let run = extract(&["--from", "bioc"], &[sample(name)]);
+        assert_eq!((run.code, &run.stdout), (0, &expected), "{name}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn offsets_in_any_unit_give_the_same_bytes() {
+    let run = |unit: &str| {
+        let run = extract(&["--from", "bioc"], &[sample(&format!("unicode.{unit}.bioc.json"))]);
+        assert_eq!(run.code, 0, "{unit}: {}", run.stderr);
+        assert_eq!(json_lines(&run.stdout).len(), 2);
+        run.stdout
+    };
+    assert_eq!(run("code_point"), run("utf16"));
+    assert_eq!(run("code_point"), run("byte"));
+}
+
+#[test]
+fn what_is_extracted_can_be_scored() {
+    for (format, name) in [
+        ("pubtator", "sample.pubtator.txt"),
+        ("ade-rel", "sample.rel"),
+        ("brat", "brat"),
+    ] {
+        for scope in ["sentence", "passage", "document"] {
+            let run = extract(&["--from", format, "--scope", scope], &[sample(name)]);
+            assert_eq!(run.code, 0, "{}", run.stderr);
+            let records = json_lines(&run.stdout);
+            assert!(!records.is_empty());
+            let scored = crag()
+                .args(["score", "--model", "demo"])
+                .write_stdin(run.stdout)
+                .output()
+                .unwrap();
+            let answers = json_lines(&scored.stdout);
+            assert_eq!(answers.len(), records.len());
+            assert!(
+                answers.iter().all(|answer| answer["probability"].is_f64()),
+                "{name} {scope}"
+            );
+        }
+    }
+}
+
+#[test]
+fn problems_are_reported_with_their_line_and_exit_code_3() {
+    let text = "1|t|Aspirin caused rash.\n1\t0\t7\tAspirin\tChemical\tD1\n1\t15\t19\trash\tDisease\tD2\n1\t0\t7\taspirin\tChemical\tD1\n";
+    let run = |arguments: &[&str]| {
+        crag()
+            .args(["extract", "--from", "pubtator"])
+            .args(arguments)
+            .write_stdin(text)
+            .output()
+            .unwrap()
+    };
+    let output = run(&[]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(json_lines(&output.stdout).len(), 1);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("<stdin>:4: document \"1\": ") && stderr.contains("(text_mismatch)"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("1 documents, 3 mentions (2 resolved)"), "{stderr}");
+    let strict = run(&["--strict"]);
+    assert_eq!((strict.status.code(), strict.stdout.len()), (Some(1), 0));
+    let silent = run(&["--max-reports", "0"]);
+    assert_eq!(silent.status.code(), Some(3));
+    assert!(!String::from_utf8(silent.stderr).unwrap().contains("<stdin>:4"));
+}
+
+#[test]
+fn types_that_are_not_there_are_answered_with_those_that_are() {
+    let run = extract(
+        &["--from", "pubtator", "--drug-type", "Gene"],
+        &[sample("sample.pubtator.txt")],
+    );
+    assert_eq!((run.code, run.stdout.len()), (0, 0));
+    assert!(
+        run.stderr.contains("Gene") && run.stderr.contains("\"Chemical\" (") && run.stderr.contains("--drug-type"),
+        "{}",
+        run.stderr
+    );
+    let both = extract(
+        &["--from", "pubtator", "--drug-type", "disease"],
+        &[sample("sample.pubtator.txt")],
+    );
+    assert_eq!(both.code, 2, "{}", both.stderr);
+    let relation = extract(
+        &["--from", "pubtator", "--relation-type", "x"],
+        &[sample("sample.pubtator.txt")],
+    );
+    assert!(relation.stderr.contains("\"CID\" (5)"), "{}", relation.stderr);
+}
+
+#[test]
+fn usage_and_missing_files_are_said_before_anything_is_written() {
+    let missing = extract(
+        &["--from", "pubtator"],
+        &[sample("sample.pubtator.txt"), sample("missing")],
+    );
+    assert_eq!((missing.code, missing.stdout.len()), (1, 0), "{}", missing.stderr);
+    assert_eq!(extract(&["--from", "bioc"], &[sample("brat")]).code, 1);
+    assert_eq!(extract(&["--from", "brat"], &[]).code, 2);
+    assert_eq!(extract(&["--from", "word"], &[]).code, 2);
+    let folder = tempfile::tempdir().unwrap();
+    let unwritable = folder.path().join("no/such/folder.json");
+    let run = extract(
+        &["--from", "pubtator", "--summary-json", unwritable.to_str().unwrap()],
+        &[sample("sample.pubtator.txt")],
+    );
+    assert_eq!((run.code, run.stdout.len()), (1, 0), "{}", run.stderr);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_closed_pipe_ends_quietly_and_a_full_disk_does_not() {
+    use std::io::Read as _;
+    use std::process::{Command, Stdio};
+    let text = std::fs::read(sample("sample.pubtator.txt")).unwrap().repeat(500);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let command = |stdout: Stdio| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("crag"));
+        command
+            .args(["extract", "--from", "pubtator"])
+            .arg(file.path())
+            .stdout(stdout)
+            .stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let mut child = command(Stdio::piped());
+    let mut start = [0; 1];
+    child.stdout.take().unwrap().read_exact(&mut start).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(141), 0));
+    if let Ok(full) = std::fs::OpenOptions::new().write(true).open("/dev/full") {
+        let output = command(full.into()).wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(!output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn every_mention_of_bc5cdr_resolves_and_its_relations_arrive_as_labels() {
+    let names = [
+        "bc5cdr/CDR_TrainingSet.PubTator.txt",
+        "bc5cdr/CDR_DevelopmentSet.PubTator.txt",
+    ];
+    let Some(files) = names.iter().map(|name| shared(name)).collect::<Option<Vec<_>>>() else {
+        return;
+    };
+    let (run, counts) = counts(&["--from", "pubtator", "--scope", "document", "--window", "0"], &files);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(
+        (&counts["documents"], &counts["mentions"]),
+        (&1000.into(), &18976.into())
+    );
+    assert_eq!(counts["mentions_resolved"], counts["mentions"]);
+    assert_eq!(counts["pairs_unlabelled"], 0);
+    let mut arrived: HashSet<(String, String, String)> = HashSet::new();
+    for record in json_lines(&run.stdout).iter().filter(|record| record["label"] == 1) {
+        let list = |side: &str| {
+            record[side]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|id| id.as_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        for drug in list("drug_concepts") {
+            for adr in list("adr_concepts") {
+                arrived.insert((record["doc_id"].as_str().unwrap().to_owned(), drug.clone(), adr));
+            }
+        }
+    }
+    let mut stated = 0;
+    for file in &files {
+        let text = std::fs::read_to_string(file).unwrap();
+        for line in text.lines().filter(|line| line.contains("\tCID\t")) {
+            let fields: Vec<String> = line.split('\t').map(str::to_owned).collect();
+            stated += 1;
+            assert!(
+                arrived.contains(&(fields[0].clone(), fields[2].clone(), fields[3].clone())),
+                "{line}"
+            );
+        }
+    }
+    assert_eq!(stated, 2050);
+}
+
+#[test]
+fn pubtator_and_bioc_give_the_same_bytes_for_the_whole_development_set() {
+    let Some(pubtator) = shared("bc5cdr/CDR_DevelopmentSet.PubTator.txt") else {
+        return;
+    };
+    let Some(bioc) = shared("bc5cdr/CDR_DevelopmentSet.BioC.xml") else {
+        return;
+    };
+    for scope in ["sentence", "passage"] {
+        let one = extract(
+            &["--from", "pubtator", "--scope", scope],
+            std::slice::from_ref(&pubtator),
+        );
+        let other = extract(&["--from", "bioc", "--scope", scope], std::slice::from_ref(&bioc));
+        assert_eq!((one.code, other.code), (0, 0), "{}{}", one.stderr, other.stderr);
+        assert!(one.stdout.len() > 1_000_000);
+        assert!(one.stdout == other.stdout, "{scope}: the two forms differ");
+    }
+    // The one location in the corpus that does not hold is a part of a composite mention.
+    let (run, counts) = counts(&["--from", "bioc", "--composite", "parts"], &[bioc]);
+    assert_eq!(
+        (run.code, &counts["mentions_unresolved"]),
+        (3, &serde_json::json!({"text_mismatch": 1}))
+    );
+}
+
+#[test]
+fn every_relation_of_the_ade_corpus_resolves() {
+    let Some(file) = shared("ade-corpus-v2/DRUG-AE.rel") else {
+        return;
+    };
+    let lines = std::fs::read_to_string(&file).unwrap();
+    let sentences: HashSet<&str> = lines.lines().filter_map(|line| line.split('|').nth(1)).collect();
+    let (run, counts) = counts(&["--from", "ade-rel"], std::slice::from_ref(&file));
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(
+        (&counts["relations"], &counts["relations_unresolved"]),
+        (&5826.into(), &0.into())
+    );
+    let records = json_lines(&run.stdout);
+    let mut by_label: BTreeMap<u64, usize> = BTreeMap::new();
+    for record in &records {
+        assert!(sentences.contains(record["text"].as_str().unwrap().trim()), "{record}");
+        *by_label.entry(record["label"].as_u64().unwrap()).or_default() += 1;
+    }
+    assert_eq!(by_label.get(&1), Some(&5826));
+}

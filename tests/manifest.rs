@@ -1,0 +1,291 @@
+//! `--manifest` and `--summary-json`: what ran, without secrets.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::common::{crag, fixture};
+
+const LINES: &str = concat!(
+    r#"{"text":"aspirin bleeding","drug":"aspirin","adr":"bleeding"}"#,
+    "\n\n{}\n",
+    r#"{"text":"aspirin bleeding","drug":"aspirin","adr":"rash"}"#,
+);
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_manifest_says_what_ran() {
+    let folder = tempfile::tempdir().unwrap();
+    let (manifest, summary) = (folder.path().join("m.json"), folder.path().join("s.json"));
+    let other = fixture("model/mean");
+    let output = crag()
+        .args(["score", "--model", "demo", "--model"])
+        .arg(&other)
+        .args(["--missing-entity", "unmarked", "--dtype", "int8", "--threads", "2"])
+        .arg("--manifest")
+        .arg(&manifest)
+        .arg("--summary-json")
+        .arg(&summary)
+        .write_stdin(LINES)
+        .output()
+        .unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(3),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let (manifest, summary) = (read(&manifest), read(&summary));
+
+    assert_eq!(manifest["format"], 1);
+    assert_eq!(manifest["tool"]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(manifest["command"], "score");
+    assert_eq!(manifest["arguments"][1], "score");
+    assert_eq!(manifest["run_id"].as_str().unwrap().len(), 36);
+    assert_eq!(
+        (&manifest["run_id"], &manifest["outcome"]),
+        (&summary["run_id"], &summary["outcome"])
+    );
+    assert_eq!(
+        manifest["outcome"],
+        json!({"status": "complete_with_errors", "exit_code": 3, "error": null})
+    );
+    assert_eq!(manifest["host"]["os"], std::env::consts::OS);
+    assert_eq!(
+        (&manifest["threads"], &manifest["precision"]),
+        (&json!(2), &json!("int8"))
+    );
+    assert!(manifest["kernels"].as_str().unwrap().contains("int8"), "{manifest}");
+    let times = ["started", "ended"].map(|key| manifest[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap());
+    assert!(times[0] < times[1] && manifest["ended"].as_str().unwrap().ends_with('Z'));
+
+    // The mean of 0.55 twice, and no flag for it.
+    assert_eq!(
+        manifest["threshold"],
+        json!({"value": 0.55, "from": "mean of the models' own"})
+    );
+    let setting = |name: &str| {
+        let rows = manifest["settings"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["setting"] == name);
+        row.map(|row| (row["value"].clone(), row["from"].as_str().unwrap().to_owned()))
+    };
+    assert_eq!(setting("missing-entity"), Some((json!("unmarked"), "flag".to_owned())));
+    assert_eq!(setting("on-error"), Some((json!("record"), "default".to_owned())));
+    assert_eq!(setting("no-reuse"), Some((json!(false), "default".to_owned())));
+    assert_eq!(setting("threshold"), None);
+
+    let models = manifest["models"].as_array().unwrap();
+    assert_eq!(models.len(), 2);
+    assert_eq!(models[1]["name"], json!(other));
+    let weights = std::fs::read(other.join("model.safetensors")).unwrap();
+    assert_eq!(
+        models[1]["weights"],
+        json!([{"name": other.join("model.safetensors"), "bytes": weights.len(), "sha256": sha256(&weights)}])
+    );
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/checkpoint/demo/model.safetensors");
+    assert_eq!(models[0]["weights"][0]["sha256"], sha256(&std::fs::read(demo).unwrap()));
+    let files: Vec<&str> = models[1]["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| f["name"].as_str().unwrap())
+        .collect();
+    assert!(
+        files.iter().any(|name| name.ends_with("crag.json")) && files.iter().any(|name| name.ends_with("vocab.txt"))
+    );
+    let own: Vec<&Value> = models[1]["settings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|s| s["setting"] == "pooling")
+        .collect();
+    assert_eq!(
+        own,
+        [&json!({"setting": "pooling", "value": "mean", "from": "crag.json"})]
+    );
+
+    for report in [&manifest, &summary] {
+        let counts = &report["counts"];
+        let number = |key: &str| counts[key].as_u64().unwrap();
+        assert_eq!(
+            ["records", "scored", "failed", "blank", "warned"].map(number),
+            [3, 2, 1, 1, 1]
+        );
+        assert_eq!(counts["errors"]["missing_field"], 1);
+        assert_eq!(counts["warnings"]["adr_not_found"], 1);
+        assert_eq!(number("bytes"), LINES.len() as u64);
+        assert!(number("tokens") > 0 && report["pairs_per_second"].as_f64().unwrap() > 0.0);
+    }
+}
+
+#[test]
+fn an_output_has_its_manifest_beside_it_with_the_hashes_of_what_was_read_and_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("a.jsonl"), LINES).unwrap();
+    let score = |arguments: &[&str]| {
+        crag()
+            .current_dir(folder.path())
+            .args(["score", "-m", "demo", "a.jsonl", "-o", "out.jsonl"])
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    let output = score(&["--summary-json", "s.json"]);
+    assert_eq!(
+        output.status.code(),
+        Some(3),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let manifest = read(&path("out.jsonl.manifest.json"));
+    let written = std::fs::read(path("out.jsonl")).unwrap();
+    assert_eq!(
+        manifest["inputs"],
+        json!([{"name": "a.jsonl", "bytes": LINES.len(), "sha256": sha256(LINES.as_bytes())}])
+    );
+    assert_eq!(manifest["output"]["bytes"], written.len());
+    assert_eq!(
+        manifest["output"]["blake3"],
+        blake3::hash(&written).to_hex().to_string()
+    );
+    assert_eq!(manifest["models"][0]["weights"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&manifest["counts"]["scored"], &manifest["outcome"]["exit_code"]),
+        (&json!(1), &json!(3))
+    );
+    assert_eq!(read(&path("s.json"))["run_id"], manifest["run_id"]);
+    // By it a later run sees that there is nothing left to do, and leaves it as it is.
+    let again = score(&["--resume"]);
+    let stderr = String::from_utf8_lossy(&again.stderr);
+    assert!(stderr.contains("nothing to do, the output is complete"), "{stderr}");
+    assert_eq!(read(&path("out.jsonl.manifest.json")), manifest);
+    // Elsewhere, if it is said.
+    let elsewhere = score(&["--force", "--manifest", "m.json"]);
+    assert_eq!(elsewhere.status.code(), Some(3));
+    assert_eq!(read(&path("m.json"))["inputs"], manifest["inputs"]);
+    let again = score(&["--resume", "--manifest", "m.json"]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("nothing to do"));
+    for (flag, name) in [
+        ("--manifest", "out.jsonl"),
+        ("--summary-json", "a.jsonl"),
+        ("--manifest", "a.jsonl"),
+    ] {
+        assert_eq!(score(&["--force", flag, name]).status.code(), Some(2), "{flag} {name}");
+    }
+    assert_eq!(std::fs::read(path("a.jsonl")).unwrap(), LINES.as_bytes());
+}
+
+#[test]
+fn no_secret_is_written_anywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let (manifest, summary) = (folder.path().join("m.json"), folder.path().join("s.json"));
+    let home = folder.path().join("home");
+    std::fs::create_dir(&home).unwrap();
+    let secrets = [
+        "hf_AbCdEfGhIjKlMnOpQrSt",
+        "pr0xy-passw0rd",
+        "endp0int-pass",
+        "aws-very-secret-value",
+        "w0rd",
+    ];
+    let output = crag()
+        .args(["score", "--model", "demo", "-v", "--output-key"])
+        .arg(format!("https://user:{}@host/x", secrets[4]))
+        .arg("--manifest")
+        .arg(&manifest)
+        .arg("--summary-json")
+        .arg(&summary)
+        .env("HF_TOKEN", secrets[0])
+        .env("HF_HOME", &home)
+        .env("HTTPS_PROXY", format!("http://me:{}@proxy:3128", secrets[1]))
+        .env("https_proxy", format!("http://me:{}@proxy:3128", secrets[1]))
+        .env("HF_ENDPOINT", format!("https://me:{}@hub.example", secrets[2]))
+        .env("AWS_SECRET_ACCESS_KEY", secrets[3])
+        // As when someone pastes it where it does not belong.
+        .env("CRAG_KERNEL", "")
+        .env("SLURM_JOB_ID", secrets[0])
+        .env("HF_HUB_CACHE", folder.path().join(secrets[3]))
+        .env_remove("CRAG_KERNEL")
+        .write_stdin(LINES)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    let manifest = std::fs::read_to_string(&manifest).unwrap();
+    for (name, text) in [
+        ("manifest", &manifest),
+        ("summary", &std::fs::read_to_string(&summary).unwrap()),
+        ("stderr", &stderr),
+    ] {
+        for secret in secrets {
+            assert!(!text.contains(secret), "{secret} in the {name}: {text}");
+        }
+    }
+    // The rest of what they stood in is still there.
+    assert!(
+        manifest.contains("https://***@hub.example") && manifest.contains("http://***@proxy:3128"),
+        "{manifest}"
+    );
+    assert!(
+        stderr.contains("--output-key is \"https://***@host/x\" (flag)"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_run_that_fails_says_so_in_its_manifest_and_one_that_cannot_begin_leaves_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = folder.path().join("m.json");
+    let score = |arguments: &[&str]| {
+        crag()
+            .args(["score", "--model", "demo", "--manifest", manifest.to_str().unwrap()])
+            .args(arguments)
+            .write_stdin(LINES)
+            .output()
+            .unwrap()
+    };
+    assert_eq!(score(&["--on-error", "fail"]).status.code(), Some(1));
+    let written = read(&manifest);
+    assert_eq!(
+        (&written["outcome"]["status"], &written["outcome"]["exit_code"]),
+        (&json!("failed"), &json!(1))
+    );
+    assert!(
+        written["outcome"]["error"]
+            .as_str()
+            .unwrap()
+            .contains("<stdin>:3: missing_field"),
+        "{written}"
+    );
+    assert_eq!(written["counts"]["scored"], 1);
+    std::fs::remove_file(&manifest).unwrap();
+    assert_eq!(score(&["--model", "no/where"]).status.code(), Some(1));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    // Nothing that is read is written over.
+    let input = folder.path().join("input.jsonl");
+    std::fs::write(&input, LINES).unwrap();
+    let input = input.to_str().unwrap();
+    let output = crag()
+        .args(["score", "-m", "demo", input, "--manifest", input])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(std::fs::read_to_string(input).unwrap(), LINES);
+    let nowhere = folder.path().join("no/m.json");
+    let output = crag()
+        .args(["score", "--model", "demo", "--manifest", nowhere.to_str().unwrap()])
+        .write_stdin(LINES)
+        .output()
+        .unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("crag: --manifest "));
+}

@@ -1,0 +1,451 @@
+//! `crag score -o OUT`: when it refuses, what it leaves, and what it says. On the built-in demo model.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::common::{crag, json_lines};
+
+pub struct Run {
+    pub code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+/// A folder to run in.
+pub struct Place(tempfile::TempDir);
+
+impl Place {
+    /// With `pairs.jsonl` in it.
+    pub fn with_pairs(count: usize) -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        place.write("pairs.jsonl", pairs(0..count));
+        place
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
+        fs::write(self.path(name), contents).unwrap();
+    }
+
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    pub fn exists(&self, name: &str) -> bool {
+        self.path(name).symlink_metadata().is_ok()
+    }
+
+    /// The names in the folder, but for manifests and inputs.
+    pub fn outputs(&self) -> Vec<String> {
+        let names = fs::read_dir(self.0.path()).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names
+            .filter(|name| name.starts_with("out") && !name.contains("manifest"))
+            .collect();
+        names.sort();
+        names
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        self.command_with("demo", arguments)
+    }
+
+    pub fn command_with(&self, model: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(crag().get_program());
+        command.args(["score", "--offline", "--model", model]).args(arguments);
+        command
+            .env_remove("CRAG_KERNEL")
+            .env_remove("CRAG_DEVICE")
+            .current_dir(self.0.path());
+        command
+    }
+
+    pub fn score(&self, arguments: &[&str]) -> Run {
+        self.score_stdin(arguments, "")
+    }
+
+    pub fn score_stdin(&self, arguments: &[&str], stdin: &str) -> Run {
+        let mut command = self.command(arguments);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // Who ends before reading it all closes the pipe.
+        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        Run {
+            code: output.status.code().unwrap_or(-1),
+            stdout: output.stdout,
+            stderr,
+        }
+    }
+
+    /// What a run says after the demo's warning, which has to be one line.
+    pub fn refusal(&self, arguments: &[&str], code: i32) -> String {
+        let run = self.score(arguments);
+        assert_eq!(run.code, code, "{arguments:?}: {}", run.stderr);
+        assert!(run.stdout.is_empty());
+        let lines: Vec<&str> = run
+            .stderr
+            .lines()
+            .filter(|line| !line.contains("mean nothing"))
+            .collect();
+        assert_eq!(lines.len(), 1, "{}", run.stderr);
+        lines[0].to_owned()
+    }
+}
+
+pub fn pair(i: usize) -> String {
+    format!(r#"{{"id": {i}, "text":"Patient {i} took aspirin and had bleeding.","drug":"aspirin","adr":"bleeding"}}"#)
+}
+
+pub fn pairs(range: std::ops::Range<usize>) -> String {
+    range.map(|i| pair(i) + "\n").collect()
+}
+
+#[test]
+fn a_file_holds_what_stdout_would_and_nothing_else_is_left() {
+    let place = Place::with_pairs(50);
+    place.write("more.jsonl", "{}\n\nno object\n");
+    let inputs = ["pairs.jsonl", "more.jsonl"];
+    let printed = place.score(&inputs);
+    assert_eq!(printed.code, 3);
+    let run = place.score(&["-o", "out.jsonl", inputs[0], inputs[1]]);
+    assert_eq!((run.code, run.stdout.len()), (3, 0), "{}", run.stderr);
+    assert!(run.stderr.contains("crag: scored 50 of 52 lines in"), "{}", run.stderr);
+    assert!(place.read("out.jsonl") == printed.stdout);
+    assert_eq!(place.outputs(), ["out.jsonl"]);
+}
+
+#[test]
+fn an_existing_output_stays_without_force_and_until_the_new_one_is_complete() {
+    let place = Place::with_pairs(3);
+    place.write("out.jsonl", "old\n");
+    let message = place.refusal(&["-o", "out.jsonl", "pairs.jsonl"], 2);
+    assert!(message.contains("out.jsonl: the output exists; --force"), "{message}");
+    assert_eq!(place.read("out.jsonl"), b"old\n");
+    let message = place.refusal(&["-o", "out.jsonl", "--resume", "pairs.jsonl"], 2);
+    assert!(message.contains("nothing says which run made it"), "{message}");
+    // The run fails at its second line: the old one stays.
+    place.write("bad.jsonl", pair(0) + "\n{}\n");
+    let run = place.score(&["-o", "out.jsonl", "--force", "--on-error", "fail", "bad.jsonl"]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert_eq!(place.read("out.jsonl"), b"old\n");
+    let message = place.refusal(&["-o", "out.jsonl", "--resume", "bad.jsonl"], 2);
+    assert!(message.contains("with which --force --resume goes on"), "{message}");
+    let run = place.score(&["-o", "out.jsonl", "--force", "pairs.jsonl"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(json_lines(&place.read("out.jsonl")).len(), 3);
+    assert_eq!(place.outputs(), ["out.jsonl"]);
+}
+
+#[test]
+fn an_output_that_is_an_input_under_any_name_is_refused() {
+    let place = Place::with_pairs(3);
+    let before = place.read("pairs.jsonl");
+    fs::hard_link(place.path("pairs.jsonl"), place.path("hard.jsonl")).unwrap();
+    std::os::unix::fs::symlink("pairs.jsonl", place.path("soft.jsonl")).unwrap();
+    fs::hard_link(place.path("pairs.jsonl"), place.path("out.jsonl.partial")).unwrap();
+    for output in ["pairs.jsonl", "./pairs.jsonl", "hard.jsonl", "soft.jsonl", "out.jsonl"] {
+        let message = place.refusal(&["-o", output, "--force", "pairs.jsonl"], 2);
+        assert!(message.contains("is also an input (pairs.jsonl)"), "{message}");
+    }
+    let mut command = place.command(&["-o", "hard.jsonl", "--force"]);
+    command.stdin(fs::File::open(place.path("pairs.jsonl")).unwrap());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("(<stdin>)"));
+    assert_eq!(place.read("pairs.jsonl"), before);
+}
+
+#[test]
+fn an_unfinished_output_is_not_thrown_away_unasked() {
+    let place = Place::with_pairs(3);
+    place.write("bad.jsonl", pairs(0..2) + "{}\n");
+    let arguments = ["-o", "out.jsonl", "--on-error", "fail", "bad.jsonl"];
+    let message = place.refusal(&arguments, 1);
+    assert!(
+        message.contains("bad.jsonl:3") && message.contains("with --resume goes on"),
+        "{message}"
+    );
+    let kept = place.read("out.jsonl.partial");
+    assert_eq!(json_lines(&kept).len(), 2);
+    let message = place.refusal(&arguments, 2);
+    assert!(
+        message.contains("--resume goes on with it, --force throws it away"),
+        "{message}"
+    );
+    assert_eq!(place.read("out.jsonl.partial"), kept);
+    // The bad line may become an error record now: the lines before it are answered the same.
+    let run = place.score(&["-o", "out.jsonl", "--resume", "bad.jsonl"]);
+    assert_eq!(run.code, 3, "{}", run.stderr);
+    assert!(
+        run.stderr.contains("scored 2 of 3 lines") && run.stderr.contains("2 of them by earlier runs"),
+        "{}",
+        run.stderr
+    );
+    assert!(place.read("out.jsonl") == place.score(&["bad.jsonl"]).stdout);
+    assert_eq!(place.outputs(), ["out.jsonl"]);
+    // With force an unfinished one goes.
+    place.write("out2.jsonl.partial", "torn");
+    assert_eq!(place.score(&["-o", "out2.jsonl", "--force", "pairs.jsonl"]).code, 0);
+    assert_eq!(place.outputs(), ["out.jsonl", "out2.jsonl"]);
+}
+
+#[test]
+fn a_link_stays_a_link_and_what_it_leads_to_is_written() {
+    let place = Place::with_pairs(2);
+    fs::create_dir(place.path("there")).unwrap();
+    std::os::unix::fs::symlink("there/real.jsonl", place.path("out.jsonl")).unwrap();
+    for force in [&[][..], &["--force"]] {
+        let run = place.score(&[&["-o", "out.jsonl", "pairs.jsonl"], force].concat());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        assert!(place.path("out.jsonl").symlink_metadata().unwrap().is_symlink());
+        assert_eq!(json_lines(&place.read("there/real.jsonl")).len(), 2);
+    }
+}
+
+#[test]
+fn a_model_that_does_not_load_leaves_nothing_behind() {
+    let place = Place::with_pairs(2);
+    let output = Command::new(crag().get_program())
+        .args([
+            "score",
+            "--offline",
+            "--model",
+            "nowhere/",
+            "-o",
+            "out.jsonl",
+            "pairs.jsonl",
+        ])
+        .current_dir(place.path(""))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(place.outputs().is_empty(), "{:?}", place.outputs());
+}
+
+#[test]
+fn places_that_cannot_be_written_are_one_clear_error() {
+    let place = Place::with_pairs(2);
+    fs::create_dir(place.path("folder")).unwrap();
+    let message = place.refusal(&["-o", "folder", "pairs.jsonl"], 1);
+    assert!(
+        message.contains("folder: expected the name of an output file, found a folder"),
+        "{message}"
+    );
+    let message = place.refusal(&["-o", "nowhere/out.jsonl", "pairs.jsonl"], 1);
+    assert!(
+        message.contains("nowhere/out.jsonl.partial: cannot be opened for writing: No such"),
+        "{message}"
+    );
+    let message = place.refusal(&["-o", "pairs.jsonl/out.jsonl", "pairs.jsonl"], 1);
+    assert!(message.contains("Not a directory"), "{message}");
+    let message = place.refusal(&["-o", "/dev/full", "pairs.jsonl"], 1);
+    assert!(
+        message.contains("cannot write the records: No space left on device"),
+        "{message}"
+    );
+    // Who may write anywhere cannot see this.
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(place.path("folder"), fs::Permissions::from_mode(0o555)).unwrap();
+    if fs::write(place.path("folder/probe"), "").is_ok() {
+        eprintln!("skipped: this user may write into a folder without permission");
+    } else {
+        let message = place.refusal(&["-o", "folder/out.jsonl", "pairs.jsonl"], 1);
+        assert!(message.contains("Permission denied"), "{message}");
+    }
+    fs::set_permissions(place.path("folder"), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn devices_and_fifos_take_the_answers_directly() {
+    let place = Place::with_pairs(20);
+    let printed = place.score(&["pairs.jsonl"]).stdout;
+    for name in ["-", "/dev/stdout", "/proc/self/fd/1"] {
+        let run = place.score(&["-o", name, "pairs.jsonl"]);
+        assert!(run.code == 0 && run.stdout == printed, "{name}: {}", run.stderr);
+    }
+    // A file behind stdout is written to, not beside.
+    let file = fs::File::create(place.path("redirected")).unwrap();
+    let mut command = place.command(&["-q", "-o", "/dev/stdout", "pairs.jsonl"]);
+    assert!(command.stdout(file).stderr(Stdio::null()).status().unwrap().success());
+    assert!(place.read("redirected") == printed);
+
+    assert!(
+        Command::new("mkfifo")
+            .arg(place.path("out.fifo"))
+            .status()
+            .unwrap()
+            .success()
+    );
+    let fifo = place.path("out.fifo");
+    let reader = std::thread::spawn(move || fs::read(fifo).unwrap());
+    let run = place.score(&["-o", "out.fifo", "pairs.jsonl"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(reader.join().unwrap() == printed);
+    // A reader that goes away is as with a pipe.
+    let fifo = place.path("out.fifo");
+    let reader = std::thread::spawn(move || fs::File::open(fifo).unwrap().read(&mut [0; 10]).unwrap());
+    place.write("many.jsonl", pairs(0..3000));
+    let run = place.score(&["-o", "out.fifo", "many.jsonl"]);
+    assert_eq!(run.code, 141, "{}", run.stderr);
+    reader.join().unwrap();
+
+    let message = place.refusal(&["-o", "/dev/null", "--resume", "pairs.jsonl"], 2);
+    assert!(message.contains("/dev/null is no file"), "{message}");
+    assert_eq!(place.outputs(), ["out.fifo"]);
+}
+
+#[test]
+fn the_names_ending_says_how_it_is_compressed() {
+    let place = Place::with_pairs(0);
+    // Enough for two members.
+    let long = "x".repeat(1000);
+    let line = |i: usize| format!(r#"{{"id":{i},"note":"{long}","text":"a b","drug":"a","adr":"b"}}"#) + "\n";
+    place.write("many.jsonl", (0..1500).map(line).collect::<String>());
+    for input in ["many.jsonl", "pairs.jsonl"] {
+        let printed = place.score(&[input]).stdout;
+        for (ending, program) in [("gz", "gzip"), ("bz2", "bzip2"), ("zst", "zstd")] {
+            let name = format!("out.{input}.{ending}");
+            let run = place.score(&["-o", &name, input]);
+            assert_eq!(run.code, 0, "{name}: {}", run.stderr);
+            // crag reads what it writes.
+            if input == "many.jsonl" {
+                let read = place.score(&["--output-key", "again", &name]);
+                assert_eq!(json_lines(&read.stdout).len(), 1500);
+                let first = |bytes: &[u8]| -> Value { json_lines(bytes)[0]["probability"].clone() };
+                assert_eq!(first(&read.stdout), first(&printed));
+                assert!(place.read(&name).len() < printed.len() / 5);
+            }
+            match Command::new(program).arg("-dc").arg(place.path(&name)).output() {
+                Ok(output) => assert!(output.status.success() && output.stdout == printed, "{name}"),
+                Err(_) => eprintln!("skipped: {program} is not here to read {name}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn flags_that_need_an_output_say_so() {
+    let place = Place::with_pairs(1);
+    for flag in ["--resume", "--force"] {
+        let run = place.score(&[flag, "pairs.jsonl"]);
+        assert_eq!(run.code, 2, "{}", run.stderr);
+        assert!(run.stderr.contains("--output <OUT>"), "{}", run.stderr);
+    }
+    let message = place.refusal(&["-o", "/dev/fd/2.gz", "pairs.jsonl"], 2);
+    assert!(message.contains("only a file is written compressed"), "{message}");
+}
+
+#[test]
+fn a_pair_by_flags_goes_into_a_file_too() {
+    let place = Place::with_pairs(0);
+    let pair = [
+        "--text",
+        "Aspirin caused bleeding.",
+        "--drug",
+        "Aspirin",
+        "--adr",
+        "bleeding",
+    ];
+    let run = place.score(&[&["-o", "out.jsonl"], &pair[..]].concat());
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(place.read("out.jsonl") == place.score(&[&pair[..], &["--json"]].concat()).stdout);
+}
+
+#[test]
+fn one_of_many_starters_gets_the_output() {
+    let rounds = std::env::var("CRAG_OVERLAPS").map_or(3, |rounds| rounds.parse().unwrap());
+    let lines = pairs(0..5);
+    let place = Place::with_pairs(5);
+    let expected = place.score(&["pairs.jsonl"]).stdout;
+    for round in 0..rounds {
+        let name = format!("out{round}.jsonl");
+        let start = |_| {
+            let mut command = place.command(&["-o", &name]);
+            command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped());
+            command.spawn().unwrap()
+        };
+        let mut starters: Vec<_> = (0..8).map(start).collect();
+        // The winner waits for its stdin, so all others come upon its lock.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let mut winner = None;
+        while let Some(mut child) = starters.pop() {
+            let is_last = starters.is_empty();
+            if is_last && winner.is_none() {
+                winner = Some(child);
+                break;
+            }
+            match child.try_wait().unwrap() {
+                Some(status) => {
+                    let mut stderr = String::new();
+                    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+                    assert_eq!(status.code(), Some(11), "{stderr}");
+                    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+                    assert!(stderr.contains("another run is writing this output"), "{stderr}");
+                }
+                None => {
+                    assert!(std::time::Instant::now() < deadline, "more than one is running");
+                    starters.insert(0, child);
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+            }
+        }
+        let mut winner = winner.unwrap();
+        assert!(!place.exists(&name));
+        winner.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        assert_eq!(winner.wait().unwrap().code(), Some(0));
+        assert!(place.read(&name) == expected);
+        fs::remove_file(place.path(&name)).unwrap();
+        assert_eq!(place.outputs(), [""; 0]);
+    }
+    println!("{rounds} rounds of 8 starters: one wrote the output, 7 ended with code 11");
+}
+
+#[test]
+fn a_second_run_can_wait_for_the_first() {
+    let place = Place::with_pairs(5);
+    let mut first = place.command(&["-q", "-o", "out.jsonl"]);
+    let mut first = first.stdin(Stdio::piped()).spawn().unwrap();
+    wait_for(|| place.exists("out.jsonl.progress"));
+    let second = place
+        .command(&["-o", "out.jsonl", "--force", "--lock-timeout", "60", "pairs.jsonl"])
+        .spawn();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    first.stdin.take().unwrap().write_all(pairs(0..1).as_bytes()).unwrap();
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+    assert_eq!(second.unwrap().wait().unwrap().code(), Some(0));
+    assert_eq!(json_lines(&place.read("out.jsonl")).len(), 5);
+    assert_eq!(place.outputs(), ["out.jsonl"]);
+}
+
+/// Polls for up to a minute.
+pub fn wait_for(mut condition: impl FnMut() -> bool) {
+    let started = std::time::Instant::now();
+    while !condition() {
+        assert!(started.elapsed().as_secs() < 60, "waited in vain");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+/// Whether `found` is what is expected of an output at any time: nothing, or all of it.
+pub fn is_absent_or(path: &Path, expected: &[u8]) -> bool {
+    match fs::read(path) {
+        Ok(found) => found == expected,
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    }
+}

@@ -1,0 +1,295 @@
+//! What is said on stderr while a run goes on: bars on a pseudo-terminal, lines elsewhere, JSON for machines.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::common::{crag, json_lines};
+
+fn pairs(count: usize) -> String {
+    let pair = |i: usize| {
+        let text = format!("Patient {i} took aspirin for {} days and had bleeding.", i * 7);
+        format!(r#"{{"id": {i}, "text":"{text}","drug":"aspirin","adr":"bleeding"}}"#) + "\n"
+    };
+    (0..count).map(pair).collect()
+}
+
+/// A pseudo-terminal: our end, and the one for the process.
+#[cfg(target_os = "linux")]
+fn terminal() -> (File, File) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let name = ptsname(&ours, Vec::new()).unwrap();
+    let theirs = File::options()
+        .read(true)
+        .write(true)
+        .open(name.to_str().unwrap())
+        .unwrap();
+    // Wide enough that no record wraps: the screen below has no edge.
+    let size = rustix::termios::Winsize {
+        ws_row: 50,
+        ws_col: 300,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    rustix::termios::tcsetwinsize(&ours, size).unwrap();
+    (File::from(ours), theirs)
+}
+
+/// All that comes out of our end until the process is gone.
+fn transcript(mut ours: File) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut all = Vec::new();
+        let mut part = [0; 4096];
+        // Linux reports the other end's closing as an error.
+        while let Ok(count @ 1..) = ours.read(&mut part) {
+            all.extend_from_slice(&part[..count]);
+        }
+        all
+    })
+}
+
+/// What a terminal without edges shows after `bytes`: the escapes that bars are drawn with, and no others.
+fn screen(bytes: &[u8]) -> Vec<String> {
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    let mut lines: Vec<Vec<char>> = vec![Vec::new()];
+    let (mut row, mut column) = (0usize, 0usize);
+    let mut characters = text.chars();
+    while let Some(c) = characters.next() {
+        match c {
+            '\r' => column = 0,
+            '\n' => {
+                row += 1;
+                if row == lines.len() {
+                    lines.push(Vec::new());
+                }
+            }
+            '\u{1b}' => {
+                assert_eq!(characters.next(), Some('['), "{text:?}");
+                let mut parameters = String::new();
+                let end = loop {
+                    match characters.next().unwrap() {
+                        c if c.is_ascii_alphabetic() => break c,
+                        c => parameters.push(c),
+                    }
+                };
+                let count = parameters.parse::<usize>().unwrap_or(1);
+                match (end, parameters.as_str()) {
+                    ('A', _) => row = row.saturating_sub(count),
+                    ('B', _) => row = (row + count).min(lines.len() - 1),
+                    ('C', _) => column += count,
+                    ('D', _) => column = column.saturating_sub(count),
+                    ('K', "2") => lines[row].clear(),
+                    ('K', _) => lines[row].truncate(column),
+                    ('J', _) => {
+                        lines[row].truncate(column);
+                        lines.truncate(row + 1);
+                    }
+                    // Colours, and the cursor's looks.
+                    ('m' | 'h' | 'l', _) => {}
+                    other => panic!("{other:?} in {text:?}"),
+                }
+            }
+            c => {
+                let line = &mut lines[row];
+                line.resize(line.len().max(column + 1), ' ');
+                line[column] = c;
+                column += 1;
+            }
+        }
+    }
+    let line = |line: &Vec<char>| line.iter().collect::<String>().trim_end().to_owned();
+    lines.iter().map(line).filter(|line| !line.is_empty()).collect()
+}
+
+fn program() -> Command {
+    let crag = crag();
+    let mut command = Command::new(crag.get_program());
+    for (name, value) in crag.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.env("TERM", "xterm").env_remove("NO_COLOR");
+    command
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_bar_is_drawn_on_a_terminal_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pairs.jsonl");
+    std::fs::write(&path, pairs(4000)).unwrap();
+    let (ours, theirs) = terminal();
+    let child = program()
+        .args(["score", "--model", "demo", "--threads", "1", "--batch-tokens", "64"])
+        .arg(&path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(theirs)
+        .spawn()
+        .unwrap();
+    let transcript = transcript(ours);
+    let output = child.wait_with_output().unwrap();
+    let transcript = transcript.join().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(json_lines(&output.stdout).len(), 4000);
+    let text = String::from_utf8_lossy(&transcript);
+    assert!(text.contains("% ") && text.matches(" pairs/s").count() > 2, "{text}");
+    let screen = screen(&transcript);
+    assert_eq!(screen.len(), 2, "{screen:#?}");
+    assert!(screen[0].ends_with("its probabilities mean nothing"), "{screen:?}");
+    assert!(
+        screen[1].starts_with("crag: scored 4000 of 4000 lines in "),
+        "{screen:?}"
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_bar_stays_out_of_the_way_of_records_on_the_same_terminal() {
+    let lines = pairs(1500);
+    let plain = crag()
+        .args(["score", "-m", "demo"])
+        .write_stdin(lines.clone())
+        .output()
+        .unwrap()
+        .stdout;
+    for (how, drawn) in [("bar", true), ("auto", false)] {
+        let (ours, theirs) = terminal();
+        let mut child = program()
+            .args(["score", "--model", "demo", "--progress", how])
+            .stdin(Stdio::piped())
+            .stdout(theirs.try_clone().unwrap())
+            .stderr(theirs)
+            .spawn()
+            .unwrap();
+        let transcript = transcript(ours);
+        let mut stdin = child.stdin.take().unwrap();
+        // In portions, so that records and bars alternate.
+        for part in lines.split_inclusive('\n').collect::<Vec<_>>().chunks(300) {
+            stdin.write_all(part.concat().as_bytes()).unwrap();
+            std::thread::sleep(Duration::from_millis(250));
+        }
+        drop(stdin);
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        let transcript = transcript.join().unwrap();
+        let bars = String::from_utf8_lossy(&transcript).matches(" pairs, ").count();
+        assert_eq!(bars > 0, drawn, "{how}: {bars}");
+        let (notes, records): (Vec<String>, Vec<String>) = screen(&transcript)
+            .into_iter()
+            .partition(|line| line.starts_with("crag: "));
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(
+            records.join("\n") + "\n" == String::from_utf8(plain.clone()).unwrap(),
+            "{how}"
+        );
+    }
+}
+
+#[test]
+fn elsewhere_there_is_a_line_now_and_then() {
+    let mut child = program()
+        .args(["score", "--model", "demo", "--progress-every", "1"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(pairs(3).as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_millis(3500));
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let lines = stderr
+        .lines()
+        .filter(|line| line.starts_with("crag: 3 pairs, "))
+        .count();
+    assert!((1..=4).contains(&lines), "{stderr}");
+    assert!(!stderr.contains('\u{1b}') && !stderr.contains('\r'), "{stderr}");
+    assert!(
+        stderr.lines().last().unwrap().starts_with("crag: scored 3 of 3 lines"),
+        "{stderr}"
+    );
+}
+
+fn stderr_of(arguments: &[&str], stdin: &str) -> (i32, String) {
+    let output = crag().args(arguments).write_stdin(stdin).output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn quiet_leaves_warnings_alone_and_verbose_says_more() {
+    let (_, quiet) = stderr_of(&["score", "-q", "-m", "demo"], &pairs(1));
+    assert_eq!(
+        quiet,
+        "crag: the demo model's weights are random: its probabilities mean nothing\n"
+    );
+    let (_, plain) = stderr_of(&["score", "-m", "demo"], &pairs(1));
+    assert_eq!(plain.lines().count(), 2, "{plain}");
+    let (_, verbose) = stderr_of(&["-v", "score", "-m", "demo"], &pairs(1));
+    for part in [
+        "crag: model demo: demo (built in)",
+        "kernel ",
+        "--model is [\"demo\"] (flag)",
+        "1 windows of lines",
+    ] {
+        assert!(verbose.contains(part), "{part}: {verbose}");
+    }
+    assert_eq!(stderr_of(&["score", "-q", "-v"], "").0, 2);
+}
+
+#[test]
+fn with_json_every_line_on_stderr_is_an_object() {
+    let of = |arguments: &[&str], stdin: &str| {
+        let (code, stderr) = stderr_of(&[arguments, &["--log-format", "json"]].concat(), stdin);
+        let events = json_lines(stderr.as_bytes());
+        for event in &events {
+            let time = event["time"].as_str().unwrap();
+            assert!(
+                time.parse::<jiff::Timestamp>().is_ok() && event["message"].is_string(),
+                "{event}"
+            );
+            assert!(
+                ["debug", "info", "warning", "error"].contains(&event["level"].as_str().unwrap()),
+                "{event}"
+            );
+        }
+        (code, events)
+    };
+    let (code, events) = of(&["score", "-v", "-m", "demo"], &(pairs(2) + "{}\n"));
+    assert_eq!(code, 3);
+    assert_eq!(
+        (&events[0]["level"], &events[0]["event"]),
+        (&"warning".into(), &"warning".into())
+    );
+    let summary = events.iter().find(|event| event["event"] == "summary").unwrap();
+    assert_eq!(
+        (
+            &summary["counts"]["scored"],
+            &summary["counts"]["errors"]["missing_field"]
+        ),
+        (&2.into(), &1.into())
+    );
+    // Errors of a run, of the command line and of the config.
+    for (arguments, expected) in [
+        (["score", "-m", "demo", "nowhere.jsonl"].as_slice(), 1),
+        (&["score", "--no-such-flag"], 2),
+        (&["score", "--config", "nowhere.toml"], 2),
+    ] {
+        let (code, events) = of(arguments, "");
+        let last: &Value = events.last().unwrap();
+        assert_eq!(
+            (code, &last["level"], &last["exit_code"]),
+            (expected, &"error".into(), &expected.into()),
+            "{last}"
+        );
+    }
+}

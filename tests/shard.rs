@@ -1,0 +1,279 @@
+//! A run in parts on many machines, and the parts' answers put back together.
+
+use std::io::Cursor;
+
+use crag::files::Input;
+use crag::scoring::{
+    Format, Member, MergeError, Options, Position, Progress, Shard, Sink, check_shards, merge, run_into,
+};
+
+use crate::common::crag;
+use crate::common::pack::{bzip2, gzip, zstd};
+use crate::lines_stub::*;
+
+fn inputs(files: &[Vec<u8>]) -> Vec<Input> {
+    let file = |(i, bytes): (usize, &Vec<u8>)| Input::Reader(format!("{i}"), Box::new(Cursor::new(bytes.clone())));
+    files.iter().enumerate().map(file).collect()
+}
+
+fn options_of(format: Format, shard: Option<Shard>) -> Options {
+    Options {
+        format,
+        shard,
+        max_line_bytes: 300,
+        ..options()
+    }
+}
+
+fn scored(files: &[Vec<u8>], format: Format, shard: Option<Shard>) -> Scored {
+    let options = options_of(format, shard);
+    score_with(inputs(files), &StubModel::default(), &StubText::default(), &options)
+}
+
+fn shards(files: &[Vec<u8>], format: Format, count: usize) -> Vec<Vec<u8>> {
+    let shard = |i| Shard::parse(&format!("{}/{count}", i + 1)).unwrap();
+    (0..count)
+        .map(|i| scored(files, format, Some(shard(i))).output)
+        .collect()
+}
+
+fn merged(parts: &[Vec<u8>], format: Format) -> Result<Vec<u8>, MergeError> {
+    let mut output = Vec::new();
+    merge(inputs(parts), format, &mut output).map(|_| output)
+}
+
+/// `count` lines with blank ones between them, every seventh of which cannot be scored, and where they end.
+fn jsonl(range: std::ops::Range<usize>) -> Vec<u8> {
+    let line = |i: usize| match i % 28 {
+        3 => "[1]\n".to_owned(),
+        10 => format!("{{\"id\":{i}}}\r\n"),
+        17 => format!("{{\"id\":{i},\"x\":\"{}\"}}\n", "x".repeat(400)),
+        24 => format!("\n \n\r\n{{\"text\":\"a\",\"drug\":\"a\",\"adr\":\"b\",\"id\":{i}}}\r\r\n"),
+        _ => format!(
+            "{{\"id\":{i},\"text\":\"drug{i} rash{}\",\"drug\":\"drug{i}\",\"adr\":\"rash{}\"}}\n",
+            i % 5,
+            i % 5
+        ),
+    };
+    range.map(line).collect::<String>().into_bytes()
+}
+
+fn csv(range: std::ops::Range<usize>) -> Vec<u8> {
+    let line = |i: usize| match i % 28 {
+        3 => format!("{i},too few\n"),
+        10 => format!("{i},drug,\"a\"b,c\n"),
+        17 => format!("{i},{},a,b\n", "x".repeat(400)),
+        24 => "\n\r\n".to_owned(),
+        j if j % 3 == 0 => format!("{i},\"drug{i}\nand, rash\"\"\r\n\",drug{i},rash\r\n"),
+        _ => format!("{i},drug{i} rash,drug{i},rash\n"),
+    };
+    ("\u{feff}id,text,drug,adr\r\n".to_owned() + &range.map(line).collect::<String>()).into_bytes()
+}
+
+/// The formats with inputs of many sizes, in one file or in several.
+fn cases() -> Vec<(Format, Vec<Vec<u8>>)> {
+    let mut cases = Vec::new();
+    for size in [0, 1, 62, 63, 64, 65, 66, 130, 500, 1000] {
+        for cut in [0, size / 3, size] {
+            cases.push((Format::Jsonl, vec![jsonl(0..cut), jsonl(cut..size)]));
+            cases.push((Format::Csv, vec![csv(0..cut), csv(cut..size)]));
+        }
+        cases.push((Format::Jsonl, vec![jsonl(0..size)]));
+        cases.push((Format::Csv, vec![csv(0..size)]));
+    }
+    let tsv: Vec<u8> = csv(0..0).iter().map(|&b| if b == b',' { b'\t' } else { b }).collect();
+    let rows: String = (0..300)
+        .map(|i| format!("{i}\t\"drug{i} rash\tdrug{i}\trash\n"))
+        .collect();
+    cases.push((Format::Tsv, vec![[tsv, rows.into_bytes()].concat()]));
+    cases
+}
+
+#[test]
+fn shards_put_back_together_are_the_single_run() {
+    for (format, files) in cases() {
+        let single = scored(&files, format, None);
+        for count in 1..=7 {
+            let parts = shards(&files, format, count);
+            let what = format!("{format:?}, {count} shards of {} bytes", single.output.len());
+            check_shards(inputs(&parts), format).unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert!(merged(&parts, format).unwrap() == single.output, "{what}");
+        }
+    }
+}
+
+#[test]
+fn every_line_is_counted_by_one_shard() {
+    for (format, files) in cases() {
+        let single = scored(&files, format, None);
+        let single = single.counts();
+        for count in [2, 5] {
+            let shard = |i| Shard::parse(&format!("{i}/{count}")).unwrap();
+            let parts: Vec<Scored> = (1..=count).map(|i| scored(&files, format, Some(shard(i)))).collect();
+            let sum = |number: fn(&crag::scoring::Counts) -> u64| -> u64 {
+                parts.iter().map(|part| number(part.counts())).sum()
+            };
+            assert_eq!(sum(|counts| counts.scored), single.scored);
+            assert_eq!(sum(|counts| counts.errors()), single.errors());
+            assert_eq!(sum(|counts| counts.blank), single.blank);
+            assert!(parts.iter().all(|part| part.counts().inputs == single.inputs));
+        }
+    }
+}
+
+/// Keeps how far the inputs have been answered.
+#[derive(Default)]
+struct Last(Vec<Position>);
+
+impl Sink for Last {
+    fn answer(&mut self, _: &[u8], progress: Progress<'_>) -> std::io::Result<()> {
+        self.0.push(progress.position.clone());
+        Ok(())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn suspend(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn progress_goes_past_the_lines_of_other_shards() {
+    let files = [jsonl(0..200), jsonl(200..300)];
+    let single = scored(&files, Format::Jsonl, None);
+    let ends: Vec<u64> = single.counts().inputs.iter().map(|input| input.lines).collect();
+    for i in 1..=5 {
+        let options = options_of(Format::Jsonl, Some(Shard::parse(&format!("{i}/5")).unwrap()));
+        let mut last = Last::default();
+        run_into(
+            inputs(&files),
+            &mut last,
+            &[Member::only(&StubModel::default(), &StubText::default())],
+            &options,
+        )
+        .unwrap();
+        let places: Vec<_> = last.0.iter().map(|position| (position.source, position.line)).collect();
+        assert!(places.is_sorted_by(|a, b| a < b), "{i}");
+        for (source, &end) in ends.iter().enumerate() {
+            assert!(places.contains(&(source, end)), "{i}: {source}");
+        }
+    }
+}
+
+#[test]
+fn shards_that_do_not_fit_together_are_a_clear_error() {
+    for format in [Format::Jsonl, Format::Csv] {
+        let files = [match format {
+            Format::Csv => csv(0..700),
+            _ => jsonl(0..700),
+        }];
+        let parts = shards(&files, format, 3);
+        let without_a_line = |part: &[u8]| {
+            let end = part[..part.len() - 1].iter().rposition(|&b| b == b'\n').unwrap();
+            part[..end + 1].to_vec()
+        };
+        let pick = |indices: &[usize]| indices.iter().map(|&i| parts[i].clone()).collect::<Vec<_>>();
+        for wrong in [
+            pick(&[0, 1]),
+            pick(&[1, 2]),
+            pick(&[2, 1, 0]),
+            pick(&[1, 0, 2]),
+            pick(&[0, 1, 1]),
+            vec![without_a_line(&parts[0]), parts[1].clone(), parts[2].clone()],
+            vec![parts[0].clone(), parts[1].clone(), without_a_line(&parts[2])],
+        ] {
+            let message = check_shards(inputs(&wrong), format).unwrap_err().to_string();
+            // A row over several lines that has lost its last one is torn.
+            let torn = message.contains("the last line has no end");
+            assert!(torn || message.contains("is a shard missing, given twice"), "{message}");
+            assert!(merged(&wrong, format).is_err());
+        }
+        let torn = vec![
+            parts[0].clone(),
+            parts[1].clone(),
+            parts[2][..parts[2].len() - 1].to_vec(),
+        ];
+        for error in [
+            check_shards(inputs(&torn), format).unwrap_err(),
+            merged(&torn, format).unwrap_err(),
+        ] {
+            assert!(error.to_string().starts_with("2: the last line has no end"), "{error}");
+        }
+    }
+    let parts = [b"{}\n".to_vec(), b"\n".to_vec()];
+    let message = merged(&parts, Format::Jsonl).unwrap_err().to_string();
+    assert!(
+        message.starts_with("1:1: expected a record, found a blank line"),
+        "{message}"
+    );
+    let headers = [b"a,b\n".to_vec(), b"a,c\n".to_vec()];
+    let message = merged(&headers, Format::Csv).unwrap_err().to_string();
+    assert!(message.starts_with("1: expected the header of 0"), "{message}");
+    assert!(matches!(
+        merged(&[b"a,b\n".to_vec(), vec![]], Format::Csv),
+        Err(MergeError::NoHeader { .. })
+    ));
+}
+
+#[test]
+fn the_binary_scores_shards_and_merges_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let rows: String = (0..150)
+        .map(|i| format!("{i},\"patient {i}:\naspirin, then bleeding\",aspirin,bleeding\r\n"))
+        .collect();
+    let table = format!("id,text,drug,adr\r\n{rows}");
+    std::fs::write(path("a.csv.gz"), gzip(table.as_bytes())).unwrap();
+    std::fs::write(path("b.csv"), "id,text,drug,adr\nx,aspirin,aspirin,rash\n").unwrap();
+    let score = |arguments: &[&str]| {
+        let mut command = crag();
+        command.args(["score", "--model", "demo", "-q"]).args(arguments);
+        let output = command.args([path("a.csv.gz"), path("b.csv")]).output().unwrap();
+        assert!(
+            matches!(output.status.code(), Some(0 | 3)),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        output.stdout
+    };
+    let single = score(&[]);
+    let names = ["1.csv", "2.csv.gz", "3.csv.zst"];
+    for (name, shard) in names.into_iter().zip(["1/3", "2/3", "3/3"]) {
+        let part = score(&["--shard", shard]);
+        let packed = match name {
+            "1.csv" => part,
+            "2.csv.gz" => gzip(&part),
+            _ => zstd(&part),
+        };
+        std::fs::write(path(name), packed).unwrap();
+    }
+    let merge = |names: &[&str]| {
+        let output = crag()
+            .arg("merge")
+            .args(names.iter().map(|name| path(name)))
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        (output.status.code().unwrap(), output.stdout, stderr)
+    };
+    let (code, output, stderr) = merge(&names);
+    assert_eq!((code, output == single), (0, true), "{stderr}");
+    for (names, expected_code, expected) in [
+        (["1.csv", "2.csv.gz"].as_slice(), 1, "is a shard missing"),
+        (&["1.csv", "3.csv.zst", "2.csv.gz"], 1, "out of order?"),
+        (&["1.csv", "2.csv.gz", "1.csv"], 2, "the shard is given twice"),
+        (&["1.csv", "missing.csv"], 1, "No such file"),
+        (&["1.csv", "x.jsonl"], 2, "looks like csv"),
+    ] {
+        let (code, output, stderr) = merge(names);
+        assert_eq!((code, output.len()), (expected_code, 0), "{names:?}: {stderr}");
+        assert!(stderr.contains(expected), "{names:?}: {stderr}");
+    }
+    std::fs::write(path("2.csv.bz2"), &bzip2(b"text\n")[..20]).unwrap();
+    let (code, _, stderr) = merge(&["1.csv", "2.csv.bz2"]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("the bzip2 data breaks off"), "{stderr}");
+}
