@@ -24,6 +24,7 @@ mod network;
 mod ops;
 pub mod optimizer;
 mod parameters;
+mod plan;
 mod random;
 mod records;
 mod run;

@@ -14,7 +14,7 @@ use super::{
     dataset::{Dataset, Related},
     judge::{Judgement, judge},
     loss,
-    mining::{Kind, Miner, Negative, Neighbours, neighbours},
+    mining::Kind,
     ops::Dropout,
     optimizer::{Gradients, Moments},
     random::{Random, mixed, named},
@@ -91,14 +91,14 @@ pub struct Trained {
 }
 
 const PHASES: [&str; 2] = ["contrastive", "finetune"];
-/// Texts encoded together where no gradient is wanted.
-const TEXTS_AT_ONCE: usize = 64;
 /// Pairs classified together where no gradient is wanted.
 const PAIRS_AT_ONCE: usize = 256;
 
 impl Job<'_> {
     /// Runs to the end, from the folder's state where it has one.
     pub fn run(&self, folder: &mut WorkFolder, mut tell: impl FnMut(&Event)) -> Result<Trained, TrainError> {
+        let valid = self.validation_pairs();
+        self.check_classes(&valid)?;
         let (mut state, mut moments) = self.resume(folder)?;
         let mut log = OpenOptions::new();
         let path = folder.log();
@@ -125,7 +125,6 @@ impl Job<'_> {
             tell(event);
             Ok(())
         };
-        let valid = self.validation_pairs();
         let ended = self.phases(&mut state, &mut moments, folder, &valid, &mut note);
         if matches!(ended, Err(TrainError::Interrupted)) {
             // No step is done by halves, so the state stands between two of them.
@@ -201,7 +200,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn stop_if_asked(&self) -> Result<(), TrainError> {
+    pub(super) fn stop_if_asked(&self) -> Result<(), TrainError> {
         match self.stop.load(Ordering::Relaxed) {
             true => Err(TrainError::Interrupted),
             false => Ok(()),
@@ -260,7 +259,7 @@ impl Job<'_> {
     }
 
     /// A stream of random numbers of its own for each purpose and epoch.
-    fn random(&self, purpose: &str, phase: usize, epoch: usize) -> Random {
+    pub(super) fn random(&self, purpose: &str, phase: usize, epoch: usize) -> Random {
         Random::new(&[self.settings.seed, named(purpose), phase as u64, epoch as u64])
     }
 
@@ -371,80 +370,6 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// What an epoch goes through, shuffled, and the negatives mined for it.
-    fn plan(&self, phase: usize, epoch: usize) -> Result<(Vec<Item>, Vec<Negative>), TrainError> {
-        let positives = self.train.positives();
-        let near = match self.negatives {
-            NegativeKind::Hard => Some(self.neighbours()?),
-            _ => None,
-        };
-        let miner = Miner {
-            data: self.train,
-            positives: &positives,
-            related: self.related,
-            hard_ratio: match self.negatives {
-                NegativeKind::Hard => self.settings.negatives.hard_ratio,
-                _ => 0.0,
-            },
-            neighbours: near.as_ref(),
-        };
-        let mut random = self.random("mining", phase, epoch);
-        let mined = match self.negatives {
-            NegativeKind::None => Vec::new(),
-            _ => miner.mine(&mut random),
-        };
-        let mut plan: Vec<Item> = match phase {
-            0 => {
-                let mut items: Vec<Item> = positives.iter().copied().map(Item::from).collect();
-                for negative in self.labelled_negatives(&positives, &mut random).iter().chain(&mined) {
-                    items[negative.of].negative = Some((negative.drug, negative.adr));
-                }
-                items
-            }
-            _ => {
-                let negatives = mined.iter().map(|negative| Item {
-                    drug: negative.drug,
-                    adr: negative.adr,
-                    label: false,
-                    negative: None,
-                });
-                let labelled = self.train.examples.iter().copied().map(Item::from);
-                labelled.chain(negatives).collect()
-            }
-        };
-        self.random("order", phase, epoch).shuffle(&mut plan);
-        Ok((plan, mined))
-    }
-
-    /// For pairs that share a context with a labelled negative, one such: phase 1's hardest where data has labels.
-    fn labelled_negatives(&self, positives: &[super::dataset::Example], random: &mut Random) -> Vec<Negative> {
-        let mut by_context: [HashMap<u32, Vec<(u32, u32)>>; 2] = Default::default();
-        for example in self.train.examples.iter().filter(|e| !e.label) {
-            // A context whose entities are related elsewhere would teach the contrary there.
-            let (drug, adr) = (
-                self.train.text(Side::Drug, example.drug),
-                self.train.text(Side::Adr, example.adr),
-            );
-            if !self.related.contains(drug, adr) {
-                let pair = (example.drug, example.adr);
-                by_context[0].entry(example.drug).or_default().push(pair);
-                by_context[1].entry(example.adr).or_default().push(pair);
-            }
-        }
-        let mut found = Vec::new();
-        for (of, positive) in positives.iter().enumerate() {
-            let with_drug = by_context[0].get(&positive.drug).into_iter().flatten();
-            let with_adr = by_context[1].get(&positive.adr).into_iter().flatten();
-            let candidates: Vec<(u32, u32)> = with_drug.chain(with_adr).copied().collect();
-            if !candidates.is_empty() {
-                let (drug, adr) = candidates[random.below(candidates.len())];
-                let kind = Kind::Labelled;
-                found.push(Negative { of, drug, adr, kind });
-            }
-        }
-        found
-    }
-
     /// The loss of one micro-batch and how many tokens it took.
     fn loss(
         &self,
@@ -513,61 +438,6 @@ impl Job<'_> {
         Ok((loss, tokens))
     }
 
-    /// Representations of all of a data set's texts of one side, without dropout: `[N, F]`.
-    fn encode_all(&self, data: &Dataset, side: Side) -> Result<Tensor, TrainError> {
-        let weights = self.parameters.detached();
-        let texts = &data.texts[side as usize];
-        let parts = texts.chunks(TEXTS_AT_ONCE).map(|texts| -> Result<Tensor, TrainError> {
-            self.stop_if_asked()?;
-            let texts: Vec<&[u32]> = texts.iter().map(|text| text.token_ids.as_slice()).collect();
-            Ok(self.network.encode(&weights, side, &texts, None)?)
-        });
-        Ok(Tensor::cat(&parts.collect::<Result<Vec<_>, _>>()?, 0)?)
-    }
-
-    fn neighbours(&self) -> Result<Neighbours, TrainError> {
-        let mut width = 0;
-        let mut normalized = |side: Side| -> Result<Vec<f32>, TrainError> {
-            let all = self.encode_all(self.train, side)?;
-            width = all.dim(1)?;
-            let mut values = all.flatten_all()?.to_vec1::<f32>()?;
-            for row in values.chunks_exact_mut(width) {
-                let length = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-6);
-                row.iter_mut().for_each(|x| *x /= length);
-            }
-            Ok(values)
-        };
-        let representations = [normalized(Side::Drug)?, normalized(Side::Adr)?];
-        let count = self.settings.negatives.neighbours;
-        Ok(neighbours(self.train, self.related, &representations, width, count))
-    }
-
-    /// The validation pairs with negatives mined for them: the same in every epoch, and of no encoder's choice.
-    fn validation_pairs(&self) -> Vec<Item> {
-        let positives = self.valid.positives();
-        let mut pairs: Vec<Item> = self.valid.examples.iter().copied().map(Item::from).collect();
-        if self.negatives != NegativeKind::None && pairs.len() == positives.len() {
-            let miner = Miner {
-                data: self.valid,
-                positives: &positives,
-                related: self.related,
-                hard_ratio: match self.negatives {
-                    NegativeKind::Hard => self.settings.negatives.hard_ratio,
-                    _ => 0.0,
-                },
-                neighbours: None,
-            };
-            let mined = miner.mine(&mut self.random("validation", 0, 0)).into_iter();
-            pairs.extend(mined.map(|negative| Item {
-                drug: negative.drug,
-                adr: negative.adr,
-                label: false,
-                negative: None,
-            }));
-        }
-        pairs
-    }
-
     fn validate(&self, pairs: &[Item], state: &State) -> Result<Judgement, TrainError> {
         let (drug, adr) = (
             self.encode_all(self.valid, Side::Drug)?,
@@ -598,10 +468,7 @@ impl Job<'_> {
                 step: state.step as u64,
                 loss: f32::NAN,
             }),
-            None => Err(TrainError::data(
-                "validation",
-                "expected related and unrelated pairs; no negative could be mined, since all its pairs are related",
-            )),
+            None => Err(TrainError::data("validation", "expected related and unrelated pairs")),
         }
     }
 }
