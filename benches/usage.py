@@ -32,6 +32,9 @@ ENCODINGS = re.compile(r"encodings: (\d+)")
 # Threads by the start of their name: what is spread over threads, and each stage that is one thread.
 COMPUTING = ("crag-compute", "crag-load")
 STAGES = {"crag-reader": "reader", "crag-stage": "preparer and workers", "crag": "collector", "crag-cache": "cache's writer"}
+CACHED = ("cache, first run", "cache, second run")
+# These wait for something that hardly ever comes.
+IDLE = {"crag-signals", "crag-progress"}
 # The warm run that the cost model is from has at least so many lines, so that loading the model is little of it.
 MODEL_LINES = 6000
 
@@ -225,7 +228,8 @@ def table(results, weights):
     yield line("one pair from a cold process, s", cold)
 
     def rss(found, dtype):
-        peak, allowed = best(found["no reuse"], "rss")["rss"], weights[dtype] + 400e6
+        peak = max(run["rss"] for variant in ("no reuse", "reuse", *CACHED) for run in found[variant])
+        allowed = weights[dtype] + 400e6
         return f"{peak / 1e6:.0f} (<= {allowed / 1e6:.0f}: {'met' if peak <= allowed else '**not met**'})"
 
     yield line("peak RSS, MB (<= weights + 400)", rss)
@@ -242,6 +246,8 @@ def cost_model(results):
         for name, cpu in run["threads"].values():
             computing = name.startswith(COMPUTING)
             stage = "computing" if computing else STAGES.get(name)
+            if stage is None and name in IDLE and cpu < 0.01:
+                continue
             if stage is None:
                 sys.exit(f"a thread of an unknown name: {name}")
             seconds[stage] += cpu

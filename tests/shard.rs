@@ -277,3 +277,114 @@ fn the_binary_scores_shards_and_merges_them() {
     assert_eq!(code, 1);
     assert!(stderr.contains("the bzip2 data breaks off"), "{stderr}");
 }
+
+#[test]
+fn merging_compares_what_the_shards_manifests_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    // Three shards of equal size, which numbers of records cannot tell apart.
+    let lines = |of: &str| -> String {
+        let line = |i| format!("{{\"id\":{i},\"text\":\"{of} {i}: aspirin\",\"drug\":\"aspirin\",\"adr\":\"{of}\"}}\n");
+        (0..3 * 66).map(line).collect()
+    };
+    std::fs::write(path("pairs.jsonl"), lines("rash")).unwrap();
+    std::fs::write(path("others.jsonl"), lines("pain")).unwrap();
+    let score = |input: &str, output: &str, arguments: &[&str]| {
+        let mut command = crag();
+        command.args(["score", "--model", "demo", "-q", "-o"]).arg(path(output));
+        assert_eq!(
+            command.args(arguments).arg(path(input)).output().unwrap().status.code(),
+            Some(0)
+        );
+    };
+    score("pairs.jsonl", "single.jsonl", &[]);
+    for (output, shard) in [("1.jsonl", "1/3"), ("2.jsonl.gz", "2/3"), ("3.jsonl", "3/3")] {
+        score("pairs.jsonl", output, &["--shard", shard]);
+    }
+    score("pairs.jsonl", "strict.jsonl", &["--shard", "3/3", "--on-error", "fail"]);
+    score(
+        "pairs.jsonl",
+        "threshold.jsonl",
+        &["--shard", "3/3", "--threshold", "0.25"],
+    );
+    score("others.jsonl", "others-3.jsonl", &["--shard", "3/3"]);
+    let manifest = |name: &str| path(&format!("{name}.manifest.json"));
+    let copy = |from: &str, to: &str, with_manifest: bool| {
+        std::fs::copy(path(from), path(to)).unwrap();
+        if with_manifest {
+            std::fs::copy(manifest(from), manifest(to)).unwrap();
+        }
+    };
+    copy("1.jsonl", "untold.jsonl", false);
+    copy("3.jsonl", "changed.jsonl", true);
+    let changed = std::fs::read_to_string(path("changed.jsonl"))
+        .unwrap()
+        .replacen("rash 1", "rush 1", 1);
+    std::fs::write(path("changed.jsonl"), changed).unwrap();
+    copy("3.jsonl", "damaged.jsonl", false);
+    std::fs::write(manifest("damaged.jsonl"), "{").unwrap();
+    copy("3.jsonl", "foreign.jsonl", false);
+    std::fs::write(manifest("foreign.jsonl"), "{}").unwrap();
+
+    let merge = |arguments: &[&str]| {
+        let mut command = crag();
+        command
+            .arg("merge")
+            .args(arguments.iter().filter(|argument| argument.starts_with("--")));
+        let shards = arguments.iter().filter(|argument| !argument.starts_with("--"));
+        let output = command.args(shards.map(|name| path(name))).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        (output.status.code().unwrap(), output.stdout, stderr)
+    };
+    let single = std::fs::read(path("single.jsonl")).unwrap();
+    for fitting in [
+        ["1.jsonl", "2.jsonl.gz", "3.jsonl"],
+        ["untold.jsonl", "2.jsonl.gz", "3.jsonl"],
+        ["1.jsonl", "2.jsonl.gz", "strict.jsonl"],
+    ] {
+        let (code, output, stderr) = merge(&fitting);
+        assert_eq!((code, output == single), (0, true), "{fitting:?}: {stderr}");
+    }
+    for (wrong, expected) in [
+        (
+            ["2.jsonl.gz", "1.jsonl", "3.jsonl"],
+            "expected shard 1/3 in this place, found 2/3",
+        ),
+        (
+            ["untold.jsonl", "3.jsonl", "2.jsonl.gz"],
+            "expected shard 2/3 in this place, found 3/3",
+        ),
+        (
+            ["1.jsonl", "2.jsonl.gz", "threshold.jsonl"],
+            "--threshold was 0.55 and is 0.25",
+        ),
+        (
+            ["1.jsonl", "2.jsonl.gz", "others-3.jsonl"],
+            "its inputs have other lines",
+        ),
+        (["1.jsonl", "2.jsonl.gz", "changed.jsonl"], "bytes that were written"),
+        (
+            ["1.jsonl", "2.jsonl.gz", "single.jsonl"],
+            "found the output of all lines",
+        ),
+        (
+            ["1.jsonl", "2.jsonl.gz", "damaged.jsonl"],
+            "damaged.jsonl.manifest.json: expected a manifest",
+        ),
+        (["1.jsonl", "2.jsonl.gz", "foreign.jsonl"], "it names no format"),
+    ] {
+        let (code, output, stderr) = merge(&wrong);
+        assert_eq!((code, output.len()), (1, 0), "{wrong:?}: {stderr}");
+        assert!(
+            stderr.contains(expected) && stderr.lines().count() == 1,
+            "{wrong:?}: {stderr}"
+        );
+    }
+    let (code, _, stderr) = merge(&["1.jsonl", "2.jsonl.gz"]);
+    assert!(
+        code == 1 && stderr.contains("expected shard 1/2 in this place, found 1/3"),
+        "{stderr}"
+    );
+    let (code, output, _) = merge(&["--ignore-manifests", "2.jsonl.gz", "1.jsonl", "3.jsonl"]);
+    assert_eq!((code, output == single), (0, false));
+}

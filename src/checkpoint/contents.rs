@@ -102,11 +102,6 @@ impl Checkpoint {
         &self.tensors
     }
 
-    /// The whole of each weight file, in order.
-    pub(super) fn file_bytes(&self) -> impl Iterator<Item = &[u8]> {
-        self.files.iter().map(|file| &*file.bytes)
-    }
-
     pub(super) fn weight_files(&self) -> &[Contents] {
         &self.files
     }

@@ -56,8 +56,12 @@ impl Checkpoint {
     pub fn model_hash(&self, files: &ModelFiles) -> [u8; 32] {
         let mut all = Hasher::new();
         // Each part as a hash of its own, so that no part can run over into the next.
-        for bytes in self.file_bytes() {
-            all.update(Hasher::new().update_rayon(bytes).finalize().as_bytes());
+        for file in self.weight_files() {
+            let mut hasher = Hasher::new();
+            file.read_through(|part| {
+                hasher.update_rayon(part);
+            });
+            all.update(hasher.finalize().as_bytes());
         }
         for settings in [&files.config, &files.sidecar] {
             match settings {
@@ -73,6 +77,12 @@ impl Checkpoint {
 mod tests {
     use super::super::{Checkpoint, HubOptions, ModelSource, NamedBytes, locate};
 
+    fn whole_file(checkpoint: &Checkpoint) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        checkpoint.weight_files()[0].read_through(|part| bytes.extend_from_slice(part));
+        bytes
+    }
+
     #[test]
     fn hashes_are_those_of_the_files() {
         let files = locate(&ModelSource::Demo, &HubOptions::default()).unwrap();
@@ -80,7 +90,7 @@ mod tests {
         assert_eq!(embedded.len(), 1);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
-        std::fs::write(&path, Checkpoint::open(&files).unwrap().file_bytes().next().unwrap()).unwrap();
+        std::fs::write(&path, whole_file(&Checkpoint::open(&files).unwrap())).unwrap();
         let copy = locate(&ModelSource::File(path.clone()), &HubOptions::default()).unwrap();
         let mapped = Checkpoint::open(&copy).unwrap().weight_hashes();
         assert_eq!(
@@ -112,7 +122,7 @@ mod tests {
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
-        let mut bytes = embedded.file_bytes().next().unwrap().to_vec();
+        let mut bytes = whole_file(&embedded);
         let hash_of = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
             let mut copy = locate(&ModelSource::File(path.clone()), &HubOptions::default()).unwrap();

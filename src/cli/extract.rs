@@ -2,12 +2,13 @@
 //!
 //! Arguments as typed become [`Sources`] and [`Options`] here; what is read and paired is [`crate::corpora`]'s.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::fs;
+use std::io::{self, BufWriter, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use super::manifest::ReportFile;
 use super::values::{parse_bytes, parse_count};
 use super::{Outcome, UsageError, console, note};
 use crate::corpora::{
@@ -138,7 +139,7 @@ pub fn run(args: ExtractArgs) -> anyhow::Result<Outcome> {
     let sources = args.sources()?;
     // What cannot be written is said before the long work.
     let summary_file = match &args.summary_json {
-        Some(path) => Some(File::create(path).with_context(|| path.display().to_string())?),
+        Some(path) => Some(ReportFile::create("--summary-json", path)?),
         None => None,
     };
     let (mut reported, limit) = (0, args.max_reports);
@@ -161,8 +162,8 @@ pub fn run(args: ExtractArgs) -> anyhow::Result<Outcome> {
         }
         Err(error) => return Err(error.into()),
     };
-    if let (Some(file), Some(path)) = (summary_file, &args.summary_json) {
-        write_summary(file, &summary).with_context(|| path.display().to_string())?;
+    if let Some(file) = summary_file {
+        file.finish(&summary.to_json())?;
     }
     for remark in args.remarks(&summary) {
         console::warn(&remark);
@@ -175,12 +176,6 @@ pub fn run(args: ExtractArgs) -> anyhow::Result<Outcome> {
         true => Outcome::Incomplete,
         false => Outcome::Complete,
     })
-}
-
-fn write_summary(mut file: File, summary: &Summary) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut file, &summary.to_json())?;
-    file.write_all(b"\n")?;
-    file.sync_all()
 }
 
 impl ExtractArgs {

@@ -6,18 +6,19 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use super::inputs::{FormatArg, format_of, input, is_stdin};
-use super::{Outcome, UsageError};
-use crate::scoring::{MergeError, check_shards, merge};
+use super::{Outcome, UsageError, manifest};
+use crate::scoring::{MergeError, ShardEvidence, check_kin, check_shards, merge};
 
 /// Which shards to put together.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-What comes out is, byte for byte, what the run without --shard gives. Shards that do not fit together (one is \
-missing, cut short or out of order) are an error before anything is written, as far as their numbers of records can \
-tell.
+What comes out is, byte for byte, what the run without --shard gives. Shards that do not fit together are an error \
+before anything is written. Where SHARD.manifest.json lies beside a shard, as score -o leaves it, it is compared: the \
+same lines, model, settings, kernels and version as the others', this shard in this place, and the bytes that were \
+written. Without one, only the numbers of records can tell that a shard is missing, cut short or out of order.
 
 Examples:
-  for i in 1 2 3; do crag score --shard $i/3 pairs.jsonl > part-$i.jsonl; done
+  for i in 1 2 3; do crag score --shard $i/3 -o part-$i.jsonl pairs.jsonl; done
   crag merge part-1.jsonl part-2.jsonl part-3.jsonl > scored.jsonl
 
 Exit codes: 0 all put together; 1 the shards do not fit or cannot be read; 2 usage.")]
@@ -29,6 +30,10 @@ pub struct MergeArgs {
     /// Format of the shards [default: csv or tsv where their names end so (also .csv.gz), else jsonl]
     #[arg(long, value_name = "FORMAT")]
     format: Option<FormatArg>,
+
+    /// Do not compare what the shards' manifests say
+    #[arg(long)]
+    ignore_manifests: bool,
 }
 
 pub fn run(args: MergeArgs) -> anyhow::Result<Outcome> {
@@ -47,12 +52,11 @@ pub fn run(args: MergeArgs) -> anyhow::Result<Outcome> {
         }
         seen.push(file);
     }
-    // MANIFESTS: where every shard has its SHARD.manifest.json, compare them here, before anything is written: the
-    // same inputs, model and settings, each `--shard I/N` with N the number of shards and I its place, and as many
-    // records as the shard has. This sees what check_shards cannot: shards of equal size in the wrong order, and a
-    // last block that is cut short.
     let inputs = || args.shards.iter().map(|path| input(path)).collect();
     if all_files {
+        if !args.ignore_manifests {
+            check_manifests(&args.shards)?;
+        }
         // Pipes can be read only once; merge itself finds most of it, only later.
         check_shards(inputs(), format)?;
     }
@@ -62,4 +66,20 @@ pub fn run(args: MergeArgs) -> anyhow::Result<Outcome> {
         Err(MergeError::Write { source }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(Outcome::ClosedPipe),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Compares what the manifests beside the shards say of their runs; one that has none is not compared.
+fn check_manifests(shards: &[PathBuf]) -> anyhow::Result<()> {
+    let evidence = |path: &PathBuf| -> anyhow::Result<Option<ShardEvidence>> {
+        let source = manifest::beside(path);
+        let evidence = manifest::evidence(&source)?;
+        Ok(evidence.map(|evidence| ShardEvidence {
+            path: path.clone(),
+            source,
+            evidence,
+        }))
+    };
+    let evidence: Vec<_> = shards.iter().map(evidence).collect::<Result<_, _>>()?;
+    let way_out = "--ignore-manifests goes by the shards alone";
+    check_kin(&evidence).map_err(|error| anyhow::anyhow!("{:#}; {way_out}", anyhow::Error::new(error)))
 }

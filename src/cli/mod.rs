@@ -38,6 +38,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use self::config::{Layers, ParseError};
 use self::console::{ConsoleArgs, note};
 use crate::files::OutputError;
+use crate::kernels::memory;
 use crate::scoring::{Counts, OpenError, ScoreError};
 
 /// Scores whether a text says that a drug caused an adverse reaction.
@@ -168,6 +169,7 @@ fn command() -> clap::Command {
 
 /// Parses the process's arguments, with environment and config file beneath them, and runs the subcommand.
 pub fn run() -> anyhow::Result<Outcome> {
+    memory::keep_freed_buffers();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let variable = |name: &str| std::env::var_os(name);
     let glance = config::glance(&command(), &arguments);

@@ -2,7 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, bail};
 
-use super::{Activation, Linear, cpu, f32_slice};
+use super::{Activation, Linear, Precision, cpu, f32_slice};
 
 /// `y_o = x1^T W_o x2 + b_o`.
 #[derive(Clone, Debug)]
@@ -21,12 +21,18 @@ const PAIRS_AT_ONCE: usize = 48;
 
 impl Bilinear {
     /// `weight`: a layer without bias, `[O F1, F2]`, row `o F1 + i` being `W_o[i, :]`, on `device`; `bias`: `[O]`
-    /// of any float dtype. Errors if the bias is not that long or the weight's rows are not so many for each output.
+    /// of any float dtype. Errors if the bias is not that long or the weight's rows are not so many for each output, and on int8.
     pub fn new(weight: Linear, bias: Option<&Tensor>, outputs: usize, device: &Device) -> Result<Self> {
         let rows = weight.out_features();
         let found = bias.map_or(vec![outputs], |bias| bias.dims().to_vec());
         if outputs == 0 || !rows.is_multiple_of(outputs) || found != [outputs] {
             bail!("bilinear: expected rows of {outputs} outputs and as many biases, found {rows} rows and {found:?}")
+        }
+        if weight
+            .packed()
+            .is_some_and(|packed| packed.precision() == Precision::Int8)
+        {
+            bail!("bilinear: expected weights in f32 or bf16, found int8")
         }
         let bias = bias.map(|bias| bias.to_dtype(DType::F32)).transpose()?;
         Ok(Self {

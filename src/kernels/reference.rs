@@ -40,7 +40,7 @@ pub fn round_to_bf16(values: &[f32]) -> Vec<f32> {
 }
 
 /// Values that share a scale in 8 bits: so many neighbours along k.
-pub const INT8_GROUP: usize = 128;
+pub const INT8_GROUP: usize = 256;
 
 /// Rows of `k` values in 8 bits each: `least + scale * q`, `q` from 0 to 255.
 pub fn round_rows_to_int8(x: &[f32], k: usize) -> Vec<f32> {

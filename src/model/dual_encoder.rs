@@ -20,7 +20,7 @@ use super::{
     weights::{Loader, ModelError, PackedWeights},
 };
 
-/// Where a model runs and in which precision its encoders compute; the head is always f32.
+/// Where a model runs and in which precision its encoders compute; the head is f32, but for [`load_bilinear`]'s product.
 #[derive(Clone, Debug)]
 pub struct Placement {
     pub device: Device,
@@ -107,7 +107,7 @@ impl DualEncoder {
         let bilinear = roles
             .bilinear
             .as_ref()
-            .map(|role| load_bilinear(&loader, role))
+            .map(|role| load_bilinear(&loader, role, placement.precision))
             .transpose()?;
         let classifier = Steps::load(&loader, &roles.classifier, activation)?;
         Ok(Self {

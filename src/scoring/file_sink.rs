@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::counts::Counts;
 use super::resume::{ConsumedInput, ResumeError, SavedOutput, Setting, Start, State};
 use super::sink::{Progress, Sink};
-use crate::files::{Companion, Compression, OutputError, OutputFile, compress, hash_beginning};
+use crate::files::{Companion, Compression, OutputError, OutputFile, compress};
 
 /// Answers gathered before they are written even though more are ready.
 const WRITE_BYTES: usize = 64 * 1024;
@@ -317,7 +317,7 @@ fn finished(output: &OutputFile, plan: &Plan, earlier: Option<&State>) -> Result
     let kept = plan
         .evidence
         .as_ref()
-        .and_then(|value| serde_json::from_value::<State>(value.clone()).ok());
+        .and_then(|value| State::from_evidence(value).ok());
     let mut reason = "nothing says which run made it".to_owned();
     for state in earlier.into_iter().chain(&kept).filter(|state| state.complete) {
         let differences = state.differences(&plan.settings, &plan.names);
@@ -325,11 +325,15 @@ fn finished(output: &OutputFile, plan: &Plan, earlier: Option<&State>) -> Result
             reason = format!("another run made it: {}", differences.join("; "));
             continue;
         }
-        if has_bytes(output, &state.output).map_err(|source| OutputError::Io {
-            path: output.target().display().to_string(),
-            action: "cannot be read",
-            source,
-        })? {
+        if state
+            .output
+            .is_all_of(output.target())
+            .map_err(|source| OutputError::Io {
+                path: output.target().display().to_string(),
+                action: "cannot be read",
+                source,
+            })?
+        {
             return Ok(Ok(Start {
                 inputs: state.inputs.clone(),
                 complete: true,
@@ -339,15 +343,6 @@ fn finished(output: &OutputFile, plan: &Plan, earlier: Option<&State>) -> Result
         reason = "it has been changed since this run made it".to_owned();
     }
     Ok(Err(reason))
-}
-
-fn has_bytes(output: &OutputFile, saved: &SavedOutput) -> io::Result<bool> {
-    let file = std::fs::File::open(output.target())?;
-    if file.metadata()?.len() != saved.bytes {
-        return Ok(false);
-    }
-    let found = hash_beginning(&file, saved.bytes)?;
-    Ok(found.is_some_and(|hasher| hasher.finalize() == blake3::Hash::from_bytes(saved.digest)))
 }
 
 /// Where an earlier run ended, and its answers that are not in the file yet.

@@ -6,15 +6,25 @@
 //!
 //! Where states are kept is [`super::file_sink`]'s.
 
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::counts::{Counts, SavedCounts};
 use super::sink::Position;
+use crate::files::hash_beginning;
 
 /// Raised with every change to what a state means.
 const FORMAT: u64 = 1;
 /// The version that wrote a state; another may answer differently.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The setting that says which shard a run is.
+pub const SHARD: &str = "--shard";
+/// The setting that says whether a run ends at the first line that cannot be scored.
+pub const ON_ERROR: &str = "--on-error";
 
 /// Why a run cannot go on where an earlier one ended. Nothing has been written.
 #[derive(Debug, thiserror::Error)]
@@ -188,6 +198,18 @@ pub(super) struct SavedOutput {
     pub pending: Vec<u8>,
 }
 
+impl SavedOutput {
+    /// Whether the file at `path` has these bytes and no others.
+    pub fn is_all_of(&self, path: &Path) -> io::Result<bool> {
+        let file = File::open(path)?;
+        if file.metadata()?.len() != self.bytes {
+            return Ok(false);
+        }
+        let found = hash_beginning(&file, self.bytes)?;
+        Ok(found.is_some_and(|hasher| hasher.finalize() == blake3::Hash::from_bytes(self.digest)))
+    }
+}
+
 /// All of it, as it is kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct State {
@@ -217,24 +239,55 @@ impl State {
 
     /// `name`: of the file that holds it.
     pub fn parse(bytes: &[u8], name: &str) -> Result<Self, ResumeError> {
-        let damaged = |reason: String| ResumeError::Damaged {
-            state: name.to_owned(),
-            reason,
-        };
-        let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
-        match &value["format"] {
-            format if format == FORMAT => {}
-            format if format.is_u64() => return Err(damaged(format!("format {format}, this is format {FORMAT}"))),
-            _ => return Err(damaged("it names no format".to_owned())),
+        serde_json::from_slice(bytes)
+            .map_err(|error| error.to_string())
+            .and_then(|value| Self::from_value(&value))
+            .map_err(|reason| ResumeError::Damaged {
+                state: name.to_owned(),
+                reason,
+            })
+    }
+
+    /// From what a run that came to its end left; in words, why it is not that.
+    pub fn from_evidence(evidence: &serde_json::Value) -> Result<Self, String> {
+        match Self::from_value(evidence)? {
+            state if state.complete => Ok(state),
+            _ => Err("the run has not come to its end".to_owned()),
         }
-        serde_json::from_value(value).map_err(|error| damaged(error.to_string()))
+    }
+
+    fn from_value(value: &serde_json::Value) -> Result<Self, String> {
+        match &value["format"] {
+            format if format == FORMAT => Self::deserialize(value).map_err(|error| error.to_string()),
+            format if format.is_u64() => Err(format!("format {format}, this is format {FORMAT}")),
+            _ => Err("it names no format".to_owned()),
+        }
     }
 
     /// In words, what a run with these settings and inputs would answer differently.
     pub fn differences(&self, settings: &[Setting], names: &[String]) -> Vec<String> {
+        let mut differences = self.differences_from(VERSION, settings);
+        // Inputs are compared by content; but where there are several, error records name them.
+        if self.counts.has_errors() {
+            let pairs = self.inputs.iter().zip(names).enumerate();
+            for (i, (earlier, name)) in pairs.filter(|(_, (earlier, name))| earlier.name != **name) {
+                if self.inputs.len() > 1 || names.len() > 1 {
+                    differences.push(format!(
+                        "input {} was {} and is {name}, and error records may name it",
+                        i + 1,
+                        earlier.name
+                    ));
+                }
+            }
+        }
+        differences
+    }
+
+    /// In words, what a run of this version with these settings would answer differently on the same inputs.
+    fn differences_from(&self, version: &str, settings: &[Setting]) -> Vec<String> {
         let mut differences = Vec::new();
-        if self.crag != VERSION {
-            differences.push(format!("the version of crag was {} and is {VERSION}", self.crag));
+        if self.crag != version {
+            differences.push(format!("the version of crag was {} and is {version}", self.crag));
         }
         for setting in settings {
             let name = &setting.name;
@@ -252,20 +305,36 @@ impl State {
                 differences.push(format!("{} was {} and is not set", earlier.name, short(&earlier.value)));
             }
         }
-        // Inputs are compared by content; but where there are several, error records name them.
-        if self.counts.has_errors() {
-            let pairs = self.inputs.iter().zip(names).enumerate();
-            for (i, (earlier, name)) in pairs.filter(|(_, (earlier, name))| earlier.name != **name) {
-                if self.inputs.len() > 1 || names.len() > 1 {
-                    differences.push(format!(
-                        "input {} was {} and is {name}, and error records may name it",
-                        i + 1,
-                        earlier.name
-                    ));
-                }
-            }
+        differences
+    }
+
+    /// In words, what the run of another shard would answer differently on the same lines.
+    pub fn differences_from_shard(&self, other: &Self) -> Vec<String> {
+        let own = |name: &str| self.settings.iter().find(|setting| setting.name == name).cloned();
+        let settings: Vec<Setting> = other
+            .settings
+            .iter()
+            .map(|setting| match setting.name.as_str() {
+                // What has to differ, and what makes no difference to a run that came to its end.
+                SHARD | ON_ERROR => own(&setting.name).unwrap_or_else(|| setting.clone()),
+                _ => setting.clone(),
+            })
+            .collect();
+        let mut differences = self.differences_from(&other.crag, &settings);
+        let content = |state: &Self| -> Vec<(u64, [u8; 32])> {
+            let inputs = state.inputs.iter();
+            inputs.map(|input| (input.lines, input.digest)).collect()
+        };
+        if content(self) != content(other) {
+            differences.push("its inputs have other lines".to_owned());
         }
         differences
+    }
+
+    /// Which shard it is of, as in `3/8`; none of a run over all lines.
+    pub fn shard(&self) -> Option<&str> {
+        let shard = self.settings.iter().find(|setting| setting.name == SHARD)?;
+        Some(&shard.value)
     }
 }
 

@@ -112,6 +112,26 @@ impl Drop for ReportFile {
     }
 }
 
+/// Where the manifest of a file goes, unless it is said.
+pub fn beside(target: &Path) -> PathBuf {
+    let mut name = target.as_os_str().to_owned();
+    name.push(".manifest.json");
+    name.into()
+}
+
+/// What the run that wrote the manifest at `path` left in it to know its output by: the member `resume`, null where
+/// there is none. None where there is no manifest.
+pub fn evidence(path: &Path) -> anyhow::Result<Option<Value>> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| path.display().to_string()),
+    };
+    let mut manifest: Value =
+        serde_json::from_slice(&bytes).with_context(|| format!("{}: expected a manifest (JSON)", path.display()))?;
+    Ok(Some(manifest.get_mut("resume").map(Value::take).unwrap_or_default()))
+}
+
 /// A number that stands for this run, wherever it is told of.
 pub fn run_id() -> String {
     uuid::Uuid::new_v4().to_string()

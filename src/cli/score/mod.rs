@@ -24,7 +24,9 @@ use super::signals::SignalWatch;
 use super::values::{parse_count, parse_threads, parse_threshold};
 use super::{Outcome, UsageError, console};
 use crate::files::{Companion, Input};
-use crate::scoring::{self, Counts, Finished, OnError, Options, OutputKey, ScoreError, Setting, Sink, Stream};
+use crate::scoring::{
+    self, Counts, Finished, ON_ERROR, OnError, Options, OutputKey, SHARD, ScoreError, Setting, Sink, Stream,
+};
 use crate::text::Window;
 use anyhow::Context as _;
 use ensemble::Ensemble;
@@ -371,14 +373,14 @@ impl Run<'_> {
         ]);
         let fields = args.records.input.fields.iter();
         settings.extend(fields.map(|(field, place)| Setting::new(format!("--field {field}"), place)));
-        settings.extend(options.shard.map(|shard| Setting::new("--shard", shard)));
+        settings.extend(options.shard.map(|shard| Setting::new(SHARD, shard)));
         settings.extend(options.output.key().map(|key| Setting::new("--output-key", key)));
         // The calibration itself is part of the model.
         settings.extend(args.calibrated.then(|| Setting::new("--calibrated", true)));
         settings.push(match options.on_error {
             // No line that a run ended at was answered.
-            OnError::Record => Setting::new("--on-error", "record").accepting("fail"),
-            OnError::Fail => Setting::new("--on-error", "fail"),
+            OnError::Record => Setting::new(ON_ERROR, "record").accepting("fail"),
+            OnError::Fail => Setting::new(ON_ERROR, "fail"),
         });
         settings
     }

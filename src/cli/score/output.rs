@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::cli::manifest::numbers;
+use crate::cli::manifest::{self, numbers};
 use crate::cli::values::parse_seconds;
 use crate::cli::{Outcome, UsageError, console, note};
 use crate::files::{Claim, Companion, Compression, Destination, Input, OutputFile, RealDisk};
@@ -44,13 +44,6 @@ pub enum Output {
 }
 
 impl OutputArgs {
-    /// Where the manifest of a file goes, unless it is said.
-    pub fn default_manifest(target: &Path) -> PathBuf {
-        let mut name = target.as_os_str().to_owned();
-        name.push(".manifest.json");
-        name.into()
-    }
-
     /// Whether answers go elsewhere than to stdout.
     pub fn is_given(&self) -> bool {
         self.output.is_some()
@@ -98,16 +91,16 @@ impl OutputArgs {
         )?))
     }
 
-    /// What is to be written: the answers to `inputs`, which depend on `settings`. `manifest`: where that of the
+    /// What is to be written: the answers to `inputs`, which depend on `settings`. `manifest_path`: where that of the
     /// output goes; one that is there may say that there is nothing left to do.
-    pub fn plan(&self, inputs: &[Input], settings: Vec<Setting>, manifest: &Path) -> Plan {
+    pub fn plan(&self, inputs: &[Input], settings: Vec<Setting>, manifest_path: &Path) -> Plan {
         Plan {
             settings,
             names: inputs.iter().map(Input::name).collect(),
             resume: self.resume,
             force: self.force,
             save_every: self.save_every,
-            evidence: evidence(manifest),
+            evidence: manifest::evidence(manifest_path).ok().flatten(),
         }
     }
 
@@ -184,12 +177,6 @@ impl Scored {
         console::report("summary", &text, numbers(&counts));
         (Outcome::of(&counts), Some(counts))
     }
-}
-
-/// What a run that finished its output left in its manifest for a later `--resume`: the member `resume`.
-fn evidence(manifest: &Path) -> Option<serde_json::Value> {
-    let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(manifest).ok()?).ok()?;
-    manifest.get("resume").cloned()
 }
 
 /// One line says what went wrong and what to do.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::ensemble::Ensemble;
-use super::output::{Output, OutputArgs};
+use super::output::Output;
 use crate::cli::UsageError;
 use crate::cli::config::SettingRow;
 use crate::cli::inputs::Inputs;
@@ -47,7 +47,7 @@ impl Reports {
                 let beside = args.manifest.clone();
                 (
                     Some(target.to_owned()),
-                    Some(beside.unwrap_or_else(|| OutputArgs::default_manifest(target))),
+                    Some(beside.unwrap_or_else(|| manifest::beside(target))),
                 )
             }
             _ => (None, None),
@@ -88,9 +88,7 @@ impl Reports {
 
     /// Where the manifest of the output at `target` goes.
     pub fn beside_output(&self, target: &Path) -> PathBuf {
-        self.beside
-            .clone()
-            .unwrap_or_else(|| OutputArgs::default_manifest(target))
+        self.beside.clone().unwrap_or_else(|| manifest::beside(target))
     }
 
     /// Writes what does not appear together with an output.

@@ -6,16 +6,18 @@
 //! the end. Columns are cut at panels and outputs, which depends on the sizes alone, never on the pairs.
 
 use super::buffer::{Scratch, with_scratch};
-use super::format::F32;
+use super::format::{Bf16, F32, Format};
 use super::gemm::{multiply_panel, pack_rows, panel_width, words};
 use super::linear::PackedLinear;
 use super::simd::{Simd, Task};
+use crate::kernels::Precision;
 
 /// Pairs whose packed rows, and the other side's, stay in the L2 cache while all weights go by once, in words.
 const BLOCK_WORDS: usize = 48 * 1024;
 
 impl PackedLinear {
-    /// `x1^T W_o x2 + b_o` for this layer's weight `[O F1, F2]`, row `o F1 + i` being `W_o[i, :]`.
+    /// `x1^T W_o x2 + b_o` for this layer's weight `[O F1, F2]`, row `o F1 + i` being `W_o[i, :]`. Packed in bf16,
+    /// weights and `x2` are rounded; sums and all that follows are f32. Panics on a layer packed in int8.
     ///
     /// `x1`: `[rows, F1]`; `x2`: `[rows, F2]`; `bias`: `[O]`, as long as there are outputs. Returns `[rows, O]`.
     pub fn bilinear(&self, x1: &[f32], x2: &[f32], rows: usize, bias: &[f32]) -> Vec<f32> {
@@ -25,9 +27,18 @@ impl PackedLinear {
             rows * self.out_features,
             "x1 is [rows, F1], the bias [O]"
         );
+        match self.precision {
+            Precision::F32 => self.fuse(F32, x1, x2, rows, bias),
+            Precision::Bf16 => self.fuse(Bf16, x1, x2, rows, bias),
+            other => unreachable!("a bilinear's weights are f32 or bf16, found {}", other.name()),
+        }
+    }
+
+    fn fuse<F: Format>(&self, format: F, x1: &[f32], x2: &[f32], rows: usize, bias: &[f32]) -> Vec<f32> {
         let mut out = vec![0.0; rows * bias.len()];
         with_scratch(|scratch| {
-            self.kernel.run(Fuse {
+            let fuse = Fuse {
+                format,
                 layer: self,
                 x1,
                 x2,
@@ -35,13 +46,18 @@ impl PackedLinear {
                 bias,
                 out: &mut out,
                 scratch,
-            })
+            };
+            match self.precision {
+                Precision::F32 => self.kernel.run(fuse),
+                _ => self.kernel.run_with_dots(fuse),
+            }
         });
         out
     }
 }
 
-struct Fuse<'a> {
+struct Fuse<'a, F> {
+    format: F,
     layer: &'a PackedLinear,
     x1: &'a [f32],
     x2: &'a [f32],
@@ -51,14 +67,14 @@ struct Fuse<'a> {
     scratch: &'a mut Scratch,
 }
 
-impl Task for Fuse<'_> {
+impl<F: Format> Task for Fuse<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let (k, outputs) = (self.layer.in_features, self.bias.len());
         let f1 = self.layer.out_features / outputs.max(1);
-        let (width, words) = (panel_width::<S>(), words::<F32>(k));
+        let (width, words) = (panel_width::<S>(), words::<F>(k));
         let block_rows = (BLOCK_WORDS / words / S::TILE_ROWS).max(1) * S::TILE_ROWS;
         for first in (0..self.rows).step_by(block_rows) {
             let rows = block_rows.min(self.rows - first);
@@ -67,10 +83,10 @@ impl Task for Fuse<'_> {
             let left = self.scratch.left.scratch(rows * words);
             let sums = self.scratch.sums.scratch(rows * width);
             let lanes = self.scratch.scores.scratch(rows * S::LANES);
-            pack_rows(simd, F32, &self.x2[first * k..], k, rows, k, left, &mut []);
+            pack_rows(simd, self.format, &self.x2[first * k..], k, rows, k, left, &mut []);
             let panels = self.layer.panels.as_slice().chunks_exact(width * words);
             for (p, panel) in panels.enumerate() {
-                multiply_panel(simd, F32, (left, &[]), rows, (panel, &[]), sums);
+                multiply_panel(simd, self.format, (left, &[]), rows, (panel, &[]), sums);
                 let mut column = p * width;
                 let end = self.layer.out_features.min(column + width);
                 while column < end {

@@ -147,8 +147,8 @@ pub(super) struct Int8;
 
 impl Format for Int8 {
     const VALUES: usize = 4;
-    /// 128 values share a scale.
-    const GROUP: usize = 32;
+    /// 256 values share a scale.
+    const GROUP: usize = 64;
     /// Scale and least value.
     const ROW_TERMS: usize = 2;
     /// Scale, and scale times the sum of the group's bytes.

@@ -24,7 +24,7 @@ pub struct PackedLinear {
     pub(super) in_features: usize,
     pub(super) out_features: usize,
     pub(super) kernel: Kernel,
-    precision: Precision,
+    pub(super) precision: Precision,
     /// Panels of columns of the product, see [`super::gemm`].
     pub(super) panels: Words,
     /// For each panel `[groups, COLUMN_TERMS, width]`, see [`Format`].
@@ -85,7 +85,10 @@ impl PackedLayout {
     /// [`Self::name`] of every layer that `kernel` packs in `precision`.
     pub fn name_for(kernel: Kernel, precision: Precision) -> String {
         let width = kernel.run(PanelWidth);
-        format!("{}-panels-of-{width}-v1", precision.name())
+        match precision {
+            Precision::Int8 => format!("int8-panels-of-{width}-groups-of-{}-v1", Int8::GROUP * Int8::VALUES),
+            _ => format!("{}-panels-of-{width}-v1", precision.name()),
+        }
     }
 }
 
@@ -211,6 +214,10 @@ impl PackedLinear {
 
     pub fn out_features(&self) -> usize {
         self.out_features
+    }
+
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     pub fn kernel(&self) -> Kernel {

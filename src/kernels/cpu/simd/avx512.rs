@@ -176,6 +176,16 @@ impl<D: Dots> Simd for Avx512<D> {
     }
 
     #[inline(always)]
+    fn largest(self, v: __m512) -> f32 {
+        avx512!(_mm512_reduce_max_ps(v))
+    }
+
+    #[inline(always)]
+    fn smallest(self, v: __m512) -> f32 {
+        avx512!(_mm512_reduce_min_ps(v))
+    }
+
+    #[inline(always)]
     fn dot_bf16(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
         if D::BF16 {
             // SAFETY: the token is one of a machine with AVX512-BF16; both types are 64 bytes of any pattern.
