@@ -2,13 +2,15 @@
 //!
 //! Rooms, from the top: [`cli`] turns arguments into settings and runs a subcommand; [`scoring`]
 //! streams JSONL records through the network; [`corpora`] makes such records of annotated documents;
-//! [`evaluation`] judges probabilities against labels; [`model`] is the dual encoder over candle tensors;
+//! [`training`] makes checkpoints from labelled pairs; [`evaluation`] judges probabilities against labels;
+//! [`model`] is the dual encoder over candle tensors;
 //! [`kernels`] holds the operations that differ between processors; [`text`] marks entities and tokenizes;
 //! [`checkpoint`] finds weights and reads them; [`files`] are bytes in and out. Arrows point down; [`Side`] and
 //! [`Calibration`] are everybody's:
 //!
 //! ```text
-//! cli -> scoring, corpora, evaluation, model, text, checkpoint, files
+//! cli -> scoring, corpora, training, evaluation, model, text, checkpoint, files
+//! training -> scoring's records and marking, evaluation, text, model, checkpoint, files
 //! scoring -> text, model, files
 //! corpora -> files
 //! model -> checkpoint, kernels
@@ -26,6 +28,7 @@ pub mod model;
 pub mod scoring;
 mod side;
 pub mod text;
+pub mod training;
 
 pub use calibration::{Calibration, FittedOn};
 pub use side::Side;

@@ -32,4 +32,5 @@ mod score;
 mod shard;
 mod text;
 mod threads;
+mod train;
 mod verify;

@@ -125,7 +125,7 @@ pub struct ModelFiles {
     pub vocab_txt: Option<NamedBytes>,
     /// `tokenizer_config.json`.
     pub tokenizer_config: Option<NamedBytes>,
-    /// Whether this is [`ModelSource::Demo`], whose probabilities mean nothing.
+    /// Whether this is [`ModelSource::Demo`], whose probabilities are nothing to decide by.
     pub is_demo: bool,
 }
 

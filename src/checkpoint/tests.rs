@@ -481,6 +481,13 @@ fn the_demo_is_whole_and_embedded() {
     assert!(files.config.is_some() && files.sidecar.is_some() && files.vocab_txt.is_some());
     let checkpoint = Checkpoint::open(&files).unwrap();
     assert_eq!(checkpoint.storage(), "safetensors, embedded");
+    let embedded = [&files.config, &files.sidecar, &files.vocab_txt, &files.tokenizer_config];
+    let small: usize = embedded.into_iter().flatten().map(|file| file.bytes.len()).sum();
+    let weights: u64 = checkpoint.weight_hashes().iter().map(|file| file.bytes).sum();
+    assert!(
+        small as u64 + weights <= 4_000_000,
+        "{small} + {weights} bytes in the binary"
+    );
     for info in checkpoint.tensors() {
         assert_eq!(checkpoint.tensor(&info.name).unwrap().dims(), info.shape);
     }

@@ -143,7 +143,7 @@ fn write_folder(args: &ConvertArgs, model: &Description, folder: &Path) -> anyho
         .map(|info| {
             let dtype = args.dtype.dtype(in_products.contains(info.name.as_str()));
             let tensor = model.checkpoint.tensor(&info.name)?;
-            Ok((info.name.clone(), converted(&tensor, dtype, &info.name)?))
+            Ok((info.name.clone(), converted(&tensor, dtype, &info.name, "--dtype")?))
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
     let weights = folder.join("model.safetensors");
@@ -177,7 +177,11 @@ fn matrices_of_encoders(model: &Description) -> HashSet<&str> {
     linears.map(|linear| linear.weight.as_str()).collect()
 }
 
-fn converted(tensor: &Tensor, dtype: Option<DType>, name: &str) -> anyhow::Result<Tensor> {
+/// The tensor in another type, none for its own. `flag`: what chose the type, for messages.
+///
+/// # Errors
+/// A value that f16 cannot hold.
+pub(super) fn converted(tensor: &Tensor, dtype: Option<DType>, name: &str, flag: &str) -> anyhow::Result<Tensor> {
     let Some(dtype) = dtype else {
         return Ok(tensor.clone());
     };
@@ -192,7 +196,7 @@ fn converted(tensor: &Tensor, dtype: Option<DType>, name: &str) -> anyhow::Resul
         };
         anyhow::ensure!(
             finite(&converted)? || !finite(tensor)?,
-            "tensor \"{name}\": a value is too large for f16; use --dtype bf16 or f32"
+            "tensor \"{name}\": a value is too large for f16; use {flag} bf16 or f32"
         );
     }
     Ok(converted)

@@ -11,11 +11,18 @@ use crate::{
 
 use super::UsageError;
 
+/// Where to compute, for what computes in f32 alone.
 #[derive(Clone, Debug, clap::Args)]
-pub struct DeviceArgs {
+pub struct PlaceArgs {
     /// Where to compute: auto (a GPU if there is one and this binary has CUDA), cpu, cuda or cuda:N
     #[arg(help_heading = "Device", long, default_value = "auto", value_name = "DEVICE")]
     device: DeviceChoice,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct DeviceArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
 
     /// Precision of the encoders: f32, bf16, int8 (on the CPU), f16 (on a GPU), or auto: bf16 where the
     /// machine has instructions for it, else f32. The head always computes in f32
@@ -97,6 +104,17 @@ struct Gpu {
 impl DeviceArgs {
     /// Opens the device. A GPU that was asked for is used or the error says why not; nothing falls back.
     pub fn open(&self) -> anyhow::Result<OpenDevice> {
+        self.place.open_in(self.dtype)
+    }
+}
+
+impl PlaceArgs {
+    /// Opens the device, as [`DeviceArgs::open`] does.
+    pub fn open(&self) -> anyhow::Result<OpenDevice> {
+        self.open_in(Dtype::F32)
+    }
+
+    fn open_in(&self, dtype: Dtype) -> anyhow::Result<OpenDevice> {
         cpu::check_selection().map_err(|e| UsageError(e.to_string()))?;
         let (device, gpu) = match self.device {
             DeviceChoice::Cpu => (Device::Cpu, None),
@@ -106,7 +124,7 @@ impl DeviceArgs {
                 false => (Device::Cpu, None),
             },
         };
-        let precision = self.dtype.precision(&device)?;
+        let precision = dtype.precision(&device)?;
         let (description, kernel) = match gpu {
             Some(gpu) => (gpu.description, format!("{}-{}", gpu.kernel, precision.name())),
             None => {

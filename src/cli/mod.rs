@@ -25,6 +25,7 @@ mod progress;
 mod records;
 mod score;
 mod signals;
+mod train;
 mod values;
 mod verify;
 
@@ -81,6 +82,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Write a checkpoint as a folder that states everything and loads fast
     Convert(convert::ConvertArgs),
+    /// Train a dual encoder on labelled pairs: the model card's recipe, or one of your own
+    Train(Box<train::TrainArgs>),
     /// Judge probabilities against labels: metrics with intervals, thresholds, mistakes, a report
     Eval(eval::EvalArgs),
     /// Fit a calibration to labelled records and write it into a model's crag.json
@@ -146,7 +149,12 @@ pub struct UsageError(pub String);
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<OutputError>() {
         Some(OutputError::Locked { .. }) => return 11,
-        Some(OutputError::Exists { .. } | OutputError::Unfinished { .. } | OutputError::IsInput { .. }) => return 2,
+        Some(
+            OutputError::Exists { .. }
+            | OutputError::Unfinished { .. }
+            | OutputError::IsInput { .. }
+            | OutputError::NoFolder { .. },
+        ) => return 2,
         _ => {}
     }
     let is_mismatch = matches!(error.downcast_ref(), Some(ScoreError::Resume(_)))
@@ -200,6 +208,7 @@ pub fn run() -> anyhow::Result<Outcome> {
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Convert(args) => convert::run(args),
+        Command::Train(args) => train::run(*args, parsed.settings),
         Command::Eval(args) => eval::run(args, &parsed.settings),
         Command::Calibrate(args) => calibrate::run(args, &parsed.settings),
         Command::Completions(args) => generate::completions(args),

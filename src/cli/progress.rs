@@ -56,10 +56,8 @@ impl ProgressArgs {
         matches!(self.progress, ProgressChoice::Auto | ProgressChoice::Bar)
     }
 
-    /// Begins to show the progress of a run over inputs of these sizes, if they are known, that `gauge` watches.
-    /// `to_stdout`: whether that is where records go.
-    pub fn start(&self, sizes: Option<InputSizes>, gauge: &Arc<Gauge>, to_stdout: bool) -> Meter {
-        let shared = to_stdout && io::stdout().is_terminal();
+    /// How to show progress, if at all. `shared`: whether records go to the terminal that a bar would be on.
+    pub fn shown(&self, shared: bool) -> Option<Shown> {
         let bar = match self.progress {
             ProgressChoice::None => None,
             _ if console::is_quiet() => None,
@@ -68,16 +66,30 @@ impl ProgressArgs {
             ProgressChoice::Bar => Some(console::can_draw()),
             ProgressChoice::Log => Some(false),
         };
-        let every = match bar {
-            Some(true) => DRAW_EVERY,
-            _ => Duration::from_secs(self.progress_every as u64),
-        };
+        bar.map(|bar| match bar {
+            true => Shown::Bar,
+            false => Shown::Lines(Duration::from_secs(self.progress_every as u64)),
+        })
+    }
+
+    /// Begins to show the progress of a run over inputs of these sizes, if they are known, that `gauge` watches.
+    /// `to_stdout`: whether that is where records go.
+    pub fn start(&self, sizes: Option<InputSizes>, gauge: &Arc<Gauge>, to_stdout: bool) -> Meter {
+        let shown = self.shown(to_stdout && io::stdout().is_terminal());
         let work = Work {
             sizes,
             gauge: Arc::clone(gauge),
         };
-        Meter::start(work, bar.map(|bar| (bar, every)))
+        Meter::start(work, shown)
     }
+}
+
+/// A form of progress on stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    Bar,
+    /// Lines with this much time between two.
+    Lines(Duration),
 }
 
 /// Bytes of inputs, as they lie in files.
@@ -156,21 +168,20 @@ impl Meter {
         Self::start(Work::default(), None)
     }
 
-    /// `show`: whether as a bar, and how often.
-    fn start(work: Work, show: Option<(bool, Duration)>) -> Self {
+    fn start(work: Work, shown: Option<Shown>) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         let started = Instant::now();
         let (stop, stopped) = sync_channel(0);
-        let thread = show.and_then(|(bar, every)| {
+        let thread = shown.and_then(|shown| {
             let view = View {
                 state: Arc::clone(&state),
                 started,
                 estimate: Estimate::new(work.total_bytes()),
                 work,
             };
-            let run = move || match bar {
-                true => view.draw(&stopped),
-                false => view.log(&stopped, every),
+            let run = move || match shown {
+                Shown::Bar => view.draw(&stopped),
+                Shown::Lines(every) => view.log(&stopped, every),
             };
             // Without a thread there is no progress to see, which is no reason not to run.
             std::thread::Builder::new()

@@ -26,6 +26,19 @@ pub struct Fields {
     pub document: Option<String>,
 }
 
+impl Default for Fields {
+    /// As `crag score` and `crag extract` name them.
+    fn default() -> Self {
+        Self {
+            gold: "label".to_owned(),
+            probability: "probability".to_owned(),
+            output_key: None,
+            id: "id".to_owned(),
+            document: None,
+        }
+    }
+}
+
 /// What a line turned out to be.
 #[derive(Debug, PartialEq)]
 pub(super) enum Reading<'a> {
@@ -46,6 +59,14 @@ pub(super) struct Usable<'a> {
     pub document: Option<(&'a str, Cow<'a, str>)>,
     pub id: Option<Cow<'a, str>>,
     pub shown: Shown<'a>,
+}
+
+/// What a record says of itself besides its pair.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Labels<'a> {
+    pub label: Option<bool>,
+    /// The field's name and its value.
+    pub document: Option<(&'a str, Cow<'a, str>)>,
 }
 
 /// Raw values of what a person wants to see of a record.
@@ -187,15 +208,25 @@ impl Fields {
         }
     }
 
+    /// Reads the label (none where there is none, or null) and the document of a line, for those to whom probabilities
+    /// mean nothing. `line` has no line end.
+    ///
+    /// # Errors
+    /// What is wrong with the line or its label.
+    pub fn labels<'a>(&'a self, line: &'a [u8]) -> Result<Labels<'a>, String> {
+        let object = self.object(utf8(line)?, false).map_err(|(_, message)| message)?;
+        if let Some(key) = &object.twice {
+            return Err(twice(key));
+        }
+        Ok(Labels {
+            label: self.label(&object)?,
+            document: self.document(&object),
+        })
+    }
+
     fn try_read<'a>(&'a self, line: &'a [u8]) -> Result<Reading<'a>, (Cow<'a, str>, String)> {
         let reject = |code: &'static str, message: String| (Cow::Borrowed(code), message);
-        let line = std::str::from_utf8(line).map_err(|error| {
-            let at = error.valid_up_to();
-            reject(
-                "invalid_utf8",
-                format!("expected UTF-8, found another byte at byte {}", at + 1),
-            )
-        })?;
+        let line = utf8(line).map_err(|message| reject("invalid_utf8", message))?;
         let mut object = self.object(line, false).map_err(|(code, m)| reject(code, m))?;
         if let (Some(key), Some(nested)) = (&self.output_key, object.nested) {
             if !nested.starts_with('{') {
@@ -207,23 +238,15 @@ impl Fields {
             object.twice = object.twice.or(inner.twice);
         }
         if let Some(key) = &object.twice {
-            let message = format!("field {}: expected once, found twice", quoted(key));
-            return Err(reject("duplicate_key", message));
+            return Err(reject("duplicate_key", twice(key)));
         }
         if let (None, Some(error)) = (object.answer.probability, object.answer.error.filter(|e| *e != "null")) {
             let (code, message) = error_record(error);
             return Err((Cow::Owned(code), message));
         }
-        let label = match object.gold {
-            None | Some("null") => return Ok(Reading::Unlabelled),
-            Some(raw) => label(raw).ok_or_else(|| {
-                let message = format!(
-                    "field {}: expected 0, 1, false or true, found {}",
-                    quoted(&self.gold),
-                    found(raw)
-                );
-                reject("bad_label", message)
-            })?,
+        let label = self.label(&object).map_err(|message| reject("bad_label", message))?;
+        let Some(label) = label else {
+            return Ok(Reading::Unlabelled);
         };
         let Some(raw) = object.answer.probability else {
             let place = match &self.output_key {
@@ -244,21 +267,37 @@ impl Fields {
             );
             reject("bad_probability", message)
         })?;
+        Ok(Reading::Usable(Usable {
+            probability,
+            label,
+            document: self.document(&object),
+            id: object.id.and_then(scalar),
+            shown: Shown { raw: object.shown },
+        }))
+    }
+
+    fn label(&self, object: &Object<'_>) -> Result<Option<bool>, String> {
+        match object.gold {
+            None | Some("null") => Ok(None),
+            Some(raw) => label(raw).map(Some).ok_or_else(|| {
+                format!(
+                    "field {}: expected 0, 1, false or true, found {}",
+                    quoted(&self.gold),
+                    found(raw)
+                )
+            }),
+        }
+    }
+
+    fn document<'a>(&'a self, object: &Object<'a>) -> Option<(&'a str, Cow<'a, str>)> {
         let names = self
             .document
             .as_deref()
             .map_or(&DOCUMENT_FIELDS[..], |_| &DOCUMENT_FIELDS[..1]);
-        let document = names.iter().zip(object.documents).find_map(|(name, raw)| {
+        names.iter().zip(object.documents).find_map(|(name, raw)| {
             let value = raw.and_then(scalar)?;
             Some((self.document.as_deref().unwrap_or(name), value))
-        });
-        Ok(Reading::Usable(Usable {
-            probability,
-            label,
-            document,
-            id: object.id.and_then(scalar),
-            shown: Shown { raw: object.shown },
-        }))
+        })
     }
 
     fn object<'a>(&self, text: &'a str, nested: bool) -> Result<Object<'a>, (&'static str, String)> {
@@ -275,6 +314,17 @@ impl Fields {
             .map_err(|error| ("invalid_json", error.to_string()))?;
         object.ok_or_else(|| ("not_an_object", format!("expected an object, found {}", found(trimmed))))
     }
+}
+
+fn utf8(line: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(line).map_err(|error| {
+        let at = error.valid_up_to();
+        format!("expected UTF-8, found another byte at byte {}", at + 1)
+    })
+}
+
+fn twice(key: &str) -> String {
+    format!("field {}: expected once, found twice", quoted(key))
 }
 
 /// 0, 1, false or true; 0.0 and 1.0 are what data frames make of labels beside missing ones.

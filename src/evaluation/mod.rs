@@ -31,7 +31,7 @@ pub use curves::{Bin, Curves, Step};
 pub use evaluate::{
     Comparison, Differences, Estimate, Evaluation, OperatingPoint, PointKind, Request, compare, evaluate,
 };
-pub use fields::{DOCUMENT_FIELDS, Fields};
+pub use fields::{DOCUMENT_FIELDS, Fields, Labels};
 pub use figures::{Confusion, Metric};
 pub use fit::{FitError, Method, cross_fitted, fit};
 pub use mistakes::{Mistake, Mistakes};

@@ -40,6 +40,8 @@ pub enum OutputError {
     IsInput { path: String, input: String },
     #[error("{path}: expected the name of an output file, found a folder")]
     Folder { path: String },
+    #[error("{path}: expected the name of an output folder, found {found}")]
+    NoFolder { path: String, found: &'static str },
     #[error("{path}: {action}")]
     Io {
         path: String,
@@ -346,7 +348,7 @@ pub fn hash_beginning(file: &File, length: u64) -> io::Result<Option<blake3::Has
     Ok((hasher.count() == length).then_some(hasher))
 }
 
-fn io_error(path: &Path, action: &'static str, source: io::Error) -> OutputError {
+pub(super) fn io_error(path: &Path, action: &'static str, source: io::Error) -> OutputError {
     OutputError::Io {
         path: path.display().to_string(),
         action,
@@ -380,7 +382,7 @@ fn refuse_inputs(path: &Path, inputs: &[Input]) -> Result<(), OutputError> {
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
 /// Opens and locks `partial`.
-fn lock(disk: &dyn Disk, target: &Path, partial: &Path, wait: Duration) -> Result<File, OutputError> {
+pub(super) fn lock(disk: &dyn Disk, target: &Path, partial: &Path, wait: Duration) -> Result<File, OutputError> {
     let started = Instant::now();
     loop {
         let file = uninterrupted(|| disk.open(partial))

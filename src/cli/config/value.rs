@@ -123,6 +123,10 @@ pub fn check(arg: &Arg, values: &[String], from: &str) -> Result<(), UsageError>
         .value_parser(arg.get_value_parser().clone())
         .value_names(names)
         .allow_hyphen_values(true);
+    let alone = match arg.get_value_delimiter() {
+        Some(delimiter) => alone.value_delimiter(delimiter),
+        None => alone,
+    };
     let command = Command::new("crag").no_binary_name(true).arg(alone);
     let arguments = values.iter().map(|value| format!("--{long}={value}"));
     match command.try_get_matches_from(arguments) {

@@ -184,9 +184,9 @@ struct Host {
     cores: usize,
 }
 
-/// All there is to say of a run.
+/// All there is to say of a run; `R` is what the subcommand knows of it.
 #[derive(Clone, Debug, Serialize)]
-pub struct Manifest {
+pub struct Manifest<R = RunRecord> {
     format: u32,
     tool: About,
     run_id: String,
@@ -197,10 +197,10 @@ pub struct Manifest {
     host: Host,
     started: String,
     #[serde(flatten)]
-    pub run: RunRecord,
+    pub run: R,
 }
 
-/// What the subcommand knows of a run before it ends.
+/// What `crag score` knows of a run before it ends.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunRecord {
     pub models: Vec<ModelRecord>,
@@ -219,8 +219,8 @@ pub struct RunRecord {
     pub resume: Option<Value>,
 }
 
-impl Manifest {
-    pub fn new(command: &'static str, run_id: &str, started: Timestamp, run: RunRecord) -> Self {
+impl<R: Serialize> Manifest<R> {
+    pub fn new(command: &'static str, run_id: &str, started: Timestamp, run: R) -> Self {
         let set = |name: &&str| Some(((*name).to_owned(), std::env::var(name).ok()?.into()));
         Self {
             format: FORMAT,
@@ -240,10 +240,10 @@ impl Manifest {
         }
     }
 
-    /// The whole of it, with how the run ended, and without secrets.
-    pub fn ended(&self, ended: Timestamp, end: &End, counts: &Counts) -> anyhow::Result<Value> {
+    /// The whole of it, with how the run ended and its numbers, and without secrets.
+    pub fn ended(&self, ended: Timestamp, end: &End, numbers: Value) -> anyhow::Result<Value> {
         let mut manifest = serde_json::to_value(self)?;
-        if let (Value::Object(manifest), Value::Object(rest)) = (&mut manifest, numbers(counts)) {
+        if let (Value::Object(manifest), Value::Object(rest)) = (&mut manifest, numbers) {
             manifest.insert("ended".to_owned(), ended.to_string().into());
             manifest.insert("outcome".to_owned(), serde_json::to_value(end)?);
             manifest.extend(rest);

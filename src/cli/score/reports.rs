@@ -170,6 +170,6 @@ impl Account<'_> {
             output,
             resume,
         };
-        Manifest::new("score", &self.run_id, self.started, run).ended(Timestamp::now(), end, counts)
+        Manifest::new("score", &self.run_id, self.started, run).ended(Timestamp::now(), end, manifest::numbers(counts))
     }
 }

@@ -1,13 +1,7 @@
 use super::*;
 
 fn fields() -> Fields {
-    Fields {
-        gold: "label".into(),
-        probability: "probability".into(),
-        output_key: None,
-        id: "id".into(),
-        document: None,
-    }
+    Fields::default()
 }
 
 fn rejection(fields: &Fields, line: &str) -> (String, String) {
@@ -154,4 +148,26 @@ fn one_field_may_serve_two_purposes() {
         (record.id, record.document),
         (Some("7".into()), Some(("pmid", "7".into())))
     );
+}
+
+#[test]
+fn labels_are_read_without_a_probability() {
+    let fields = fields();
+    let read = |line: &'static str| fields.labels(line.as_bytes());
+    let found = read(r#"{"label":true,"probability":"none","pmid":17}"#).unwrap();
+    assert_eq!(found.label, Some(true));
+    assert_eq!(found.document, Some(("pmid", Cow::Borrowed("17"))));
+    let found = read(r#"{"label":null,"doc_id":"x","pmid":17}"#).unwrap();
+    assert_eq!(
+        (found.label, found.document),
+        (None, Some(("doc_id", Cow::Borrowed("x"))))
+    );
+    for (line, message) in [
+        (r#"{"label":"yes"}"#, "field \"label\": expected 0, 1, false or true"),
+        (r#"{"label":1,"label":0}"#, "found twice"),
+        ("[1]", "expected an object"),
+    ] {
+        let error = read(line).unwrap_err();
+        assert!(error.contains(message), "{error}");
+    }
 }

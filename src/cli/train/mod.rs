@@ -1,0 +1,475 @@
+//! `crag train`: labelled pairs and a backbone in, a folder that `crag score` loads out.
+//!
+//! Arguments and a TOML file become [`Settings`] here, the finished folder is put together here; the run is
+//! [`crate::training`]'s.
+
+mod output;
+mod progress;
+mod recipe;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use candle_core::{DType, Device};
+use jiff::Timestamp;
+
+use self::output::{Facts, Finished};
+use self::progress::Progress;
+use self::recipe::RecipeArgs;
+use super::config::SettingRow;
+use super::device::PlaceArgs;
+use super::inputs::{input, is_stdin};
+use super::manifest::FileRecord;
+use super::progress::ProgressArgs;
+use super::signals::SignalWatch;
+use super::values::{parse_bytes, parse_seconds, parse_threads};
+use super::{Outcome, UsageError, console, note};
+use crate::checkpoint::{HubOptions, ModelFiles, ModelSource, locate};
+use crate::evaluation::Fields;
+use crate::files::{Claim, OutputFolder};
+use crate::training::{
+    BackboneSettings, Job, LabelledPairs, NegativeKind, Parameters, Settings, Source, Split, Start, TrainError,
+    dataset::{self, Dataset, Related},
+    state::WorkFolder,
+};
+
+/// Trains a dual encoder on labelled pairs with the model card's recipe.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Each line of the data is a record as `crag score` reads it, with a label (0, 1, false or true; a file without any holds \
+related pairs alone) and its document, by which data is split. Phase 1 is contrastive, phase 2 fine-tunes; the epoch of \
+phase 2 with the best F1 on the validation pairs is kept, with its best threshold.
+
+The recipe is the card's unless a file (--recipe, TOML, whose keys the flags below name in brackets) or a flag says \
+otherwise; a flag counts more. --config is for flags, as everywhere: in its section [train], recipe = \"FILE\" and so on.
+
+Examples:
+  crag train --backbone DIR --train pairs.jsonl --valid held-out.jsonl --out my-model
+  crag train --recipe recipe.toml --train pairs.jsonl --out my-model        # [backbone]: an encoder from scratch
+  crag train ... --out my-model --resume                                    # after a kill: to the same bytes
+
+Exit codes: 0 done; 1 could not run or go on; 2 usage, or --resume with other settings or data; 3 done, but some lines \
+were no labelled pairs; 11 another run writes this output; 130, 143 interrupted.")]
+pub struct TrainArgs {
+    /// Labelled pairs, JSONL; several files are one data set. gzip, zstd and bzip2 are unpacked
+    #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
+    train: Vec<PathBuf>,
+
+    /// Labelled pairs to validate on; their documents are left out of training
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "valid_fraction")]
+    valid: Vec<PathBuf>,
+
+    /// BERT checkpoint that both encoders begin from: a folder, a weight file, or a hub id
+    #[arg(long, value_name = "DIR|ID")]
+    backbone: Option<String>,
+
+    /// Branch, tag or commit of the backbone on the hub [default: main]
+    #[arg(long, value_name = "REV")]
+    revision: Option<String>,
+
+    /// Make no network connection: cached files only (also HF_HUB_OFFLINE=1)
+    #[arg(long)]
+    offline: bool,
+
+    /// The recipe as TOML
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
+
+    /// Field with the label: 0, 1, false or true
+    #[arg(long, value_name = "FIELD", default_value = "label", help_heading = "Records")]
+    gold: String,
+
+    /// Field that names a record's document [default: the first there is of doc_id, pmid, document_id]
+    #[arg(long, value_name = "FIELD", help_heading = "Records")]
+    document: Option<String>,
+
+    /// Longest line; a longer one is read past and counted as an error (KiB, MiB and GiB are understood)
+    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = parse_bytes, help_heading = "Records")]
+    max_line_bytes: usize,
+
+    /// Folder to write; it appears only once everything in it is complete (OUT.partial holds the run until then)
+    #[arg(long, value_name = "OUT", help_heading = "Output")]
+    out: PathBuf,
+
+    /// Replace OUT if it exists (once the new one is complete), and an unfinished OUT.partial
+    #[arg(long, conflicts_with = "resume", help_heading = "Output")]
+    force: bool,
+
+    /// Go on where an earlier run of the same command ended, to the same result; from the beginning if there was none
+    #[arg(long, help_heading = "Output")]
+    resume: bool,
+
+    /// Keep what --resume needs at most this often, besides every epoch's end
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = parse_seconds, help_heading = "Output")]
+    save_every: Duration,
+
+    /// Wait this long for another run that is writing OUT
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = parse_seconds, help_heading = "Output")]
+    lock_timeout: Duration,
+
+    /// Storage of the trained weights; training itself is in f32
+    #[arg(long, value_enum, default_value_t = Storage::F32, value_name = "DTYPE", help_heading = "Output")]
+    save_dtype: Storage,
+
+    #[command(flatten)]
+    place: PlaceArgs,
+
+    /// Threads to compute with; results do not depend on it [default: all available cores]
+    #[arg(long, value_name = "N", value_parser = parse_threads, help_heading = "Device")]
+    threads: Option<usize>,
+
+    #[command(flatten)]
+    progress: ProgressArgs,
+
+    #[command(flatten, next_help_heading = "Recipe")]
+    flags: RecipeArgs,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Storage {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Storage {
+    fn dtype(self) -> DType {
+        match self {
+            Storage::F32 => DType::F32,
+            Storage::F16 => DType::F16,
+            Storage::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// What was read, tokenized and split.
+struct Data {
+    train: Dataset,
+    valid: Dataset,
+    related: Related,
+    negatives: NegativeKind,
+    files: Vec<FileRecord>,
+    /// `file:line: reason`
+    rejected: Vec<String>,
+}
+
+pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
+    let settings = args.settings()?;
+    // candle's own pool spins between operations and takes the time of those that have work; what it would do
+    // here is adding up gradients, which memory bounds anyway.
+    // SAFETY: this process has one thread until signals are watched for, below.
+    unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    let signals = SignalWatch::start()?;
+    let claim = Claim {
+        force: args.force,
+        resume: args.resume,
+        wait: args.lock_timeout,
+    };
+    let output = OutputFolder::claim(&args.out, claim)?;
+    // It can only be set once, and nothing has used it yet; 0 is rayon's default.
+    let _ = rayon::ThreadPoolBuilder::new()
+        .num_threads(args.threads.unwrap_or(0))
+        .build_global();
+    console::allow_bars(args.progress.wants_bars());
+    let started = Timestamp::now();
+    let device = args.place.open()?;
+    let (split, all, files) = args.read(&settings)?;
+    let (start, backbone) = args.start(&settings, &split)?;
+    let data = prepare(&settings, &start, &split, &all, files)?;
+    let parameters =
+        Parameters::new(&start.network.roles, &start.tensors, &device.placement.device).map_err(TrainError::from)?;
+    let facts = Facts {
+        started,
+        settings: &settings,
+        flags: &flags,
+        start: &start,
+        backbone: backbone.as_ref(),
+        data: &data,
+        device: &device.description,
+        parameters: parameters.elements(),
+        save_dtype: args.save_dtype.dtype(),
+        fingerprint: fingerprint(&settings, &start, [&data.train, &data.valid], &data.related)?,
+    };
+    let outcome = match data.rejected.is_empty() {
+        true => Outcome::Complete,
+        false => Outcome::Incomplete,
+    };
+    if args.resume && output.exists() && !output.is_begun() {
+        facts.check_finished(output.target())?;
+        note(&format!("nothing to do, {} is complete", args.out.display()));
+        return Ok(outcome);
+    }
+    if args.force {
+        output.clear()?;
+    }
+    describe(&start, &parameters, &data, &device.placement.device);
+    let stop = signals.run_begins();
+    let job = Job {
+        settings: &settings,
+        network: &start.network,
+        parameters: &parameters,
+        train: &data.train,
+        valid: &data.valid,
+        related: &data.related,
+        negatives: data.negatives,
+        device: &device.placement.device,
+        save_every: args.save_every,
+        fingerprint: facts.fingerprint.clone(),
+        stop: &stop,
+    };
+    let mut folder = WorkFolder::open(output.partial())?;
+    let mut progress = Progress::new(&args.progress);
+    let trained = job.run(&mut folder, |event| progress.tell(event));
+    drop(progress);
+    let trained = match trained {
+        Ok(trained) => trained,
+        Err(TrainError::Interrupted) => {
+            note("interrupted; the same command with --resume goes on");
+            return Ok(signals.outcome());
+        }
+        Err(error @ (TrainError::Io { .. } | TrainError::Checkpoint(_))) => {
+            let error = anyhow::Error::from(error);
+            anyhow::bail!("{error:#}; what was finished is kept, and the same command with --resume goes on");
+        }
+        Err(error) => return Err(as_usage(error)),
+    };
+    let finished = Finished {
+        facts: &facts,
+        trained: &trained,
+        outcome,
+        log: &folder.log(),
+    };
+    let done = finished.write(output.partial())?;
+    output.publish(&done)?;
+    let best = trained.judgement;
+    let text = format!(
+        "wrote {}: epoch {} of fine-tuning, F1 {:.4}, ROC-AUC {:.4} on the validation pairs, threshold {:.3}",
+        args.out.display(),
+        trained.epoch,
+        best.f1,
+        best.roc_auc,
+        best.threshold
+    );
+    console::report("summary", &text, finished.numbers());
+    Ok(outcome)
+}
+
+/// Resuming something else, and a recipe that cannot be or does not fit the backbone, are mistakes of the command line.
+fn as_usage(error: TrainError) -> anyhow::Error {
+    match error {
+        TrainError::Resume { .. } | TrainError::Settings { .. } | TrainError::Config(_) => {
+            UsageError(error.to_string()).into()
+        }
+        other => other.into(),
+    }
+}
+
+impl TrainArgs {
+    fn settings(&self) -> anyhow::Result<Settings> {
+        let mut settings = match &self.recipe {
+            Some(path) => {
+                let text = fs::read_to_string(path).with_context(|| format!("--recipe {}", path.display()))?;
+                Settings::parse(&path.display().to_string(), &text).map_err(as_usage)?
+            }
+            None => Settings::default(),
+        };
+        self.flags.apply(&mut settings);
+        settings.check().map_err(as_usage)?;
+        if [&self.train, &self.valid]
+            .into_iter()
+            .flatten()
+            .filter(|path| is_stdin(path))
+            .count()
+            > 1
+        {
+            return Err(UsageError("stdin (-) can be read only once".to_owned()).into());
+        }
+        match (&self.backbone, &settings.backbone) {
+            (None, None) => {
+                let reason = "give --backbone, or a [backbone] table in --recipe to begin from scratch";
+                Err(UsageError(reason.to_owned()).into())
+            }
+            (Some(_), Some(_)) => {
+                let reason = "--backbone and a [backbone] table in --recipe: expected one of them";
+                Err(UsageError(reason.to_owned()).into())
+            }
+            _ => Ok(settings),
+        }
+    }
+
+    /// All pairs, split by document, and the files as they were read.
+    fn read(&self, settings: &Settings) -> anyhow::Result<(Split, LabelledPairs, Vec<FileRecord>)> {
+        let fields = Fields {
+            gold: self.gold.clone(),
+            document: self.document.clone(),
+            ..Fields::default()
+        };
+        let mut files = Vec::new();
+        let mut read = |paths: &[PathBuf]| -> anyhow::Result<LabelledPairs> {
+            let mut pairs = LabelledPairs::default();
+            for path in paths {
+                files.push(read_file(path, &fields, self.max_line_bytes, &mut pairs)?);
+            }
+            Ok(pairs)
+        };
+        let (pairs, mut held_out) = (read(&self.train)?, read(&self.valid)?);
+        let mut all = pairs.clone();
+        all.rejected.append(&mut held_out.rejected);
+        if !all.pairs.iter().any(|pair| pair.document.is_some()) {
+            note(
+                "no record names its document, so each text is one of its own; if several are of one document, name the \
+                 field with --document",
+            );
+        }
+        let split = match self.valid.is_empty() {
+            true => Split::by_fraction(pairs.pairs, settings.valid_fraction, settings.seed),
+            false => Split::of_files(pairs.pairs, held_out.pairs),
+        };
+        if split.shared > 0 {
+            note(&format!(
+                "{} pairs are left out of training: their documents are in the validation file",
+                split.shared
+            ));
+        }
+        Ok((split, all, files))
+    }
+
+    /// What training begins from, and the backbone's files where there is one.
+    fn start(&self, settings: &Settings, split: &Split) -> anyhow::Result<(Start, Option<ModelFiles>)> {
+        let Some(backbone) = &self.backbone else {
+            // `settings` let nothing through that has neither.
+            let scratch = BackboneSettings::default();
+            let backbone = settings.backbone.as_ref().unwrap_or(&scratch);
+            let start = Start::from_scratch(backbone, &settings.head, &split.train, settings.seed).map_err(as_usage)?;
+            return Ok((start, None));
+        };
+        let source = ModelSource::parse(backbone, self.revision.as_deref())?;
+        let mut hub = HubOptions::from_env();
+        hub.offline |= self.offline;
+        hub.progress &= console::can_draw();
+        let files = locate(&source, &hub)?;
+        let start = Start::from_backbone(&files, &settings.head, settings.seed).map_err(as_usage)?;
+        Ok((start, Some(files)))
+    }
+}
+
+fn read_file(
+    path: &Path,
+    fields: &Fields,
+    max_line_bytes: usize,
+    pairs: &mut LabelledPairs,
+) -> anyhow::Result<FileRecord> {
+    let file = input(path);
+    let name = file.name();
+    let mut open = file.open().with_context(|| name.clone())?;
+    let source = Source {
+        name: &name,
+        fields,
+        max_line_bytes,
+    };
+    pairs.read(&source, &mut open)?;
+    let digest = open.finish().with_context(|| name.clone())?;
+    Ok(FileRecord {
+        name,
+        bytes: digest.bytes,
+        sha256: digest.sha256_hex(),
+    })
+}
+
+/// Token ids of both halves; says what is no pair.
+fn prepare(
+    settings: &Settings,
+    start: &Start,
+    split: &Split,
+    all: &LabelledPairs,
+    files: Vec<FileRecord>,
+) -> anyhow::Result<Data> {
+    let reader = dataset::Reader {
+        tokenizer: &start.tokenizer,
+        markers: settings.head.markers,
+        max_length: settings.head.max_length,
+    };
+    let mut rejected = all.rejected.clone();
+    let (train, valid, related) = dataset::prepare(split, &reader, &mut rejected);
+    let has_negatives = train.examples.iter().any(|example| !example.label);
+    let negatives = settings.negatives.kind.unwrap_or(match has_negatives {
+        true => NegativeKind::None,
+        false => NegativeKind::Hard,
+    });
+    report_rejected(&rejected);
+    dataset::check(all, &train, &valid, negatives != NegativeKind::None)?;
+    Ok(Data {
+        train,
+        valid,
+        related,
+        negatives,
+        files,
+        rejected,
+    })
+}
+
+/// What a resumed run must have the same.
+fn fingerprint(settings: &Settings, start: &Start, data: [&Dataset; 2], related: &Related) -> anyhow::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
+    hasher.update(&serde_json::to_vec(settings)?);
+    for data in data {
+        for text in data.texts.iter().flatten() {
+            let ids: Vec<u8> = text.token_ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+            hasher.update(&(ids.len() as u64).to_le_bytes()).update(&ids);
+            hasher.update(&text.entity.to_le_bytes());
+        }
+        for example in &data.examples {
+            hasher
+                .update(&example.drug.to_le_bytes())
+                .update(&example.adr.to_le_bytes());
+            hasher.update(&[u8::from(example.label)]);
+        }
+    }
+    hasher.update(&(related.len() as u64).to_le_bytes());
+    let mut names: Vec<&String> = start.tensors.keys().collect();
+    names.sort();
+    for name in names {
+        hasher.update(name.as_bytes());
+        let values = start.tensors[name].flatten_all()?.to_vec1::<f32>()?;
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        hasher.update(&bytes);
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+fn report_rejected(rejected: &[String]) {
+    const SHOWN: usize = 5;
+    for reason in rejected.iter().take(SHOWN) {
+        console::warn(reason);
+    }
+    if rejected.len() > SHOWN {
+        console::warn(&format!(
+            "and {} more lines that are no labelled pairs",
+            rejected.len() - SHOWN
+        ));
+    }
+}
+
+fn describe(start: &Start, parameters: &Parameters, data: &Data, device: &Device) {
+    let size = |data: &Dataset| {
+        let positives = data.positives().len();
+        format!(
+            "{} pairs ({positives} related, {} labelled unrelated), {} + {} contexts",
+            data.examples.len(),
+            data.examples.len() - positives,
+            data.texts[0].len(),
+            data.texts[1].len()
+        )
+    };
+    let place = if device.is_cpu() { "cpu" } else { "cuda" };
+    note(&format!(
+        "{} parameters, backbone {}, on {place}",
+        parameters.elements(),
+        start.source
+    ));
+    note(&format!("training on {}", size(&data.train)));
+    note(&format!("validating on {}", size(&data.valid)));
+}

@@ -1,0 +1,189 @@
+//! The finished folder: put together in the run's own, with all that is to be said of how it came about.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use candle_core::DType;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::Data;
+use crate::checkpoint::{Checkpoint, FileHash, HubOptions, ModelFiles, ModelSource, locate, write_safetensors};
+use crate::cli::config::SettingRow;
+use crate::cli::convert::converted;
+use crate::cli::manifest::{self, End, FileRecord, Manifest};
+use crate::cli::model::small_files;
+use crate::cli::{Outcome, UsageError};
+use crate::files::{RealDisk, replace};
+use crate::training::{Settings, Start, Trained, dataset::Dataset, svg};
+
+const MANIFEST: &str = "manifest.json";
+
+/// What is known of a run before it has trained anything.
+pub(super) struct Facts<'a> {
+    pub started: Timestamp,
+    pub settings: &'a Settings,
+    /// What the command line and what lies beneath it said.
+    pub flags: &'a [SettingRow],
+    pub start: &'a Start,
+    /// None from scratch.
+    pub backbone: Option<&'a ModelFiles>,
+    pub data: &'a Data,
+    pub device: &'a str,
+    /// How many numbers there are to train.
+    pub parameters: usize,
+    pub save_dtype: DType,
+    pub fingerprint: String,
+}
+
+/// A run that came to its end.
+pub(super) struct Finished<'a> {
+    pub facts: &'a Facts<'a>,
+    pub trained: &'a Trained,
+    pub outcome: Outcome,
+    pub log: &'a Path,
+}
+
+/// The checkpoint that both encoders began from.
+#[derive(Serialize)]
+struct BackboneRecord {
+    source: String,
+    /// The commit, where it is from the hub.
+    revision: Option<String>,
+    weights: Vec<FileHash>,
+    files: Vec<FileHash>,
+}
+
+/// What the manifest says of the run.
+#[derive(Serialize)]
+struct TrainRecord<'a> {
+    /// As `--resume` compares it.
+    fingerprint: &'a str,
+    backbone: BackboneRecord,
+    /// All of it, whatever part of it was stated.
+    recipe: &'a Settings,
+    settings: &'a [SettingRow],
+    inputs: &'a [FileRecord],
+    device: &'a str,
+    threads: usize,
+    save_dtype: &'static str,
+    weights: Vec<FileHash>,
+}
+
+impl Facts<'_> {
+    /// That the output at `target` is this run's.
+    pub fn check_finished(&self, target: &Path) -> Result<(), UsageError> {
+        let manifest = fs::read(target.join(MANIFEST)).ok();
+        let manifest: Option<Value> = manifest.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let says = |key: &str, expected: &str| {
+            let found = manifest.as_ref().and_then(|manifest| manifest[key].as_str());
+            found == Some(expected)
+        };
+        if says("fingerprint", &self.fingerprint) && says("save_dtype", self.save_dtype.as_str()) {
+            return Ok(());
+        }
+        Err(UsageError(format!(
+            "{}: the output exists, and its {MANIFEST} does not say that it is of these settings, data and backbone; give \
+             the same again, or --force to replace it",
+            target.display()
+        )))
+    }
+
+    fn backbone(&self) -> anyhow::Result<BackboneRecord> {
+        let source = self.start.source.clone();
+        Ok(match self.backbone {
+            None => BackboneRecord {
+                source,
+                revision: None,
+                weights: Vec::new(),
+                files: Vec::new(),
+            },
+            Some(files) => BackboneRecord {
+                source,
+                revision: files.revision.clone(),
+                weights: Checkpoint::open(files)?.weight_hashes(),
+                files: small_files(files),
+            },
+        })
+    }
+}
+
+impl Finished<'_> {
+    /// Writes everything into a folder of its own in `partial`.
+    pub fn write(&self, partial: &Path) -> anyhow::Result<PathBuf> {
+        let Self { facts, trained, .. } = self;
+        let done = partial.join("done");
+        if done.exists() {
+            fs::remove_dir_all(&done).with_context(|| done.display().to_string())?;
+        }
+        fs::create_dir(&done).with_context(|| done.display().to_string())?;
+        let write = |name: &str, bytes: &[u8]| {
+            let path = done.join(name);
+            replace(&RealDisk, &path, bytes).with_context(|| path.display().to_string())
+        };
+        for (name, bytes) in &facts.start.files {
+            write(name, bytes)?;
+        }
+        let mut sidecar = facts.start.network.config.to_sidecar();
+        sidecar.threshold = Some(trained.judgement.threshold);
+        write("crag.json", (serde_json::to_string_pretty(&sidecar)? + "\n").as_bytes())?;
+        let tensors = trained.tensors.iter().map(|(name, tensor)| {
+            let stored = converted(tensor, Some(facts.save_dtype), name, "--save-dtype")?;
+            Ok((name.clone(), stored))
+        });
+        let weights = done.join("model.safetensors");
+        write_safetensors(&weights, &tensors.collect::<anyhow::Result<Vec<_>>>()?)?;
+        let log = fs::read(self.log).with_context(|| self.log.display().to_string())?;
+        write("log.jsonl", &log)?;
+        write("curve.svg", svg(&trained.history).as_bytes())?;
+        write(MANIFEST, &self.manifest(&weights)?)?;
+        Ok(done)
+    }
+
+    /// What came of the run, for the manifest and for whoever reads the log.
+    pub fn numbers(&self) -> Value {
+        let Self { facts, trained, .. } = self;
+        let size = |data: &Dataset| json!({"pairs": data.examples.len(), "related": data.positives().len()});
+        json!({
+            "data": {
+                "train": size(&facts.data.train),
+                "valid": size(&facts.data.valid),
+                "rejected_lines": facts.data.rejected.len(),
+                "mined_negatives": facts.data.negatives,
+            },
+            "parameters": facts.parameters,
+            "best": {"epoch": trained.epoch, "validation": trained.judgement},
+            "epochs": trained.history,
+            "tokens": trained.tokens,
+            "training_seconds": trained.seconds,
+            "tokens_per_second": trained.tokens as f64 / trained.seconds.max(1e-9),
+        })
+    }
+
+    fn manifest(&self, weights: &Path) -> anyhow::Result<Vec<u8>> {
+        let facts = self.facts;
+        let files = locate(&ModelSource::File(weights.to_owned()), &HubOptions::default())?;
+        let mut hashes = Checkpoint::open(&files)?.weight_hashes();
+        for hash in &mut hashes {
+            // Where it will be, not where it is now.
+            hash.name = "model.safetensors".to_owned();
+        }
+        let record = TrainRecord {
+            fingerprint: &facts.fingerprint,
+            backbone: facts.backbone()?,
+            recipe: facts.settings,
+            settings: facts.flags,
+            inputs: &facts.data.files,
+            device: facts.device,
+            threads: rayon::current_num_threads(),
+            save_dtype: facts.save_dtype.as_str(),
+            weights: hashes,
+        };
+        let end = End::new(&Ok(self.outcome));
+        let manifest = Manifest::new("train", &manifest::run_id(), facts.started, record);
+        let manifest = manifest.ended(Timestamp::now(), &end, self.numbers())?;
+        Ok(manifest::to_text(&manifest)?)
+    }
+}

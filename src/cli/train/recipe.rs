@@ -1,0 +1,153 @@
+//! The recipe in flags: each goes before its key in the TOML file.
+
+use crate::{
+    model::{Pooling, View},
+    training::{NegativeKind, Settings},
+};
+
+/// Each overrides its key in the TOML file.
+#[derive(Debug, Default, clap::Args)]
+pub struct RecipeArgs {
+    /// [seed = 42] Everything random follows from it
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// [dropout = 0.1]
+    #[arg(long, value_name = "SHARE")]
+    dropout: Option<f64>,
+    /// [valid_fraction = 0.1] Share of documents to validate on
+    #[arg(long, value_name = "SHARE")]
+    valid_fraction: Option<f64>,
+    /// [negatives.kind] Negatives to mine, as many as related pairs [default: hard if the data has none, else none]
+    #[arg(long, value_enum, value_name = "KIND")]
+    negatives: Option<Negatives>,
+    /// [negatives.hard_ratio = 0.5]
+    #[arg(long, value_name = "SHARE")]
+    hard_ratio: Option<f64>,
+    /// [head.pooling = attention]
+    #[arg(long, value_enum, value_name = "KIND")]
+    pooling: Option<PoolingArg>,
+    /// [head.pooling_heads = 4]
+    #[arg(long, value_name = "N")]
+    pooling_heads: Option<usize>,
+    /// [head.views = bilinear,product]
+    #[arg(long, value_delimiter = ',', value_parser = parse_view, value_name = "VIEW,…")]
+    views: Option<Vec<View>>,
+    /// [head.width = 256] Width of representations
+    #[arg(long, value_name = "N")]
+    width: Option<usize>,
+    /// [head.markers = true] Train without entity markers
+    #[arg(long)]
+    no_markers: bool,
+    /// [head.max_length = 128] Tokens of a text at most
+    #[arg(long, value_name = "N")]
+    max_length: Option<usize>,
+    /// [contrastive.epochs = 5]
+    #[arg(long, value_name = "N")]
+    contrastive_epochs: Option<usize>,
+    /// [contrastive.learning_rate = 2e-5]
+    #[arg(long, value_name = "RATE")]
+    contrastive_learning_rate: Option<f64>,
+    /// [contrastive.temperature = 0.05]
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+    /// [finetune.epochs = 8]
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
+    /// [finetune.learning_rate = 2e-5]
+    #[arg(long, value_name = "RATE")]
+    learning_rate: Option<f64>,
+    /// [finetune.focal_gamma = 2]
+    #[arg(long, value_name = "GAMMA")]
+    focal_gamma: Option<f64>,
+    /// [finetune.focal_alpha = 0.75] Weight of related pairs
+    #[arg(long, value_name = "ALPHA")]
+    focal_alpha: Option<f64>,
+    /// [batch_size = 16, both phases]
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// [accumulation = 4, both phases] Batches an optimizer step
+    #[arg(long, value_name = "N")]
+    accumulation: Option<usize>,
+    /// [optimizer.warmup_ratio = 0.1]
+    #[arg(long, value_name = "SHARE")]
+    warmup_ratio: Option<f64>,
+    /// [optimizer.layerwise_decay = 0.9] Factor of the learning rate from one layer to the one beneath
+    #[arg(long, value_name = "FACTOR")]
+    layerwise_decay: Option<f64>,
+    /// [optimizer.weight_decay = 0.01]
+    #[arg(long, value_name = "DECAY")]
+    weight_decay: Option<f64>,
+    /// [optimizer.max_grad_norm = 1]
+    #[arg(long, value_name = "NORM")]
+    max_grad_norm: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Negatives {
+    Hard,
+    Random,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum PoolingArg {
+    Attention,
+    Mean,
+    Cls,
+}
+
+fn parse_view(name: &str) -> Result<View, String> {
+    let all = View::ALL;
+    let found = all.into_iter().find(|view| view.name() == name);
+    found.ok_or_else(|| format!("expected one of {}", all.map(View::name).join(", ")))
+}
+
+impl RecipeArgs {
+    /// Puts what was given into `settings`.
+    pub fn apply(&self, settings: &mut Settings) {
+        fn set<T: Clone>(to: &mut T, from: &Option<T>) {
+            if let Some(value) = from {
+                *to = value.clone();
+            }
+        }
+        set(&mut settings.seed, &self.seed);
+        set(&mut settings.dropout, &self.dropout);
+        set(&mut settings.valid_fraction, &self.valid_fraction);
+        let kind = self.negatives.map(|kind| match kind {
+            Negatives::Hard => NegativeKind::Hard,
+            Negatives::Random => NegativeKind::Random,
+            Negatives::None => NegativeKind::None,
+        });
+        settings.negatives.kind = kind.or(settings.negatives.kind);
+        set(&mut settings.negatives.hard_ratio, &self.hard_ratio);
+        let pooling = self.pooling.map(|kind| match kind {
+            PoolingArg::Attention => Pooling::Attention,
+            PoolingArg::Mean => Pooling::Mean,
+            PoolingArg::Cls => Pooling::Cls,
+        });
+        let head = &mut settings.head;
+        set(&mut head.pooling, &pooling);
+        set(&mut head.pooling_heads, &self.pooling_heads);
+        set(&mut head.views, &self.views);
+        set(&mut head.width, &self.width);
+        set(&mut head.max_length, &self.max_length);
+        head.markers &= !self.no_markers;
+        let (contrastive, finetune) = (&mut settings.contrastive, &mut settings.finetune);
+        set(&mut contrastive.epochs, &self.contrastive_epochs);
+        set(&mut contrastive.learning_rate, &self.contrastive_learning_rate);
+        set(&mut contrastive.temperature, &self.temperature);
+        set(&mut contrastive.batch_size, &self.batch_size);
+        set(&mut contrastive.accumulation, &self.accumulation);
+        set(&mut finetune.epochs, &self.epochs);
+        set(&mut finetune.learning_rate, &self.learning_rate);
+        set(&mut finetune.focal_gamma, &self.focal_gamma);
+        set(&mut finetune.focal_alpha, &self.focal_alpha);
+        set(&mut finetune.batch_size, &self.batch_size);
+        set(&mut finetune.accumulation, &self.accumulation);
+        let optimizer = &mut settings.optimizer;
+        set(&mut optimizer.warmup_ratio, &self.warmup_ratio);
+        set(&mut optimizer.layerwise_decay, &self.layerwise_decay);
+        set(&mut optimizer.weight_decay, &self.weight_decay);
+        set(&mut optimizer.max_grad_norm, &self.max_grad_norm);
+    }
+}

@@ -1,0 +1,290 @@
+//! An output folder that is at every moment absent, the old one, or complete.
+//!
+//! Whoever makes it works in `OUT.partial` beside it, keeps there what a later run needs to go on, and puts the result
+//! together in a folder in there, which becomes `OUT` by a rename. A kernel lock on `OUT.partial/lock` keeps a second
+//! run out; it ends with the process, however that ends.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::disk::{Disk as _, RealDisk, folder_of, uninterrupted};
+use super::output::{Claim, OutputError, io_error, lock};
+
+const LOCK: &str = "lock";
+
+/// Another run may remove the folder of a finished run between its making and the lock's this often.
+const ATTEMPTS: usize = 100;
+
+/// An output folder under way, locked. Dropping it leaves what is in `OUT.partial` for a later run, and nothing if
+/// nothing is.
+pub struct OutputFolder {
+    target: PathBuf,
+    partial: PathBuf,
+    /// Holds the lock.
+    _lock: File,
+}
+
+impl OutputFolder {
+    /// Locks the output at `target`.
+    ///
+    /// # Errors
+    /// Another run has it; it is no folder; without `force` and `resume`: it exists, or an earlier run left it
+    /// unfinished. Nothing has been changed then.
+    pub fn claim(target: &Path, claim: Claim) -> Result<Self, OutputError> {
+        let no_folder = |found| OutputError::NoFolder {
+            path: target.display().to_string(),
+            found,
+        };
+        // What a link leads to is replaced, not the link.
+        let target = match target.canonicalize() {
+            Ok(target) if !target.is_dir() => return Err(no_folder("a file")),
+            Ok(target) => target,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => target.to_owned(),
+            Err(error) => return Err(io_error(target, "cannot be looked at", error)),
+        };
+        let name = target.file_name().ok_or_else(|| no_folder("none"))?;
+        let partial = target.with_file_name(suffixed(name, ".partial"));
+        let lock = lock_in(&target, &partial, claim)?;
+        let output = Self {
+            target,
+            partial,
+            _lock: lock,
+        };
+        if !claim.resume && !claim.force {
+            if output.exists() {
+                return Err(OutputError::Exists {
+                    path: output.target.display().to_string(),
+                });
+            }
+            if output.is_begun() {
+                return Err(OutputError::Unfinished {
+                    path: output.target.display().to_string(),
+                    partial: output.partial.display().to_string(),
+                });
+            }
+        }
+        Ok(output)
+    }
+
+    /// Where the output will be.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Where whoever makes it works until then.
+    pub fn partial(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Whether there is an output already.
+    pub fn exists(&self) -> bool {
+        self.target.is_dir()
+    }
+
+    /// Whether an earlier run left something to go on with.
+    pub fn is_begun(&self) -> bool {
+        // A folder that cannot be read may hold something.
+        others(&self.partial).map_or(true, |names| !names.is_empty())
+    }
+
+    /// Throws away what an earlier run left.
+    pub fn clear(&self) -> Result<(), OutputError> {
+        let cleared = others(&self.partial).and_then(|paths| paths.iter().try_for_each(|path| remove(path)));
+        cleared.map_err(|source| io_error(&self.partial, "cannot be cleared", source))
+    }
+
+    /// Puts `done`, a folder in [`Self::partial`] whose files are on the disk, in the output's place, and removes all
+    /// else there. An output that was there before is replaced.
+    pub fn publish(self, done: &Path) -> Result<(), OutputError> {
+        let failed = |source| io_error(&self.target, "cannot be put in its place", source);
+        let sync = |folder: &Path| uninterrupted(|| RealDisk.sync_folder(folder));
+        sync(done).map_err(|source| io_error(done, "the folder's names cannot be brought to the disk", source))?;
+        let old = self
+            .target
+            .with_file_name(suffixed(self.target.file_name().unwrap_or_default(), ".partial.old"));
+        if self.exists() {
+            remove(&old).map_err(|source| io_error(&old, "cannot be removed", source))?;
+            uninterrupted(|| RealDisk.rename(&self.target, &old)).map_err(failed)?;
+        }
+        uninterrupted(|| RealDisk.rename(done, &self.target)).map_err(failed)?;
+        sync(folder_of(&self.target)).map_err(failed)?;
+        self.clear()?;
+        // Also one that a run left that ended between the two renames.
+        remove(&old).map_err(|source| io_error(&old, "the old output cannot be removed", source))
+    }
+}
+
+impl Drop for OutputFolder {
+    fn drop(&mut self) {
+        // The lock is still held, and whoever has opened its file meanwhile looks at its name again.
+        if !self.is_begun() {
+            let _ = fs::remove_file(self.partial.join(LOCK));
+            let _ = fs::remove_dir(&self.partial);
+        }
+    }
+}
+
+fn lock_in(target: &Path, partial: &Path, claim: Claim) -> Result<File, OutputError> {
+    let mut attempt = 0;
+    loop {
+        fs::create_dir_all(partial).map_err(|source| io_error(partial, "cannot be made", source))?;
+        match lock(&RealDisk, target, &partial.join(LOCK), claim.wait) {
+            Err(OutputError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => {
+                attempt += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// All that is in the folder besides the lock.
+fn others(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name() != LOCK {
+            paths.push(entry.path());
+        }
+    }
+    Ok(paths)
+}
+
+/// Removes a file or a folder with all that is in it; nothing is fine, too.
+fn remove(path: &Path) -> io::Result<()> {
+    let removed = match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn suffixed(name: &std::ffi::OsStr, suffix: &str) -> OsString {
+    let mut name = name.to_owned();
+    name.push(suffix);
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn done(output: &OutputFolder, text: &str) -> PathBuf {
+        let done = output.partial().join("done");
+        fs::create_dir(&done).unwrap();
+        fs::write(done.join("file"), text).unwrap();
+        done
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let names = fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> = names
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    const RESUME: Claim = Claim {
+        force: false,
+        resume: true,
+        wait: std::time::Duration::ZERO,
+    };
+    const FORCE: Claim = Claim {
+        force: true,
+        resume: false,
+        wait: std::time::Duration::ZERO,
+    };
+
+    #[test]
+    fn an_output_appears_whole_and_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("out");
+        let output = OutputFolder::claim(&target, Claim::default()).unwrap();
+        fs::write(output.partial().join("state"), "x").unwrap();
+        let result = done(&output, "new");
+        assert_eq!(names(folder.path()), ["out.partial"]);
+        output.publish(&result).unwrap();
+        assert_eq!(names(folder.path()), ["out"]);
+        assert_eq!(fs::read_to_string(target.join("file")).unwrap(), "new");
+        assert!(matches!(
+            OutputFolder::claim(&target, Claim::default()),
+            Err(OutputError::Exists { .. })
+        ));
+        assert_eq!(names(folder.path()), ["out"], "a refused run leaves nothing");
+
+        let output = OutputFolder::claim(&target, FORCE).unwrap();
+        // A run that was killed between its two renames left this.
+        fs::create_dir(folder.path().join("out.partial.old")).unwrap();
+        let result = done(&output, "newer");
+        output.publish(&result).unwrap();
+        assert_eq!(names(folder.path()), ["out"]);
+        assert_eq!(fs::read_to_string(target.join("file")).unwrap(), "newer");
+    }
+
+    #[test]
+    fn what_an_earlier_run_left_is_kept_until_it_is_resumed_or_thrown_away() {
+        let folder = tempfile::tempdir().unwrap();
+        // A slash at its end is no part of a name.
+        let target = folder.path().join("out/");
+        let output = OutputFolder::claim(&target, Claim::default()).unwrap();
+        fs::write(output.partial().join("state"), "x").unwrap();
+        drop(output);
+        assert!(matches!(
+            OutputFolder::claim(&target, Claim::default()),
+            Err(OutputError::Unfinished { .. })
+        ));
+        let output = OutputFolder::claim(&target, RESUME).unwrap();
+        assert!(output.is_begun() && !output.exists());
+        drop(output);
+        let output = OutputFolder::claim(&target, FORCE).unwrap();
+        assert!(output.is_begun(), "until it is cleared");
+        output.clear().unwrap();
+        assert!(!output.is_begun());
+        drop(output);
+        assert_eq!(names(folder.path()), [""; 0]);
+    }
+
+    #[test]
+    fn one_run_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("out");
+        let output = OutputFolder::claim(&target, Claim::default()).unwrap();
+        for claim in [Claim::default(), RESUME, FORCE] {
+            let error = OutputFolder::claim(&target, claim).err().unwrap();
+            assert!(matches!(error, OutputError::Locked { .. }), "{error}");
+        }
+        drop(output);
+        drop(OutputFolder::claim(&target, Claim::default()).unwrap());
+        fs::write(&target, "").unwrap();
+        let error = OutputFolder::claim(&target, FORCE).err().unwrap();
+        assert!(matches!(error, OutputError::NoFolder { .. }), "{error}");
+    }
+
+    #[test]
+    fn of_many_that_want_it_one_after_the_other_makes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("out");
+        let claim = Claim {
+            wait: std::time::Duration::from_secs(60),
+            ..FORCE
+        };
+        std::thread::scope(|scope| {
+            for i in 0..8 {
+                let target = &target;
+                scope.spawn(move || {
+                    let output = OutputFolder::claim(target, claim).unwrap();
+                    output.clear().unwrap();
+                    let result = done(&output, &i.to_string());
+                    output.publish(&result).unwrap();
+                });
+            }
+        });
+        assert_eq!(names(folder.path()), ["out"]);
+    }
+}

@@ -1,0 +1,44 @@
+//! Records outside the pipeline: a whole input read at once, for those who train on it.
+
+use std::io::Read;
+
+use super::error::ScoreError;
+use super::fields::{FieldMap, Format};
+use super::lines::{Content, LineReader};
+use super::output::OutputKey;
+use super::record::Record;
+use super::records::records;
+
+/// Calls `each` with every line's number (from 1) and its record and own bytes, or why it is none. Blank lines are
+/// skipped.
+///
+/// # Errors
+/// Where the input itself cannot be read.
+pub fn read_records(
+    name: &str,
+    input: impl Read,
+    max_line_bytes: usize,
+    mut each: impl FnMut(u64, Result<(Record<'_>, &[u8]), String>),
+) -> Result<(), ScoreError> {
+    // No answer is written here, so keys of answers (of an earlier run, say) are no conflict.
+    let output = OutputKey::nested("\u{0}").unwrap_or_default();
+    let records = records(Format::Jsonl, &FieldMap::default(), &output);
+    let mut lines = LineReader::new(input, name.to_owned(), max_line_bytes, records.ends());
+    while let Some((number, content)) = lines.next_line()? {
+        match content {
+            // Lines of JSONL are neither headers nor another shard's.
+            Content::Blank | Content::Header(_) | Content::Elsewhere => {}
+            Content::TooLong(bytes) => {
+                each(
+                    number,
+                    Err(format!("expected at most {max_line_bytes} bytes, found {bytes}")),
+                );
+            }
+            Content::Bytes(line) => match records.parse(&line) {
+                Ok(record) => each(number, Ok((record, &line))),
+                Err(rejection) => each(number, Err(rejection.error.message)),
+            },
+        }
+    }
+    Ok(())
+}

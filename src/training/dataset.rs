@@ -1,0 +1,250 @@
+//! Pairs as training sees them: contexts of token ids, each once, and pairs of their numbers.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::{
+    LabelledPairs, TrainError,
+    random::{mixed, named},
+    records::{LabelledPair, Mention},
+};
+use crate::{
+    Side,
+    scoring::{Context, MissingEntity, Prepare as _, Preparer},
+    text::{Tokenizer, Window},
+};
+
+/// One side's text, marked and tokenized.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    pub token_ids: Vec<u32>,
+    /// The entity as a number: equal for names that differ in case alone.
+    pub entity: u32,
+}
+
+/// Two contexts and whether they are related.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// A number into the drug texts.
+    pub drug: u32,
+    /// A number into the reaction texts.
+    pub adr: u32,
+    pub label: bool,
+}
+
+/// Pairs to train or to validate on.
+#[derive(Clone, Debug, Default)]
+pub struct Dataset {
+    pub texts: [Vec<Text>; 2],
+    pub examples: Vec<Example>,
+}
+
+impl Dataset {
+    pub fn text(&self, side: Side, number: u32) -> &Text {
+        &self.texts[side as usize][number as usize]
+    }
+
+    pub fn positives(&self) -> Vec<Example> {
+        self.examples.iter().copied().filter(|e| e.label).collect()
+    }
+}
+
+/// Which drugs and reactions are related anywhere in the data, by entity.
+#[derive(Clone, Debug, Default)]
+pub struct Related(HashSet<(u32, u32)>);
+
+impl Related {
+    /// Pairs of entities.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn contains(&self, drug: &Text, adr: &Text) -> bool {
+        self.0.contains(&(drug.entity, adr.entity))
+    }
+}
+
+/// The documents' split, by document and never by pair.
+#[derive(Clone, Debug, Default)]
+pub struct Split {
+    pub train: Vec<LabelledPair>,
+    pub valid: Vec<LabelledPair>,
+    /// Pairs left out of training because their document is in the validation file.
+    pub shared: usize,
+}
+
+/// The document of a pair; one without an id is a document of its own text.
+pub fn document(pair: &LabelledPair) -> String {
+    match &pair.document {
+        Some(document) => document.clone(),
+        None => format!("text {}", pair.side(Side::Drug).text),
+    }
+}
+
+impl Split {
+    /// Splits off the documents whose hash with the seed lies below the fraction's share of all, exactly so many.
+    pub fn by_fraction(pairs: Vec<LabelledPair>, fraction: f64, seed: u64) -> Self {
+        let documents: BTreeSet<String> = pairs.iter().map(document).collect();
+        let mut order: Vec<(u64, String)> = documents
+            .into_iter()
+            .map(|document| (mixed(&[seed, named("split"), named(&document)]), document))
+            .collect();
+        order.sort();
+        let count = (order.len() as f64 * fraction).round() as usize;
+        let valid: HashSet<&String> = order[..count].iter().map(|(_, document)| document).collect();
+        let (valid, train) = pairs.into_iter().partition(|pair| valid.contains(&document(pair)));
+        Self {
+            train,
+            valid,
+            shared: 0,
+        }
+    }
+
+    /// Two files; a document in both is validated on.
+    pub fn of_files(train: Vec<LabelledPair>, valid: Vec<LabelledPair>) -> Self {
+        let held_out: HashSet<String> = valid.iter().map(document).collect();
+        let before = train.len();
+        let train: Vec<_> = train
+            .into_iter()
+            .filter(|pair| !held_out.contains(&document(pair)))
+            .collect();
+        Self {
+            shared: before - train.len(),
+            train,
+            valid,
+        }
+    }
+}
+
+/// How texts become token ids.
+pub struct Reader<'t> {
+    pub tokenizer: &'t Tokenizer,
+    pub markers: bool,
+    pub max_length: usize,
+}
+
+/// Tokenizes both halves of a split. Lines whose entity does not occur, and the like, are added to `rejected`.
+pub fn prepare(split: &Split, reader: &Reader<'_>, rejected: &mut Vec<String>) -> (Dataset, Dataset, Related) {
+    let mut entities = Entities::default();
+    let mut related = Related::default();
+    let mut half = |pairs: &[LabelledPair]| {
+        let mut builder = Builder::default();
+        for pair in pairs {
+            match builder.add(pair, reader, &mut entities) {
+                Ok(example) if example.label => {
+                    let entity = |side, number| builder.data.text(side, number).entity;
+                    let (drug, adr) = (entity(Side::Drug, example.drug), entity(Side::Adr, example.adr));
+                    related.0.insert((drug, adr));
+                }
+                Ok(_) => {}
+                Err(reason) => rejected.push(format!("{}: {reason}", pair.place)),
+            }
+        }
+        builder.data
+    };
+    let (train, valid) = (half(&split.train), half(&split.valid));
+    (train, valid, related)
+}
+
+#[derive(Default)]
+struct Entities(HashMap<String, u32>);
+
+impl Entities {
+    fn number(&mut self, entity: &str) -> u32 {
+        let next = self.0.len() as u32;
+        *self.0.entry(entity.trim().to_lowercase()).or_insert(next)
+    }
+}
+
+#[derive(Default)]
+struct Builder {
+    data: Dataset,
+    known: [HashMap<Mention, u32>; 2],
+}
+
+impl Builder {
+    fn add(&mut self, pair: &LabelledPair, reader: &Reader<'_>, entities: &mut Entities) -> Result<Example, String> {
+        let mut numbers = [0; 2];
+        for side in Side::BOTH {
+            numbers[side as usize] = self.text(side, pair.side(side), reader, entities)?;
+        }
+        let example = Example {
+            drug: numbers[0],
+            adr: numbers[1],
+            label: pair.label.unwrap_or(true),
+        };
+        self.data.examples.push(example);
+        Ok(example)
+    }
+
+    fn text(
+        &mut self,
+        side: Side,
+        mention: &Mention,
+        reader: &Reader<'_>,
+        entities: &mut Entities,
+    ) -> Result<u32, String> {
+        if let Some(number) = self.known[side as usize].get(mention) {
+            return Ok(*number);
+        }
+        let preparer = Preparer {
+            tokenizer: reader.tokenizer,
+            markers: reader.markers,
+            max_length: reader.max_length,
+            // A mention beyond the end would teach nothing, and `crag score` warns of it.
+            window: Window::Start,
+            missing_entity: MissingEntity::Error,
+        };
+        let prepared = preparer.prepare(Context {
+            side,
+            text: &mention.text,
+            entity: &mention.entity,
+            span: mention.span,
+        });
+        let prepared = prepared.map_err(|error| error.message)?;
+        let texts = &mut self.data.texts[side as usize];
+        let number = texts.len() as u32;
+        texts.push(Text {
+            token_ids: prepared.token_ids,
+            entity: entities.number(&mention.entity),
+        });
+        self.known[side as usize].insert(mention.clone(), number);
+        Ok(number)
+    }
+}
+
+/// Both halves must be able to teach or to judge.
+pub fn check(pairs: &LabelledPairs, train: &Dataset, valid: &Dataset, mined: bool) -> Result<(), TrainError> {
+    let place = || match pairs.pairs.first() {
+        Some(pair) => pair
+            .place
+            .rsplit_once(':')
+            .map_or(String::new(), |(file, _)| file.to_owned()),
+        None => "the training data".to_owned(),
+    };
+    for (name, data) in [("training", train), ("validation", valid)] {
+        let positives = data.examples.iter().filter(|e| e.label).count();
+        let negatives = data.examples.len() - positives;
+        if positives == 0 {
+            let reason = format!("no related pairs to use for {name} ({negatives} unrelated ones)");
+            return Err(TrainError::data(place(), format!("{reason}; expected two classes")));
+        }
+        if negatives == 0 && !mined {
+            let reason = format!("only related pairs ({positives}) to use for {name}");
+            let way_out =
+                "expected two classes: add unrelated ones with \"label\": 0, or mine them with --negatives hard";
+            return Err(TrainError::data(place(), format!("{reason}; {way_out}")));
+        }
+    }
+    Ok(())
+}
+
+/// What a data set's own positives relate.
+#[cfg(test)]
+pub(super) fn relate(data: &Dataset) -> Related {
+    let entities = |e: &Example| (data.text(Side::Drug, e.drug).entity, data.text(Side::Adr, e.adr).entity);
+    Related(data.positives().iter().map(entities).collect())
+}

@@ -1,0 +1,87 @@
+//! How good a model is on the validation pairs, as far as choosing an epoch and a threshold needs it. The figures
+//! are [`crate::evaluation`]'s, the choice of a threshold between two probabilities is made here.
+
+use serde::{Deserialize, Serialize};
+
+use crate::evaluation::{Judged, Metric, Plan, PointKind, Request, Sample, evaluate};
+
+/// Figures of one epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// At the threshold.
+    pub f1: f64,
+    pub precision: f64,
+    pub recall: f64,
+    pub roc_auc: f64,
+    /// The one with the best F1, midway between two probabilities that occur.
+    pub threshold: f32,
+}
+
+/// Of probabilities and labels; none where a class is missing or a probability is no number.
+pub fn judge(scored: &[(f32, bool)]) -> Option<Judgement> {
+    if scored.iter().any(|(p, _)| p.is_nan()) {
+        return None;
+    }
+    let records = scored.iter().map(|&(probability, label)| Judged {
+        probability: f64::from(probability),
+        label,
+        document: 0,
+    });
+    let sample = Sample::new(records.collect(), 1);
+    let request = Request {
+        threshold: 0.5,
+        recall: None,
+        precision: None,
+        bins: 1,
+    };
+    let without_intervals = Plan {
+        resamples: 0,
+        confidence: 0.95,
+        seed: 0,
+    };
+    let found = evaluate(&sample, &request, &without_intervals);
+    let roc_auc = found.metrics[Metric::RocAuc as usize].value?;
+    let best = found.points.iter().find(|point| point.kind == PointKind::BestF1)?;
+    let lowest_called = best.threshold.value?;
+    // Beneath the last one nothing is left to be midway to.
+    let probabilities = sample.records().iter().map(|record| record.probability);
+    let below = probabilities.into_iter().find(|p| *p < lowest_called).unwrap_or(0.0);
+    Some(Judgement {
+        f1: best.f1.value?,
+        precision: best.precision.value?,
+        recall: best.recall.value?,
+        roc_auc,
+        threshold: ((lowest_called + below) / 2.0) as f32,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_scikit_learns() {
+        // sklearn 1.9.1: roc_auc_score 0.8125 (there is a tie between the classes), best f1_score 0.8 at 0.4.
+        let scored = [
+            (0.9, true),
+            (0.8, true),
+            (0.6, false),
+            (0.4, true),
+            (0.4, true),
+            (0.4, false),
+            (0.1, false),
+            (0.2, false),
+        ];
+        let found = judge(&scored).unwrap();
+        assert!((found.roc_auc - 0.8125).abs() < 1e-12, "{found:?}");
+        assert!((found.f1 - 0.8).abs() < 1e-12, "{found:?}");
+        assert!((found.threshold - 0.3).abs() < 1e-6, "{found:?}");
+        assert!((found.precision - 4.0 / 6.0).abs() < 1e-12 && found.recall == 1.0);
+    }
+
+    #[test]
+    fn one_class_and_no_number_are_no_figures() {
+        assert!(judge(&[(0.5, true)]).is_none());
+        assert!(judge(&[(0.5, true), (f32::NAN, false)]).is_none());
+    }
+}

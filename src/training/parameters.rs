@@ -1,0 +1,127 @@
+//! The trained tensors: variables in a fixed order, each with its place between head and embeddings.
+
+use std::collections::HashMap;
+
+use candle_core::{Device, Result, Tensor, Var};
+
+use crate::{Side, model::Roles};
+
+use super::network::Weights;
+
+/// One trained tensor.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    pub name: String,
+    pub variable: Var,
+    /// Steps down from the head: 0 for the head, 1 for the last layer, one more than the layers for embeddings.
+    pub depth: usize,
+    /// Whether weight decay applies: not to biases and LayerNorms.
+    pub decays: bool,
+}
+
+/// All of them, in the order of the forward pass.
+#[derive(Clone, Debug)]
+pub struct Parameters(Vec<Parameter>);
+
+impl Parameters {
+    /// Variables on `device` of the tensors that `roles` names, f32.
+    pub fn new(roles: &Roles, tensors: &HashMap<String, Tensor>, device: &Device) -> Result<Self> {
+        let norms = norm_names(roles);
+        let parameters = roles.assignments().into_iter().map(|(_, _, name)| {
+            let Some(tensor) = tensors.get(&name) else {
+                candle_core::bail!("no tensor \"{name}\"")
+            };
+            let tensor = tensor
+                .to_dtype(candle_core::DType::F32)?
+                .to_device(device)?
+                .contiguous()?;
+            Ok(Parameter {
+                depth: depth(roles, &name),
+                decays: tensor.rank() > 1 && !norms.contains(&name),
+                // A copy: a variable is changed in place.
+                variable: Var::from_tensor(&tensor.copy()?)?,
+                name,
+            })
+        });
+        Ok(Self(parameters.collect::<Result<_>>()?))
+    }
+
+    #[cfg(test)]
+    pub(super) fn from_list(list: Vec<Parameter>) -> Self {
+        Self(list)
+    }
+
+    pub fn iter(&self) -> std::slice::Iter<'_, Parameter> {
+        self.0.iter()
+    }
+
+    /// How many numbers are trained.
+    pub fn elements(&self) -> usize {
+        self.0.iter().map(|p| p.variable.elem_count()).sum()
+    }
+
+    /// For a forward pass whose gradients are wanted.
+    pub fn tracked(&self) -> Weights {
+        Weights::new(self.0.iter().map(|p| (p.name.clone(), p.variable.as_tensor().clone())))
+    }
+
+    /// For a forward pass that keeps nothing for a backward.
+    pub fn detached(&self) -> Weights {
+        Weights::new(self.0.iter().map(|p| (p.name.clone(), p.variable.as_detached_tensor())))
+    }
+
+    /// Copies on the CPU, by name.
+    pub fn tensors(&self) -> Result<Vec<(String, Tensor)>> {
+        let copy = |p: &Parameter| {
+            Ok((
+                p.name.clone(),
+                p.variable.as_detached_tensor().to_device(&Device::Cpu)?.copy()?,
+            ))
+        };
+        self.0.iter().map(copy).collect()
+    }
+
+    /// Puts back what [`Self::tensors`] gave.
+    pub fn restore(&self, tensors: &HashMap<String, Tensor>) -> Result<()> {
+        for parameter in &self.0 {
+            match tensors.get(&parameter.name) {
+                Some(tensor) => parameter
+                    .variable
+                    .set(&tensor.to_device(parameter.variable.device())?)?,
+                None => candle_core::bail!("no tensor \"{}\"", parameter.name),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn norm_names(roles: &Roles) -> std::collections::HashSet<String> {
+    let all = roles.assignments().into_iter();
+    all.filter(|(_, role, _)| role.contains("layer norm"))
+        .map(|(_, _, name)| name)
+        .collect()
+}
+
+fn depth(roles: &Roles, name: &str) -> usize {
+    for side in Side::BOTH {
+        let encoder = roles.encoder(side);
+        let Some(prefix) = encoder
+            .word_embeddings
+            .strip_suffix("embeddings.word_embeddings.weight")
+        else {
+            continue;
+        };
+        let Some(rest) = name.strip_prefix(prefix) else {
+            continue;
+        };
+        let layers = encoder.layers.len();
+        if let Some(rest) = rest.strip_prefix("encoder.layer.") {
+            let layer = rest.split('.').next().and_then(|index| index.parse::<usize>().ok());
+            return layers - layer.unwrap_or(0).min(layers);
+        }
+        if rest.starts_with("embeddings.") {
+            return layers + 1;
+        }
+    }
+    0
+}

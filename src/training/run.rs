@@ -1,0 +1,474 @@
+//! The run: phases, epochs and steps, from a [`Start`] to the best epoch's weights.
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use candle_core::{Device, Tensor};
+use serde::Serialize;
+
+use super::{
+    Network, Parameters, Settings, TrainError, Weights,
+    dataset::{Dataset, Related},
+    judge::{Judgement, judge},
+    loss,
+    mining::Kind,
+    ops::Dropout,
+    optimizer::{Gradients, Moments},
+    random::{Random, mixed, named},
+    schedule,
+    settings::NegativeKind,
+    state::{EpochSummary, Item, State, WorkFolder},
+};
+use crate::{Side, model::probability};
+
+/// Everything that a run needs, none of which it changes but the parameters.
+pub struct Job<'a> {
+    pub settings: &'a Settings,
+    pub network: &'a Network,
+    pub parameters: &'a Parameters,
+    pub train: &'a Dataset,
+    pub valid: &'a Dataset,
+    pub related: &'a Related,
+    pub negatives: NegativeKind,
+    pub device: &'a Device,
+    /// The state is written at most this often between the ends of epochs, where it always is.
+    pub save_every: Duration,
+    /// Of all that the result depends on: a run goes on with a state of the same alone.
+    pub fingerprint: String,
+    /// Set by whoever wants the run to stop and to leave a state to go on with.
+    pub stop: &'a AtomicBool,
+}
+
+/// What the run tells as it goes: lines of the log, too.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    Epoch {
+        phase: &'static str,
+        epoch: usize,
+        epochs: usize,
+        steps: usize,
+        items: usize,
+        hard_negatives: usize,
+        negatives: usize,
+    },
+    Step {
+        phase: &'static str,
+        epoch: usize,
+        step: usize,
+        steps: usize,
+        loss: f64,
+        learning_rate: f64,
+        gradient_norm: f64,
+        tokens: u64,
+        seconds: f64,
+    },
+    EpochEnd {
+        phase: &'static str,
+        epoch: usize,
+        loss: f64,
+        #[serde(flatten, skip_serializing_if = "Option::is_none")]
+        validation: Option<Judgement>,
+        best: bool,
+        tokens: u64,
+        seconds: f64,
+    },
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Trained {
+    pub tensors: HashMap<String, Tensor>,
+    pub epoch: usize,
+    pub judgement: Judgement,
+    pub history: Vec<EpochSummary>,
+    /// Tokens that went through a forward and a backward pass, and the time of it.
+    pub tokens: u64,
+    pub seconds: f64,
+}
+
+const PHASES: [&str; 2] = ["contrastive", "finetune"];
+/// Pairs classified together where no gradient is wanted.
+const PAIRS_AT_ONCE: usize = 256;
+
+impl Job<'_> {
+    /// Runs to the end, from the folder's state where it has one.
+    pub fn run(&self, folder: &mut WorkFolder, mut tell: impl FnMut(&Event)) -> Result<Trained, TrainError> {
+        let valid = self.validation_pairs();
+        self.check_classes(&valid)?;
+        let (mut state, mut moments) = self.resume(folder)?;
+        let mut log = OpenOptions::new();
+        let path = folder.log();
+        let failed = |action| move |error| TrainError::io(&path.clone(), action, error);
+        let mut log = log
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(folder.log())
+            .map_err(failed.clone()("opening it failed"))?;
+        // What was logged after the state was written will be logged again. (A loss of power may have taken more.)
+        log.metadata()
+            .and_then(|metadata| {
+                state.log_bytes = state.log_bytes.min(metadata.len());
+                log.set_len(state.log_bytes)?;
+                log.seek(SeekFrom::End(0))
+            })
+            .map_err(failed.clone()("cutting it failed"))?;
+        let mut note = |event: &Event, state: &mut State| -> Result<(), TrainError> {
+            let mut line = serde_json::to_vec(event).unwrap_or_default();
+            line.push(b'\n');
+            log.write_all(&line).map_err(failed.clone()("writing it failed"))?;
+            state.log_bytes += line.len() as u64;
+            tell(event);
+            Ok(())
+        };
+        let ended = self.phases(&mut state, &mut moments, folder, &valid, &mut note);
+        if matches!(ended, Err(TrainError::Interrupted)) {
+            // No step is done by halves, so the state stands between two of them.
+            self.save(&mut state, &moments, folder, None)?;
+        }
+        ended?;
+        let (Some((epoch, judgement)), Some(tensors)) = (state.best, folder.best(&state)?) else {
+            return Err(TrainError::data(
+                "validation",
+                "no epoch gave figures: expected related and unrelated pairs",
+            ));
+        };
+        Ok(Trained {
+            tensors,
+            epoch,
+            judgement,
+            history: state.history,
+            tokens: state.tokens,
+            seconds: state.seconds,
+        })
+    }
+
+    /// From the state to the end of all phases.
+    fn phases(
+        &self,
+        state: &mut State,
+        moments: &mut Moments,
+        folder: &mut WorkFolder,
+        valid: &[Item],
+        note: &mut impl FnMut(&Event, &mut State) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        while state.phase < PHASES.len() {
+            if state.epoch >= self.epochs(state.phase) {
+                state.phase += 1;
+                (state.epoch, state.phase_steps) = (0, 0);
+                *moments = Moments::default();
+                continue;
+            }
+            self.epoch(state, moments, folder, note)?;
+            let loss = state.loss_sum / state.loss_count.max(1) as f64;
+            let validation = match state.phase {
+                1 => Some(self.validate(valid, state)?),
+                _ => None,
+            };
+            let is_best = validation.is_some_and(|new| state.best.is_none_or(|(_, best)| new.f1 > best.f1));
+            let phase = PHASES[state.phase];
+            let event = Event::EpochEnd {
+                phase,
+                epoch: state.epoch + 1,
+                loss,
+                validation,
+                best: is_best,
+                tokens: state.tokens,
+                seconds: state.seconds,
+            };
+            note(&event, state)?;
+            state.history.push(EpochSummary {
+                phase: phase.to_owned(),
+                epoch: state.epoch + 1,
+                loss,
+                validation,
+            });
+            if let Some(validation) = validation.filter(|_| is_best) {
+                state.best = Some((state.epoch + 1, validation));
+            }
+            state.epoch += 1;
+            state.step = 0;
+            state.plan.clear();
+            (state.loss_sum, state.loss_count) = (0.0, 0);
+            let best = is_best.then(|| self.parameters.tensors()).transpose()?;
+            self.save(state, moments, folder, best.as_deref())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn stop_if_asked(&self) -> Result<(), TrainError> {
+        match self.stop.load(Ordering::Relaxed) {
+            true => Err(TrainError::Interrupted),
+            false => Ok(()),
+        }
+    }
+
+    fn resume(&self, folder: &WorkFolder) -> Result<(State, Moments), TrainError> {
+        let Some((state, tensors)) = folder.load()? else {
+            let mut state = State::default();
+            state.fingerprint.clone_from(&self.fingerprint);
+            return Ok((state, Moments::default()));
+        };
+        if state.fingerprint != self.fingerprint {
+            return Err(TrainError::Resume {
+                path: folder.log().with_file_name("state.json").display().to_string(),
+                reason:
+                    "it was begun with other settings, data or backbone; give the same again, or --force to begin anew"
+                        .to_owned(),
+            });
+        }
+        self.parameters.restore(&tensors)?;
+        let moments = Moments::restored(state.phase_steps, self.parameters, &tensors)?;
+        Ok((state, moments))
+    }
+
+    fn save(
+        &self,
+        state: &mut State,
+        moments: &Moments,
+        folder: &mut WorkFolder,
+        best: Option<&[(String, Tensor)]>,
+    ) -> Result<(), TrainError> {
+        let mut tensors = self.parameters.tensors()?;
+        tensors.extend(moments.tensors(self.parameters)?);
+        folder.save(state, &tensors, best)
+    }
+
+    fn epochs(&self, phase: usize) -> usize {
+        [self.settings.contrastive.epochs, self.settings.finetune.epochs][phase]
+    }
+
+    /// Batch size and accumulation of a phase.
+    fn batches(&self, phase: usize) -> (usize, usize) {
+        match phase {
+            0 => (
+                self.settings.contrastive.batch_size,
+                self.settings.contrastive.accumulation,
+            ),
+            _ => (self.settings.finetune.batch_size, self.settings.finetune.accumulation),
+        }
+    }
+
+    fn steps(&self, phase: usize, items: usize) -> usize {
+        let (batch_size, accumulation) = self.batches(phase);
+        items.div_ceil(batch_size).div_ceil(accumulation)
+    }
+
+    /// A stream of random numbers of its own for each purpose and epoch.
+    pub(super) fn random(&self, purpose: &str, phase: usize, epoch: usize) -> Random {
+        Random::new(&[self.settings.seed, named(purpose), phase as u64, epoch as u64])
+    }
+
+    fn epoch(
+        &self,
+        state: &mut State,
+        moments: &mut Moments,
+        folder: &mut WorkFolder,
+        note: &mut impl FnMut(&Event, &mut State) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        let (phase, epoch) = (state.phase, state.epoch);
+        let name = PHASES[phase];
+        if state.plan.is_empty() {
+            let (plan, mined) = self.plan(phase, epoch)?;
+            state.plan = plan;
+            let event = Event::Epoch {
+                phase: name,
+                epoch: epoch + 1,
+                epochs: self.epochs(phase),
+                steps: self.steps(phase, state.plan.len()),
+                items: state.plan.len(),
+                hard_negatives: mined.iter().filter(|negative| negative.kind != Kind::Random).count(),
+                negatives: mined.len(),
+            };
+            note(&event, state)?;
+        }
+        let (batch_size, accumulation) = self.batches(phase);
+        let steps = self.steps(phase, state.plan.len());
+        let total = (self.epochs(phase) * steps) as u64;
+        let base_rate = [
+            self.settings.contrastive.learning_rate,
+            self.settings.finetune.learning_rate,
+        ][phase];
+        let optimizer = &self.settings.optimizer;
+        let mut saved = Instant::now();
+        while state.step < steps {
+            let began = Instant::now();
+            let weights = self.parameters.tracked();
+            let group = batch_size * accumulation;
+            let items = &state.plan[state.step * group..(state.step * group + group).min(state.plan.len())];
+            let mut gradients = Gradients::default();
+            let (mut loss_sum, mut tokens) = (0.0, 0);
+            let batches = items.len().div_ceil(batch_size);
+            for (micro, items) in items.chunks(batch_size).enumerate() {
+                // What the step has gathered so far is nothing yet.
+                self.stop_if_asked()?;
+                let key = [
+                    self.settings.seed,
+                    named("dropout"),
+                    phase as u64,
+                    epoch as u64,
+                    state.step as u64,
+                    micro as u64,
+                ];
+                let dropout = Dropout::new(self.settings.dropout, mixed(&key));
+                let (loss, count) = self.loss(phase, &weights, items, &dropout)?;
+                let value = loss.to_scalar::<f32>()?;
+                if !value.is_finite() {
+                    return Err(TrainError::Diverged {
+                        phase: name,
+                        epoch: epoch + 1,
+                        step: state.step as u64 + 1,
+                        loss: value,
+                    });
+                }
+                loss_sum += f64::from(value);
+                tokens += count;
+                gradients.add(self.parameters, (loss / batches as f64)?.backward()?)?;
+            }
+            let norm = gradients.norm()?;
+            if !norm.is_finite() {
+                return Err(TrainError::Diverged {
+                    phase: name,
+                    epoch: epoch + 1,
+                    step: state.step as u64 + 1,
+                    loss: f32::NAN,
+                });
+            }
+            // As torch.nn.utils.clip_grad_norm_ has it.
+            let scale = (optimizer.max_grad_norm / (norm + 1e-6)).min(1.0);
+            let rate = base_rate * schedule::factor(state.phase_steps, total, optimizer.warmup_ratio);
+            moments.step(self.parameters, &gradients, scale, &optimizer.adamw(), |parameter| {
+                rate * schedule::layer_factor(optimizer.layerwise_decay, parameter.depth)
+            })?;
+            state.step += 1;
+            state.phase_steps += 1;
+            state.loss_sum += loss_sum;
+            state.loss_count += batches as u64;
+            state.tokens += tokens;
+            state.seconds += began.elapsed().as_secs_f64();
+            let event = Event::Step {
+                phase: name,
+                epoch: epoch + 1,
+                step: state.step,
+                steps,
+                loss: loss_sum / batches as f64,
+                learning_rate: rate,
+                gradient_norm: norm,
+                tokens: state.tokens,
+                seconds: state.seconds,
+            };
+            note(&event, state)?;
+            if state.step < steps && saved.elapsed() >= self.save_every {
+                self.save(state, moments, folder, None)?;
+                saved = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    /// The loss of one micro-batch and how many tokens it took.
+    fn loss(
+        &self,
+        phase: usize,
+        weights: &Weights,
+        items: &[Item],
+        dropout: &Dropout,
+    ) -> Result<(Tensor, u64), TrainError> {
+        // Each context is encoded once, in the order in which it first comes.
+        let mut rows: [Vec<u32>; 2] = Default::default();
+        let row = |rows: &mut Vec<u32>, text: u32| match rows.iter().position(|known| *known == text) {
+            Some(at) => at as u32,
+            None => {
+                rows.push(text);
+                rows.len() as u32 - 1
+            }
+        };
+        let mut pairs: [Vec<u32>; 2] = Default::default();
+        if phase == 0 {
+            // Rows of anchors are not shared: the loss wants pair i in row i of both sides.
+            for item in items {
+                rows[0].push(item.drug);
+                rows[1].push(item.adr);
+            }
+            for (drug, adr) in items.iter().filter_map(|item| item.negative) {
+                row(&mut rows[0], drug);
+                row(&mut rows[1], adr);
+            }
+        } else {
+            for item in items {
+                pairs[0].push(row(&mut rows[0], item.drug));
+                pairs[1].push(row(&mut rows[1], item.adr));
+            }
+        }
+        let mut tokens = 0;
+        let mut encode = |side: Side| -> Result<Tensor, TrainError> {
+            let numbers = &rows[side as usize];
+            let texts: Vec<&[u32]> = numbers
+                .iter()
+                .map(|n| self.train.text(side, *n).token_ids.as_slice())
+                .collect();
+            tokens += texts.iter().map(|text| text.len() as u64).sum::<u64>();
+            Ok(self.network.encode(weights, side, &texts, Some(dropout))?)
+        };
+        let (drug, adr) = (encode(Side::Drug)?, encode(Side::Adr)?);
+        let loss = match phase {
+            0 => {
+                let related = |i: usize, j: usize| {
+                    let (drug, adr) = (
+                        self.train.text(Side::Drug, rows[0][i]),
+                        self.train.text(Side::Adr, rows[1][j]),
+                    );
+                    self.related.contains(drug, adr)
+                };
+                loss::contrastive(&drug, &adr, items.len(), self.settings.contrastive.temperature, related)?
+            }
+            _ => {
+                let take = |t: &Tensor, rows: &[u32]| t.index_select(&Tensor::new(rows, self.device)?, 0);
+                let (drug, adr) = (take(&drug, &pairs[0])?, take(&adr, &pairs[1])?);
+                let logits = self.network.logits(weights, &drug, &adr, Some(dropout))?;
+                let labels: Vec<bool> = items.iter().map(|item| item.label).collect();
+                let settings = &self.settings.finetune;
+                loss::focal(&logits, &labels, settings.focal_gamma, settings.focal_alpha)?
+            }
+        };
+        Ok((loss, tokens))
+    }
+
+    fn validate(&self, pairs: &[Item], state: &State) -> Result<Judgement, TrainError> {
+        let (drug, adr) = (
+            self.encode_all(self.valid, Side::Drug)?,
+            self.encode_all(self.valid, Side::Adr)?,
+        );
+        let weights = self.parameters.detached();
+        let mut scored = Vec::with_capacity(pairs.len());
+        for pairs in pairs.chunks(PAIRS_AT_ONCE) {
+            let rows = |number: fn(&Item) -> u32| {
+                let numbers: Vec<u32> = pairs.iter().map(number).collect();
+                Tensor::new(numbers, self.device)
+            };
+            let drug = drug.index_select(&rows(|item| item.drug)?, 0)?;
+            let adr = adr.index_select(&rows(|item| item.adr)?, 0)?;
+            let logits = self.network.logits(&weights, &drug, &adr, None)?.to_vec1::<f32>()?;
+            scored.extend(
+                logits
+                    .into_iter()
+                    .zip(pairs)
+                    .map(|(logit, item)| (probability(logit), item.label)),
+            );
+        }
+        match judge(&scored) {
+            Some(judgement) => Ok(judgement),
+            None if scored.iter().any(|(p, _)| p.is_nan()) => Err(TrainError::Diverged {
+                phase: PHASES[state.phase],
+                epoch: state.epoch + 1,
+                step: state.step as u64,
+                loss: f32::NAN,
+            }),
+            None => Err(TrainError::data("validation", "expected related and unrelated pairs")),
+        }
+    }
+}

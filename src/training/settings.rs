@@ -1,0 +1,350 @@
+//! The recipe: everything that can be set, with the card's values as defaults. TOML's keys are the fields' names.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Pooling, View, config::HeadActivation};
+
+use super::{TrainError, optimizer::AdamW};
+
+/// All of it; a table of TOML each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// Share of elements that dropout zeroes, in encoders and head.
+    pub dropout: f64,
+    /// Share of the training documents to validate on where no file is given for it.
+    pub valid_fraction: f64,
+    /// An encoder to begin from scratch with; none to begin from a checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<BackboneSettings>,
+    pub head: HeadSettings,
+    pub negatives: NegativeSettings,
+    pub contrastive: Contrastive,
+    pub finetune: Finetune,
+    pub optimizer: OptimizerSettings,
+}
+
+/// A BERT from scratch; the first six fields are `config.json`'s.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackboneSettings {
+    pub hidden_size: usize,
+    #[serde(alias = "layers")]
+    pub num_hidden_layers: usize,
+    #[serde(alias = "heads")]
+    pub num_attention_heads: usize,
+    #[serde(alias = "intermediate")]
+    pub intermediate_size: usize,
+    /// Word pieces at most, the four markers not counted.
+    pub vocab_size: usize,
+    pub max_position_embeddings: usize,
+    /// Whether its vocabulary is made of lower-cased text, without accents.
+    pub lowercase: bool,
+}
+
+/// The head, as `crag.json` names it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HeadSettings {
+    pub pooling: Pooling,
+    pub pooling_heads: usize,
+    pub views: Vec<View>,
+    /// Width of representations and of the bilinear's output; the classifier goes on with it and half of it.
+    pub width: usize,
+    pub activation: HeadActivation,
+    pub markers: bool,
+    pub max_length: usize,
+}
+
+/// Where negatives come from that the data does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NegativeKind {
+    /// As many as positives, half of them hard.
+    Hard,
+    /// As many as positives, both sides drawn at random.
+    Random,
+    /// The labelled ones alone.
+    None,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NegativeSettings {
+    /// None stated: hard where the data has no labelled negatives, else none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<NegativeKind>,
+    pub hard_ratio: f64,
+    /// Among how many nearest contexts a similar one is drawn.
+    pub neighbours: usize,
+}
+
+/// Phase 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Contrastive {
+    pub epochs: usize,
+    pub learning_rate: f64,
+    pub batch_size: usize,
+    pub accumulation: usize,
+    pub temperature: f64,
+}
+
+/// Phase 2.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Finetune {
+    pub epochs: usize,
+    pub learning_rate: f64,
+    pub batch_size: usize,
+    pub accumulation: usize,
+    pub focal_gamma: f64,
+    pub focal_alpha: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerSettings {
+    pub warmup_ratio: f64,
+    pub layerwise_decay: f64,
+    pub weight_decay: f64,
+    pub max_grad_norm: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            seed: 42,
+            dropout: 0.1,
+            valid_fraction: 0.1,
+            backbone: None,
+            head: HeadSettings::default(),
+            negatives: NegativeSettings::default(),
+            contrastive: Contrastive::default(),
+            finetune: Finetune::default(),
+            optimizer: OptimizerSettings::default(),
+        }
+    }
+}
+
+impl Default for BackboneSettings {
+    fn default() -> Self {
+        Self {
+            hidden_size: 128,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            intermediate_size: 512,
+            vocab_size: 4000,
+            max_position_embeddings: 128,
+            lowercase: true,
+        }
+    }
+}
+
+impl Default for HeadSettings {
+    fn default() -> Self {
+        Self {
+            pooling: Pooling::Attention,
+            pooling_heads: 4,
+            views: vec![View::Bilinear, View::Product],
+            width: 256,
+            activation: HeadActivation::Gelu,
+            markers: true,
+            max_length: 128,
+        }
+    }
+}
+
+impl Default for NegativeSettings {
+    fn default() -> Self {
+        Self {
+            kind: None,
+            hard_ratio: 0.5,
+            neighbours: 8,
+        }
+    }
+}
+
+impl Default for Contrastive {
+    fn default() -> Self {
+        Self {
+            epochs: 5,
+            learning_rate: 2e-5,
+            batch_size: 16,
+            accumulation: 4,
+            temperature: 0.05,
+        }
+    }
+}
+
+impl Default for Finetune {
+    fn default() -> Self {
+        Self {
+            epochs: 8,
+            learning_rate: 2e-5,
+            batch_size: 16,
+            accumulation: 4,
+            focal_gamma: 2.0,
+            focal_alpha: 0.75,
+        }
+    }
+}
+
+impl Default for OptimizerSettings {
+    fn default() -> Self {
+        let AdamW {
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+        } = AdamW::default();
+        Self {
+            warmup_ratio: 0.1,
+            layerwise_decay: 0.9,
+            weight_decay,
+            max_grad_norm: 1.0,
+            beta1,
+            beta2,
+            eps,
+        }
+    }
+}
+
+impl OptimizerSettings {
+    pub(super) fn adamw(&self) -> AdamW {
+        AdamW {
+            beta1: self.beta1,
+            beta2: self.beta2,
+            eps: self.eps,
+            weight_decay: self.weight_decay,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads a TOML file's text; an unknown key is an error.
+    pub fn parse(file: &str, text: &str) -> Result<Self, TrainError> {
+        toml::from_str(text).map_err(|error| TrainError::Settings {
+            place: file.to_owned(),
+            reason: error.to_string().trim_end().to_owned(),
+        })
+    }
+
+    /// Whether every number is one that can be trained with; what shapes decide is told when the network is built.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let wrong = |place: &str, reason: String| {
+            Err(TrainError::Settings {
+                place: place.to_owned(),
+                reason,
+            })
+        };
+        let shares = [
+            ("dropout", self.dropout),
+            ("valid_fraction", self.valid_fraction),
+            ("optimizer.warmup_ratio", self.optimizer.warmup_ratio),
+            ("optimizer.beta1", self.optimizer.beta1),
+            ("optimizer.beta2", self.optimizer.beta2),
+        ];
+        for (name, value) in shares {
+            if !(0.0..1.0).contains(&value) {
+                return wrong(name, format!("expected from 0 to below 1, found {value}"));
+            }
+        }
+        for (name, value) in [
+            ("finetune.focal_alpha", self.finetune.focal_alpha),
+            ("negatives.hard_ratio", self.negatives.hard_ratio),
+        ] {
+            if !(0.0..=1.0).contains(&value) {
+                return wrong(name, format!("expected from 0 to 1, found {value}"));
+            }
+        }
+        let positive = [
+            ("contrastive.learning_rate", self.contrastive.learning_rate),
+            ("contrastive.temperature", self.contrastive.temperature),
+            ("finetune.learning_rate", self.finetune.learning_rate),
+            ("optimizer.layerwise_decay", self.optimizer.layerwise_decay),
+            ("optimizer.max_grad_norm", self.optimizer.max_grad_norm),
+            ("optimizer.eps", self.optimizer.eps),
+        ];
+        for (name, value) in positive {
+            if !(value.is_finite() && value > 0.0) {
+                return wrong(name, format!("expected a number above 0, found {value}"));
+            }
+        }
+        for (name, value) in [
+            ("finetune.focal_gamma", self.finetune.focal_gamma),
+            ("optimizer.weight_decay", self.optimizer.weight_decay),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return wrong(name, format!("expected a number of at least 0, found {value}"));
+            }
+        }
+        let mut counts = vec![
+            ("contrastive.batch_size", self.contrastive.batch_size),
+            ("contrastive.accumulation", self.contrastive.accumulation),
+            ("finetune.epochs", self.finetune.epochs),
+            ("finetune.batch_size", self.finetune.batch_size),
+            ("finetune.accumulation", self.finetune.accumulation),
+            ("head.width", self.head.width),
+            ("head.pooling_heads", self.head.pooling_heads),
+            ("head.views", self.head.views.len()),
+            ("negatives.neighbours", self.negatives.neighbours),
+        ];
+        if let Some(backbone) = &self.backbone {
+            counts.extend([
+                ("backbone.hidden_size", backbone.hidden_size),
+                ("backbone.num_hidden_layers", backbone.num_hidden_layers),
+                ("backbone.num_attention_heads", backbone.num_attention_heads),
+                ("backbone.intermediate_size", backbone.intermediate_size),
+                ("backbone.vocab_size", backbone.vocab_size),
+                ("backbone.max_position_embeddings", backbone.max_position_embeddings),
+            ]);
+        }
+        for (name, value) in counts {
+            // Far above any use, and far below where sizes overflow.
+            if value == 0 || value > 1 << 24 {
+                return wrong(name, format!("expected at least 1, found {value}"));
+            }
+        }
+        if self.head.width < 2 {
+            return wrong("head.width", "expected at least 2, found 1".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_the_cards() {
+        let read = Settings::parse("x.toml", "").unwrap();
+        assert_eq!(read, Settings::default());
+        read.check().unwrap();
+        assert_eq!(
+            (
+                read.contrastive.epochs,
+                read.contrastive.batch_size,
+                read.contrastive.accumulation
+            ),
+            (5, 16, 4)
+        );
+        assert_eq!((read.finetune.epochs, read.finetune.learning_rate), (8, 2e-5));
+    }
+
+    #[test]
+    fn an_unknown_key_and_an_impossible_number_are_named() {
+        let error = Settings::parse("x.toml", "[finetune]\nepoch = 3\n")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("x.toml") && error.contains("epoch"), "{error}");
+        let settings = Settings::parse("x.toml", "dropout = 1.5").unwrap();
+        assert!(settings.check().unwrap_err().to_string().contains("dropout"));
+    }
+}
