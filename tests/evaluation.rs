@@ -154,8 +154,11 @@ fn a_model_scores_the_records_as_crag_score_does() {
     pairs.push_str("{\"label\":true,\"drug\":\"x\",\"adr\":\"y\",\"text\":\"neither is here\"}\n");
     let pairs = folder.write("pairs.jsonl", &pairs);
     let scored = run(&["score", "--model", "demo", &pairs], "");
-    let direct = run(&["eval", "--model", "demo", "--json", &pairs], "");
-    let read = run(&["eval", "--scored", "--json"], scored.stdout.clone());
+    let direct = run(&["eval", "--model", "demo", "--threshold", "0.5", "--json", &pairs], "");
+    let read = run(
+        &["eval", "--scored", "--threshold", "0.5", "--json"],
+        scored.stdout.clone(),
+    );
     assert_eq!((direct.code, read.code), (3, 3), "{}{}", direct.stderr, read.stderr);
     let (direct_json, read_json) = (direct.json(), read.json());
     for key in ["metrics", "points", "reliability", "records", "documents"] {

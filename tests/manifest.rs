@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::common::{crag, fixture};
+use crate::common::{crag, demo_threshold, fixture};
 
 const LINES: &str = concat!(
     r#"{"text":"aspirin bleeding","drug":"aspirin","adr":"bleeding"}"#,
@@ -67,11 +67,11 @@ fn a_manifest_says_what_ran() {
     let times = ["started", "ended"].map(|key| manifest[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap());
     assert!(times[0] < times[1] && manifest["ended"].as_str().unwrap().ends_with('Z'));
 
-    // The mean of 0.55 twice, and no flag for it.
-    assert_eq!(
-        manifest["threshold"],
-        json!({"value": 0.55, "from": "mean of the models' own"})
-    );
+    // The mean of both models' own, and no flag for it.
+    let mean = (demo_threshold() + 0.55) / 2.0;
+    assert_eq!(manifest["threshold"]["from"], "mean of the models' own");
+    let found_mean = manifest["threshold"]["value"].as_f64().unwrap();
+    assert!((found_mean - f64::from(mean)).abs() < 1e-6, "{found_mean}, {mean}");
     let setting = |name: &str| {
         let rows = manifest["settings"].as_array().unwrap();
         let row = rows.iter().find(|row| row["setting"] == name);

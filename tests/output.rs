@@ -98,7 +98,7 @@ impl Place {
         let lines: Vec<&str> = run
             .stderr
             .lines()
-            .filter(|line| !line.contains("mean nothing"))
+            .filter(|line| !line.contains("not for decisions"))
             .collect();
         assert_eq!(lines.len(), 1, "{}", run.stderr);
         lines[0].to_owned()

@@ -145,7 +145,7 @@ fn a_bar_is_drawn_on_a_terminal_and_leaves_nothing_behind() {
     assert!(text.contains("% ") && text.matches(" pairs/s").count() > 2, "{text}");
     let screen = screen(&transcript);
     assert_eq!(screen.len(), 2, "{screen:#?}");
-    assert!(screen[0].ends_with("its probabilities mean nothing"), "{screen:?}");
+    assert!(screen[0].contains("not for decisions"), "{screen:?}");
     assert!(
         screen[1].starts_with("crag: scored 4000 of 4000 lines in "),
         "{screen:?}"
@@ -181,7 +181,9 @@ fn a_bar_stays_out_of_the_way_of_records_on_the_same_terminal() {
         drop(stdin);
         assert_eq!(child.wait().unwrap().code(), Some(0));
         let transcript = transcript.join().unwrap();
-        let bars = String::from_utf8_lossy(&transcript).matches(" pairs, ").count();
+        let told = String::from_utf8_lossy(&transcript).into_owned();
+        let is_count = |at: usize| told.as_bytes()[..at].last().is_some_and(u8::is_ascii_digit);
+        let bars = told.match_indices(" pairs, ").filter(|&(at, _)| is_count(at)).count();
         assert_eq!(bars > 0, drawn, "{how}: {bars}");
         let (notes, records): (Vec<String>, Vec<String>) = screen(&transcript)
             .into_iter()

@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use crate::common::demo_threshold;
 use crate::output::{Place, is_absent_or, pair, pairs, wait_for};
 
 /// xorshift64: seeded, so that a failure comes again.
@@ -165,8 +166,10 @@ fn another_name_is_refused_where_error_records_hold_the_old_one() {
 fn settings_that_have_changed_are_named() {
     let place = stopped(&["--output-key", "crag"]);
     let resume = [&RESUME[..], &["--output-key", "crag"]].concat();
+    let own = demo_threshold();
+    let was_own = format!("--threshold was {own} and is ");
     for (arguments, expected) in [
-        (&["--threshold", "0.6"][..], "--threshold was 0.55 and is 0.6"),
+        (&["--threshold", "0.6"][..], &*was_own),
         (
             &["--missing-entity", "unmarked"],
             "--missing-entity was error and is unmarked",
@@ -177,10 +180,7 @@ fn settings_that_have_changed_are_named() {
             "--max-line-bytes was 16777216 and is 1048576",
         ),
         (&["--dtype", "bf16"], "kernel was "),
-        (
-            &["--threshold", "0.1", "--dtype", "bf16"],
-            "; --threshold was 0.55 and is 0.1",
-        ),
+        (&["--threshold", "0.1", "--dtype", "bf16"], &format!("; {was_own}0.1")),
     ] {
         let message = refused(&place, &[&resume[..], arguments].concat());
         assert!(message.contains(expected), "{message}");
@@ -189,7 +189,7 @@ fn settings_that_have_changed_are_named() {
     assert!(message.contains("--output-key was crag and is not set"), "{message}");
     let message = refused(&place, &[&RESUME[..], &["--output-key", "other"]].concat());
     assert!(message.contains("--output-key was crag and is other"), "{message}");
-    place.write("config.json", r#"{"threshold": 0.55}"#);
+    place.write("config.json", format!(r#"{{"threshold": {own}}}"#));
     let message = refused(&place, &[&resume[..], &["--model-config", "config.json"]].concat());
     assert!(
         message.contains("model was ") && message.contains("… and is "),
@@ -338,7 +338,7 @@ fn a_crash_after_the_rename_is_a_finished_run() {
         &["-o", "out.jsonl", "--resume", "--threshold", "0.9", "pairs.jsonl"],
     );
     assert!(
-        message.contains("another run made it: --threshold was 0.55 and is 0.9"),
+        message.contains("another run made it: --threshold was ") && message.contains(" and is 0.9"),
         "{message}"
     );
     place.write("out.jsonl", [&finished[..], b"\n"].concat());

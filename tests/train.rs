@@ -308,7 +308,7 @@ fn what_cannot_be_trained_on_is_one_clear_error_and_leaves_nothing() {
         (
             &["--train", "pairs.jsonl", "--config", "recipe.toml"],
             2,
-            "recipe.toml:3",
+            "recipe.toml:14: unknown key \"contrastive\"",
         ),
     ];
     for (arguments, code, message) in cases {

@@ -38,3 +38,10 @@ pub fn json_lines(text: &[u8]) -> Vec<serde_json::Value> {
         .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
         .collect()
 }
+
+/// The threshold of the built-in model.
+pub fn demo_threshold() -> f32 {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/checkpoint/demo/crag.json");
+    let settings: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    settings["threshold"].as_f64().unwrap() as f32
+}

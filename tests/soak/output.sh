@@ -45,7 +45,7 @@ for _ in $(seq "$pipes"); do
     "$crag" score --model demo -q "$work/pairs.jsonl" 2> "$work/stderr" | head -1 > "$work/first"
     code=${PIPESTATUS[0]}
     set -e
-    grep -v 'mean nothing' "$work/stderr" > "$work/said" || true
+    grep -v 'not for decisions' "$work/stderr" > "$work/said" || true
     [ "$code" = 141 ] && [ ! -s "$work/said" ] && [ "$(wc -l < "$work/first")" = 1 ] || { echo "head -1: code $code"; cat "$work/said"; exit 1; }
 done
 echo "$pipes times | head -1: code 141, nothing on stderr"
@@ -57,7 +57,7 @@ if mount -t tmpfs -o size=1m none "$work/disk" 2> /dev/null; then
     code=0
     "$crag" score --model demo -q --save-every 0.1 -o "$work/disk/out.jsonl" "$work/pairs.jsonl" 2> "$work/stderr" || code=$?
     [ "$code" = 1 ] && [ ! -e "$work/disk/out.jsonl" ] && grep -q 'No space left on device' "$work/stderr" || { echo "full disk: code $code"; cat "$work/stderr"; exit 1; }
-    grep -v 'mean nothing' "$work/stderr"
+    grep -v 'not for decisions' "$work/stderr"
     mount -o remount,size=16m "$work/disk"
     "$crag" score --model demo -o "$work/disk/out.jsonl" --resume "$work/pairs.jsonl"
     cmp "$work/disk/out.jsonl" "$work/whole.jsonl"
