@@ -11,7 +11,7 @@
 //! ```text
 //! cli -> scoring, corpora, training, evaluation, model, text, checkpoint, files
 //! training -> scoring's records and marking, evaluation, text, model, checkpoint, files
-//! scoring -> text, model, files
+//! scoring -> text, model, files, kernels' memory
 //! corpora -> files
 //! model -> checkpoint, kernels
 //! text, checkpoint, kernels, files, evaluation -> no sibling

@@ -51,3 +51,14 @@ pub fn keep_freed_buffers() {
         }
     }
 }
+
+/// Gives pages of the host's allocator that nothing lies on back to the system. Blocks that one thread allocates and
+/// another frees leave holes in the heaps of both, and heaps with holes grow: by a tenth in the first quarter of an hour
+/// of a run. Takes some milliseconds; does nothing where the allocator is not glibc's.
+pub fn give_back_freed() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: takes the allocator's own locks, heap by heap, and touches only what is free.
+        unsafe { libc::malloc_trim(0) };
+    }
+}
