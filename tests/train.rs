@@ -172,11 +172,10 @@ fn a_trained_folder_is_whole_and_scores_as_it_was_judged() {
         6 + 2 * 12,
         "96 pairs and as many mined negatives in steps of 16"
     );
-    assert!(
-        fs::read_to_string(case.path("out/curve.svg"))
-            .unwrap()
-            .starts_with("<svg")
-    );
+    let curve = fs::read_to_string(case.path("out/curve.svg")).unwrap();
+    assert!(curve.starts_with("<svg") && curve.ends_with("</svg>\n"));
+    let points = curve.matches("<circle").count();
+    assert_eq!(points, 1 + 2 + 2 * 2, "a point an epoch: both losses, F1 and ROC-AUC");
 }
 
 #[test]

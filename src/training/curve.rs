@@ -4,92 +4,109 @@ use std::fmt::Write as _;
 
 use super::state::EpochSummary;
 
-const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 300.0;
-const MARGIN: f64 = 48.0;
+const PANEL: f64 = 300.0;
+const HEIGHT: f64 = 280.0;
+/// Room for an axis' numbers.
+const MARGIN: f64 = 52.0;
+const STYLE: &str = "svg{color:#1f2328;background:#fff}\
+    @media (prefers-color-scheme:dark){svg{color:#e6edf3;background:#0d1117}}\
+    text{fill:currentColor}.a{color:#0969da}.b{color:#9a6700}\
+    @media (prefers-color-scheme:dark){.a{color:#58a6ff}.b{color:#e3b341}}\
+    circle{fill:currentColor}path{fill:none;stroke:currentColor;stroke-width:2}.axis{stroke-width:1;opacity:.4}";
 
-/// Left the loss by epoch of both phases (each on a scale of its own), right F1 and ROC-AUC of phase 2.
+/// Values by epoch of one phase, on one scale.
+struct Panel<'p> {
+    title: &'p str,
+    /// Ends of the scale.
+    bottom: f64,
+    top: f64,
+    /// What each line is called, and its values.
+    lines: Vec<(String, Vec<f64>)>,
+}
+
+/// The loss by epoch of each phase that was run, then F1 and ROC-AUC of fine-tuning.
 pub fn svg(history: &[EpochSummary]) -> String {
-    let phase = |name: &str| -> Vec<&EpochSummary> { history.iter().filter(|e| e.phase == name).collect() };
-    let (contrastive, finetune) = (phase("contrastive"), phase("finetune"));
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"system-ui, sans-serif\" \
-         font-size=\"12\" role=\"img\"><title>Training curves</title><style>\
-         svg{{color:#1f2328;background:#fff}}@media (prefers-color-scheme:dark){{svg{{color:#e6edf3;background:#0d1117}}}}\
-         path{{fill:none;stroke-width:2}}.axis{{stroke:currentColor;stroke-width:1;opacity:.4}}text{{fill:currentColor}}\
-         .a{{stroke:#2f81f7;fill:#2f81f7}}.b{{stroke:#d29922;fill:#d29922}}</style>"
-    );
-    let losses = |epochs: &[&EpochSummary]| epochs.iter().map(|e| e.loss).collect::<Vec<f64>>();
-    let largest = |values: &[f64]| values.iter().copied().fold(1e-9, f64::max);
-    let relative = |values: Vec<f64>| {
-        let largest = largest(&values);
-        values.iter().map(|v| v / largest).collect::<Vec<f64>>()
+    let losses = |phase: &str| -> Vec<f64> { history.iter().filter(|e| e.phase == phase).map(|e| e.loss).collect() };
+    let loss = |title, values: Vec<f64>| Panel {
+        title,
+        bottom: 0.0,
+        top: values.iter().copied().fold(1e-9, f64::max),
+        lines: vec![(format!("last {}", short(values.last().copied().unwrap_or(0.0))), values)],
     };
-    let labels = [&contrastive, &finetune].map(|epochs| largest(&losses(epochs)));
-    let left = [
-        (
-            format!("contrastive loss (1 = {:.3})", labels[0]),
-            relative(losses(&contrastive)),
-        ),
-        (
-            format!("focal loss (1 = {:.4})", labels[1]),
-            relative(losses(&finetune)),
-        ),
-    ];
-    panel(&mut out, 0.0, "Loss by epoch", 0.0, &left);
     let figure = |of: fn(&super::judge::Judgement) -> f64| -> Vec<f64> {
-        finetune.iter().filter_map(|e| e.validation.as_ref().map(of)).collect()
+        let judged = history.iter().filter_map(|epoch| epoch.validation.as_ref());
+        judged.map(of).collect()
     };
     let (f1, auc) = (figure(|v| v.f1), figure(|v| v.roc_auc));
     let lowest = f1.iter().chain(&auc).copied().fold(1.0, f64::min);
-    let bottom = ((lowest - 0.02) * 20.0).floor().clamp(0.0, 19.0) / 20.0;
-    let name = |name: &str, values: &[f64]| format!("{name} {:.3}", values.iter().copied().fold(0.0, f64::max));
-    panel(
-        &mut out,
-        WIDTH / 2.0,
-        "Validation by fine-tuning epoch",
-        bottom,
-        &[(name("best F1", &f1), f1), (name("best ROC-AUC", &auc), auc)],
+    let best = |name: &str, values: &[f64]| format!("best {name} {:.3}", values.iter().copied().fold(0.0, f64::max));
+    let panels = [
+        loss("Contrastive loss by epoch", losses("contrastive")),
+        loss("Focal loss by epoch", losses("finetune")),
+        Panel {
+            title: "Validation by epoch",
+            bottom: ((lowest - 0.02) * 20.0).floor().clamp(0.0, 19.0) / 20.0,
+            top: 1.0,
+            lines: vec![(best("F1", &f1), f1), (best("ROC-AUC", &auc), auc)],
+        },
+    ];
+    let shown: Vec<&Panel<'_>> = panels.iter().filter(|panel| !panel.lines[0].1.is_empty()).collect();
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {HEIGHT}\" font-family=\"system-ui, sans-serif\" \
+         font-size=\"12\" role=\"img\"><title>Training curves</title><style>{STYLE}</style>",
+        PANEL * shown.len() as f64
     );
+    for (n, panel) in shown.into_iter().enumerate() {
+        draw(&mut out, PANEL * n as f64, panel);
+    }
     out.push_str("</svg>\n");
     out
 }
 
-fn panel(out: &mut String, left: f64, title: &str, bottom: f64, lines: &[(String, Vec<f64>); 2]) {
-    let (x0, x1) = (left + MARGIN, left + WIDTH / 2.0 - 16.0);
-    let (y0, y1) = (HEIGHT - 40.0, 64.0);
+/// Three digits that count.
+fn short(value: f64) -> String {
+    let digits = (2.0 - value.abs().max(1e-6).log10().floor()).clamp(0.0, 8.0);
+    format!("{value:.*}", digits as usize)
+}
+
+fn draw(out: &mut String, left: f64, panel: &Panel<'_>) {
+    let (x0, x1) = (left + MARGIN, left + PANEL - 20.0);
+    let (y0, y1) = (HEIGHT - 36.0, 64.0);
+    let (beside, beneath) = (x0 - 6.0, y0 + 18.0);
+    let epochs = panel.lines.iter().map(|(_, values)| values.len()).max().unwrap_or(0);
     // Writing to a string cannot fail.
     let _ = write!(
         out,
-        "<text x=\"{x0}\" y=\"20\" font-weight=\"600\">{title}</text>\
-         <path class=\"axis\" d=\"M{x0} {y1}V{y0}H{x1}\"/>\
-         <text x=\"{}\" y=\"{y0}\" text-anchor=\"end\">{bottom}</text><text x=\"{}\" y=\"{}\" text-anchor=\"end\">1</text>",
-        x0 - 6.0,
-        x0 - 6.0,
-        y1 + 4.0
+        "<text x=\"{x0}\" y=\"20\" font-weight=\"600\">{}</text><path class=\"axis\" d=\"M{x0} {y1}V{y0}H{x1}\"/>\
+         <text x=\"{beside}\" y=\"{y0}\" text-anchor=\"end\">{}</text>\
+         <text x=\"{beside}\" y=\"{}\" text-anchor=\"end\">{}</text>\
+         <text x=\"{x0}\" y=\"{beneath}\">1</text>",
+        panel.title,
+        panel.bottom,
+        y1 + 4.0,
+        short(panel.top),
     );
-    for (i, (name, values)) in lines.iter().enumerate() {
-        let class = ["a", "b"][i];
+    if epochs > 1 {
         let _ = write!(
             out,
-            "<text class=\"{class}\" stroke=\"none\" x=\"{}\" y=\"44\">{name}</text>",
-            x0 + 160.0 * i as f64
+            "<text x=\"{x1}\" y=\"{beneath}\" text-anchor=\"end\">{epochs}</text>"
         );
-        let steps = values.len().saturating_sub(1).max(1) as f64;
+    }
+    for (i, (name, values)) in panel.lines.iter().enumerate() {
+        let x = x0 + (x1 - x0) / 2.0 * i as f64;
+        let _ = write!(
+            out,
+            "<g class=\"{}\"><text x=\"{x}\" y=\"42\">{name}</text>",
+            ["a", "b"][i % 2]
+        );
         let mut path = String::new();
         for (n, value) in values.iter().enumerate() {
-            let x = x0 + (x1 - x0) * n as f64 / steps;
-            let y = y0 - (y0 - y1) * (value - bottom) / (1.0 - bottom);
+            let x = x0 + (x1 - x0) * n as f64 / (epochs - 1).max(1) as f64;
+            let share = ((value - panel.bottom) / (panel.top - panel.bottom)).clamp(0.0, 1.0);
+            let y = y0 - (y0 - y1) * share;
             let _ = write!(path, "{}{x:.1} {y:.1}", if n == 0 { "M" } else { "L" });
-            let _ = write!(out, "<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"/>");
+            let _ = write!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"/>");
         }
-        let _ = write!(out, "<path class=\"{class}\" style=\"fill:none\" d=\"{path}\"/>");
+        let _ = write!(out, "<path d=\"{path}\"/></g>");
     }
-    let last = lines.iter().map(|(_, values)| values.len()).max().unwrap_or(0);
-    let _ = write!(
-        out,
-        "<text x=\"{x0}\" y=\"{}\">1</text><text x=\"{x1}\" y=\"{}\" text-anchor=\"end\">epoch {last}</text>",
-        y0 + 18.0,
-        y0 + 18.0
-    );
 }
