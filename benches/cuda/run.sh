@@ -22,7 +22,7 @@ done
 [ -x "$crag" ] && [ -r "$pairs" ] || { sed -n 2,11p "$0" >&2; exit 2; }
 mkdir -p "$out"; out=$(cd "$out" && pwd)
 # nothing of an earlier run may be taken for this one's
-(cd "$out" && rm -f speed-* peer-* accuracy* edges-* profile* tests.log ops.log ceilings* pairs.log usage.txt summary.txt)
+(cd "$out" && rm -f speed-* peer-* accuracy* edges-* profile* train* tests.log ops.log ceilings* pairs.log usage.txt summary.txt)
 python=${PYTHON:-python3}
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 : > "$out/steps.txt"
@@ -70,6 +70,12 @@ for dtype in $dtypes; do
 done
 score accuracy-cpu 60 "$work/on_cpu.jsonl" --device cpu
 step accuracy 90 "$python" "$here/peer.py" accuracy "$work/model" "$work/compared.jsonl" "$out/accuracy.json" --device $device --count $compared
+
+step training-data 20 "$python" "$here/training.py" data "$work/pairs.jsonl" "$work"
+for place in cpu $device; do
+  step train-$place 60 "$crag" train --recipe "$work/recipe.toml" --train "$work/related.jsonl" --device $place --out "$work/trained-$place" --force
+done
+step training 20 "$python" "$here/training.py" compare "$work/trained-cpu/log.jsonl" "$work/trained-$device/log.jsonl"
 
 dtype=bf16; [ "$device" = cpu ] && dtype=f32
 "$python" - "$work" >> "$out/pairs.log" <<'PYTHON'

@@ -119,6 +119,7 @@ def main():
     tests()
     accuracy()
     edges()
+    row("training on the GPU as on the CPU", read("training.log").strip() or "did not finish")
     ceilings(throughput())
     usage = [int(x) for x in re.findall(r"^(\d+)", read("usage.txt"), re.M)]
     busy = [x for x in usage if x > 0]
