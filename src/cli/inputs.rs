@@ -86,7 +86,7 @@ impl InputArgs {
             .iter()
             .map(|(field, place)| (field.as_str(), place.as_str()));
         let fields = FieldMap::new(format, places).map_err(|reason| UsageError(format!("--field: {reason}")))?;
-        if let (Format::Jsonl, Some(key)) = (format, fields.conflict(output)) {
+        if let (Format::Jsonl, Some(key)) = (format, output.conflict(&fields)) {
             return Err(UsageError(format!(
                 "--field: the answer is written under {key:?}, where a field is read; name another key with --output-key"
             )));

@@ -3,7 +3,9 @@
 use super::Counts;
 use super::error::{LineError, ScoreError};
 use super::member::Member;
-use super::pipeline::{Options, PairModel, run_into};
+use super::member::PairModel;
+use super::options::Options;
+use super::pipeline::run_into;
 use super::prepare::{Context, MissingEntity, Prepare, Prepared, mark};
 use super::sink::Sink;
 use crate::Side;

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use super::counts::Counts;
 use super::error::{ErrorCode, LineError, ScoreError};
-use super::member::{Member, calibrated_mean, mean, with_name};
-use super::output::{Scored, Warning};
-use super::pipeline::{Line, Message, OnError, Options, Outcome, Window, error_of};
-use super::records::{Answer, Place, Records};
+use super::member::{Member, calibrated_mean, error_of, mean, with_name};
+use super::messages::{Line, Message, Outcome, Window};
+use super::options::{OnError, Options};
+use super::output::{Place, Scored};
+use super::records::{Answer, Records};
 use super::sink::{Progress, Sink};
+use super::warning::Warning;
 
 /// What an answer's buffer keeps: one very long line must not stay allocated for the rest of the run.
 const ANSWER_BYTES: usize = 64 * 1024;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::error::ErrorCode;
-use super::output::Warning;
+use super::warning::Warning;
 use crate::files::Digest;
 
 /// Counts of one run, over all its inputs.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use super::resume::ResumeError;
+use super::resume_error::ResumeError;
 
 /// Why a line was not scored. The names are part of the record format and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -3,8 +3,6 @@
 //! A place is a list of steps from the record inwards: the reference tokens of a JSON Pointer (RFC 6901), or the one
 //! name of a column.
 
-use super::output::OutputKey;
-
 pub const DRUG: usize = 0;
 pub const DRUG_ENTITY: usize = 1;
 pub const ADR: usize = 2;
@@ -113,12 +111,6 @@ impl FieldMap {
     pub(super) fn column(&self, field: usize) -> &str {
         self.steps[field].first().map_or("", String::as_str)
     }
-
-    /// A first step that an answer under `output` would be written over, if there is one.
-    pub fn conflict(&self, output: &OutputKey) -> Option<&str> {
-        let firsts = self.steps.iter().filter_map(|steps| steps.first());
-        firsts.map(String::as_str).find(|first| output.takes(first))
-    }
 }
 
 /// The reference tokens of a JSON Pointer.
@@ -212,14 +204,5 @@ mod tests {
         assert!(error.contains("drug_span") && error.contains("\"txt\""), "{error}");
         assert!(FieldMap::new(Format::Jsonl, [("text", "/a"), ("text", "/b")]).is_err());
         assert!(FieldMap::new(Format::Jsonl, [("text", "/a"), ("drug", "/a")]).is_ok());
-    }
-
-    #[test]
-    fn a_place_that_the_answer_takes_is_told() {
-        let map = FieldMap::new(Format::Jsonl, [("text", "/crag/text")]).unwrap();
-        assert_eq!(map.conflict(&OutputKey::nested("crag").unwrap()), Some("crag"));
-        assert_eq!(map.conflict(&OutputKey::default()), None);
-        let map = FieldMap::new(Format::Jsonl, [("text", "/warnings/0")]).unwrap();
-        assert_eq!(map.conflict(&OutputKey::default()), Some("warnings"));
     }
 }

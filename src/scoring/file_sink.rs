@@ -12,7 +12,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::counts::Counts;
-use super::resume::{ConsumedInput, ResumeError, SavedOutput, Setting, Start, State};
+use super::resume::{ConsumedInput, SavedOutput, Setting, Start, State};
+use super::resume_error::ResumeError;
 use super::sink::{Progress, Sink};
 use crate::files::{Companion, Compression, OutputError, OutputFile, compress};
 

@@ -188,6 +188,14 @@ impl<R: Read> LineReader<R> {
     }
 }
 
+/// The line as text, or what is not.
+pub fn utf8(line: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(line).map_err(|error| {
+        let at = error.valid_up_to();
+        format!("expected UTF-8, found the byte 0x{:02x} at byte {}", line[at], at + 1)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,9 +3,31 @@
 use std::sync::Arc;
 
 use super::cache::Cache;
-use super::pipeline::PairModel;
 use super::prepare::Prepare;
-use crate::Calibration;
+use crate::{Calibration, Side};
+
+/// The network, as far as scoring knows it.
+pub trait PairModel: Sync {
+    /// One representation for each packed sequence of token ids, in order. A representation must not
+    /// depend on the other sequences of the call.
+    fn encode(&self, side: Side, token_ids: &[&[u32]]) -> anyhow::Result<Vec<Box<[f32]>>>;
+
+    /// Probabilities of pairs of (drug, adr) representations, in order.
+    fn probabilities(&self, pairs: &[(&[f32], &[f32])]) -> anyhow::Result<Vec<f32>>;
+
+    /// How many `encode` calls may run at once. On the host there are never more than threads.
+    fn concurrency(&self) -> usize;
+
+    /// Whether the work is done by the host's cores, and so belongs into the run's thread pool.
+    fn on_host(&self) -> bool {
+        true
+    }
+
+    /// How many tokens a batch holds unless [`Options::batch_tokens`](super::Options::batch_tokens) says so.
+    fn batch_tokens(&self) -> usize {
+        1024
+    }
+}
 
 /// A model with the text side that belongs to it. Several of them make an ensemble.
 pub struct Member<'m> {
@@ -37,6 +59,14 @@ pub(super) fn with_name(members: &[Member<'_>], member: usize, message: String) 
     match members {
         [_] => message,
         several => format!("model \"{}\": {message}", several[member].name),
+    }
+}
+
+/// The error of one member's network, which says whose it is.
+pub(super) fn error_of(members: &[Member<'_>], member: usize, error: anyhow::Error) -> anyhow::Error {
+    match members {
+        [_] => error,
+        several => error.context(format!("model \"{}\"", several[member].name)),
     }
 }
 

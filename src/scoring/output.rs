@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use super::error::LineError;
-use super::records::Place;
+use super::fields::{FIELDS, FieldMap};
+use super::warning::Warning;
 
 /// The keys of an answer that is not nested.
 pub const RESERVED_KEYS: [&str; 4] = ["probability", "causal", "warnings", "error"];
@@ -29,7 +30,7 @@ impl OutputKey {
         if key.is_empty() {
             return Err("expected a key, found an empty string".to_owned());
         }
-        if ["file", "line"].contains(&key) || super::fields::FIELDS.contains(&key) {
+        if ["file", "line"].contains(&key) || FIELDS.contains(&key) {
             return Err(format!(
                 "expected a key of its own, found \"{key}\", which records use themselves"
             ));
@@ -79,6 +80,12 @@ impl OutputKey {
         }
     }
 
+    /// The first place of a field that an answer would be written over, if there is one.
+    pub fn conflict<'m>(&self, fields: &'m FieldMap) -> Option<&'m str> {
+        let mut firsts = fields.steps().filter_map(|steps| steps.first());
+        firsts.find(|first| self.takes(first)).map(String::as_str)
+    }
+
     /// Whether an error would be written under `key`.
     pub(super) fn error_goes_under(&self, key: &str) -> bool {
         match &self.key {
@@ -101,36 +108,12 @@ impl OutputKey {
     }
 }
 
-/// Something to know about a scored line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Warning {
-    /// The marked drug lies outside the tokens that the network sees.
-    DrugTruncated,
-    /// The marked reaction lies outside the tokens that the network sees.
-    AdrTruncated,
-    /// The drug does not occur in its text, and nothing was marked.
-    DrugNotFound,
-    /// The reaction does not occur in its text, and nothing was marked.
-    AdrNotFound,
-}
-
-impl Warning {
-    pub const ALL: [Warning; 4] = [
-        Warning::DrugTruncated,
-        Warning::AdrTruncated,
-        Warning::DrugNotFound,
-        Warning::AdrNotFound,
-    ];
-
-    /// The warning as records have it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Warning::DrugTruncated => "drug_truncated",
-            Warning::AdrTruncated => "adr_truncated",
-            Warning::DrugNotFound => "drug_not_found",
-            Warning::AdrNotFound => "adr_not_found",
-        }
-    }
+/// Where a line is, for an answer that cannot be put into it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    /// The input's name, where there are several.
+    pub file: Option<&'a str>,
+    pub line: u64,
 }
 
 /// What is said of a scored line. All probabilities are finite.
@@ -248,7 +231,7 @@ fn write_json<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scoring::ErrorCode;
+    use crate::scoring::{ErrorCode, Format};
     use proptest::prelude::*;
 
     fn scored(line: &str, key: &OutputKey, probability: f32, warnings: &[Warning]) -> String {
@@ -341,6 +324,15 @@ mod tests {
             assert!(OutputKey::nested(key).is_err(), "{key}");
         }
         assert!(OutputKey::nested("probability").is_ok());
+    }
+
+    #[test]
+    fn a_place_that_the_answer_takes_is_told() {
+        let map = FieldMap::new(Format::Jsonl, [("text", "/crag/text")]).unwrap();
+        assert_eq!(OutputKey::nested("crag").unwrap().conflict(&map), Some("crag"));
+        assert_eq!(OutputKey::default().conflict(&map), None);
+        let map = FieldMap::new(Format::Jsonl, [("text", "/warnings/0")]).unwrap();
+        assert_eq!(OutputKey::default().conflict(&map), Some("warnings"));
     }
 
     proptest! {

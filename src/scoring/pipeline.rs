@@ -29,169 +29,22 @@ use rayon::ThreadPool;
 
 use super::collector::{Collector, Pair};
 use super::counts::Counts;
-use super::error::{LineError, ScoreError};
-use super::fields::{FieldMap, Format};
-use super::member::Member;
-use super::output::{OutputKey, Warning};
+use super::error::ScoreError;
+use super::formats::records;
+use super::member::{Member, PairModel, error_of};
+use super::messages::{Job, Message};
+use super::options::Options;
 use super::prepare::Prepare;
 use super::queue::Queue;
 use super::reader::{Incoming, Reader};
-use super::records::{Records, records};
-use super::resume::Start;
-use super::shard::Shard;
-use super::sink::{Position, Sink, Stream};
+use super::records::Records;
+use super::sink::{Sink, Stream};
 use super::stage::Stage;
-use super::window::{Batch, Sequences};
-use crate::Side;
-use crate::files::{Gauge, Input};
+use crate::files::Input;
 use crate::kernels::memory;
-
-/// The network, as far as scoring knows it.
-pub trait PairModel: Sync {
-    /// One representation for each packed sequence of token ids, in order. A representation must not
-    /// depend on the other sequences of the call.
-    fn encode(&self, side: Side, token_ids: &[&[u32]]) -> anyhow::Result<Vec<Box<[f32]>>>;
-
-    /// Probabilities of pairs of (drug, adr) representations, in order.
-    fn probabilities(&self, pairs: &[(&[f32], &[f32])]) -> anyhow::Result<Vec<f32>>;
-
-    /// How many `encode` calls may run at once. On the host there are never more than threads.
-    fn concurrency(&self) -> usize;
-
-    /// Whether the work is done by the host's cores, and so belongs into the run's thread pool.
-    fn on_host(&self) -> bool {
-        true
-    }
-
-    /// How many tokens a batch holds unless [`Options::batch_tokens`] says so.
-    fn batch_tokens(&self) -> usize {
-        1024
-    }
-}
-
-/// What a line that cannot be scored does to the run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnError {
-    /// It becomes an error record, and the run goes on.
-    #[default]
-    Record,
-    /// The run ends with [`ScoreError::Rejected`], after the answers to all lines before it.
-    Fail,
-}
-
-/// How to run. The defaults suit any input.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// `causal` is `probability >= threshold`.
-    pub threshold: f32,
-    /// Of the inputs, and of the answers.
-    pub format: Format,
-    /// Where records of that format have their fields.
-    pub fields: FieldMap,
-    pub output: OutputKey,
-    /// Which part of the inputs to score; none for all of them.
-    pub shard: Option<Shard>,
-    pub on_error: OnError,
-    /// Longest line, without its line end.
-    pub max_line_bytes: usize,
-    /// Threads of the pool; at least 1.
-    pub threads: usize,
-    /// Tokens in a batch; none leaves it to the model.
-    pub batch_tokens: Option<usize>,
-    /// Whether equal sequences of a window are encoded once.
-    pub reuse: bool,
-    /// Most lines in a window.
-    pub window_lines: usize,
-    /// Most bytes of lines in a window (a longer line is a window of its own).
-    pub window_bytes: usize,
-    /// Lines that a run before has answered: they are checked and passed over.
-    pub start: Arc<Start>,
-    /// Watches how compressed inputs grow.
-    pub gauge: Arc<Gauge>,
-    /// Once it is set, what is being encoded is finished, the lines that are ready are written, and the run ends
-    /// with [`ScoreError::Interrupted`].
-    pub stop: Option<Arc<AtomicBool>>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            threshold: 0.55,
-            format: Format::default(),
-            fields: FieldMap::default(),
-            shard: None,
-            output: OutputKey::default(),
-            on_error: OnError::default(),
-            max_line_bytes: 16 << 20,
-            threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
-            batch_tokens: None,
-            reuse: true,
-            window_lines: 4096,
-            window_bytes: 16 << 20,
-            start: Arc::default(),
-            gauge: Arc::default(),
-            stop: None,
-        }
-    }
-}
 
 /// One prepared and encoded, one being encoded, one being prepared: the workers never wait for the preparer.
 const WINDOWS_IN_FLIGHT: usize = 3;
-
-/// A line as it comes from an input.
-pub(super) struct Line {
-    /// Where the inputs stand after this line.
-    pub position: Position,
-    /// Bytes that it took in its input, line end included.
-    pub length: u64,
-    pub bytes: Vec<u8>,
-    pub outcome: Outcome,
-}
-
-/// What is known of a line before the network has seen it.
-pub(super) enum Outcome {
-    Blank,
-    /// What is written is the line itself: a table's header, or nothing.
-    Verbatim,
-    /// Numbers of its sequences in the window, of the drug and the reaction, for each member.
-    Pair {
-        sequences: Vec<[usize; 2]>,
-        warnings: Vec<Warning>,
-    },
-    Rejected {
-        error: LineError,
-        spliceable: bool,
-    },
-}
-
-/// Prepared lines on their way to the collector.
-pub(super) struct Window {
-    pub lines: Vec<Line>,
-    /// Of each sequence, where the cache has it; the others are encoded.
-    pub representations: Vec<Option<Box<[f32]>>>,
-    pub reused: usize,
-    /// Ends the run after these lines.
-    pub end: Option<ScoreError>,
-}
-
-pub(super) enum Message {
-    Window(Window),
-    /// Representations of sequences of a window, windows counted from 0.
-    Encoded {
-        window: u64,
-        members: Vec<usize>,
-        /// How many tokens those sequences have.
-        tokens: u64,
-        result: anyhow::Result<Vec<Box<[f32]>>>,
-    },
-}
-
-/// A batch to encode.
-pub(super) struct Job {
-    pub window: u64,
-    pub sequences: Arc<Sequences>,
-    pub batch: Batch,
-}
 
 /// [`run_into`] a plain stream of bytes, with one model and no cache.
 pub fn run(
@@ -405,14 +258,6 @@ fn encode_jobs(members: &[Member<'_>], pool: &ThreadPool, jobs: &Queue<Job>, sen
         {
             return;
         }
-    }
-}
-
-/// The error of one member's network, which says whose it is.
-pub(super) fn error_of(members: &[Member<'_>], member: usize, error: anyhow::Error) -> anyhow::Error {
-    match members {
-        [_] => error,
-        several => error.context(format!("model \"{}\"", several[member].name)),
     }
 }
 

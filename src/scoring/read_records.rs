@@ -4,10 +4,10 @@ use std::io::Read;
 
 use super::error::ScoreError;
 use super::fields::{FieldMap, Format};
+use super::formats::records;
 use super::lines::{Content, LineReader};
 use super::output::OutputKey;
 use super::record::Record;
-use super::records::records;
 
 /// Calls `each` with every line's number (from 1) and its record and own bytes, or why it is none. Blank lines are
 /// skipped.

@@ -1,6 +1,6 @@
 //! What the nine fields of a record mean: which go together, what they must hold, what is said when they do not.
 //!
-//! Where a record comes from and how its values are written there is [`super::json`]'s and [`super::csv`]'s.
+//! Where a record comes from and how its values are written there is [`super::json`]'s and [`super::table`]'s.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use super::error::{ErrorCode, LineError, quoted};
 use super::fields::{
     ADR, ADR_ENTITY, ADR_SPAN, ADR_TEXT, DRUG, DRUG_ENTITY, DRUG_SPAN, DRUG_TEXT, FIELDS, FieldMap, TEXT,
 };
-use super::json;
+use super::raw_json;
 use crate::Side;
 
 /// The context of each side of a pair.
@@ -143,11 +143,11 @@ impl<'a> Values<'a, '_> {
             let message = format!(
                 "field {}: expected a string, found {}",
                 self.label(i),
-                json::kind(first)
+                raw_json::kind(first)
             );
             return Err(LineError::new(ErrorCode::WrongType, message));
         }
-        match json::decode(raw) {
+        match raw_json::decode(raw) {
             Some(value) => Ok(Some(value)),
             // The walk over the line has checked all else about the string.
             None => Err(LineError::new(

@@ -1,16 +1,11 @@
-//! The formats of records behind one pair of functions: how one is read, and how its answer is written.
-//!
-//! JSONL is [`super::json`] and [`super::output`], tables are [`super::table`]; the pipeline knows neither.
+//! What the pipeline knows of a format: how a record is read, and how its answer is written.
 
 use std::fmt::Debug;
 
 use super::error::{LineError, ScoreError};
-use super::fields::{FieldMap, Format};
-use super::json::JsonReader;
-use super::output::{self, OutputKey, Scored};
+use super::output::{Place, Scored};
 use super::record::{Record, Rejection};
 use super::rows::RowEnds;
-use super::table::Table;
 
 /// What a line gets.
 pub(super) enum Answer<'a> {
@@ -21,14 +16,6 @@ pub(super) enum Answer<'a> {
         spliceable: bool,
         place: Place<'a>,
     },
-}
-
-/// Where a line is, for an answer that cannot be put into it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'a> {
-    /// The input's name, where there are several.
-    pub file: Option<&'a str>,
-    pub line: u64,
 }
 
 pub(super) trait Records: Debug + Send + Sync {
@@ -51,43 +38,4 @@ pub(super) trait Records: Debug + Send + Sync {
 
     /// Appends the answer with its line end. `line` has been parsed; it is empty if it was too long to be kept.
     fn write(&self, out: &mut Vec<u8>, line: &[u8], answer: &Answer<'_>);
-}
-
-/// Records of `format` with their fields where `map` says.
-pub(super) fn records(format: Format, map: &FieldMap, output: &OutputKey) -> Box<dyn Records> {
-    match format {
-        Format::Jsonl => Box::new(Jsonl {
-            reader: JsonReader::new(map.clone(), output.clone()),
-            output: output.clone(),
-        }),
-        Format::Csv | Format::Tsv => Box::new(Table::new(format, map.clone(), output.clone())),
-    }
-}
-
-#[derive(Debug)]
-struct Jsonl {
-    reader: JsonReader,
-    output: OutputKey,
-}
-
-impl Records for Jsonl {
-    fn ends(&self) -> RowEnds {
-        RowEnds::lines()
-    }
-
-    fn parse<'a>(&self, line: &'a [u8]) -> Result<Record<'a>, Rejection> {
-        self.reader.parse(line)
-    }
-
-    fn write(&self, out: &mut Vec<u8>, line: &[u8], answer: &Answer<'_>) {
-        match answer {
-            Answer::Scored(scored) => output::write_scored(out, line, &self.output, scored),
-            Answer::Error {
-                error,
-                spliceable: true,
-                ..
-            } => output::write_error(out, line, &self.output, error),
-            Answer::Error { error, place, .. } => output::write_line_error(out, *place, &self.output, error),
-        }
-    }
 }

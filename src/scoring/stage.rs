@@ -15,13 +15,14 @@ use super::cache::Reader;
 use super::error::{ErrorCode, LineError, ScoreError};
 use super::lines::Content;
 use super::member::{Member, with_name};
-use super::output::Warning;
-use super::pipeline::{Job, Line, Message, OnError, Options, Outcome, Window};
+use super::messages::{Job, Line, Message, Outcome, Window};
+use super::options::{OnError, Options};
 use super::prepare::{Context, Prepared};
 use super::queue::Queue;
 use super::reader::Incoming;
 use super::record::Rejection;
 use super::records::Records;
+use super::warning::Warning;
 use super::window::{Encoder, Sequence, Sequences};
 use crate::Side;
 

@@ -4,7 +4,6 @@
 //! without recursion and without decoding, so numbers of any size, lone surrogates and nesting of any depth pass.
 //! Where a field is mapped to a place further inside, what is on the way there is walked once more for each step.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
@@ -13,7 +12,9 @@ use serde_json::value::RawValue;
 
 use super::error::{ErrorCode, LineError, quoted};
 use super::fields::{FIELDS, FieldMap};
+use super::lines::utf8;
 use super::output::OutputKey;
+use super::raw_json::{decode, kind};
 use super::record::{Record, Rejection, Value, Values};
 
 /// How many of an object's own keys a message shows.
@@ -260,36 +261,6 @@ impl<'de> Visitor<'de> for Level<'de, '_, '_> {
             index += 1;
         }
         Ok(())
-    }
-}
-
-/// The line as text, or what is not.
-pub fn utf8(line: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(line).map_err(|error| {
-        let at = error.valid_up_to();
-        format!("expected UTF-8, found the byte 0x{:02x} at byte {}", line[at], at + 1)
-    })
-}
-
-/// The value of a raw JSON string, none if it holds a lone surrogate.
-pub fn decode(raw: &str) -> Option<Cow<'_, str>> {
-    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') {
-        serde_json::from_str(raw).ok().map(Cow::Owned)
-    } else {
-        Some(Cow::Borrowed(inner))
-    }
-}
-
-/// What a JSON value is, by its first byte.
-pub fn kind(first: u8) -> &'static str {
-    match first {
-        b'{' => "an object",
-        b'[' => "an array",
-        b'"' => "a string",
-        b't' | b'f' => "a boolean",
-        b'n' => "null",
-        _ => "a number",
     }
 }
 

@@ -9,11 +9,12 @@ use std::sync::OnceLock;
 
 use super::error::{ErrorCode, LineError, ScoreError, quoted};
 use super::fields::{ADR, ADR_ENTITY, ADR_TEXT, DRUG, DRUG_ENTITY, DRUG_TEXT, FIELDS, FieldMap, Format, TEXT};
-use super::json;
-use super::output::{CALIBRATED_KEY, OutputKey, PROBABILITIES, Warning, write_probabilities, write_probability};
+use super::lines::utf8;
+use super::output::{CALIBRATED_KEY, OutputKey, PROBABILITIES, write_probabilities, write_probability};
 use super::record::{Record, Rejection, Value, Values};
 use super::records::{Answer, Records};
 use super::rows::{self, Field, RowEnds};
+use super::warning::Warning;
 
 /// The columns that are appended.
 const COLUMNS: [&str; 7] = [
@@ -61,7 +62,7 @@ impl Table {
     }
 
     fn read_header(&self, name: &str, row: &[u8]) -> Result<Header, String> {
-        let row = json::utf8(row)?;
+        let row = utf8(row)?;
         if row.contains('\r') && !row.contains('"') {
             return Err("expected lines to end with LF or CRLF, found a lone CR; \
                         convert them, for example with tr '\\r' '\\n'"
@@ -153,7 +154,7 @@ impl Table {
     }
 
     fn parse_row<'a>(&self, row: &'a [u8]) -> Result<Record<'a>, LineError> {
-        let row = json::utf8(row).map_err(|message| LineError::new(ErrorCode::InvalidUtf8, message))?;
+        let row = utf8(row).map_err(|message| LineError::new(ErrorCode::InvalidUtf8, message))?;
         let invalid = |message| LineError::new(ErrorCode::InvalidRow, message);
         let header = self.header()?;
         let mut values: [Option<Value<'a>>; FIELDS.len()] = Default::default();

@@ -1,6 +1,6 @@
 use super::*;
+use crate::scoring::output::Place;
 use crate::scoring::output::Scored;
-use crate::scoring::records::Place;
 
 fn table(format: Format, places: &[(&str, &str)], header: &str) -> Result<(Table, String), String> {
     let map = FieldMap::new(format, places.iter().copied()).unwrap();

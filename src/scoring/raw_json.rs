@@ -1,0 +1,25 @@
+//! Raw JSON text of one value: what it is, and what a string says.
+
+use std::borrow::Cow;
+
+/// The value of a raw JSON string, none if it holds a lone surrogate.
+pub fn decode(raw: &str) -> Option<Cow<'_, str>> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        serde_json::from_str(raw).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inner))
+    }
+}
+
+/// What a JSON value is, by its first byte.
+pub fn kind(first: u8) -> &'static str {
+    match first {
+        b'{' => "an object",
+        b'[' => "an array",
+        b'"' => "a string",
+        b't' | b'f' => "a boolean",
+        b'n' => "null",
+        _ => "a number",
+    }
+}
