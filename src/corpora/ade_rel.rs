@@ -11,9 +11,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::document::{Composite, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation};
-use super::extract::{Documents, not_utf8};
-use super::report::{CorpusError, Place, Problem, Reason, Report, quoted};
+use super::document::{Composite, Documents, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation};
+use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8, quoted};
 use super::source::{Line, Source};
 
 pub const DRUG: &str = "Drug";

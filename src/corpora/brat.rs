@@ -12,10 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::document::{
-    Composite, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation, split_concepts,
+    Composite, Documents, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation, split_concepts,
 };
-use super::extract::{Documents, not_utf8};
-use super::report::{CorpusError, Place, Problem, Reason, Report, quoted};
+use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8, quoted};
 use crate::files::Input;
 
 /// A text with its annotations.

@@ -3,7 +3,13 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use super::report::Place;
+use super::report::{CorpusError, Place, Report};
+
+/// Gives one document after another, as stated.
+pub(super) trait Documents {
+    /// The next document, none at the end. What is malformed is reported; an error ends the run.
+    fn next_document(&mut self, max_bytes: usize, report: &mut dyn Report) -> Result<Option<RawDocument>, CorpusError>;
+}
 
 /// A document as its corpus states it: offsets are claims, in a unit that is not known yet.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,6 +39,24 @@ pub struct RawBlock {
     pub text: String,
     /// None: one unit after the end of the block before, 0 for the first.
     pub offset: Option<u64>,
+}
+
+/// What offsets count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unit {
+    CodePoint,
+    Utf16,
+    Byte,
+}
+
+impl Unit {
+    pub fn name(self) -> &'static str {
+        match self {
+            Unit::CodePoint => "code_point",
+            Unit::Utf16 => "utf16",
+            Unit::Byte => "byte",
+        }
+    }
 }
 
 /// An annotated mention.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use super::brat::BratFiles;
-use super::document::RawDocument;
+use super::document::Documents;
 use super::options::Options;
 use super::pairing;
-use super::report::{CorpusError, Problem, Reason, Report, quoted};
+use super::report::{CorpusError, Problem, Reason, Report};
 use super::resolve::{Resolved, resolve};
 use super::source::Source;
 use super::summary::Summary;
@@ -27,12 +27,6 @@ pub enum Format {
 pub enum Sources {
     Streams(Format, Vec<Input>),
     Brat(Vec<BratFiles>),
-}
-
-/// Gives one document after another, as stated.
-pub(super) trait Documents {
-    /// The next document, none at the end. What is malformed is reported; an error ends the run.
-    fn next_document(&mut self, max_bytes: usize, report: &mut dyn Report) -> Result<Option<RawDocument>, CorpusError>;
 }
 
 /// Counts problems, hands them on, and ends a strict run at the first.
@@ -191,17 +185,6 @@ impl Repeats {
         bucket[0] = (hash, count);
         count
     }
-}
-
-/// "is not UTF-8": which byte.
-pub(super) fn not_utf8(bytes: &[u8], error: std::str::Utf8Error) -> String {
-    let at = error.valid_up_to();
-    let before = String::from_utf8_lossy(&bytes[at.saturating_sub(30)..at]).into_owned();
-    format!(
-        "expected UTF-8, found the byte 0x{:02x} after {}",
-        bytes[at],
-        quoted(&before)
-    )
 }
 
 #[cfg(test)]

@@ -5,10 +5,9 @@
 //! (`PMID CID D1 D2`, BioRED's and PubTator3's types and further columns too).
 
 use super::document::{
-    Composite, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation, split_concepts,
+    Composite, Documents, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation, split_concepts,
 };
-use super::extract::{Documents, not_utf8};
-use super::report::{CorpusError, Place, Problem, Reason, Report, quoted};
+use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8, quoted};
 use super::source::{Line, Source};
 
 pub struct Reader {

@@ -165,3 +165,14 @@ pub(super) fn quoted(value: &str) -> String {
         Some((end, _)) => format!("{:?}…", &value[..end]),
     }
 }
+
+/// "is not UTF-8": which byte.
+pub(super) fn not_utf8(bytes: &[u8], error: std::str::Utf8Error) -> String {
+    let at = error.valid_up_to();
+    let before = String::from_utf8_lossy(&bytes[at.saturating_sub(30)..at]).into_owned();
+    format!(
+        "expected UTF-8, found the byte 0x{:02x} after {}",
+        bytes[at],
+        quoted(&before)
+    )
+}

@@ -9,30 +9,12 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::document::{
-    Composite, Document, Endpoint, Mention, Passage, RawDocument, RawEndpoint, RawMention, RawPassage, Relation, hull,
-    split_concepts,
+    Composite, Document, Endpoint, Mention, Passage, RawDocument, RawEndpoint, RawMention, RawPassage, Relation, Unit,
+    hull, split_concepts,
 };
 use super::options::CompositeUse;
 use super::report::{CorpusError, Problem, Reason, Report, quoted};
 use super::summary::Summary;
-
-/// What offsets count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Unit {
-    CodePoint,
-    Utf16,
-    Byte,
-}
-
-impl Unit {
-    pub fn name(self) -> &'static str {
-        match self {
-            Unit::CodePoint => "code_point",
-            Unit::Utf16 => "utf16",
-            Unit::Byte => "byte",
-        }
-    }
-}
 
 /// How a document's offsets are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

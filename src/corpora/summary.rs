@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use super::document::Unit;
 use super::report::Reason;
-use super::resolve::Unit;
 
 /// Distinct type names that are kept; a corpus that makes one up for every mention must not fill memory.
 const MAX_NAMES: usize = 1000;

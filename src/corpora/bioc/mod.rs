@@ -14,11 +14,10 @@ mod xml;
 use serde::Deserialize;
 
 use super::document::{
-    Composite, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation, split_concepts,
+    Composite, Documents, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation, split_concepts,
 };
-use super::extract::{Documents, not_utf8};
 use super::options::plain;
-use super::report::{CorpusError, Place, Problem, Reason, Report};
+use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8};
 use super::source::Source;
 
 /// Infons that hold identifiers, by their letters and digits.
