@@ -16,6 +16,7 @@ mod error;
 mod folder;
 mod hash;
 mod hub;
+mod listing;
 mod names;
 mod safetensors_file;
 mod source;

@@ -12,8 +12,8 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::contents::{Listing, MOST_TENSORS, StoredTensor};
 use super::error::{quoting, shorten};
+use super::listing::{Listing, MOST_TENSORS, StoredTensor};
 use super::{CheckpointError, names};
 
 /// The format's own limit.

@@ -15,6 +15,13 @@ use super::{
     },
 };
 
+impl Roles {
+    /// Reads roles off `tensors`, which must have distinct names.
+    pub fn read(tensors: &[TensorInfo]) -> Result<Self, RolesError> {
+        Reader::new(tensors).read()
+    }
+}
+
 /// The side that a tensor's or module's name speaks of.
 fn side_of(name: &str) -> Option<Side> {
     let name = name.to_ascii_lowercase();
@@ -33,7 +40,7 @@ fn side_of(name: &str) -> Option<Side> {
 }
 
 /// Takes a checkpoint's tensors apart, one role after the other.
-pub(super) struct Reader<'a> {
+struct Reader<'a> {
     unclaimed: BTreeMap<&'a str, &'a [usize]>,
     empty: Vec<String>,
 }

@@ -6,9 +6,7 @@
 //! projection, the rest is the classifier, ordered by `Sequential` index or by how widths chain.
 //! Every tensor gets exactly one role, or reading fails and names what is left over.
 
-use crate::{Side, checkpoint::TensorInfo};
-
-use super::role_reader::Reader;
+use crate::Side;
 
 /// A linear layer's tensors: weight `[out_features, in_features]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,11 +115,6 @@ fn list(title: &str, items: &[String]) -> String {
 }
 
 impl Roles {
-    /// Reads roles off `tensors`, which must have distinct names.
-    pub fn read(tensors: &[TensorInfo]) -> Result<Self, RolesError> {
-        Reader::new(tensors).read()
-    }
-
     pub fn encoder(&self, side: Side) -> &EncoderRoles {
         &self.encoders[side as usize]
     }

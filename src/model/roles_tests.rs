@@ -7,6 +7,7 @@ use candle_core::DType;
 use crate::model::config::{ConfigError, ModelConfig, Pooling, Source, View};
 
 use super::*;
+use crate::checkpoint::TensorInfo;
 
 struct Sizes {
     hidden: usize,

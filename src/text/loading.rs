@@ -17,7 +17,16 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::MARKERS;
-use super::tokenizer::{TokenizerError, TokenizerFiles};
+use super::error::TokenizerError;
+
+/// The contents of a checkpoint's tokenizer files, each with its name for messages.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TokenizerFiles<'a> {
+    pub tokenizer_json: Option<(&'a str, &'a [u8])>,
+    /// Read only where there is no `tokenizer_json`.
+    pub vocab_txt: Option<(&'a str, &'a [u8])>,
+    pub tokenizer_config: Option<(&'a str, &'a [u8])>,
+}
 
 /// A tokenizer that neither pads nor truncates, and the tokens to put around its output.
 pub(super) struct Loaded {

@@ -6,12 +6,15 @@
 //! that does not occur, is the caller's business.
 
 mod cuts;
+mod error;
 mod loading;
 mod marking;
 mod tokenizer;
 
+pub use error::TokenizerError;
+pub use loading::TokenizerFiles;
 pub use marking::{MarkError, MarkedText, locate_every, locate_span, mark_every, mark_span, unmarked};
-pub use tokenizer::{Tokenized, Tokenizer, TokenizerError, TokenizerFiles, Window};
+pub use tokenizer::{Tokenized, Tokenizer, Window};
 
 use crate::Side;
 

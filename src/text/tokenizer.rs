@@ -6,9 +6,11 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::MARKERS;
 use super::cuts::Cuts;
+use super::error::TokenizerError;
+use super::loading::{self, TokenizerFiles};
 use super::marking::MarkedText;
-use super::{MARKERS, loading};
 
 /// Which tokens of a text that is too long are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -18,25 +20,6 @@ pub enum Window {
     Start,
     /// Those around the first mention.
     Mention,
-}
-
-/// The contents of a checkpoint's tokenizer files, each with its name for messages.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TokenizerFiles<'a> {
-    pub tokenizer_json: Option<(&'a str, &'a [u8])>,
-    /// Read only where there is no `tokenizer_json`.
-    pub vocab_txt: Option<(&'a str, &'a [u8])>,
-    pub tokenizer_config: Option<(&'a str, &'a [u8])>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum TokenizerError {
-    #[error("no tokenizer: expected tokenizer.json or vocab.txt beside the weights")]
-    NoFiles,
-    #[error("{file}: {reason}")]
-    Malformed { file: String, reason: String },
-    #[error("the tokenizer failed on a text of {bytes} bytes: {reason}")]
-    Failed { bytes: usize, reason: String },
 }
 
 /// One text's token ids, and what did not fit.

@@ -19,8 +19,8 @@ use zip::read::{ArchiveOffset, Config, ZipArchive};
 
 use self::pickle::Pickle;
 use super::CheckpointError;
-use super::contents::{Listing, StoredTensor};
 use super::error::shorten;
+use super::listing::{Listing, StoredTensor};
 
 const RESAVE: &str = "load it in Python and save model.state_dict() with torch.save, or convert it to safetensors";
 

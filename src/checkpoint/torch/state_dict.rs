@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::pickle::{Pickle, Tensor, Value};
 use super::{CheckpointError, RESAVE};
-use crate::checkpoint::contents::MOST_TENSORS;
+use crate::checkpoint::listing::MOST_TENSORS;
 
 /// The keys under which a training checkpoint may hold its state dict, tried in this order.
 const KEYS: [&str; 3] = ["model_state_dict", "state_dict", "model"];

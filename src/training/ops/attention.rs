@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::{
     Dropout, Lengths, composed,
-    dropout::Mask,
+    dropout::{Mask, mask_index},
     elements,
     elementwise::exp_of_negative,
     gradient,
@@ -39,11 +39,6 @@ pub(in crate::training) fn attention(
         heads,
         mask,
     })
-}
-
-/// The number under which an attention weight asks the mask: sequence and head, then query, then key.
-pub(super) fn mask_index(sequence: usize, heads: usize, head: usize, longest: usize, query: usize) -> u32 {
-    (((sequence * heads + head) * longest + query) * longest) as u32
 }
 
 struct Attention {

@@ -3,7 +3,10 @@
 
 use candle_core::{D, Device, Result, Tensor};
 
-use super::{Lengths, attention::mask_index, dropout::Mask};
+use super::{
+    Lengths,
+    dropout::{Mask, mask_index},
+};
 
 pub(super) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let y = x.matmul(&weight.t()?)?;

@@ -74,6 +74,11 @@ impl Mask {
     }
 }
 
+/// The number under which an attention weight asks the mask: sequence and head, then query, then key.
+pub(super) fn mask_index(sequence: usize, heads: usize, head: usize, longest: usize, query: usize) -> u32 {
+    (((sequence * heads + head) * longest + query) * longest) as u32
+}
+
 /// `x` with some elements 0 and the others larger by as much.
 pub(in crate::training) fn dropout(x: &Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
     match dropout.and_then(Dropout::mask) {

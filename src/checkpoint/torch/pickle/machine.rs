@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::{Object, Tensor, Text, Value, read_text};
-use crate::checkpoint::contents::{MOST_DIMENSIONS, MOST_TENSORS};
+use crate::checkpoint::listing::{MOST_DIMENSIONS, MOST_TENSORS};
 
 /// Objects, stack entries and memo entries, each. A checkpoint of this family with its optimizer needs some
 /// twenty thousand.
