@@ -126,7 +126,7 @@ pub struct Description {
 pub struct OpenModel {
     pub description: Description,
     pub network: DualEncoder,
-    /// See [`OpenDevice::kernel`](super::device::OpenDevice::kernel).
+    /// See `OpenDevice::kernel`.
     pub kernel: String,
     /// What there is to say of packed weights that are of no use here.
     pub unused_packed: Option<String>,

@@ -11,7 +11,7 @@ pub struct Step {
     pub false_positives: u64,
 }
 
-/// The records whose probability lies in one of equally wide bins; see [`bin_of`].
+/// The records whose probability lies in one of equally wide bins.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Bin {
     pub records: u64,

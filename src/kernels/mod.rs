@@ -5,7 +5,7 @@
 //! of all sequences lie one after another in `[T, H]`, and [`Sequences`] says where each begins,
 //! so padding does not exist here. No kernel sees text, files or settings.
 //!
-//! [`reference`] holds each operation once more in the plainest form; every kernel is tested
+//! [`mod@reference`] holds each operation once more in the plainest form; every kernel is tested
 //! against it. A row of a result never depends on which other rows are in the batch: sums over
 //! `k` run in one fixed order, so the same text gives the same bits in any batch on the CPU.
 

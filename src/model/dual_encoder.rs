@@ -20,7 +20,7 @@ use super::{
     weights::{Loader, ModelError, PackedWeights},
 };
 
-/// Where a model runs and in which precision its encoders compute; the head is f32, but for [`load_bilinear`]'s product.
+/// Where a model runs and in which precision its encoders compute; the head is f32, but for the bilinear's product.
 #[derive(Clone, Debug)]
 pub struct Placement {
     pub device: Device,

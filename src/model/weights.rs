@@ -92,7 +92,7 @@ impl std::fmt::Display for StoredLayouts {
     }
 }
 
-/// Packed weights by the name under which [`Loader::packed_or`] looks for them.
+/// Packed weights by the name under which `Loader::packed_or` looks for them.
 pub type PackedWeights = Vec<(String, Arc<PackedLinear>)>;
 
 /// Loads tensors of one checkpoint onto one device.
@@ -158,7 +158,7 @@ impl Loader<'_> {
 /// its panels.
 const TERMS: &str = "#terms";
 
-/// Packed weights as tensors, under the names by which [`Loader::packed_or`] finds them.
+/// Packed weights as tensors, under the names by which `Loader::packed_or` finds them.
 pub fn packed_tensors(packed: &PackedWeights) -> candle_core::Result<Vec<(String, Tensor)>> {
     let mut tensors = Vec::with_capacity(2 * packed.len());
     for (name, linear) in packed {

@@ -1,4 +1,4 @@
-//! The run: phases, epochs and steps, from a [`Start`] to the best epoch's weights.
+//! The run: phases, epochs and steps, from a [`Start`](super::start::Start) to the best epoch's weights.
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;

@@ -7,7 +7,7 @@
 //!
 //! `--some-flag` of `crag score` is `CRAG_SCORE_SOME_FLAG` or `CRAG_SOME_FLAG` in the environment (the first
 //! counts more), and `some-flag` in the file, in `[score]` or (for all subcommands that have the flag) above
-//! all sections. [`file`] reads the file; [`value`] knows what a value looks like in each.
+//! all sections. [`mod@file`] reads the file; [`value`] knows what a value looks like in each.
 
 mod file;
 mod value;

@@ -11,7 +11,7 @@ use super::packing::interleave;
 use super::simd::{Simd, Task};
 use super::vector_math::exp;
 
-/// See [`super::attention`].
+/// See [`super::attention()`].
 pub(super) fn attention(kernel: Kernel, qkv: &[f32], offsets: &[u32], hidden: usize, heads: usize) -> Vec<f32> {
     let mut out = vec![0.0; qkv.len() / 3];
     with_scratch(|scratch| {

@@ -6,7 +6,7 @@
 //! row-major; shapes are those of the operation of the same name in [`super`], which has checked
 //! them, so a slice of the wrong length is a bug and panics.
 //!
-//! Everything is written once over [`simd::Simd`] and compiled for each instruction set; [`detect`]
+//! Everything is written once over `simd::Simd` and compiled for each instruction set; `detect`
 //! picks one. Sums run in an order that depends on the sizes of a row alone, so within one kernel
 //! a row's bits do not depend on what else is in the batch.
 
