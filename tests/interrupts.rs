@@ -7,19 +7,20 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use crate::common::signals::{heed_signals, send};
 use crate::output::{Place, is_absent_or, pairs, wait_for};
 use crate::resume::{Random, mixed_lines};
 
 const SIGNALS: [(&str, i32); 3] = [("INT", 2), ("TERM", 15), ("HUP", 1)];
 
-fn send(child: &Child, signal: &str) {
-    let status = Command::new("kill")
-        .args([format!("-{signal}"), child.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(status.success(), "kill -{signal}");
+/// `crag score` on the demo model, which heeds signals.
+fn score(place: &Place, arguments: &[&str]) -> Command {
+    let mut command = place.command(arguments);
+    heed_signals(&mut command);
+    command
 }
 
 /// What the threads of a process are at, for a message.
@@ -46,12 +47,11 @@ fn end(child: &mut Child, since: Instant) -> ExitStatus {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
         }
-        assert!(
-            since.elapsed() < Duration::from_secs(5),
-            "still running after {:?}: {}",
-            since.elapsed(),
-            threads(child)
-        );
+        if since.elapsed() >= Duration::from_secs(5) {
+            let threads = threads(child);
+            child.kill().unwrap();
+            panic!("still running after {:?}: {threads}", since.elapsed());
+        }
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -73,7 +73,7 @@ fn an_interrupted_run_keeps_its_progress_and_is_gone_on_with() {
     for round in 0..rounds {
         for (signal, number) in SIGNALS {
             let name = format!("out{round}{signal}.jsonl");
-            let mut child = place.command(&arguments(&name));
+            let mut child = score(&place, &arguments(&name));
             let mut child = child.stderr(Stdio::piped()).spawn().unwrap();
             // From the first state on it is under way; the signal comes at any moment of the run, some before.
             if round % 5 > 0 {
@@ -130,7 +130,7 @@ fn an_interrupted_run_keeps_its_progress_and_is_gone_on_with() {
 fn a_reader_that_waits_does_not_hold_the_end_up() {
     for (signal, number) in SIGNALS {
         let place = Place::with_pairs(0);
-        let mut child = place.command(&["-o", "out.jsonl"]);
+        let mut child = score(&place, &["-o", "out.jsonl"]);
         let mut child = child.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdin = child.stdin.as_mut().unwrap();
         stdin.write_all(pairs(0..10).as_bytes()).unwrap();
@@ -162,7 +162,7 @@ fn a_reader_that_waits_does_not_hold_the_end_up() {
 #[test]
 fn what_was_answered_goes_to_stdout_before_the_end() {
     let place = Place::with_pairs(0);
-    let mut child = place.command(&[]);
+    let mut child = score(&place, &[]);
     let mut child = child
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -183,7 +183,7 @@ fn what_was_answered_goes_to_stdout_before_the_end() {
 #[test]
 fn an_output_that_nobody_reads_does_not_hold_the_end_up() {
     let place = Place::with_pairs(5000);
-    let mut child = place.command(&["pairs.jsonl"]);
+    let mut child = score(&place, &["pairs.jsonl"]);
     let mut child = child.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     // Nobody reads: the pipe fills up, and the run is stuck in a write.
     std::thread::sleep(Duration::from_secs(2));
@@ -195,15 +195,16 @@ fn an_output_that_nobody_reads_does_not_hold_the_end_up() {
 #[test]
 fn a_second_signal_ends_at_once() {
     let place = Place::with_pairs(5000);
-    let mut child = place.command(&["pairs.jsonl"]);
+    let mut child = score(&place, &["pairs.jsonl"]);
     let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     std::thread::sleep(Duration::from_secs(2));
     send(&child, "INT");
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("once more ends it at once") {
-        line.clear();
-        assert!(stderr.read_line(&mut line).unwrap() > 0, "nothing said");
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || sender.send(said.any(|line| line.unwrap().contains("once more ends it at once"))));
+    if receiver.recv_timeout(Duration::from_secs(5)) != Ok(true) {
+        child.kill().unwrap();
+        panic!("nothing said");
     }
     let since = Instant::now();
     send(&child, "TERM");
@@ -222,7 +223,7 @@ fn before_the_run_a_signal_ends_at_once() {
             .unwrap()
             .success()
     );
-    let mut child = place.command(&["-o", "out.fifo", "pairs.jsonl"]).spawn().unwrap();
+    let mut child = score(&place, &["-o", "out.fifo", "pairs.jsonl"]).spawn().unwrap();
     wait_for(|| fs::read_to_string(format!("/proc/{}/comm", child.id())).is_ok_and(|name| name.contains("crag")));
     std::thread::sleep(Duration::from_millis(500));
     let since = Instant::now();

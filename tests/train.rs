@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::common::pack::gzip;
+#[cfg(unix)]
+use crate::common::signals::{heed_signals, send};
 use crate::common::{crag, fixture, json_lines};
 
 const RECIPE: &str = "
@@ -376,7 +378,7 @@ fn a_signal_ends_a_run_in_order_and_a_forced_one_resumes_to_the_same_bytes() {
         "cpu",
     ]);
     command.args(["--out", "cut", "--force"]).args(long);
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = heed_signals(&mut command).stderr(Stdio::piped()).spawn().unwrap();
     let log = case.path("cut.partial/log.jsonl");
     let began = Instant::now();
     let steps = || {
@@ -386,10 +388,7 @@ fn a_signal_ends_a_run_in_order_and_a_forced_one_resumes_to_the_same_bytes() {
     while steps() < 4 && began.elapsed() < Duration::from_secs(120) {
         std::thread::sleep(Duration::from_millis(1));
     }
-    let kill = std::process::Command::new("kill")
-        .args(["-TERM", &child.id().to_string()])
-        .status();
-    assert!(kill.unwrap().success());
+    send(&child, "TERM");
     let status = child.wait().unwrap();
     let mut said = String::new();
     std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();

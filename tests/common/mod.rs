@@ -4,6 +4,8 @@ pub mod extracted;
 pub mod hub;
 pub mod memory;
 pub mod pack;
+#[cfg(unix)]
+pub mod signals;
 
 use std::path::{Path, PathBuf};
 

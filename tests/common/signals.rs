@@ -1,0 +1,29 @@
+//! Signals to the binary under test.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command};
+
+/// Lets `command` begin as from a terminal. Whoever runs the tests may ignore signals (`nohup`, a shell's jobs in the
+/// background, some runners of CI); that is handed down, and `crag` leaves ignored what was ignored from the start.
+pub fn heed_signals(command: &mut Command) -> &mut Command {
+    let by_default = || {
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+            // SAFETY: the default is no handler that could be called.
+            if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
+                return Err(std::io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec nothing is called but `signal`, which POSIX allows there, and nothing is allocated.
+    unsafe { command.pre_exec(by_default) }
+}
+
+/// Sends a signal by name: `INT`, `TERM`, `HUP`.
+pub fn send(child: &Child, signal: &str) {
+    let status = Command::new("kill")
+        .args([format!("-{signal}"), child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success(), "kill -{signal}");
+}
