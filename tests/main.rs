@@ -7,6 +7,7 @@ mod common;
 mod config;
 mod convert;
 mod cuda;
+mod cuda_driver;
 mod ensemble;
 mod evaluation;
 mod extract;

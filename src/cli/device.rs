@@ -148,8 +148,15 @@ mod gpu {
     use super::Gpu;
     use crate::kernels::cuda::{device, profile};
 
+    /// Whether there is a GPU to take. One that is there and cannot be used is worth a word.
     pub fn cuda_is_available() -> bool {
-        device::is_available()
+        let checked = device::check(0);
+        if let Err(error) = &checked
+            && !error.is_absence()
+        {
+            crate::cli::console::warn(&format!("--device auto: the GPU is not used: {error}"));
+        }
+        checked.is_ok()
     }
 
     pub(super) fn open_cuda(ordinal: usize) -> anyhow::Result<(Device, Option<Gpu>)> {

@@ -15,6 +15,7 @@ use candle_core::{CudaDevice, Device};
 use libloading::Library;
 use thiserror::Error;
 
+use super::forwarding::forward_to;
 use super::launch::{self, checked};
 
 /// Why there is no GPU to compute on.
@@ -76,9 +77,11 @@ pub struct GpuInfo {
     pub driver_version: (u32, u32),
 }
 
-/// Whether a GPU could be opened: driver, device and libraries are there.
-pub fn is_available() -> bool {
-    check(0).is_ok()
+impl CudaError {
+    /// Whether the machine has no GPU at all, as far as can be told.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, CudaError::NoDriver { .. } | CudaError::NoDevice { count: 0, .. })
+    }
 }
 
 /// Opens GPU number `ordinal`, with a stream of its own. Errors as [`CudaError`] says, never panics.
@@ -223,8 +226,8 @@ fn pool(gpu: &CudaDevice) -> Option<sys::CUmemoryPool> {
     unsafe { result::device::get_mem_pool(context.cu_device()) }.ok()
 }
 
-/// Everything that can be found missing before cudarc is touched.
-fn check(ordinal: usize) -> Result<(), CudaError> {
+/// Whether GPU number `ordinal` could be opened: everything that can be found missing before cudarc is touched.
+pub fn check(ordinal: usize) -> Result<(), CudaError> {
     let driver = load(if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" })
         .map_err(|reason| CudaError::NoDriver { reason })?;
     let (major, minor) = built_with();
@@ -240,10 +243,10 @@ fn check(ordinal: usize) -> Result<(), CudaError> {
     if ordinal >= count {
         return Err(CudaError::NoDevice { ordinal, count });
     }
+    use_for_good(driver);
     for library in libraries(major) {
         match load(&library) {
-            // it stays loaded, so that cudarc finds this one under its bare name
-            Ok(loaded) => std::mem::forget(loaded),
+            Ok(loaded) => use_for_good(loaded),
             Err(reason) => {
                 return Err(CudaError::MissingLibrary {
                     library,
@@ -253,7 +256,6 @@ fn check(ordinal: usize) -> Result<(), CudaError> {
             }
         }
     }
-    std::mem::forget(driver);
     check_capability(ordinal)
 }
 
@@ -320,6 +322,12 @@ fn load(name: &str) -> Result<Library, String> {
         // the loader's own words are in the source
         std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
     })
+}
+
+/// Has cudarc's calls go to `library`, which stays loaded.
+fn use_for_good(library: Library) {
+    forward_to(&library);
+    std::mem::forget(library);
 }
 
 /// Calls a driver function that answers one number through a pointer.

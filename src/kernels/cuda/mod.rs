@@ -2,7 +2,7 @@
 //!
 //! Hidden states are f32, bf16 or f16; statistics, softmax and sums are f32 inside every kernel.
 //! Each function here is what the operation of the same name above calls once shapes are checked.
-//! [`device`] opens a GPU and says what it is; [`transfer`] moves a batch in and its results out;
+//! [`device`] opens a GPU and says what it is, through libraries that [`forwarding`] lets the program start without; [`transfer`] moves a batch in and its results out;
 //! [`profile`] times operations on the GPU where asked to.
 //!
 //! All work of a device goes to one stream, in the order in which host threads submit it, so memory
@@ -11,6 +11,7 @@
 
 mod attention;
 pub mod device;
+mod forwarding;
 mod launch;
 mod linear;
 mod pooling;
