@@ -27,7 +27,8 @@ seeds() { # the files that a target starts from
 for target in "${targets[@]}"; do
     corpus=target/corpus/$target
     mkdir -p "$corpus" "findings/$target"
-    seeds "$target" | xargs -r cp -t "$corpus"
+    # by their whole paths: several are called the same
+    seeds "$target" | while read -r seed; do cp "$seed" "$corpus/${seed//\//_}"; done
     mkdir -p target/empty
     known=(target/empty)
     [ -d "seeds/$target" ] && known=("seeds/$target")
