@@ -81,7 +81,7 @@ fn assert_one_line(device: &str, libraries: &Path, wanted: &str) {
     assert!(said.contains("--device auto: the GPU is not used: "), "{said}");
 }
 
-// Elsewhere rustc does not link by lld, and they are.
+// Elsewhere rustc links by GNU ld, which keeps the libraries.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn no_library_of_nvidia_s_is_needed_to_start() {

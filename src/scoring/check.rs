@@ -2,8 +2,7 @@
 
 use super::Counts;
 use super::error::{LineError, ScoreError};
-use super::member::Member;
-use super::member::PairModel;
+use super::member::{Member, PairModel};
 use super::options::Options;
 use super::pipeline::run_into;
 use super::prepare::{Context, MissingEntity, Prepare, Prepared, mark};

@@ -54,19 +54,24 @@ impl<'m> Member<'m> {
     }
 }
 
+/// What messages call a member; nothing where it is the only one.
+fn label(members: &[Member<'_>], member: usize) -> Option<String> {
+    (members.len() > 1).then(|| format!("model \"{}\"", members[member].name))
+}
+
 /// Names a member in `message`, where there are several to tell apart.
 pub(super) fn with_name(members: &[Member<'_>], member: usize, message: String) -> String {
-    match members {
-        [_] => message,
-        several => format!("model \"{}\": {message}", several[member].name),
+    match label(members, member) {
+        None => message,
+        Some(label) => format!("{label}: {message}"),
     }
 }
 
 /// The error of one member's network, which says whose it is.
 pub(super) fn error_of(members: &[Member<'_>], member: usize, error: anyhow::Error) -> anyhow::Error {
-    match members {
-        [_] => error,
-        several => error.context(format!("model \"{}\"", several[member].name)),
+    match label(members, member) {
+        None => error,
+        Some(label) => error.context(label),
     }
 }
 

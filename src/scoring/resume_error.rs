@@ -1,6 +1,6 @@
 //! Why a run cannot go on where an earlier one ended.
 
-/// Why a run cannot go on where an earlier one ended. Nothing has been written.
+/// Nothing has been written where a run ends with one of these.
 #[derive(Debug, thiserror::Error)]
 pub enum ResumeError {
     #[error("{state}: the earlier run was another one: {}; {START_AGAIN}", differences.join("; "))]

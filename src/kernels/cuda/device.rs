@@ -63,6 +63,13 @@ pub enum CudaError {
     NotCuda(Device),
 }
 
+impl CudaError {
+    /// Whether the machine has no GPU at all, as far as can be told.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, CudaError::NoDriver { .. } | CudaError::NoDevice { count: 0, .. })
+    }
+}
+
 /// What a GPU is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpuInfo {
@@ -75,13 +82,6 @@ pub struct GpuInfo {
     pub compute_capability: (u32, u32),
     /// Newest CUDA that the driver supports.
     pub driver_version: (u32, u32),
-}
-
-impl CudaError {
-    /// Whether the machine has no GPU at all, as far as can be told.
-    pub fn is_absence(&self) -> bool {
-        matches!(self, CudaError::NoDriver { .. } | CudaError::NoDevice { count: 0, .. })
-    }
 }
 
 /// Opens GPU number `ordinal`, with a stream of its own. Errors as [`CudaError`] says, never panics.
@@ -226,7 +226,7 @@ fn pool(gpu: &CudaDevice) -> Option<sys::CUmemoryPool> {
     unsafe { result::device::get_mem_pool(context.cu_device()) }.ok()
 }
 
-/// Whether GPU number `ordinal` could be opened: everything that can be found missing before cudarc is touched.
+/// Whether GPU number `ordinal` can be opened, as far as can be told before memory is taken from it.
 pub fn check(ordinal: usize) -> Result<(), CudaError> {
     let driver = load(if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" })
         .map_err(|reason| CudaError::NoDriver { reason })?;
@@ -243,10 +243,10 @@ pub fn check(ordinal: usize) -> Result<(), CudaError> {
     if ordinal >= count {
         return Err(CudaError::NoDevice { ordinal, count });
     }
-    use_for_good(driver);
+    forward_to(driver);
     for library in libraries(major) {
         match load(&library) {
-            Ok(loaded) => use_for_good(loaded),
+            Ok(loaded) => forward_to(loaded),
             Err(reason) => {
                 return Err(CudaError::MissingLibrary {
                     library,
@@ -322,12 +322,6 @@ fn load(name: &str) -> Result<Library, String> {
         // the loader's own words are in the source
         std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
     })
-}
-
-/// Has cudarc's calls go to `library`, which stays loaded.
-fn use_for_good(library: Library) {
-    forward_to(&library);
-    std::mem::forget(library);
 }
 
 /// Calls a driver function that answers one number through a pointer.

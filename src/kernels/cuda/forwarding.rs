@@ -11,16 +11,16 @@
 //!
 //! It takes lld, with which rustc links on x86-64 Linux since 1.90. GNU's linker counts a thousand functions that cudarc
 //! mentions and nothing calls: linked by it the program is right, but starts only where the libraries are. Elsewhere than on
-//! Linux nothing is forwarded.
+//! Linux the libraries are linked the ordinary way.
 
 use libloading::Library;
 
-/// Sends calls of the functions that `library` has to it, but for those that another has been found for.
-pub(super) fn forward_to(library: &Library) {
+/// Sends calls of the functions that `library` has to it, but for those that another has been found for. It stays
+/// loaded for good, since nobody can tell when the last call comes.
+pub(super) fn forward_to(library: Library) {
     #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-    forward::to(library);
-    #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-    let _ = library;
+    forward::to(&library);
+    std::mem::forget(library);
 }
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -32,7 +32,7 @@ mod forward {
     /// Where calls of a function go.
     type Target = AtomicPtr<()>;
 
-    /// Where they go before a library is open: nothing here calls one that early.
+    /// Where they go until a library that has the function is open.
     extern "C" fn not_open() -> ! {
         eprintln!(
             "crag: a function of NVIDIA's libraries was called that none of them has; this is a fault of this program"

@@ -2,8 +2,9 @@
 //!
 //! Hidden states are f32, bf16 or f16; statistics, softmax and sums are f32 inside every kernel.
 //! Each function here is what the operation of the same name above calls once shapes are checked.
-//! [`device`] opens a GPU and says what it is, through libraries that [`forwarding`] lets the program start without; [`transfer`] moves a batch in and its results out;
-//! [`profile`] times operations on the GPU where asked to.
+//! [`device`] opens a GPU and says what it is, and `forwarding` lets a program start where NVIDIA's
+//! libraries are not; [`transfer`] moves a batch in and its results out; [`profile`] times operations
+//! on the GPU where asked to.
 //!
 //! All work of a device goes to one stream, in the order in which host threads submit it, so memory
 //! that is freed may be handed out again at once and several threads may share a device. Nothing

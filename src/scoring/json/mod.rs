@@ -74,6 +74,11 @@ impl JsonReader {
         Self { map, tree, output }
     }
 
+    /// Which keys are taken for the answer.
+    pub fn output(&self) -> &OutputKey {
+        &self.output
+    }
+
     /// Reads one line.
     pub fn parse<'a>(&self, line: &'a [u8]) -> Result<Record<'a>, Rejection> {
         let unspliceable = |code, message| Rejection {

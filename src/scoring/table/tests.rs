@@ -1,6 +1,5 @@
 use super::*;
-use crate::scoring::output::Place;
-use crate::scoring::output::Scored;
+use crate::scoring::output::{Place, Scored};
 
 fn table(format: Format, places: &[(&str, &str)], header: &str) -> Result<(Table, String), String> {
     let map = FieldMap::new(format, places.iter().copied()).unwrap();
