@@ -6,8 +6,8 @@
 //! so padding does not exist here. No kernel sees text, files or settings.
 //!
 //! [`mod@reference`] holds each operation once more in the plainest form; every kernel is tested
-//! against it. A row of a result never depends on which other rows are in the batch: sums over
-//! `k` run in one fixed order, so the same text gives the same bits in any batch on the CPU.
+//! against it. A row of a result never depends on which other rows are in the batch: on the CPU sums over
+//! `k` run in one fixed order, on a GPU each layer keeps to one algorithm, so the same text gives the same bits in any batch.
 
 mod attention;
 mod bilinear;

@@ -145,7 +145,7 @@ impl DualEncoder {
 
     /// Representations of texts given as token ids, `[CLS]` and `[SEP]` included.
     ///
-    /// Returns `[B, F]` in f32. On the CPU each row is independent, to the bit, of the other texts.
+    /// Returns `[B, F]` in f32. Each row is independent, to the bit, of the other texts.
     /// Errors on an empty or too long text and on an id outside the vocabulary.
     pub fn encode(&self, side: Side, token_ids: &[&[u32]]) -> Result<Tensor, ModelError> {
         let lengths: Vec<usize> = token_ids.iter().map(|ids| ids.len()).collect();

@@ -1,26 +1,18 @@
-//! Linear layers on the GPU: a product by cuBLAS, then one pass for what rides on it.
+//! Linear layers on the GPU: a product, then one pass for what rides on it.
 //!
-//! The weight stays `[N, K]`, as PyTorch stores it: cuBLAS reads it transposed. bf16 and f16
-//! products accumulate in f32 and go through cublasLt, which can add the bias before the result is
-//! rounded; its fused GELU is the tanh form, so an activation is a pass of its own. f32 products
-//! are plain f32 (`cublasSgemm`), never TF32.
+//! The weight stays `[N, K]`, as PyTorch stores it; [`super::product`] reads it transposed. The product can add the bias before
+//! the result is rounded; its library's GELU is the tanh form, so an activation is a pass of its own.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::cudarc::cublas::sys::cublasOperation_t;
-use candle_core::cuda_backend::cudarc::cublas::{CudaBlas, Gemm, GemmConfig};
-use candle_core::cuda_backend::cudarc::cublaslt::result::CublasError as LtError;
-use candle_core::cuda_backend::cudarc::cublaslt::sys::cublasStatus_t;
-use candle_core::cuda_backend::cudarc::cublaslt::{CudaBlasLT, Matmul, MatmulConfig};
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView};
+use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{
     CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, bail,
 };
-use half::{bf16, f16};
 
-use super::launch::{Float, Operand, checked, int, start, view};
+use super::launch::{Operand, start, view};
+use super::product::{Multiply, Plan, Sizes};
 use super::rows::{add_norm, bias_activation};
 use super::{for_float, profile};
 use crate::kernels::{Activation, LayerNorm};
@@ -31,8 +23,11 @@ pub struct DenseLinear {
     weight: Tensor,
     /// f32, for the passes after the product.
     bias: Option<Tensor>,
-    /// The same in the weight's type, for cublasLt.
+    /// The same in the weight's type, for the product.
     product_bias: Option<Tensor>,
+    /// How to multiply, without the bias and with it; none where cuBLAS proper has to. They hold the biases' addresses, and go
+    /// with the biases.
+    plans: Arc<[OnceLock<Option<Plan>>; 2]>,
 }
 
 impl DenseLinear {
@@ -40,24 +35,19 @@ impl DenseLinear {
     /// and moved to `device`.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>, dtype: DType, device: &Device) -> Result<Self> {
         let own = |t: &Tensor, dtype: DType| -> Result<Tensor> {
-            let t = t.to_device(device)?.to_dtype(dtype)?.contiguous()?;
-            // cuBLAS and 16-byte reads want the start of an allocation
-            if t.layout().start_offset() == 0 {
-                Ok(t)
-            } else {
-                t.copy()
-            }
+            at_start(&t.to_device(device)?.to_dtype(dtype)?.contiguous()?)
         };
         Ok(Self {
             weight: own(weight, dtype)?,
             bias: bias.map(|bias| own(bias, DType::F32)).transpose()?,
             product_bias: bias.map(|bias| own(bias, dtype)).transpose()?,
+            plans: Arc::default(),
         })
     }
 
     /// `x`: `[M, K]` in the weight's dtype. Returns `activation(x W^T + b)`, `[M, N]`.
     pub fn forward(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        x.contiguous()?.apply_op1_no_bwd(&Forward {
+        at_start(&x.contiguous()?)?.apply_op1_no_bwd(&Forward {
             linear: self,
             activation,
         })
@@ -66,8 +56,19 @@ impl DenseLinear {
     /// `x`: `[M, K]`, `residual`: `[M, N]`, both in the weight's dtype. Returns
     /// `LayerNorm(residual + x W^T + b)`, `[M, N]`.
     pub fn forward_add_norm(&self, x: &Tensor, residual: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
-        x.contiguous()?
-            .apply_op2_no_bwd(&residual.contiguous()?, &ForwardAddNorm { linear: self, norm })
+        at_start(&x.contiguous()?)?.apply_op2_no_bwd(&residual.contiguous()?, &ForwardAddNorm { linear: self, norm })
+    }
+
+    fn plan<T: Multiply>(&self, device: &CudaDevice, sizes: Sizes, with_bias: bool) -> Result<Option<&Plan>> {
+        let plan = &self.plans[usize::from(with_bias)];
+        if let Some(plan) = plan.get() {
+            return Ok(plan.as_ref());
+        }
+        let bias = self.product_bias.as_ref().filter(|_| with_bias).map(Operand::of);
+        let bias = bias.as_ref().map(|bias| bias.view::<T>(OP)).transpose()?;
+        let new = Plan::new(device, sizes, bias.as_ref())?;
+        // Another thread may have been faster; its plan is the same.
+        Ok(plan.get_or_init(|| new).as_ref())
     }
 
     fn check(&self, op: &'static str, found: DType) -> Result<DType> {
@@ -165,6 +166,8 @@ fn forward_add_norm_of<T: Multiply>(
     Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), shape))
 }
 
+const OP: &str = "linear";
+
 /// `x W^T`, `[M, N]`, with the bias where `fuse_bias` asks for it and the library can: whether it
 /// was added is the last of what is returned.
 fn product<T: Multiply>(
@@ -173,204 +176,37 @@ fn product<T: Multiply>(
     layout: &Layout,
     fuse_bias: bool,
 ) -> Result<(CudaSlice<T>, Shape, bool)> {
-    const OP: &str = "linear";
     let (rows, in_features) = layout.shape().dims2()?;
     let out_features = linear.weight.dim(0)?;
     let device = x.device();
-    let x_view = view::<T>(OP, x, layout)?;
+    let x = view::<T>(OP, x, layout)?;
     let weight = Operand::of(&linear.weight);
     let weight = weight.view::<T>(OP)?;
-    let bias = linear.product_bias.as_ref().filter(|_| fuse_bias).map(Operand::of);
-    let bias = bias.as_ref().map(|bias| bias.view::<T>(OP)).transpose()?;
     let sizes = Sizes {
-        m: int(OP, rows)?,
-        n: int(OP, out_features)?,
-        k: int(OP, in_features)?,
+        out_features,
+        in_features,
     };
+    let with_bias = fuse_bias && linear.product_bias.is_some();
+    let plan = linear.plan::<T>(device, sizes, with_bias)?;
     // SAFETY: the product writes all M * N elements.
     let mut out = unsafe { device.alloc::<T>(rows * out_features)? };
     let flops = 2.0 * rows as f64 * out_features as f64 * in_features as f64;
     let moved = (rows * (in_features + out_features) + in_features * out_features) * size_of::<T>();
     let _span = profile::span("products", device, flops, moved as f64);
-    let at_start = layout.start_offset() == 0;
-    let bias_added = T::multiply(device, sizes, &x_view, &weight, bias.as_ref(), at_start, &mut out)?;
-    Ok((out, Shape::from((rows, out_features)), bias_added))
-}
-
-/// `out[m, n] = x[m, k] weight[n, k]^T`, all row-major.
-#[derive(Clone, Copy)]
-struct Sizes {
-    m: i32,
-    n: i32,
-    k: i32,
-}
-
-/// How a type is multiplied.
-trait Multiply: Float {
-    /// Returns whether the bias was added. `at_start`: `x` begins its allocation, as the alignment
-    /// that cublasLt assumes (256 bytes) wants; weight and bias always do.
-    fn multiply(
-        device: &CudaDevice,
-        sizes: Sizes,
-        x: &CudaView<Self>,
-        weight: &CudaView<Self>,
-        bias: Option<&CudaView<Self>>,
-        at_start: bool,
-        out: &mut CudaSlice<Self>,
-    ) -> Result<bool>;
-}
-
-impl Multiply for f32 {
-    fn multiply(
-        device: &CudaDevice,
-        sizes: Sizes,
-        x: &CudaView<f32>,
-        weight: &CudaView<f32>,
-        _: Option<&CudaView<f32>>,
-        _: bool,
-        out: &mut CudaSlice<f32>,
-    ) -> Result<bool> {
-        gemm(device, sizes, x, weight, out, (1.0, 0.0)).map(|()| false)
-    }
-}
-
-impl Multiply for bf16 {
-    fn multiply(
-        device: &CudaDevice,
-        sizes: Sizes,
-        x: &CudaView<bf16>,
-        weight: &CudaView<bf16>,
-        bias: Option<&CudaView<bf16>>,
-        at_start: bool,
-        out: &mut CudaSlice<bf16>,
-    ) -> Result<bool> {
-        match lt_multiply(device, sizes, x, weight, bias, at_start, out)? {
-            true => Ok(bias.is_some()),
-            false => gemm(device, sizes, x, weight, out, (bf16::ONE, bf16::ZERO)).map(|()| false),
-        }
-    }
-}
-
-impl Multiply for f16 {
-    fn multiply(
-        device: &CudaDevice,
-        sizes: Sizes,
-        x: &CudaView<f16>,
-        weight: &CudaView<f16>,
-        bias: Option<&CudaView<f16>>,
-        at_start: bool,
-        out: &mut CudaSlice<f16>,
-    ) -> Result<bool> {
-        match lt_multiply(device, sizes, x, weight, bias, at_start, out)? {
-            true => Ok(bias.is_some()),
-            false => gemm(device, sizes, x, weight, out, (f16::ONE, f16::ZERO)).map(|()| false),
-        }
-    }
-}
-
-/// By cuBLAS, which is column-major: `out^T [N, M] = weight [N, K] x^T [K, M]`, `weight` stored
-/// transposed.
-fn gemm<T: Float>(
-    device: &CudaDevice,
-    sizes: Sizes,
-    x: &CudaView<T>,
-    weight: &CudaView<T>,
-    out: &mut CudaSlice<T>,
-    (alpha, beta): (T, T),
-) -> Result<()>
-where
-    CudaBlas: Gemm<T>,
-{
-    let config = GemmConfig {
-        transa: cublasOperation_t::CUBLAS_OP_T,
-        transb: cublasOperation_t::CUBLAS_OP_N,
-        m: sizes.n,
-        n: sizes.m,
-        k: sizes.k,
-        alpha,
-        lda: sizes.k,
-        ldb: sizes.k,
-        beta,
-        ldc: sizes.n,
+    let multiplied = match plan {
+        Some(plan) => plan.multiply(device, rows, &x, &weight, &mut out)?,
+        None => false,
     };
-    // SAFETY: the views hold N * K and M * K elements and `out` M * N: `product` sized them.
-    checked(unsafe { device.cublas_handle().gemm(config, weight, x, out) })
+    if !multiplied {
+        T::gemm(device, sizes, rows, &x, &weight, &mut out)?;
+    }
+    Ok((out, Shape::from((rows, out_features)), multiplied && with_bias))
 }
 
-/// By cublasLt; false where it has no algorithm for the sizes, or may not be asked.
-fn lt_multiply<T: Float>(
-    device: &CudaDevice,
-    sizes: Sizes,
-    x: &CudaView<T>,
-    weight: &CudaView<T>,
-    bias: Option<&CudaView<T>>,
-    at_start: bool,
-    out: &mut CudaSlice<T>,
-) -> Result<bool>
-where
-    CudaBlasLT: Matmul<T>,
-{
-    // rows of 16 bytes, or its kernels are slow or missing
-    if !at_start || sizes.k % 8 != 0 || sizes.n % 8 != 0 || !lt_wanted() {
-        return Ok(false);
-    }
-    let lt = lt_handle(device)?;
-    let config = MatmulConfig {
-        transa: true,
-        transb: false,
-        transc: false,
-        m: sizes.n as u64,
-        n: sizes.m as u64,
-        k: sizes.k as u64,
-        alpha: 1.0,
-        lda: sizes.k.into(),
-        ldb: sizes.k.into(),
-        beta: 0.0,
-        ldc: sizes.n.into(),
-        stride_a: None,
-        stride_b: None,
-        stride_c: None,
-        stride_bias: None,
-        batch_size: None,
-    };
-    // SAFETY: as in `gemm`; the bias has N elements. The context is current on this thread since
-    // `product` has just allocated `out` from it.
-    match unsafe { lt.matmul(config, weight, x, out, bias, None) } {
-        Ok(()) => Ok(true),
-        Err(LtError(cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED)) => Ok(false),
-        Err(error) => bail!(
-            "linear: cublasLt failed on [{}, {}] x [{1}, {}]: {error}",
-            sizes.m,
-            sizes.k,
-            sizes.n
-        ),
-    }
-}
-
-/// `CRAG_CUDA_LT=0` sends every product through cuBLAS proper, to compare the two.
-fn lt_wanted() -> bool {
-    static WANTED: OnceLock<bool> = OnceLock::new();
-    *WANTED.get_or_init(|| std::env::var_os("CRAG_CUDA_LT").is_none_or(|value| value != "0"))
-}
-
-/// One handle, with its workspace, for each device that was opened. Threads share it: its calls
-/// are thread-safe, and the workspace is only used by work on the device's one stream.
-fn lt_handle(device: &CudaDevice) -> Result<Arc<CudaBlasLT>> {
-    static HANDLES: OnceLock<Mutex<HashMap<candle_core::cuda_backend::DeviceId, Arc<CudaBlasLT>>>> = OnceLock::new();
-    let handles = HANDLES.get_or_init(Mutex::default);
-    let mut handles = handles.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(handle) = handles.get(&device.id()) {
-        return Ok(handle.clone());
-    }
-    // cudarc panics where the workspace (32 MiB at most) cannot be had, so see that it can
-    // SAFETY: never read.
-    drop(unsafe { device.alloc::<u8>(32 << 20)? });
-    match CudaBlasLT::new(device.cuda_stream()) {
-        Ok(handle) => {
-            let handle = Arc::new(handle);
-            handles.insert(device.id(), handle.clone());
-            Ok(handle)
-        }
-        Err(error) => bail!("linear: cublasLt cannot be started: {error}"),
+/// The tensor at the start of an allocation, as the products want it and 16-byte reads.
+fn at_start(tensor: &Tensor) -> Result<Tensor> {
+    match tensor.layout().start_offset() {
+        0 => Ok(tensor.clone()),
+        _ => tensor.copy(),
     }
 }

@@ -1,10 +1,11 @@
-//! The operations on an NVIDIA GPU: products by cuBLAS, everything between them by own kernels.
+//! The operations on an NVIDIA GPU: [`product`]s by cuBLAS, everything between them by own kernels.
 //!
 //! Hidden states are f32, bf16 or f16; statistics, softmax and sums are f32 inside every kernel.
 //! Each function here is what the operation of the same name above calls once shapes are checked.
 //! [`device`] opens a GPU and says what it is, and `forwarding` lets a program start where NVIDIA's
 //! libraries are not; [`transfer`] moves a batch in and its results out; [`profile`] times operations
-//! on the GPU where asked to.
+//! on the GPU where asked to. The folder `emulation` is a GPU for tests where there is none: it runs these kernels, and the
+//! whole program, on the CPU.
 //!
 //! All work of a device goes to one stream, in the order in which host threads submit it, so memory
 //! that is freed may be handed out again at once and several threads may share a device. Nothing
@@ -16,6 +17,7 @@ mod forwarding;
 mod launch;
 mod linear;
 mod pooling;
+mod product;
 pub mod profile;
 mod rows;
 pub mod transfer;
