@@ -10,6 +10,7 @@ use crate::{
     kernels::{
         LayerNorm, Linear, Precision,
         cpu::{self, PackedLayout, PackedLinear},
+        memory,
     },
 };
 
@@ -20,17 +21,36 @@ use super::roles::{LinearRole, NormRole, Roles};
 pub enum ModelError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    #[error("while loading {part}: {source}")]
+    #[error("while loading {part}")]
     Load { part: String, source: candle_core::Error },
+    #[error(
+        "the GPU's memory is too small for {what}: end what else uses that GPU, or take --dtype bf16, another GPU \
+         (--device cuda:N) or --device cpu"
+    )]
+    OutOfMemory { what: String },
     #[error(transparent)]
     Tensor(candle_core::Error),
 }
 
 impl ModelError {
     fn load(part: &str, error: candle_core::Error) -> Self {
-        Self::Load {
-            part: format!("\"{part}\""),
-            source: without_backtrace(error),
+        match memory::is_out_of_memory(&error) {
+            true => Self::OutOfMemory {
+                what: format!("the model, while loading \"{part}\""),
+            },
+            false => Self::Load {
+                part: format!("\"{part}\""),
+                source: without_backtrace(error),
+            },
+        }
+    }
+
+    /// Whether the operation failed for want of device memory, so that one over less may go through.
+    pub fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::OutOfMemory { .. } => true,
+            Self::Load { source, .. } | Self::Tensor(source) => memory::is_out_of_memory(source),
+            Self::Checkpoint(_) => false,
         }
     }
 }

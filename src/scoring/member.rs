@@ -27,6 +27,11 @@ pub trait PairModel: Sync {
     fn batch_tokens(&self) -> usize {
         1024
     }
+
+    /// More tokens than this do not fit into a batch, as far as is known by now.
+    fn fitting_tokens(&self) -> usize {
+        usize::MAX
+    }
 }
 
 /// A model with the text side that belongs to it. Several of them make an ensemble.

@@ -1,7 +1,9 @@
 //! The dual encoder as the pipeline's model.
 
-use anyhow::Context as _;
-use candle_core::Tensor;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use candle_core::{Device, Tensor};
 
 use super::PairModel;
 use crate::{
@@ -12,22 +14,17 @@ use crate::{
 
 impl PairModel for DualEncoder {
     fn encode(&self, side: Side, token_ids: &[&[u32]]) -> anyhow::Result<Vec<Box<[f32]>>> {
-        let width = token_ids.len();
-        match DualEncoder::encode(self, side, token_ids).and_then(|rows| Ok(download(&rows)?)) {
-            Ok(values) => Ok(values
-                .chunks_exact(values.len() / width.max(1))
-                .map(Box::from)
-                .collect()),
-            // Another process may have taken the memory since the budget was set: halves need half of it.
-            Err(ModelError::Tensor(error)) if width > 1 && memory::is_out_of_memory(&error) => {
-                memory::release_unused(&self.placement().device);
-                let (first, second) = token_ids.split_at(width / 2);
-                let mut rows = PairModel::encode(self, side, first)?;
-                rows.extend(PairModel::encode(self, side, second)?);
-                Ok(rows)
-            }
-            Err(error) => Err(error.into()),
-        }
+        let tokens = |texts: &[&[u32]]| texts.iter().map(|ids| ids.len()).sum::<usize>();
+        let encode = |texts: &[&[u32]]| {
+            let values = download(&DualEncoder::encode(self, side, texts)?)?;
+            let width = values.len() / texts.len().max(1);
+            Ok(values.chunks_exact(width).map(Box::from).collect())
+        };
+        let outcome = in_parts(&self.placement().device, token_ids, &encode, &|texts| {
+            // The halves fitted, or will: later batches begin so small.
+            FITTING_TOKENS.fetch_min((tokens(texts) / 2).max(1), Ordering::Relaxed);
+        });
+        Ok(outcome.map_err(|error| no_room(error, "even one text"))?)
     }
 
     fn probabilities(&self, pairs: &[(&[f32], &[f32])]) -> anyhow::Result<Vec<f32>> {
@@ -41,13 +38,17 @@ impl PairModel for DualEncoder {
                 .all(|(drug, adr)| drug.len() == width && adr.len() == width),
             "representations of different widths"
         );
-        let drug: Vec<f32> = pairs.iter().flat_map(|(drug, _)| drug.iter().copied()).collect();
-        let adr: Vec<f32> = pairs.iter().flat_map(|(_, adr)| adr.iter().copied()).collect();
-        let shape = (pairs.len(), width);
-        let drug = Tensor::from_vec(drug, shape, device).context("drug representations")?;
-        let adr = Tensor::from_vec(adr, shape, device).context("adr representations")?;
-        let logits = download(&self.logits(&drug, &adr)?)?;
-        Ok(logits.into_iter().map(probability).collect())
+        let classify = |pairs: &[(&[f32], &[f32])]| {
+            let drug: Vec<f32> = pairs.iter().flat_map(|(drug, _)| drug.iter().copied()).collect();
+            let adr: Vec<f32> = pairs.iter().flat_map(|(_, adr)| adr.iter().copied()).collect();
+            let shape = (pairs.len(), width);
+            let drug = Tensor::from_vec(drug, shape, device)?;
+            let adr = Tensor::from_vec(adr, shape, device)?;
+            let logits = download(&self.logits(&drug, &adr)?)?;
+            Ok(logits.into_iter().map(probability).collect())
+        };
+        let outcome = in_parts(device, pairs, &classify, &|_| ());
+        Ok(outcome.map_err(|error| no_room(error, "even one pair"))?)
     }
 
     fn concurrency(&self) -> usize {
@@ -67,6 +68,74 @@ impl PairModel for DualEncoder {
             None => 512,
             Some(free) => (free as usize / 4 / self.token_bytes()).clamp(1, GPU_BATCH_TOKENS),
         }
+    }
+
+    fn fitting_tokens(&self) -> usize {
+        FITTING_TOKENS.load(Ordering::Relaxed)
+    }
+}
+
+/// Held for reading by whoever computes on the GPU, for writing by who needs it alone: a process computes on one.
+static COMPUTING: RwLock<()> = RwLock::new(());
+
+/// More tokens than this have not fitted into a batch.
+static FITTING_TOKENS: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// One result for each item.
+type Compute<'c, I, O> = dyn Fn(&[I]) -> Result<Vec<O>, ModelError> + 'c;
+
+/// What `compute` makes of `items`. Where they are too many for the GPU's memory, which another process may have taken,
+/// in halves, and so on down to one, with nothing else of this process computing: what that holds comes free first.
+/// `halved` is told of all that did not fit.
+fn in_parts<I, O>(
+    device: &Device,
+    items: &[I],
+    compute: &Compute<'_, I, O>,
+    halved: &dyn Fn(&[I]),
+) -> Result<Vec<O>, ModelError> {
+    let together = {
+        let _with_others = COMPUTING.read().unwrap_or_else(PoisonError::into_inner);
+        compute(items)
+    };
+    match together {
+        Err(error) if error.is_out_of_memory() => {
+            let _alone = COMPUTING.write().unwrap_or_else(PoisonError::into_inner);
+            memory::release_unused(device);
+            match items.len() {
+                0 | 1 => compute(items),
+                _ => in_halves(device, items, compute, halved),
+            }
+        }
+        outcome => outcome,
+    }
+}
+
+fn in_halves<I, O>(
+    device: &Device,
+    items: &[I],
+    compute: &Compute<'_, I, O>,
+    halved: &dyn Fn(&[I]),
+) -> Result<Vec<O>, ModelError> {
+    halved(items);
+    let (first, second) = items.split_at(items.len() / 2);
+    let mut results = Vec::with_capacity(items.len());
+    for half in [first, second] {
+        match compute(half) {
+            Err(error) if half.len() > 1 && error.is_out_of_memory() => {
+                memory::release_unused(device);
+                results.extend(in_halves(device, half, compute, halved)?);
+            }
+            outcome => results.extend(outcome?),
+        }
+    }
+    Ok(results)
+}
+
+/// The error as it concerns a user: that not even `what` fits.
+fn no_room(error: ModelError, what: &str) -> ModelError {
+    match error.is_out_of_memory() {
+        true => ModelError::OutOfMemory { what: what.to_owned() },
+        false => error,
     }
 }
 

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::cache::Reader;
 use super::error::{ErrorCode, LineError, ScoreError};
 use super::lines::Content;
-use super::member::{Member, with_name};
+use super::member::{Member, PairModel, with_name};
 use super::messages::{Job, Line, Message, Outcome, Window};
 use super::options::{OnError, Options};
 use super::prepare::{Context, Prepared};
@@ -40,8 +40,11 @@ pub(super) struct Stage<'s> {
 
 impl Stage<'_> {
     pub fn prepare_windows(&self, incoming: &Queue<Incoming>, permits: &Queue<()>, sender: &Sender<Message>) {
-        let least = || self.members.iter().map(|member| member.model.batch_tokens()).min();
-        let budget_tokens = self.options.batch_tokens.or_else(least).unwrap_or(1);
+        let least = |tokens: fn(&dyn PairModel) -> usize| self.members.iter().map(|m| tokens(m.model)).min();
+        let wanted = self
+            .options
+            .batch_tokens
+            .or_else(|| least(|model| model.batch_tokens()));
         for number in 0.. {
             // The permit first: while all windows are in flight, lines gather for the next.
             if permits.pop().is_none() {
@@ -62,6 +65,7 @@ impl Stage<'_> {
                 return;
             }
             let sequences = Arc::new(sequences);
+            let budget_tokens = wanted.min(least(|model| model.fitting_tokens())).unwrap_or(1);
             for batch in sequences.batches(budget_tokens, self.workers) {
                 self.jobs.push(
                     Job {

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::{
     checkpoint::CheckpointError,
+    kernels::memory,
     model::{ConfigError, RolesError},
     text::TokenizerError,
 };
@@ -45,12 +46,20 @@ pub enum TrainError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    #[error(
+        "the GPU's memory is too small for a step: end what else uses that GPU, lower batch_size (and raise accumulation \
+         by as much), or take another GPU (--device cuda:N) or --device cpu"
+    )]
+    OutOfMemory,
     #[error("{0}")]
     Tensor(String),
 }
 
 impl From<candle_core::Error> for TrainError {
     fn from(error: candle_core::Error) -> Self {
+        if memory::is_out_of_memory(&error) {
+            return Self::OutOfMemory;
+        }
         // The debug form may hold a backtrace; the first line is the message.
         let message = error.to_string();
         Self::Tensor(message.lines().next().unwrap_or_default().to_owned())
