@@ -258,7 +258,7 @@ fn packed_weights_of_the_wrong_size_are_one_clear_error() {
     broken[8..8 + swapped.len()].copy_from_slice(swapped.as_bytes());
     std::fs::write(&path, broken).unwrap();
     let output = crag()
-        .args(["score", "-q", "--model"])
+        .args(["score", "-q", "--device", "cpu", "--model"])
         .arg(&out)
         .arg(fixture("model/cases.jsonl"))
         .assert()

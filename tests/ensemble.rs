@@ -93,25 +93,27 @@ fn no_cut_precision_or_cache_changes_a_bit_and_one_cache_serves_all_models() {
     let [a, b, _] = models();
     let folder = tempfile::tempdir().unwrap();
     let both = ["-m", &a, "-m", &b];
-    for dtype in ["f32", "bf16", "int8"] {
+    // A GPU does not compute in int8.
+    for (dtype, device) in [("f32", "auto"), ("bf16", "auto"), ("int8", "cpu")] {
         let cache = folder.path().join(dtype);
-        let plain = score(&[&both[..], &["--dtype", dtype]].concat(), &cases());
+        let kernel = ["--dtype", dtype, "--device", device];
+        let plain = score(&[&both[..], &kernel].concat(), &cases());
         for arguments in [
             ["--threads", "1", "--no-reuse", "--batch-tokens", "1"].as_slice(),
             &["--threads", "3", "--batch-tokens", "70"],
             &["--cache", text(&cache)],
             &["--cache", text(&cache), "--threads", "1"],
         ] {
-            let run = score(&[&both[..], &["--dtype", dtype], arguments].concat(), &cases());
+            let run = score(&[&both[..], &kernel, arguments].concat(), &cases());
             assert!(run.stdout == plain.stdout, "{dtype} {arguments:?} {}", run.stderr);
             if arguments == ["--cache", text(&cache), "--threads", "1"] {
                 assert!(run.stderr.contains("; encodings: 0, reused: "), "{}", run.stderr);
             }
         }
         // What the ensemble left serves each model alone.
-        let single = score(&["-m", &b, "--dtype", dtype, "--cache", text(&cache)], &cases());
+        let single = score(&[&["-m", &b, "--cache", text(&cache)], &kernel[..]].concat(), &cases());
         assert!(single.stderr.contains("; encodings: 0, reused: "), "{}", single.stderr);
-        let uncached = score(&["-m", &b, "--dtype", dtype], &cases());
+        let uncached = score(&[&["-m", &b], &kernel[..]].concat(), &cases());
         assert!(single.stdout == uncached.stdout);
     }
 }

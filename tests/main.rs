@@ -8,6 +8,7 @@ mod config;
 mod convert;
 mod cuda;
 mod cuda_driver;
+mod cuda_emulated;
 mod ensemble;
 mod evaluation;
 mod extract;

@@ -275,7 +275,7 @@ fn quiet_leaves_warnings_alone_and_verbose_says_more() {
     );
     let (_, plain) = stderr_of(&["score", "-m", "demo"], &pairs(1));
     assert_eq!(plain.lines().count(), 2, "{plain}");
-    let (_, verbose) = stderr_of(&["-v", "score", "-m", "demo"], &pairs(1));
+    let (_, verbose) = stderr_of(&["-v", "score", "-m", "demo", "--device", "cpu"], &pairs(1));
     for part in [
         "crag: model demo: demo (built in)",
         "kernel ",

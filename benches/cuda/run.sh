@@ -22,7 +22,7 @@ done
 [ -x "$crag" ] && [ -r "$pairs" ] || { sed -n 2,11p "$0" >&2; exit 2; }
 mkdir -p "$out"; out=$(cd "$out" && pwd)
 # nothing of an earlier run may be taken for this one's
-(cd "$out" && rm -f speed-* peer-* accuracy* edges-* profile* train* tests.log ops.log ceilings* pairs.log usage.txt summary.txt)
+(cd "$out" && rm -f speed-* peer-* accuracy* edges-* profile* train* tests.log scoring.log ops.log ceilings* pairs.log usage.txt summary.txt)
 python=${PYTHON:-python3}
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 : > "$out/steps.txt"
@@ -60,6 +60,8 @@ step checkpoint 150 "$python" "$here/inputs.py" checkpoint "$work/model" "$pairs
 making=$!
 if [ "$device" = cuda ] && [ -n "$tests" ]; then
   CRAG_REQUIRE_GPU=1 step tests 150 "$tests" --nocapture cuda::gpu
+  # the tests of scoring take the GPU too; they look for their files where the binary was compiled
+  CRAG_TEST_BINARY="$crag" step scoring 120 "$tests" score:: lines:: formats:: parity::
 fi
 wait $making
 

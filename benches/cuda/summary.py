@@ -37,11 +37,12 @@ def scores(name):
 
 
 def tests():
-    text = read("tests.log")
-    found = re.findall(r"test result: (\w+)\. (\d+) passed; (\d+) failed", text)
-    row("GPU tests", " / ".join(f"{p} passed, {f} failed" for _, p, f in found) or "did not finish", "skipped: %d" % text.count("skipped:"))
-    for name, words in re.findall(r"thread '(\S+)'[^\n]* panicked at [^\n]*\n([^\n]*)", text):
-        row("  failed: " + name.removeprefix("cuda::gpu::")[:48], "", words[:200])
+    for title, log in [("tests of the kernels", "tests.log"), ("tests of scoring, on the GPU", "scoring.log")]:
+        text = read(log)
+        found = re.findall(r"test result: (\w+)\. (\d+) passed; (\d+) failed", text)
+        row(title, " / ".join(f"{p} passed, {f} failed" for _, p, f in found) or "did not finish", "skipped: %d" % text.count("skipped:"))
+        for name, words in re.findall(r"thread '(\S+)'[^\n]* panicked at [^\n]*\n([^\n]*)", text):
+            row("  failed: " + name.removeprefix("cuda::gpu::")[:48], "", words[:200])
 
 
 def accuracy():

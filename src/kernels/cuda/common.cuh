@@ -1,7 +1,7 @@
 // Element types, 16-byte accesses and warp sums shared by the kernels in this folder.
 //
 // Nothing is included from the toolkit: the text depends on nvcc alone, not on its header versions,
-// and with HOST_EMULATION the same arithmetic compiles for the CPU (see emulation.cpp).
+// and with HOST_EMULATION the same arithmetic compiles for the CPU (see emulation/).
 #pragma once
 
 typedef unsigned short u16;
@@ -16,7 +16,7 @@ struct alignas(16) f32x4 {
 };
 
 #ifdef HOST_EMULATION
-#include "emulation.h"
+#include "emulation/cuda.h"
 #else
 #define DEV static __device__ __forceinline__
 #define MEMBER __device__ __forceinline__

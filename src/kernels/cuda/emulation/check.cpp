@@ -2,17 +2,15 @@
 // It finds wrong indexing, wrong fragment layouts, unwritten outputs and wrong formulas; it does not
 // find races between blocks, and it is not fast.
 //
-//   g++ -std=c++20 -O2 -pthread -o emulation src/kernels/cuda/emulation.cpp && ./emulation
+//   g++ -std=c++17 -O2 -o check src/kernels/cuda/emulation/check.cpp && ./check
 #define HOST_EMULATION
-#include "common.cuh"
+#include "../common.cuh"
 
-#include "attention.cu"
-#include "pooling.cu"
-#include "rows.cu"
+#include "../attention.cu"
+#include "../pooling.cu"
+#include "../rows.cu"
 
-#include <functional>
 #include <random>
-#include <thread>
 #include <vector>
 
 template <class T>
@@ -20,24 +18,8 @@ using Values = std::vector<T>;
 
 static std::mt19937 generator(1);
 
-// Starts `kernel` once for every thread of every block, blocks one after another.
 static void run(unsigned x, unsigned y, unsigned threads, const std::function<void()> &kernel) {
-  blockDim = {threads, 1, 1};
-  for (unsigned by = 0; by < y; by++)
-    for (unsigned bx = 0; bx < x; bx++) {
-      blockIdx = {bx, by, 0};
-      emulated_block = std::make_unique<std::barrier<>>(threads);
-      for (unsigned w = 0; w < threads / 32; w++) emulated_warps[w] = std::make_unique<std::barrier<>>(32);
-      std::vector<std::thread> running;
-      for (unsigned t = 0; t < threads; t++)
-        running.emplace_back([&kernel, t] {
-          threadIdx = {t, 0, 0};
-          kernel();
-          emulated_block->arrive_and_drop(); // a finished thread holds no barrier up
-          emulated_warps[t >> 5]->arrive_and_drop();
-        });
-      for (auto &thread : running) thread.join();
-    }
+  run_grid({x, y, 1}, threads, kernel);
 }
 
 // Elements of a type, made from and read as f32; outputs start as NaN.
