@@ -40,7 +40,7 @@ mod gpu {
     use candle_core::{DType, Device, Tensor};
     use crag::kernels::cuda::device;
     use crag::kernels::{
-        Activation, Embedding, LayerNorm, Linear, Precision, Sequences, attention, attention_pool, download,
+        Activation, Bilinear, Embedding, LayerNorm, Linear, Precision, Sequences, attention, attention_pool, download,
         first_token_pool, mean_pool, reference, upload,
     };
 
@@ -204,6 +204,28 @@ mod gpu {
                     assert_close(&what, &found, &wanted, tolerance(dtype));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn bilinear_fusion_agrees_with_the_reference() {
+        let Some(gpu) = gpu() else { return };
+        // a group of pairs and a part of one; widths that 16-byte accesses do not fit
+        for (pairs, outputs, left, right) in [(1, 7, 16, 24), (300, 3, 64, 32), (5, 4, 30, 9), (2, 64, 256, 256)] {
+            let (x1, x2) = (random(pairs * left, 1.0, 90), random(pairs * right, 1.0, 91));
+            let weight = random(outputs * left * right, 1.0 / (right as f32).sqrt(), 92);
+            let bias = random(outputs, 1.0, 93);
+            let wanted = reference::bilinear(&x1, &x2, &weight, &bias, [left, right]);
+            let f32s = |values: &[f32], shape: &[usize]| tensor(values, shape, DType::F32, &gpu);
+            let linear = Linear::new(&f32s(&weight, &[outputs * left, right]), None, Precision::F32, &gpu);
+            let bias = f32s(&bias, &[outputs]);
+            let bilinear = Bilinear::new(linear.unwrap(), Some(&bias), outputs, &gpu).unwrap();
+            let found = bilinear
+                .forward(&f32s(&x1, &[pairs, left]), &f32s(&x2, &[pairs, right]))
+                .unwrap();
+            assert_eq!(found.dims(), [pairs, outputs]);
+            let what = format!("bilinear, {pairs} pairs, {outputs} outputs, {left} x {right}");
+            assert_close(&what, &found, &wanted, tolerance(DType::F32) * 2.0);
         }
     }
 

@@ -1,5 +1,7 @@
 //! Bilinear fusion of two representations, `nn.Bilinear`.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, bail};
 
 use super::{Activation, Linear, Precision, cpu, f32_slice};
@@ -16,8 +18,9 @@ pub struct Bilinear {
     left_width: usize,
 }
 
-/// Pairs fused at once on a GPU: the intermediate result is `O F` numbers a pair, 256 kB at full size.
-const PAIRS_AT_ONCE: usize = 48;
+/// Pairs fused at once on a GPU, as many as a tile of the product has rows: the intermediate result is `O F` numbers a pair,
+/// 256 kB at full size.
+const PAIRS_AT_ONCE: usize = 128;
 
 impl Bilinear {
     /// `weight`: a layer without bias, `[O F1, F2]`, row `o F1 + i` being `W_o[i, :]`, on `device`; `bias`: `[O]`
@@ -68,23 +71,47 @@ impl Bilinear {
         }
     }
 
-    /// By operations that any device has.
+    /// On a GPU: `W_o x2` for all `o`, then the inner products with `x1`.
     fn composed(&self, x1: &Tensor, x2: &Tensor) -> Result<Tensor> {
         let (pairs, outputs) = (x1.dim(0)?, self.host_bias.len());
+        let bias = self.bias.as_ref();
         let fuse = |start: usize| {
             let n = PAIRS_AT_ONCE.min(pairs - start);
-            // W_o x2 for all o, then the inner products with x1.
             let transformed = self.weight.forward(&x2.narrow(0, start, n)?, Activation::Identity)?;
-            let transformed = transformed.reshape((n, outputs, self.left_width))?;
-            let x1 = x1.narrow(0, start, n)?.reshape((n, 1, self.left_width))?;
-            transformed.broadcast_mul(&x1)?.sum(2)
+            let x1 = x1.narrow(0, start, n)?.contiguous()?;
+            transformed.apply_op2_no_bwd(&x1, &InnerProducts { bias, outputs })
         };
         let parts: Result<Vec<Tensor>> = (0..pairs).step_by(PAIRS_AT_ONCE).map(fuse).collect();
-        let fused = Tensor::cat(&parts?, 0)?;
-        match &self.bias {
-            Some(bias) => fused.broadcast_add(bias),
-            None => Ok(fused),
-        }
+        Tensor::cat(&parts?, 0)
+    }
+}
+
+/// Of `transformed`, `[N, O F]`, and `x1`, `[N, F]`.
+struct InnerProducts<'a> {
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "for a GPU"))]
+    bias: Option<&'a Tensor>,
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "for a GPU"))]
+    outputs: usize,
+}
+
+impl CustomOp2 for InnerProducts<'_> {
+    fn name(&self) -> &'static str {
+        "bilinear"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("bilinear: the weights are on a GPU, the input on the CPU")
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        transformed: &CudaStorage,
+        layout: &Layout,
+        x1: &CudaStorage,
+        x1_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        super::cuda::inner_products(transformed, layout, x1, x1_layout, self.bias, self.outputs)
     }
 }
 

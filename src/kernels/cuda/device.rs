@@ -110,6 +110,7 @@ pub fn open(ordinal: usize) -> Result<Device, CudaError> {
         (&launch::ROWS, "layer_norm_f32"),
         (&launch::ATTENTION, "attention_f32"),
         (&launch::POOLING, "pool_mean_f32"),
+        (&launch::BILINEAR, "inner_products_f32"),
     ] {
         gpu.get_or_load_custom_func(kernel, module.name, module.ptx)
             .map_err(failed)?;

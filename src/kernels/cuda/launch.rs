@@ -18,6 +18,10 @@ pub(super) const ATTENTION: Module = Module {
     name: "crag_attention",
     ptx: include_str!(concat!(env!("OUT_DIR"), "/attention.ptx")),
 };
+pub(super) const BILINEAR: Module = Module {
+    name: "crag_bilinear",
+    ptx: include_str!(concat!(env!("OUT_DIR"), "/bilinear.ptx")),
+};
 pub(super) const POOLING: Module = Module {
     name: "crag_pooling",
     ptx: include_str!(concat!(env!("OUT_DIR"), "/pooling.ptx")),

@@ -12,6 +12,7 @@
 //! here waits for the GPU but [`transfer::download`].
 
 mod attention;
+mod bilinear;
 pub mod device;
 mod forwarding;
 mod launch;
@@ -23,6 +24,7 @@ mod rows;
 pub mod transfer;
 
 pub use attention::attention;
+pub use bilinear::inner_products;
 pub use linear::DenseLinear;
 pub use pooling::attention_pool;
 pub(crate) use pooling::simple_pool;

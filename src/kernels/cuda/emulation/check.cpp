@@ -7,6 +7,7 @@
 #include "../common.cuh"
 
 #include "../attention.cu"
+#include "../bilinear.cu"
 #include "../pooling.cu"
 #include "../rows.cu"
 
@@ -262,6 +263,21 @@ static void pooling_cases(Scores scores_kernel, Weighted weighted, Mean mean, in
   first.report(TITLE("%s first token, width %d, vector %d", Type<T>::name, width, vector), 0);
 }
 
+static void inner_products_case(int pairs, int outputs, int width, int vector, bool with_bias) {
+  Array<F32> transformed(pairs * outputs * width, 1.f), x1(pairs * width, 1.f), bias(outputs, 1.f), out(pairs * outputs);
+  run((pairs * outputs + 3) / 4, 1, 128, [&] {
+    inner_products_f32(transformed.at(), x1.at(), with_bias ? bias.at() : nullptr, out.at(), pairs * outputs, outputs, width, vector);
+  });
+  Worst worst;
+  for (int n = 0; n < pairs; n++)
+    for (int o = 0; o < outputs; o++) {
+      double wanted = with_bias ? bias[o] : 0;
+      for (int c = 0; c < width; c++) wanted += transformed[(n * outputs + o) * width + c] * x1[n * width + c];
+      worst.see(out[n * outputs + o], wanted);
+    }
+  worst.report(TITLE("f32 inner products, %d outputs, width %d, vector %d", outputs, width, vector), 1e-5);
+}
+
 int main() {
 #define ALL(name, T)                                                                                             \
   for (int activation = 0; activation < 5; activation++) bias_activation_case<T>(bias_activation_##name, 3, 72, activation, true); \
@@ -275,6 +291,9 @@ int main() {
   for (auto [width, vector] : {std::pair{768, 1}, {64, 1}, {1032, 1}, {30, 0}})                                  \
     pooling_cases<T>(pool_scores_##name, pool_weighted_##name, pool_mean_##name, 3, width, vector);
   FOR_EACH_TYPE(ALL)
+  inner_products_case(3, 17, 256, 1, true);
+  inner_products_case(2, 5, 264, 1, false);
+  inner_products_case(5, 3, 30, 0, true);
   attention64_cases<BF16>(attention64_bf16);
   attention64_cases<F16>(attention64_f16);
   printf("%s\n", failures ? "some kernels are wrong" : "all kernels agree");

@@ -5,6 +5,7 @@
 #include "../common.cuh"
 
 #include "../attention.cu"
+#include "../bilinear.cu"
 #include "../pooling.cu"
 #include "../rows.cu"
 
@@ -24,3 +25,4 @@ void run_threads(unsigned x, unsigned y, unsigned z, unsigned threads, const std
 FOR_EACH_TYPE(ADD_OF_TYPE)
 ADD(attention64_bf16)
 ADD(attention64_f16)
+ADD(inner_products_f32)
