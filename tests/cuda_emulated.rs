@@ -17,6 +17,15 @@ use tempfile::TempDir;
 
 use crate::common::{crag, json_lines};
 
+const SOURCES: [&str; 6] = [
+    "driver.cpp",
+    "memory.cpp",
+    "launches.cpp",
+    "libraries.cpp",
+    "kernels.cpp",
+    "candle.cpp",
+];
+
 /// A folder with the emulated GPU under the names of all of NVIDIA's libraries, or a message and none.
 fn libraries() -> Option<&'static Path> {
     static FOLDER: OnceLock<Option<TempDir>> = OnceLock::new();
@@ -27,7 +36,7 @@ fn libraries() -> Option<&'static Path> {
         let compiled = Command::new("g++")
             .args(["-std=c++17", "-O2", "-w", "-fPIC", "-shared", "-pthread", "-o"])
             .arg(&driver)
-            .args(["driver.cpp", "libraries.cpp", "kernels.cpp", "candle.cpp"].map(|name| sources.join(name)))
+            .args(SOURCES.map(|name| sources.join(name)))
             .output();
         match compiled {
             Ok(output) if output.status.success() => {}
@@ -113,8 +122,12 @@ fn probabilities_are_the_cpu_s() {
     assert_eq!(cpu.len(), 40);
     for (dtype, limit) in [("f32", 1e-6), ("f16", 1e-3), ("bf16", 1e-2)] {
         let Some(mut command) = on_gpu(&SCORE) else { return };
-        let assert = command.args(["--dtype", dtype, &pairs]).assert().code(0);
+        command.args(["--dtype", dtype, &pairs]).env("EMULATED_GPU_LOG", "1");
+        let assert = command.assert().code(0);
         let gpu = probabilities(&assert.get_output().stdout);
+        // Every layer has an algorithm of its own.
+        let launched = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
+        assert!(launched.contains("cublasLtMatmul") && !launched.contains("cublasGemm"), "{launched}");
         assert_eq!(gpu.len(), 40);
         for (i, (gpu, cpu)) in gpu.iter().zip(&cpu).enumerate() {
             assert!((gpu - cpu).abs() <= limit, "{dtype}, pair {i}: {gpu}, on the CPU {cpu}");

@@ -187,9 +187,10 @@ fn product<T: Multiply>(
         in_features,
     };
     let with_bias = fuse_bias && linear.product_bias.is_some();
-    let plan = linear.plan::<T>(device, sizes, with_bias)?;
     // SAFETY: the product writes all M * N elements.
     let mut out = unsafe { device.alloc::<T>(rows * out_features)? };
+    // The allocation has made the device's context this thread's, which a new plan needs too.
+    let plan = linear.plan::<T>(device, sizes, with_bias)?;
     let flops = 2.0 * rows as f64 * out_features as f64 * in_features as f64;
     let moved = (rows * (in_features + out_features) + in_features * out_features) * size_of::<T>();
     let _span = profile::span("products", device, flops, moved as f64);

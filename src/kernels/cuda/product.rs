@@ -128,17 +128,26 @@ impl Plan {
         let library = Library::of(device)?;
         let stream = device.cuda_stream();
         let bias = bias.map(|bias| bias.device_ptr(&stream).0);
-        match Self::find::<T>(library, sizes, bias) {
-            Ok(plan) => Ok(Some(plan)),
-            Err(LtError(cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED)) => Ok(None),
-            Err(error) => bail!("linear: cublasLt finds no algorithm for {sizes:?}: {error}"),
+        // One that splits sums, but always alike, is still better than another for each number of rows.
+        for sums in [Sums::Whole, Sums::Any] {
+            match Self::find::<T>(&library, sizes, bias, sums) {
+                Ok(plan) => return Ok(Some(plan)),
+                Err(error) if does_not_fit(&error) => {}
+                Err(error) => bail!("linear: cublasLt finds no algorithm for {sizes:?}: {error}"),
+            }
         }
+        Ok(None)
     }
 
-    fn find<T: Multiply>(library: Arc<Library>, sizes: Sizes, bias: Option<u64>) -> std::result::Result<Self, LtError> {
+    fn find<T: Multiply>(
+        library: &Arc<Library>,
+        sizes: Sizes,
+        bias: Option<u64>,
+        sums: Sums,
+    ) -> std::result::Result<Self, LtError> {
         let description = Description::new(bias)?;
         let layouts = Layouts::new(T::MATRIX, sizes, FULL_BATCH)?;
-        let preferences = Preferences::new()?;
+        let preferences = Preferences::new(sums)?;
         // SAFETY: all handles are alive, and those of the types that the function takes.
         let found = unsafe {
             result::get_matmul_algo_heuristic(
@@ -152,7 +161,7 @@ impl Plan {
             )?
         };
         Ok(Self {
-            library,
+            library: Arc::clone(library),
             description,
             algorithm: found.algo,
             sizes,
@@ -201,10 +210,18 @@ impl Plan {
         });
         match multiplied {
             Ok(()) => Ok(true),
-            Err(LtError(cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED)) => Ok(false),
+            Err(error) if does_not_fit(&error) => Ok(false),
             Err(error) => bail!("linear: cublasLt failed on {rows} rows of {:?}: {error}", self.sizes),
         }
     }
+}
+
+/// Whether the library says that there is no such algorithm, or that this one is not for these sizes.
+fn does_not_fit(error: &LtError) -> bool {
+    matches!(
+        error.0,
+        cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED | cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE
+    )
 }
 
 /// `CRAG_CUDA_LT=0` sends every product through cuBLAS proper, to compare the two.
@@ -291,16 +308,25 @@ impl Drop for Description {
     }
 }
 
+/// Whether an algorithm may split a sum between blocks.
+#[derive(Clone, Copy)]
+enum Sums {
+    Whole,
+    Any,
+}
+
 /// Which algorithms will do.
 struct Preferences(cublasLtMatmulPreference_t);
 
 impl Preferences {
-    fn new() -> std::result::Result<Self, LtError> {
-        /// `CUBLASLT_REDUCTION_SCHEME_NONE`.
-        const SUMS_STAY_WHOLE: u32 = 0;
+    fn new(sums: Sums) -> std::result::Result<Self, LtError> {
+        /// `CUBLASLT_REDUCTION_SCHEME_NONE`: no way of putting split sums together.
+        const NONE: u32 = 0;
         let new = Self(result::create_matmul_pref()?);
         new.set(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, WORKSPACE)?;
-        new.set(Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, SUMS_STAY_WHOLE)?;
+        if let Sums::Whole = sums {
+            new.set(Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, NONE)?;
+        }
         Ok(new)
     }
 

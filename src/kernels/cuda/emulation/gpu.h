@@ -9,6 +9,8 @@
 #include <type_traits>
 #include <utility>
 
+#define API extern "C"
+
 struct Stream;
 typedef int Status; // a CUresult of the driver's
 
@@ -18,11 +20,24 @@ constexpr Status SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONT
 // Whether the calling thread may use the GPU: it has made a context current, and the GPU is not lost.
 Status usable();
 
+// A number in the environment.
+uint64_t setting(const char *name, uint64_t otherwise);
+
+// Loses the GPU after as many starts as were wished for.
+void count_start();
+
 // Whether all bytes from `start` on are of one buffer that is not freed.
 bool is_in_a_buffer(const void *start, size_t bytes);
 
+// Bytes in buffers, at the most so far.
+uint64_t most_memory_in_use();
+
 // Has the stream's thread do it, after all that it was given before.
 void submit(Stream *stream, std::function<void()> work);
+
+// Waits until the stream has nothing to do.
+void wait(Stream *stream);
+API Status cuCtxSynchronize();
 
 // A kernel: how it takes its arguments, and what to call.
 struct Kernel {

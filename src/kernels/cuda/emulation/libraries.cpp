@@ -11,8 +11,6 @@
 #define HOST_EMULATION
 #include "../common.cuh"
 
-#define API extern "C"
-
 typedef int BlasStatus; // a cublasStatus_t
 constexpr BlasStatus BLAS_SUCCESS = 0, BLAS_INVALID_VALUE = 7, BLAS_EXECUTION_FAILED = 13, BLAS_NOT_SUPPORTED = 15;
 enum { R_32F = 0, R_64F = 1, R_16F = 2, R_16BF = 14 };                       // cudaDataType
@@ -201,6 +199,7 @@ API BlasStatus cublasLtMatrixLayoutSetAttribute(LtLayout *, int, const void *, s
 API BlasStatus cublasLtMatmulAlgoGetHeuristic(int *, LtDescription *, LtLayout *a, LtLayout *b, LtLayout *c, LtLayout *,
                                               int *, int, LtHeuristic *found, int *count) {
   *count = 0;
+  if (usable() != SUCCESS) return BLAS_EXECUTION_FAILED;
   for (LtLayout *layout : {a, b, c}) // as if the tensor cores' rows of 16 bytes were all there is for 16-bit types
     if (layout->type != R_32F && layout->ld % 8) return BLAS_NOT_SUPPORTED;
   *found = {{(uint64_t)best_algorithm(c->columns)}, 0, BLAS_SUCCESS, 1, {}};
