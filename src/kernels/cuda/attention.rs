@@ -10,7 +10,7 @@ use crate::kernels::Sequences;
 /// The widest head that the kernel for any width keeps in registers.
 const WIDEST_HEAD: usize = 512;
 
-/// [`crate::kernels::attention`] on the GPU: tensor cores for 16-bit types and heads of 64, else a
+/// [`crate::kernels::attention()`] on the GPU: tensor cores for 16-bit types and heads of 64, else a
 /// kernel for any float type and heads up to 512 wide.
 pub fn attention(
     qkv: &CudaStorage,

@@ -1,4 +1,4 @@
-//! The operations on an NVIDIA GPU: [`product`]s by cuBLAS, everything between them by own kernels.
+//! The operations on an NVIDIA GPU: products (`product`) by cuBLAS, everything between them by own kernels.
 //!
 //! Hidden states are f32, bf16 or f16; statistics, softmax and sums are f32 inside every kernel.
 //! Each function here is what the operation of the same name above calls once shapes are checked.
