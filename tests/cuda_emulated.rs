@@ -127,7 +127,10 @@ fn probabilities_are_the_cpu_s() {
         let gpu = probabilities(&assert.get_output().stdout);
         // Every layer has an algorithm of its own.
         let launched = String::from_utf8_lossy(&assert.get_output().stderr).into_owned();
-        assert!(launched.contains("cublasLtMatmul") && !launched.contains("cublasGemm"), "{launched}");
+        assert!(
+            launched.contains("cublasLtMatmul") && !launched.contains("cublasGemm"),
+            "{launched}"
+        );
         assert_eq!(gpu.len(), 40);
         for (i, (gpu, cpu)) in gpu.iter().zip(&cpu).enumerate() {
             assert!((gpu - cpu).abs() <= limit, "{dtype}, pair {i}: {gpu}, on the CPU {cpu}");
