@@ -461,6 +461,33 @@ fn a_full_disk_is_a_clear_error() {
     );
 }
 
+#[test]
+fn a_closed_stdout_is_a_clear_error_unless_nothing_goes_there() {
+    let (folder, paths) = folder_with(&[("a.jsonl", &pairs(0..10))]);
+    let run = |arguments: &str| {
+        let mut command = std::process::Command::new("sh");
+        let script = format!("exec \"$0\" {arguments} >&-");
+        command.args(["-c", &script]).arg(crag().get_program());
+        command.env("INPUT", &paths[0]).current_dir(&folder);
+        let output = command.output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    for arguments in [
+        "score -q --model demo \"$INPUT\"",
+        "merge \"$INPUT\"",
+        "inspect -q --model demo",
+    ] {
+        let (code, stderr) = run(arguments);
+        assert_eq!(code, Some(1), "{arguments}: {stderr}");
+        assert!(stderr.contains("it is closed"), "{arguments}: {stderr}");
+    }
+    let (code, stderr) = run("score -q --model demo -o scored.jsonl \"$INPUT\"");
+    assert_eq!(code, Some(0), "{stderr}");
+}
+
 /// Peak resident memory of a process in bytes, where the system says.
 fn peak_memory(child: &Child) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;

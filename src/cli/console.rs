@@ -9,6 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
 
+use super::stdout::{self, Stdout};
+
 /// How a line on stderr looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -176,14 +178,14 @@ fn event(level: &str, name: &str, text: &str, fields: Map<String, Value>) {
 
 /// Stdout for records: where it is the terminal that the bar is on, the bar steps aside for each write.
 pub struct Records {
-    stdout: io::StdoutLock<'static>,
+    stdout: Stdout,
     shares_terminal: bool,
 }
 
 impl Records {
     pub fn lock() -> Self {
         let shares_terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
-        let stdout = io::stdout().lock();
+        let stdout = stdout::lock();
         Self {
             stdout,
             shares_terminal,

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use super::manifest::ReportFile;
 use super::values::{parse_bytes, parse_count};
-use super::{Outcome, UsageError, console, note};
+use super::{Outcome, UsageError, console, note, stdout};
 use crate::corpora::{
     self, CompositeUse, CorpusError, DEFAULT_ADR_TYPES, DEFAULT_DRUG_TYPES, DEFAULT_RELATION_TYPES, Format, Labels,
     Options, Overlap, Problem, Scope, Sources, Summary, TypeSet,
@@ -152,7 +152,7 @@ pub fn run(args: ExtractArgs) -> anyhow::Result<Outcome> {
             console::warn("further problems are counted, not reported one by one; see --max-reports");
         }
     };
-    let mut output = BufWriter::with_capacity(256 * 1024, io::stdout().lock());
+    let mut output = BufWriter::with_capacity(256 * 1024, stdout::lock());
     let summary = match corpora::run(sources, &mut output, &options, &mut listener) {
         Ok(summary) => summary,
         Err(CorpusError::ClosedPipe) => {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use super::inputs::{FormatArg, format_of, input, is_stdin};
-use super::{Outcome, UsageError, manifest};
+use super::{Outcome, UsageError, manifest, stdout};
 use crate::scoring::{MergeError, ShardEvidence, check_kin, check_shards, merge};
 
 /// Which shards to put together.
@@ -60,7 +60,7 @@ pub fn run(args: MergeArgs) -> anyhow::Result<Outcome> {
         // Pipes can be read only once; merge itself finds most of it, only later.
         check_shards(inputs(), format)?;
     }
-    let mut output = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
+    let mut output = io::BufWriter::with_capacity(64 * 1024, stdout::lock());
     match merge(inputs(), format, &mut output) {
         Ok(_) => Ok(Outcome::Complete),
         Err(MergeError::Write { source }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(Outcome::ClosedPipe),

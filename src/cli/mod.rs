@@ -25,6 +25,7 @@ mod progress;
 mod records;
 mod score;
 mod signals;
+mod stdout;
 mod train;
 mod values;
 mod verify;
@@ -254,7 +255,7 @@ fn told_by_clap(error: &clap::Error, arguments: &[OsString]) -> anyhow::Result<O
 /// Writes `text` to stdout; a closed pipe is an outcome, not an error.
 fn print(text: &str) -> anyhow::Result<Outcome> {
     use std::io::Write as _;
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = stdout::lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(Outcome::Complete),
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(Outcome::ClosedPipe),
