@@ -318,6 +318,21 @@ accumulation = 1
     for (i, (gpu, cpu)) in gpu.iter().zip(&cpu).enumerate() {
         assert!((gpu - cpu).abs() <= 1e-4 * cpu, "step {i}: {gpu}, on the CPU {cpu}");
     }
+    let resumed = ["--out", "resumed", "--resume"];
+    let Some(mut command) = on_gpu(&arguments) else { return };
+    command.args(resumed).current_dir(&folder);
+    let error = error_of(command.env("EMULATED_GPU_LOST_AFTER", "300"));
+    assert!(
+        error.contains("LAUNCH_FAILED") && error.contains("--resume continues"),
+        "{error}"
+    );
+    let Some(mut command) = on_gpu(&arguments) else { return };
+    command.args(resumed).current_dir(&folder).assert().code(0);
+    let weights = |out: &str| fs::read(folder.path().join(out).join("model.safetensors")).unwrap();
+    assert!(
+        weights("resumed") == weights("on-gpu"),
+        "other weights after the GPU was lost"
+    );
     let Some(mut command) = on_gpu(&arguments) else { return };
     command
         .args(["--out", "none"])

@@ -51,7 +51,7 @@ pub enum TrainError {
          by as much), or take another GPU (--device cuda:N) or --device cpu"
     )]
     OutOfMemory,
-    #[error("{0}")]
+    #[error("{0} (the last complete state is kept, and --resume continues from it)")]
     Tensor(String),
 }
 
