@@ -281,12 +281,19 @@ fn a_run_that_fails_says_so_in_its_manifest_and_one_that_cannot_begin_leaves_non
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(std::fs::read_to_string(input).unwrap(), LINES);
-    let nowhere = folder.path().join("no/m.json");
-    let output = crag()
-        .args(["score", "--model", "demo", "--manifest", nowhere.to_str().unwrap()])
-        .write_stdin(LINES)
-        .output()
-        .unwrap();
-    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("crag: --manifest "));
+    // Found before anything is scored, whether the manifest comes with an output or without.
+    let (out, nowhere) = (folder.path().join("out.jsonl"), folder.path().join("no/m.json"));
+    let to_file = ["-o", out.to_str().unwrap()];
+    for more in [&[][..], &to_file] {
+        let output = crag()
+            .args(["score", "--model", "demo", "--manifest", nowhere.to_str().unwrap()])
+            .args(more)
+            .write_stdin(LINES)
+            .output()
+            .unwrap();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("crag: --manifest "), "{stderr}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the input alone");
 }

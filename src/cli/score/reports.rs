@@ -74,6 +74,8 @@ impl Reports {
             check("--summary-json", path, [target.as_deref(), manifest])?;
         }
         let open = |flag: &str, path: Option<&Path>| path.map(|path| ReportFile::create(flag, path)).transpose();
+        // What appears together with the output is written by whoever puts that in its place; here it is only tried.
+        drop(open("--manifest", beside.as_deref())?);
         Ok(Self {
             manifest: open("--manifest", args.manifest.as_deref().filter(|_| beside.is_none()))?,
             summary: open("--summary-json", args.summary_json.as_deref())?,
