@@ -149,7 +149,7 @@ impl fmt::Display for Summary {
         }
         for (count, what) in [
             (self.composites_left_out, "annotations of composite mentions left out"),
-            (self.repeated_documents, "documents came before"),
+            (self.repeated_documents, "documents whose identifier came before"),
             (self.overlaps_dropped, "overlapping pairs left out"),
             (self.pairs_dropped, "pairs beyond the limit dropped"),
         ] {
