@@ -152,12 +152,16 @@ fn every_error_code_has_a_line_that_gets_it() {
 }
 
 #[test]
-fn an_error_key_that_is_taken_gives_the_line_form() {
-    let value = &score(r#"{"text":"a b","drug":"a","adr":"b","error":null}"#).values()[0];
+fn an_error_key_that_is_taken_gives_the_line_form_with_the_record_in_it() {
+    let record = r#"{"text":"a b","drug":"a","adr":"b","error":null, "n":1.50}"#;
+    let scored = score(record);
+    let value = &scored.values()[0];
     assert_eq!(
         (&value["line"], &value["error"]["code"]),
         (&json!(1), &json!("key_conflict"))
     );
+    let end = format!(",\"record\":{record}}}");
+    assert!(scored.lines()[0].ends_with(&end), "{}", scored.lines()[0]);
 }
 
 #[test]
@@ -257,7 +261,11 @@ fn an_output_key_nests_answers_and_errors() {
     assert!(values[0]["crag"]["probability"].is_number() && values[0]["crag"]["causal"].is_boolean());
     assert_eq!(
         values[1],
-        json!({"line": 2, "crag": {"error": values[1]["crag"]["error"]}})
+        json!({
+            "line": 2,
+            "crag": {"error": values[1]["crag"]["error"]},
+            "record": {"probability": 1, "crag": 2},
+        })
     );
     assert_eq!(values[1]["crag"]["error"]["code"], json!("key_conflict"));
     assert_eq!(values[2]["crag"]["error"]["code"], json!("not_an_object"));

@@ -1,6 +1,6 @@
 //! `crag score -o OUT`: when it refuses, what it leaves, and what it says. On the built-in demo model.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -175,7 +175,7 @@ fn an_unfinished_output_is_not_thrown_away_unasked() {
     let arguments = ["-o", "out.jsonl", "--on-error", "fail", "bad.jsonl"];
     let message = place.refusal(&arguments, 1);
     assert!(
-        message.contains("bad.jsonl:3") && message.contains("with --resume goes on"),
+        message.contains("bad.jsonl:3") && message.contains("--resume goes on with the line mended"),
         "{message}"
     );
     let kept = place.read("out.jsonl.partial");
@@ -200,6 +200,79 @@ fn an_unfinished_output_is_not_thrown_away_unasked() {
     place.write("out2.jsonl.partial", "torn");
     assert_eq!(place.score(&["-o", "out2.jsonl", "--force", "pairs.jsonl"]).code, 0);
     assert_eq!(place.outputs(), ["out.jsonl", "out2.jsonl"]);
+}
+
+#[test]
+fn answers_that_wait_for_their_archive_member_are_not_thrown_away_unasked() {
+    let place = Place::with_pairs(0);
+    let arguments = ["-o", "out.jsonl.gz", "--save-every", "0"];
+    let mut killed = place.command(&[&["-q"], &arguments[..]].concat());
+    let mut killed = killed.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    killed
+        .stdin
+        .as_mut()
+        .unwrap()
+        .write_all(pairs(0..9).as_bytes())
+        .unwrap();
+    wait_for(|| {
+        fs::read_to_string(place.path("out.jsonl.gz.progress")).is_ok_and(|state| state.contains("\"lines\":9"))
+    });
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert_eq!(
+        place.read("out.jsonl.gz.partial"),
+        b"",
+        "none of them is in the file yet"
+    );
+    let state = place.read("out.jsonl.gz.progress");
+    let message = place.refusal(&arguments, 2);
+    assert!(
+        message.contains("out.jsonl.gz.progress unfinished; --resume goes on"),
+        "{message}"
+    );
+    assert!(place.read("out.jsonl.gz.progress") == state);
+    let run = place.score_stdin(&[&arguments[..], &["--force"]].concat(), &pairs(0..2));
+    assert_eq!(run.code, 0, "{}", run.stderr);
+}
+
+#[test]
+fn an_input_is_not_written_to_by_redirection() {
+    let place = Place::with_pairs(3);
+    let appended = OpenOptions::new().append(true).open(place.path("pairs.jsonl")).unwrap();
+    let mut command = place.command(&["pairs.jsonl"]);
+    let output = command.stdout(appended).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.contains("<stdout>: the output is also an input (pairs.jsonl)"),
+        "{stderr}"
+    );
+    assert_eq!(place.read("pairs.jsonl"), pairs(0..3).into_bytes());
+}
+
+#[test]
+fn no_name_that_a_run_writes_under_is_an_input_or_another_of_its_files() {
+    let place = Place::with_pairs(3);
+    for name in [
+        "s.json.partial",
+        "out.jsonl.manifest.json.tmp",
+        "out.jsonl.progress.tmp",
+    ] {
+        place.write(name, pairs(0..2));
+        let arguments = ["-o", "out.jsonl", "--summary-json", "s.json", "--format", "jsonl", name];
+        let message = place.refusal(&arguments, 2);
+        assert!(message.contains(&format!("{name} is read as an input")), "{message}");
+        assert_eq!(place.read(name), pairs(0..2).into_bytes());
+    }
+    for arguments in [
+        ["-o", "out.jsonl", "--cache", "out.jsonl", "pairs.jsonl"],
+        ["--cache", "x", "--summary-json", "x", "pairs.jsonl"],
+        ["-o", "out.jsonl", "--manifest", "out.jsonl.progress", "pairs.jsonl"],
+    ] {
+        let message = place.refusal(&arguments, 2);
+        assert!(message.contains(" already"), "{message}");
+    }
+    assert_eq!(place.outputs(), ["out.jsonl.progress.tmp"], "written above");
 }
 
 #[test]

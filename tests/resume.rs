@@ -245,8 +245,8 @@ fn a_state_or_partial_that_was_tampered_with_is_refused() {
         ("out.jsonl.progress", b"{}".to_vec(), "it names no format"),
         (
             "out.jsonl.progress",
-            text.replace("\"format\":1", "\"format\":2").into_bytes(),
-            "format 2, this is format 1",
+            text.replace("\"format\":2", "\"format\":1").into_bytes(),
+            "format 1, this is format 2",
         ),
         (
             "out.jsonl.progress",

@@ -7,13 +7,14 @@ use anyhow::Context as _;
 
 use super::inputs::{FormatArg, format_of, input, is_stdin};
 use super::{Outcome, UsageError, manifest, stdout};
+use crate::files::Identity;
 use crate::scoring::{MergeError, ShardEvidence, check_kin, check_shards, merge};
 
 /// Which shards to put together.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 What comes out is, byte for byte, what the run without --shard gives. Shards that do not fit together are an error \
-before anything is written. Where SHARD.manifest.json lies beside a shard, as score -o leaves it, it is compared: the \
+before anything is written (of pipes, which can be read only once, when it shows). Where SHARD.manifest.json lies beside a shard, as score -o leaves it, it is compared: the \
 same lines, model, settings, kernels and version as the others', this shard in this place, and the bytes that were \
 written. Without one, only the numbers of records can tell that a shard is missing, cut short or out of order.
 
@@ -45,8 +46,11 @@ pub fn run(args: MergeArgs) -> anyhow::Result<Outcome> {
             return Err(UsageError("expected files, found - (stdin)".to_owned()).into());
         }
         let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
-        all_files &= metadata.is_file();
-        let file = path.canonicalize().with_context(|| path.display().to_string())?;
+        if !metadata.is_file() {
+            all_files = false;
+            continue;
+        }
+        let file = Identity::of_path(path).with_context(|| path.display().to_string())?;
         if seen.contains(&file) {
             return Err(UsageError(format!("{}: the shard is given twice", path.display())).into());
         }

@@ -115,7 +115,7 @@ pub(super) fn folder_of(path: &Path) -> &Path {
 }
 
 /// `path` with `suffix` after its name.
-pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)

@@ -42,16 +42,24 @@ impl Identity {
     /// Of the file that stdin was redirected from; none where it is a pipe, a terminal or closed.
     pub fn of_stdin() -> Option<Self> {
         #[cfg(unix)]
-        {
-            use std::os::fd::AsFd as _;
-            let stdin = File::from(io::stdin().as_fd().try_clone_to_owned().ok()?);
-            let metadata = stdin.metadata().ok()?;
-            metadata
-                .is_file()
-                .then(|| Self::of_metadata(&metadata, Path::new("")).ok())?
-        }
+        return Self::of_stream(&io::stdin());
         #[cfg(not(unix))]
         None
+    }
+
+    /// Of the file that stdout was redirected into; none where it is a pipe, a terminal or closed.
+    pub fn of_stdout() -> Option<Self> {
+        #[cfg(unix)]
+        return Self::of_stream(&io::stdout());
+        #[cfg(not(unix))]
+        None
+    }
+
+    #[cfg(unix)]
+    fn of_stream(stream: &impl std::os::fd::AsFd) -> Option<Self> {
+        let file = File::from(stream.as_fd().try_clone_to_owned().ok()?);
+        let metadata = file.metadata().ok().filter(Metadata::is_file)?;
+        Self::of_metadata(&metadata, Path::new("")).ok()
     }
 }
 

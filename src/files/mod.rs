@@ -14,8 +14,8 @@ mod output;
 
 pub use compress::compress;
 pub use compression::Compression;
-pub use disk::{Disk, RealDisk, replace};
+pub use disk::{Disk, RealDisk, replace, with_suffix};
 pub use folder::OutputFolder;
 pub use identity::Identity;
 pub use input::{Digest, Gauge, Input, OpenInput};
-pub use output::{Claim, Companion, Destination, OutputError, OutputFile, hash_beginning};
+pub use output::{Claim, Companion, Destination, OutputError, OutputFile, hash_beginning, refuse_stdout};

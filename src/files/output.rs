@@ -358,9 +358,21 @@ pub(super) fn io_error(path: &Path, action: &'static str, source: io::Error) -> 
 
 fn refuse_inputs(path: &Path, inputs: &[Input]) -> Result<(), OutputError> {
     let looked_at = |source| io_error(path, "cannot be looked at", source);
-    let Some(own) = Identity::of_path(path).map_err(looked_at)? else {
-        return Ok(());
-    };
+    match Identity::of_path(path).map_err(looked_at)? {
+        Some(own) => refuse_input(&own, path, inputs),
+        None => Ok(()),
+    }
+}
+
+/// Errors if stdout has been redirected into one of `inputs`: the run would read its own answers.
+pub fn refuse_stdout(inputs: &[Input]) -> Result<(), OutputError> {
+    match Identity::of_stdout() {
+        Some(own) => refuse_input(&own, Path::new("<stdout>"), inputs),
+        None => Ok(()),
+    }
+}
+
+fn refuse_input(own: &Identity, path: &Path, inputs: &[Input]) -> Result<(), OutputError> {
     for input in inputs {
         let other = match input {
             Input::Stdin => Identity::of_stdin(),
@@ -368,7 +380,7 @@ fn refuse_inputs(path: &Path, inputs: &[Input]) -> Result<(), OutputError> {
             Input::File(path) => Identity::of_path(path).ok().flatten(),
             Input::Reader(..) => None,
         };
-        if other.as_ref() == Some(&own) {
+        if other.as_ref() == Some(own) {
             return Err(OutputError::IsInput {
                 path: path.display().to_string(),
                 input: input.name(),

@@ -147,7 +147,10 @@ pub enum ScoreError {
     /// The run cannot go on where the one before ended. Nothing has been written.
     #[error(transparent)]
     Resume(#[from] ResumeError),
-    #[error("cannot start {count} threads: {message}")]
+    #[error(
+        "cannot start {count} threads: {message}; ask for fewer (--threads), or for more to be allowed (ulimit -u, a \
+         container's limit of processes)"
+    )]
     Threads { count: usize, message: String },
 }
 

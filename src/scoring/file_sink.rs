@@ -95,6 +95,16 @@ impl FileSink {
         let state_name = output.state_path().display().to_string();
         let earlier = match output.state()? {
             Some(bytes) if plan.resume => Some(State::parse(&bytes, &state_name)?),
+            // Answers that are not in OUT.partial yet, such as those of a compressed output's first member.
+            Some(bytes)
+                if !plan.force && State::parse(&bytes, &state_name).is_ok_and(|state| state.holds_answers()) =>
+            {
+                return Err(OutputError::Unfinished {
+                    path: output.target().display().to_string(),
+                    partial: state_name,
+                }
+                .into());
+            }
             _ => None,
         };
         if plan.resume && output.exists() {
@@ -236,7 +246,13 @@ impl FileSink {
             digest: self.output.digest().into(),
             pending,
         };
-        State::new(&self.plan.settings, &self.inputs, &self.counts, output)
+        State::new(
+            &self.plan.settings,
+            &self.inputs,
+            self.plan.names.len(),
+            &self.counts,
+            output,
+        )
     }
 
     fn save_state(&mut self, state: &State) -> Result<(), OutputError> {

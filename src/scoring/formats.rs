@@ -1,6 +1,7 @@
 //! The formats that there are, each behind [`Records`]: JSONL is [`super::json`] and [`super::output`], tables are
 //! [`super::table`].
 
+use super::error::ErrorCode;
 use super::fields::{FieldMap, Format};
 use super::json::JsonReader;
 use super::output::{self, OutputKey};
@@ -35,7 +36,11 @@ impl Records for JsonReader {
                 spliceable: true,
                 ..
             } => output::write_error(out, line, key, error),
-            Answer::Error { error, place, .. } => output::write_line_error(out, *place, key, error),
+            Answer::Error { error, place, .. } => {
+                // Of all lines that cannot take their error, only one whose key is taken is an object.
+                let record = (error.code == ErrorCode::KeyConflict).then_some(line);
+                output::write_line_error(out, *place, key, error, record);
+            }
         }
     }
 }

@@ -8,6 +8,8 @@ use super::warning::Warning;
 
 /// The keys of an answer that is not nested.
 pub const RESERVED_KEYS: [&str; 4] = ["probability", "causal", "warnings", "error"];
+/// Where a record is kept that cannot take its error.
+const RECORD_KEY: &str = "record";
 /// One more with several models.
 pub(super) const PROBABILITIES: &str = "probabilities";
 
@@ -25,12 +27,12 @@ pub const CALIBRATED_KEY: &str = "calibrated_probability";
 
 impl OutputKey {
     /// Nested under `key`. Errors, with the reason, on one that can never work: an empty key, a field that
-    /// is read from the record, and `file` and `line`, which stand beside the answer when a line is no object.
+    /// is read from the record, and `file`, `line` and `record`, which stand beside an error that the line cannot take.
     pub fn nested(key: &str) -> Result<Self, String> {
         if key.is_empty() {
             return Err("expected a key, found an empty string".to_owned());
         }
-        if ["file", "line"].contains(&key) || FIELDS.contains(&key) {
+        if ["file", "line", RECORD_KEY].contains(&key) || FIELDS.contains(&key) {
             return Err(format!(
                 "expected a key of its own, found \"{key}\", which records use themselves"
             ));
@@ -63,7 +65,7 @@ impl OutputKey {
     }
 
     /// The same for answers of this many models.
-    pub(super) fn of_members(mut self, count: usize) -> Self {
+    pub fn of_members(mut self, count: usize) -> Self {
         self.several = count > 1;
         self
     }
@@ -164,8 +166,15 @@ pub fn write_error(out: &mut Vec<u8>, line: &[u8], key: &OutputKey, error: &Line
     splice(out, line, |out| key.write(out, |out| write_error_member(out, error)));
 }
 
-/// Appends a record that stands for a line that is no object, with its line end.
-pub fn write_line_error(out: &mut Vec<u8>, place: Place<'_>, key: &OutputKey, error: &LineError) {
+/// Appends a record that stands for a line that cannot take its error, with its line end: it is no object, or the
+/// error's key is taken in it. Then it is the `record`, and kept under that key.
+pub fn write_line_error(
+    out: &mut Vec<u8>,
+    place: Place<'_>,
+    key: &OutputKey,
+    error: &LineError,
+    record: Option<&[u8]>,
+) {
     out.push(b'{');
     if let Some(file) = place.file {
         out.extend_from_slice(b"\"file\":");
@@ -176,6 +185,12 @@ pub fn write_line_error(out: &mut Vec<u8>, place: Place<'_>, key: &OutputKey, er
     write_json(out, &place.line);
     out.push(b',');
     key.write(out, |out| write_error_member(out, error));
+    if let Some(record) = record {
+        out.push(b',');
+        write_string(out, RECORD_KEY);
+        out.push(b':');
+        out.extend_from_slice(record);
+    }
     out.extend_from_slice(b"}\n");
 }
 
@@ -283,15 +298,16 @@ mod tests {
         let error = LineError::new(ErrorCode::EmptyText, "a \"b\"");
         let mut out = Vec::new();
         write_error(&mut out, b"{}", &key, &error);
-        write_line_error(&mut out, Place { file: None, line: 7 }, &key, &error);
+        write_line_error(&mut out, Place { file: None, line: 7 }, &key, &error, None);
         let file = Some("a.jsonl");
-        write_line_error(&mut out, Place { file, line: 8 }, &key, &error);
+        write_line_error(&mut out, Place { file, line: 8 }, &key, &error, Some(b"{ \"crag\":1}"));
         assert_eq!(
             String::from_utf8(out).unwrap(),
             concat!(
                 "{\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}}}\n",
                 "{\"line\":7,\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}}}\n",
-                "{\"file\":\"a.jsonl\",\"line\":8,\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}}}\n"
+                "{\"file\":\"a.jsonl\",\"line\":8,\"cr\\\"ag\":{\"error\":{\"code\":\"empty_text\",\"message\":\"a \\\"b\\\"\"}},",
+                "\"record\":{ \"crag\":1}}\n"
             )
         );
     }

@@ -18,7 +18,7 @@ use super::sink::Position;
 use crate::files::hash_beginning;
 
 /// Raised with every change to what a state means.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 /// The version that wrote a state; another may answer differently.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -173,21 +173,36 @@ pub(super) struct State {
     pub complete: bool,
     pub settings: Vec<Setting>,
     pub inputs: Vec<ConsumedInput>,
+    /// How many inputs the run has, read or not: of several, error records name theirs.
+    input_count: usize,
     pub counts: SavedCounts,
     pub output: SavedOutput,
 }
 
 impl State {
-    pub fn new(settings: &[Setting], inputs: &[ConsumedInput], counts: &Counts, output: SavedOutput) -> Self {
+    /// `input_count`: of the run's inputs, of which `inputs` have been read from.
+    pub fn new(
+        settings: &[Setting],
+        inputs: &[ConsumedInput],
+        input_count: usize,
+        counts: &Counts,
+        output: SavedOutput,
+    ) -> Self {
         Self {
             format: FORMAT,
             crag: VERSION.to_owned(),
             complete: false,
             settings: settings.to_vec(),
             inputs: inputs.to_vec(),
+            input_count,
             counts: counts.into(),
             output,
         }
+    }
+
+    /// Whether answers would be lost with it.
+    pub fn holds_answers(&self) -> bool {
+        !self.complete && !self.output.pending.is_empty()
     }
 
     /// `name`: of the file that holds it.
@@ -222,9 +237,15 @@ impl State {
         let mut differences = self.differences_from(VERSION, settings);
         // Inputs are compared by content; but where there are several, error records name them.
         if self.counts.has_errors() {
-            let pairs = self.inputs.iter().zip(names).enumerate();
-            for (i, (earlier, name)) in pairs.filter(|(_, (earlier, name))| earlier.name != **name) {
-                if self.inputs.len() > 1 || names.len() > 1 {
+            if (self.input_count > 1) != (names.len() > 1) {
+                differences.push(format!(
+                    "there were {} inputs and are {}, and error records name theirs where there are several",
+                    self.input_count,
+                    names.len()
+                ));
+            } else if names.len() > 1 {
+                let pairs = self.inputs.iter().zip(names).enumerate();
+                for (i, (earlier, name)) in pairs.filter(|(_, (earlier, name))| earlier.name != **name) {
                     differences.push(format!(
                         "input {} was {} and is {name}, and error records may name it",
                         i + 1,
@@ -280,6 +301,11 @@ impl State {
         };
         if content(self) != content(other) {
             differences.push("its inputs have other lines".to_owned());
+        }
+        let names = |state: &Self| -> Vec<String> { state.inputs.iter().map(|input| input.name.clone()).collect() };
+        let named = self.input_count > 1 && (self.counts.has_errors() || other.counts.has_errors());
+        if named && names(self) != names(other) {
+            differences.push("its inputs have other names, which error records hold".to_owned());
         }
         differences
     }
@@ -464,7 +490,7 @@ mod tests {
             digest: [7; 32],
             pending: pending.to_vec(),
         };
-        let state = State::new(settings, &complete(&["a\n", "b\n"]).inputs, counts, output);
+        let state = State::new(settings, &complete(&["a\n", "b\n"]).inputs, 2, counts, output);
         State::parse(&serde_json::to_vec(&state).unwrap(), "x.progress").unwrap()
     }
 
@@ -528,5 +554,11 @@ mod tests {
             ["input 2 was test and is other, and error records may name it"]
         );
         assert_eq!(Counts::from(&state.counts), counts);
+        // Of one input they hold no name.
+        let differences = state.differences(&[], &["test".to_owned()]);
+        assert_eq!(
+            differences,
+            ["there were 2 inputs and are 1, and error records name theirs where there are several"]
+        );
     }
 }

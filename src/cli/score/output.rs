@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use crate::cli::manifest::{self, numbers};
 use crate::cli::values::parse_seconds;
 use crate::cli::{Outcome, UsageError, console, note};
-use crate::files::{Claim, Companion, Compression, Destination, Input, OutputFile, RealDisk};
+use crate::files::{Claim, Companion, Compression, Destination, Input, OutputFile, RealDisk, refuse_stdout};
 use crate::scoring::{self, Counts, FileSink, Finished, Opened, Options, Plan, ScoreError, Setting, Sink};
 
 #[derive(Debug, clap::Args)]
@@ -52,6 +52,7 @@ impl OutputArgs {
     /// Opens or locks the output. Nothing is written.
     pub fn claim(&self, inputs: &[Input]) -> anyhow::Result<Output> {
         let Some(path) = &self.output else {
+            refuse_stdout(inputs)?;
             return Ok(Output::Stdout);
         };
         let target = match Destination::of(path)? {
@@ -74,7 +75,10 @@ impl OutputArgs {
                             .open(&path)
                             .with_context(|| format!("{name}: cannot be opened for writing"))?,
                     ),
-                    _ => Output::Stdout,
+                    _ => {
+                        refuse_stdout(inputs)?;
+                        Output::Stdout
+                    }
                 });
             }
         };
@@ -139,6 +143,11 @@ impl OutputArgs {
             Ok(counts) => counts,
             Err(ScoreError::Interrupted) => return Ok(Scored::Interrupted),
             Err(error @ ScoreError::Resume(_)) => return Err(error.into()),
+            Err(error @ ScoreError::Rejected { .. }) => {
+                let way_on =
+                    "what was finished is kept, and --resume goes on with the line mended, or with --on-error record";
+                return Err(anyhow::anyhow!("{error}; {way_on}"));
+            }
             Err(error) => return Err(with_way_on(error.into())),
         };
         let finished = sink.complete(&counts).map_err(|error| with_way_on(error.into()))?;
