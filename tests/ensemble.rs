@@ -216,6 +216,57 @@ fn models_that_do_not_make_an_ensemble_are_refused_before_anything_is_read() {
 }
 
 #[test]
+fn an_empty_list_of_models_is_refused() {
+    for stdin in [cases(), Vec::new()] {
+        let mut command = crag();
+        command.args(["score"]).env("CRAG_MODEL", "[]").write_stdin(stdin);
+        let output = command.output().unwrap();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("--model: expected at least one model"), "{stderr}");
+    }
+}
+
+#[test]
+fn the_column_of_the_probabilities_is_missed_before_a_model_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = folder.path().join("pairs.csv");
+    std::fs::write(
+        &table,
+        "text,drug,adr,probabilities\naspirin bleeding,aspirin,bleeding,1\n",
+    )
+    .unwrap();
+    let (out, [a, b, _]) = (folder.path().join("out.csv"), models());
+    let run = score(&["-m", &a, "-m", &b, "-o", text(&out), text(&table)], b"");
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert!(run.stderr.contains("pairs.csv:1: "), "{}", run.stderr);
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "nothing was begun");
+}
+
+#[test]
+fn a_run_with_the_models_in_another_order_is_another_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("cases.jsonl");
+    std::fs::write(&input, cases()).unwrap();
+    let (out, [a, b, _]) = (folder.path().join("out.jsonl"), models());
+    let run = |first: &str, second: &str| {
+        let models = ["-m", first, "-m", second, "--missing-entity", "unmarked"];
+        score(
+            &[&models[..], &["-o", text(&out), "--resume", text(&input)]].concat(),
+            b"",
+        )
+    };
+    assert!([0, 3].contains(&run(&a, &b).code));
+    let swapped = run(&b, &a);
+    assert_eq!(swapped.code, 2, "{}", swapped.stderr);
+    assert!(
+        swapped.stderr.contains("the order of the models was "),
+        "{}",
+        swapped.stderr
+    );
+}
+
+#[test]
 fn the_key_of_the_probabilities_is_taken_only_where_there_are_several() {
     let record = json!({"text": "aspirin bleeding", "drug": "aspirin", "adr": "bleeding", "probabilities": 1});
     let [a, b, _] = models();

@@ -177,3 +177,26 @@ fn weight_files_that_are_not_weights_are_one_clear_error() {
         assert!(stderr.contains("model.safetensors"), "{stderr}");
     }
 }
+
+#[test]
+fn a_vocabulary_that_was_cut_short_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture("model/mean")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let inspect = || {
+        let output = crag().args(["inspect", "--model"]).arg(folder.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let told = "if its vocabulary was cut short";
+    assert!(!inspect().contains(told));
+    let vocabulary = folder.path().join("vocab.txt");
+    let text = std::fs::read_to_string(&vocabulary).unwrap();
+    let cut = text.trim_end().rfind('\n').unwrap();
+    std::fs::write(&vocabulary, &text[..cut]).unwrap();
+    let stderr = inspect();
+    assert!(stderr.contains(told), "{stderr}");
+    assert_eq!(stderr.matches(told).count(), 1, "{stderr}");
+}

@@ -297,3 +297,70 @@ fn a_run_that_fails_says_so_in_its_manifest_and_one_that_cannot_begin_leaves_non
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the input alone");
 }
+
+#[test]
+fn a_report_goes_where_a_link_leads() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::os::unix::fs::symlink("real.json", path("link.json")).unwrap();
+    for more in [&[][..], &["-o", "out.jsonl", "--force"]] {
+        crag()
+            .args(["score", "-q", "--model", "demo", "--manifest", "link.json"])
+            .args(more)
+            .current_dir(&folder)
+            .write_stdin(LINES)
+            .assert()
+            .code(3);
+        assert!(path("link.json").is_symlink());
+        assert_eq!(read(&path("real.json"))["command"], "score");
+        std::fs::remove_file(path("real.json")).unwrap();
+    }
+    // A pipe cannot be put in place, and reading it for an earlier run's manifest would wait for ever.
+    let arguments = ["score", "--model", "demo", "-o", "other.jsonl", "--manifest", "-"];
+    let output = crag().args(arguments).current_dir(&folder).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("expected the name of a file"));
+    // Stdout may have the summary, where answers go elsewhere.
+    let output = crag()
+        .args([
+            "score",
+            "-q",
+            "--model",
+            "demo",
+            "-o",
+            "other.jsonl",
+            "--summary-json",
+            "-",
+        ])
+        .current_dir(&folder)
+        .write_stdin(LINES)
+        .output()
+        .unwrap();
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["outcome"]["status"], "complete_with_errors");
+    assert!(!path("-").exists());
+}
+
+#[test]
+fn a_run_that_cannot_begin_leaves_no_earlier_summary_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let score = |arguments: &[&str]| {
+        let mut command = crag();
+        command.args(["score", "-q", "--model", "demo", "--summary-json", "s.json"]);
+        let output = command.args(arguments).current_dir(&folder).write_stdin(LINES).output();
+        output.unwrap().status.code()
+    };
+    assert_eq!(score(&[]), Some(3));
+    let summary = folder.path().join("s.json");
+    assert_eq!(read(&summary)["outcome"]["status"], "complete_with_errors");
+    assert_eq!(score(&["missing.jsonl"]), Some(1));
+    let written = read(&summary);
+    assert_eq!(written["outcome"]["status"], "failed");
+    assert!(written["outcome"]["error"].as_str().unwrap().contains("missing.jsonl"));
+    assert_eq!(written["counts"]["records"], 0);
+    // What is no summary may be anything.
+    std::fs::write(&summary, LINES).unwrap();
+    assert_eq!(score(&["s.json"]), Some(2));
+    assert_eq!(std::fs::read_to_string(&summary).unwrap(), LINES);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}

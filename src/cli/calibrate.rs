@@ -99,7 +99,7 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
         );
         return Err(UsageError(message).into());
     }
-    args.labelled.set_threads();
+    args.labelled.set_threads()?;
     let (name, set, of_model) = args.records()?;
     let method = match args.method {
         MethodArg::Temperature => Method::Temperature,

@@ -11,6 +11,7 @@ use super::inputs::{self, is_stdin};
 use super::model::{DEFAULT_MODEL, ModelArgs, OpenModel};
 use super::records::MissingEntityArg;
 use super::score::WindowArg;
+use super::threads::start_pool;
 use super::values::{parse_bytes, parse_count, parse_threads};
 use super::{UsageError, console, manifest};
 use crate::evaluation::{Collector, DOCUMENT_FIELDS, Fields, LabelledSet, MatchBy, Plan};
@@ -88,11 +89,8 @@ const OWN_KEY: &str = "crag eval";
 
 impl LabelledArgs {
     /// Sets the threads of everything that follows; before anything has been computed.
-    pub fn set_threads(&self) {
-        if let Some(threads) = self.threads {
-            // It can only be set once, and nothing has used it yet.
-            let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-        }
+    pub fn set_threads(&self) -> Result<(), ScoreError> {
+        start_pool(self.threads)
     }
 
     pub fn plan(&self) -> Plan {

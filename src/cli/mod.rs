@@ -26,6 +26,7 @@ mod records;
 mod score;
 mod signals;
 mod stdout;
+mod threads;
 mod train;
 mod values;
 mod verify;
@@ -95,6 +96,9 @@ enum Command {
     Man(generate::ManArgs),
 }
 
+/// The exit code where another run is writing the output.
+const LOCKED: u8 = 11;
+
 /// How a run that did not fail ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -148,8 +152,12 @@ pub struct UsageError(pub String);
 
 /// The exit code for a run that failed.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    match error.downcast_ref::<OutputError>() {
-        Some(OutputError::Locked { .. }) => return 11,
+    let output = error.downcast_ref().or(match error.downcast_ref() {
+        Some(OpenError::Output(output)) => Some(output),
+        _ => None,
+    });
+    match output {
+        Some(OutputError::Locked { .. }) => return LOCKED,
         Some(
             OutputError::Exists { .. }
             | OutputError::Unfinished { .. }

@@ -13,6 +13,7 @@ use crate::{
 };
 
 use super::device::{DeviceArgs, OpenDevice};
+use super::threads::start_pool;
 use super::{UsageError, console};
 
 /// The published model.
@@ -74,6 +75,12 @@ impl ModelsArgs {
     /// also the revision or the number.
     pub fn each(&self) -> Result<Vec<NamedModel>, UsageError> {
         let count = self.model.len();
+        if count == 0 {
+            // A list in the environment or a config file may be.
+            return Err(UsageError(
+                "--model: expected at least one model, found an empty list".to_owned(),
+            ));
+        }
         let fits = |flag: &str, found: usize| match found {
             0 => Ok(()),
             found if found == count => Ok(()),
@@ -151,6 +158,8 @@ impl ModelArgs {
 
     /// Finds the files, fetching them from the hub if need be, and reads everything but the weights.
     pub fn describe(&self) -> anyhow::Result<Description> {
+        // Reading, hashing and packing weights run on it.
+        start_pool(None)?;
         let source = ModelSource::parse(&self.model, self.revision.as_deref())?;
         let mut hub = HubOptions::from_env();
         hub.offline |= self.offline;
@@ -176,7 +185,7 @@ impl ModelArgs {
             tokenizer_config: named(&files.tokenizer_config),
         };
         let tokenizer = Tokenizer::load(&tokenizer_files, *config.markers).with_context(|| files.source.clone())?;
-        check_vocabulary(&tokenizer, &roles).with_context(|| files.source.clone())?;
+        check_vocabulary(&files.source, &tokenizer, &roles).with_context(|| files.source.clone())?;
         Ok(Description {
             files,
             checkpoint,
@@ -252,7 +261,8 @@ fn named(file: &Option<NamedBytes>) -> Option<(&str, &[u8])> {
 }
 
 /// Every token id must have a row in both word embeddings.
-fn check_vocabulary(tokenizer: &Tokenizer, roles: &Roles) -> anyhow::Result<()> {
+fn check_vocabulary(source: &str, tokenizer: &Tokenizer, roles: &Roles) -> anyhow::Result<()> {
+    let mut warned = false;
     for side in Side::BOTH {
         let encoder = roles.encoder(side);
         let rows = encoder.vocab_size;
@@ -266,14 +276,26 @@ fn check_vocabulary(tokenizer: &Tokenizer, roles: &Roles) -> anyhow::Result<()> 
                 encoder.word_embeddings
             );
         }
-        if tokenizer.vocab_size() > rows {
+        let ids = tokenizer.vocab_size();
+        if ids > rows {
             anyhow::bail!(
-                "tensor \"{}\": expected a row for each of the tokenizer's {} entries, found {rows} rows; \
+                "tensor \"{}\": expected a row for each of the tokenizer's {ids} entries, found {rows} rows; \
                  are tokenizer and weights from the same revision?",
-                encoder.word_embeddings,
-                tokenizer.vocab_size()
+                encoder.word_embeddings
             );
+        }
+        if !is_padding(rows - ids, rows) && !warned {
+            warned = true;
+            console::warn(&format!(
+                "{source}: the word embeddings have {rows} rows, the tokenizer {ids} ids: if its vocabulary was cut short or \
+                 is another model's, every probability is wrong"
+            ));
         }
     }
     Ok(())
+}
+
+/// Whether that many rows more than there are ids are what some training scripts round up to: a multiple of 8 to 128.
+fn is_padding(spare: usize, rows: usize) -> bool {
+    spare == 0 || (spare < 128 && rows.is_multiple_of(8))
 }

@@ -89,6 +89,15 @@ impl ConfigFile {
                 }
             }
         }
+        for (i, entry) in entries.iter().enumerate() {
+            let same = |other: &&Entry| other.section == entry.section && other.key == entry.key;
+            if let Some(first) = entries[..i].iter().find(same) {
+                let (key, line, other) = (&entry.key, entry.line.max(first.line), entry.line.min(first.line));
+                return Err(UsageError(format!(
+                    "{name}:{line}: \"{key}\" is set in line {other} already, in its other spelling"
+                )));
+            }
+        }
         let path = path.to_owned();
         Ok(Self { path, entries })
     }

@@ -212,6 +212,10 @@ fn mistakes_name_their_place_and_the_way_out() {
         ("[score]\nthreshold = ", "c.toml:2: "),
         ("[score]\nforce = true", "c.toml:2: unknown key \"force\" in [score]"),
         ("[score]\ndrug = \"x\"", "c.toml:2: unknown key \"drug\" in [score]"),
+        (
+            "[score]\nmax-line-bytes = 1\nmax_line_bytes = 2",
+            "c.toml:3: \"max-line-bytes\" is set in line 2 already",
+        ),
         ("config = \"x\"", "c.toml:1: unknown key \"config\""),
     ] {
         let found = run(&["score"], &[], Some(file)).unwrap_err();

@@ -106,7 +106,7 @@ pub fn run(mut args: EvalArgs, settings: &[SettingRow]) -> anyhow::Result<Outcom
         args.choice.beneath = std::mem::take(&mut args.model);
     }
     args.check()?;
-    args.labelled.set_threads();
+    args.labelled.set_threads()?;
     let mut sources = args.sources()?;
     let found = match (sources.pop(), sources.pop()) {
         (Some(second), Some(first)) => args.compared(first, second)?,

@@ -19,7 +19,9 @@ pub use redact::Redactor;
 use super::Outcome;
 use super::about::{ABOUT, About};
 use super::config::SettingRow;
+use super::stdout;
 use crate::checkpoint::FileHash;
+use crate::files::{Destination, with_suffix};
 use crate::scoring::{Counts, ErrorCode, Warning};
 
 const FORMAT: u32 = 1;
@@ -45,8 +47,8 @@ const ENVIRONMENT: [&str; 13] = [
 #[derive(Debug)]
 pub struct ReportFile {
     path: PathBuf,
-    /// The file written to, and its name if it is to be renamed.
-    file: File,
+    /// The file written to, and its name if it is to be renamed; none: stdout.
+    file: Option<File>,
     partial: Option<PathBuf>,
 }
 
@@ -54,26 +56,22 @@ impl ReportFile {
     /// Opens it now, so that a run of hours does not end in a folder that cannot be written to.
     pub fn create(flag: &str, path: &Path) -> anyhow::Result<Self> {
         let context = || format!("{flag} {}", path.display());
-        let existing = std::fs::metadata(path).ok();
-        anyhow::ensure!(
-            !existing.as_ref().is_some_and(|existing| existing.is_dir()),
-            "{}: a folder",
-            context()
-        );
-        // A pipe or a device cannot be replaced.
-        let in_place = existing.is_some_and(|existing| !existing.is_file());
-        let partial = (!in_place).then(|| {
-            let mut name = path.as_os_str().to_owned();
-            name.push(".partial");
-            PathBuf::from(name)
-        });
-        let opened = match &partial {
-            Some(partial) => File::create(partial),
-            None => File::options().write(true).open(path),
+        let destination = Destination::of(path).with_context(|| flag.to_owned())?;
+        let (file, partial) = match &destination {
+            Destination::Stdout => (None, None),
+            // Neither a pipe nor a device can be replaced.
+            Destination::Stream(stream) => (Some(File::options().append(true).open(stream)), None),
+            Destination::File(target) => {
+                let partial = with_suffix(target, ".partial");
+                (Some(File::create(&partial)), Some(partial))
+            }
         };
         Ok(Self {
-            path: path.to_owned(),
-            file: opened.with_context(context)?,
+            path: match destination {
+                Destination::File(target) => target,
+                _ => path.to_owned(),
+            },
+            file: file.transpose().with_context(context)?,
             partial,
         })
     }
@@ -81,9 +79,14 @@ impl ReportFile {
     /// Writes `value` and gives the file its name.
     pub fn finish(mut self, value: &Value) -> anyhow::Result<()> {
         let mut write = || -> io::Result<()> {
-            self.file.write_all(&to_text(value)?)?;
+            let text = to_text(value)?;
+            let Some(file) = &mut self.file else {
+                let mut stdout = stdout::lock();
+                return stdout.write_all(&text).and_then(|()| stdout.flush());
+            };
+            file.write_all(&text)?;
             if let Some(partial) = &self.partial {
-                self.file.sync_all()?;
+                file.sync_all()?;
                 std::fs::rename(partial, &self.path)?;
             }
             Ok(())
@@ -112,11 +115,36 @@ impl Drop for ReportFile {
     }
 }
 
+/// Replaces the summary of an earlier run at `path` by that of one that could not begin; whoever looks at it would
+/// take the earlier one for this one's. What is there and no summary stays: it may be anything, an input too.
+pub fn tell_failure(path: &Path, error: &anyhow::Error) -> anyhow::Result<()> {
+    let Ok(Destination::File(target)) = Destination::of(path) else {
+        return Ok(());
+    };
+    let is_summary = |bytes: &[u8]| {
+        let value: Option<Value> = serde_json::from_slice(bytes).ok();
+        value.is_some_and(|value| value.get("run_id").is_some() && value.get("outcome").is_some())
+    };
+    match std::fs::read(&target) {
+        Ok(bytes) if !is_summary(&bytes) => return Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Ok(()),
+        _ => {}
+    }
+    let text = to_text(&summary(&run_id(), &End::failed(error), &Counts::default())?)?;
+    // Under a name that nobody else has: this run's names may be in use, which may be why it failed.
+    let beside = with_suffix(&target, &format!(".{}.tmp", std::process::id()));
+    let written = File::create_new(&beside)
+        .and_then(|mut file| file.write_all(&text))
+        .and_then(|()| std::fs::rename(&beside, &target));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+    written.with_context(|| format!("--summary-json {}", path.display()))
+}
+
 /// Where the manifest of a file goes, unless it is said.
 pub fn beside(target: &Path) -> PathBuf {
-    let mut name = target.as_os_str().to_owned();
-    name.push(".manifest.json");
-    name.into()
+    with_suffix(target, ".manifest.json")
 }
 
 /// What the run that wrote the manifest at `path` left in it to know its output by: the member `resume`, null where
@@ -262,14 +290,21 @@ pub struct End {
 
 impl End {
     pub fn new(result: &anyhow::Result<Outcome>) -> Self {
-        let (status, exit_code, error) = match result {
-            Ok(outcome) => (outcome.name(), outcome.exit_code(), None),
-            Err(error) => ("failed", super::exit_code(error), Some(format!("{error:#}"))),
-        };
+        match result {
+            Ok(outcome) => Self {
+                status: outcome.name(),
+                exit_code: outcome.exit_code(),
+                error: None,
+            },
+            Err(error) => Self::failed(error),
+        }
+    }
+
+    pub fn failed(error: &anyhow::Error) -> Self {
         Self {
-            status,
-            exit_code,
-            error,
+            status: "failed",
+            exit_code: super::exit_code(error),
+            error: Some(format!("{error:#}")),
         }
     }
 }

@@ -18,8 +18,8 @@ const SECRET_NAMES: [&str; 7] = [
 const SHORTEST_SECRET: usize = 8;
 /// Parameters of an address that let whoever has them in.
 const SECRET_PARAMETERS: [&str; 6] = ["token", "key", "secret", "signature", "sig", "password"];
-/// How the hub's tokens begin, and the fewest characters after that.
-const HUB_TOKEN: (&str, usize) = ("hf_", 16);
+/// How the hub's tokens begin, and the fewest characters after that (they have 34; a file may be called hf_something).
+const HUB_TOKEN: (&str, usize) = ("hf_", 30);
 
 /// Knows this process's secrets.
 pub struct Redactor {
@@ -67,7 +67,7 @@ impl Redactor {
         hide_parameters(&hide_hub_tokens(&text))
     }
 
-    /// Every string and every key in `value` without its secrets.
+    /// Every string in `value` without its secrets; keys are this program's own words.
     pub fn redact_all(&self, value: serde_json::Value) -> serde_json::Value {
         use serde_json::Value;
         match value {
@@ -75,11 +75,7 @@ impl Redactor {
             Value::Array(values) => Value::Array(values.into_iter().map(|value| self.redact_all(value)).collect()),
             Value::Object(members) => {
                 let members = members.into_iter();
-                Value::Object(
-                    members
-                        .map(|(key, value)| (self.redact(&key), self.redact_all(value)))
-                        .collect(),
-                )
+                Value::Object(members.map(|(key, value)| (key, self.redact_all(value))).collect())
             }
             other => other,
         }
@@ -181,14 +177,15 @@ mod tests {
                 "https://host/f?a=1&X-Amz-Signature=***&b=2",
             ),
             ("https://host/f?token=abc", "https://host/f?token=***"),
-            ("hf_ABCDEFGHIJKLMNOPqrst/x", "***/x"),
+            ("hf_ABCDEFGHIJKLMNOPqrstuvwxyz01234567/x", "***/x"),
+            ("hf_pharmacovigilance2024.jsonl", "hf_pharmacovigilance2024.jsonl"),
             ("owner/hf_small_model", "owner/hf_small_model"),
             ("false token=x me@example.org é", "false token=x me@example.org é"),
         ] {
             assert_eq!(redactor.redact(text), expected);
         }
-        let value = serde_json::json!({"from-the-token-file": [{"a": "http://u:p@h"}, 1, null]});
-        let expected = serde_json::json!({"***": [{"a": "http://***@h"}, 1, null]});
+        let value = serde_json::json!({"a key": [{"a": "http://u:p@h"}, 1, null, "from-the-token-file"]});
+        let expected = serde_json::json!({"a key": [{"a": "http://***@h"}, 1, null, "***"]});
         assert_eq!(redactor.redact_all(value), expected);
     }
 }

@@ -10,6 +10,7 @@ mod reports;
 use std::cell::RefCell;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -21,6 +22,7 @@ use super::model::ModelsArgs;
 use super::progress::{Meter, ProgressArgs, Watched};
 use super::records::RecordArgs;
 use super::signals::SignalWatch;
+use super::threads::start_pool;
 use super::values::{parse_count, parse_threads, parse_threshold};
 use super::{Outcome, UsageError, console};
 use crate::files::{Companion, Input};
@@ -127,17 +129,39 @@ pub(super) enum WindowArg {
 }
 
 pub fn run(mut args: ScoreArgs, settings: Vec<SettingRow>) -> anyhow::Result<Outcome> {
+    match prepare(&mut args) {
+        Ok(prepared) => score(&args, &settings, prepared),
+        Err(error) => {
+            args.reports.tell_failure(&error);
+            Err(error)
+        }
+    }
+}
+
+/// A run that can begin.
+struct Prepared {
+    /// The pair that flags give.
+    record: Option<String>,
+    signals: Arc<SignalWatch>,
+    what: Inputs,
+    inputs: Vec<Input>,
+    output: Output,
+    reports: Reports,
+    started: Timestamp,
+    ensemble: Ensemble,
+}
+
+fn prepare(args: &mut ScoreArgs) -> anyhow::Result<Prepared> {
     // What can be wrong before a model has been fetched and read is said before.
     let record = args.pair.record()?;
     if record.is_some() && args.records.input.say_how() {
         let message = "one pair given by flags has no --format, --field or --shard";
         return Err(UsageError(message.to_owned()).into());
     }
-    if args.calibrated {
-        // Before headers are looked at: the name is taken then.
-        let key = args.records.output_key.take().unwrap_or_default();
-        args.records.output_key = Some(key.with_calibrated(true));
-    }
+    // Before headers are looked at: what the answers hold says which names are taken.
+    let key = args.records.output_key.take().unwrap_or_default();
+    let key = key.of_members(args.model.each()?.len());
+    args.records.output_key = Some(key.with_calibrated(args.calibrated));
     let signals = SignalWatch::start()?;
     let what = args.records.resolve()?;
     let inputs = match &record {
@@ -145,18 +169,37 @@ pub fn run(mut args: ScoreArgs, settings: Vec<SettingRow>) -> anyhow::Result<Out
         None => what.open(),
     };
     let output = args.output.claim(&inputs)?;
-    let reports = Reports::open(&args.reports, &what, &output)?;
-    // Loading runs on rayon's global pool. It can only be set once, and nothing has used it yet; 0 is rayon's default.
-    let _ = rayon::ThreadPoolBuilder::new()
-        .num_threads(args.threads.unwrap_or(0))
-        .thread_name(|i| format!("crag-load-{i}"))
-        .build_global();
+    let reports = Reports::open(&args.reports, &what, &output, args.cache.as_deref())?;
+    start_pool(args.threads)?;
     console::allow_bars(args.progress.wants_bars());
     let started = Timestamp::now();
     let mut ensemble = Ensemble::open(&args.model, &args.device, args.cache.as_deref())?;
     if args.calibrated {
         ensemble.calibrate()?;
     }
+    Ok(Prepared {
+        record,
+        signals,
+        what,
+        inputs,
+        output,
+        reports,
+        started,
+        ensemble,
+    })
+}
+
+fn score(args: &ScoreArgs, settings: &[SettingRow], prepared: Prepared) -> anyhow::Result<Outcome> {
+    let Prepared {
+        record,
+        signals,
+        what,
+        inputs,
+        output,
+        reports,
+        started,
+        ensemble,
+    } = prepared;
     let models = ensemble.models.iter();
     models
         .filter_map(|model| model.model.unused_packed.as_deref())
@@ -166,22 +209,24 @@ pub fn run(mut args: ScoreArgs, settings: Vec<SettingRow>) -> anyhow::Result<Out
         // Flags have no length limit of ours.
         options.max_line_bytes = usize::MAX;
     }
-    tell_details(&args, &ensemble, &options, &settings);
+    tell_details(args, &ensemble, &options, settings);
     let run = Run {
-        args: &args,
+        args,
         ensemble: &ensemble,
         signals: &signals,
         account: Account {
             ensemble: &ensemble,
             run_id: reports.run_id.clone(),
             started,
-            settings: &settings,
+            settings,
             options: &options,
         },
     };
     std::thread::scope(|scope| {
         // Hashing a gigabyte takes seconds: beside the run, not before it.
-        let hashing = reports.wants_manifest().then(|| scope.spawn(|| ensemble.records()));
+        let hash = || std::thread::Builder::new().spawn_scoped(scope, || ensemble.records());
+        let hashing = reports.wants_manifest().then(hash).transpose();
+        let hashing = hashing.context("cannot start a thread that hashes the weights")?;
         let models = Models(RefCell::new(hashing));
         let (result, counts) = match record {
             Some(_) if !args.output.is_given() => run.score_pair(inputs, options.clone()),
@@ -355,6 +400,10 @@ impl Run<'_> {
     fn settings(&self, options: &Options) -> Vec<Setting> {
         let args = self.args;
         let mut settings = Vec::new();
+        if self.ensemble.models.len() > 1 {
+            let names: Vec<&str> = self.ensemble.models.iter().map(|model| model.name.as_str()).collect();
+            settings.push(Setting::new("the order of the models", names.join(", ")));
+        }
         for model in &self.ensemble.models {
             // Names are in the answers of several models alone.
             let setting = match self.ensemble.models.len() {

@@ -4,15 +4,17 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::thread::ScopedJoinHandle;
 
+use anyhow::Context as _;
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::ensemble::Ensemble;
 use super::output::Output;
-use crate::cli::UsageError;
 use crate::cli::config::SettingRow;
 use crate::cli::inputs::Inputs;
 use crate::cli::manifest::{self, End, FileRecord, Manifest, ModelRecord, OutputRecord, ReportFile, RunRecord};
+use crate::cli::{UsageError, console};
+use crate::files::{Destination, with_suffix};
 use crate::scoring::{Counts, InputReport, Options};
 
 /// What is written about a run besides its answers.
@@ -28,6 +30,20 @@ pub struct ReportArgs {
     summary_json: Option<PathBuf>,
 }
 
+impl ReportArgs {
+    /// Says in the summary, if one is wanted, that the run could not begin.
+    pub fn tell_failure(&self, error: &anyhow::Error) {
+        let Some(path) = &self.summary_json else { return };
+        // The run that holds the lock will write its own.
+        if crate::cli::exit_code(error) == crate::cli::LOCKED {
+            return;
+        }
+        if let Err(error) = manifest::tell_failure(path, error) {
+            console::warn(&format!("{error:#}"));
+        }
+    }
+}
+
 /// The files that tell of the run, opened.
 pub struct Reports {
     /// Of a run whose answers do not go to a file.
@@ -40,39 +56,26 @@ pub struct Reports {
 
 impl Reports {
     /// Opens them now, so that a run of hours does not end at a folder that cannot be written to.
-    pub fn open(args: &ReportArgs, inputs: &Inputs, output: &Output) -> anyhow::Result<Self> {
-        let (target, beside) = match output {
-            Output::File(file) => {
-                let target = file.target();
-                let beside = args.manifest.clone();
-                (
-                    Some(target.to_owned()),
-                    Some(beside.unwrap_or_else(|| manifest::beside(target))),
-                )
-            }
-            _ => (None, None),
+    pub fn open(args: &ReportArgs, inputs: &Inputs, output: &Output, cache: Option<&Path>) -> anyhow::Result<Self> {
+        let target = match output {
+            Output::File(file) => Some(file.target()),
+            _ => None,
         };
-        let check = |flag: &str, path: &Path, others: [Option<&Path>; 2]| {
-            let problem = if inputs.read(path) {
-                "this file is read as an input"
-            } else if others
-                .into_iter()
-                .flatten()
-                .any(|other| resolved(other) == resolved(path))
-            {
-                "another file of this run has the same name"
-            } else {
-                return Ok(());
-            };
-            Err(UsageError(format!("{flag} {}: {problem}", path.display())))
+        let beside = match target {
+            Some(target) => Some(manifest_of(target, args.manifest.as_deref())?),
+            None => None,
         };
-        let manifest = beside.as_deref().or(args.manifest.as_deref());
-        if let Some(path) = manifest {
-            check("--manifest", path, [target.as_deref(), args.summary_json.as_deref()])?;
-        }
-        if let Some(path) = &args.summary_json {
-            check("--summary-json", path, [target.as_deref(), manifest])?;
-        }
+        let own = [
+            ("-o", target, &["", ".partial", ".progress", ".progress.tmp"][..]),
+            (
+                "--manifest",
+                beside.as_deref().or(args.manifest.as_deref()),
+                &["", ".partial", ".tmp"],
+            ),
+            ("--summary-json", args.summary_json.as_deref(), &["", ".partial"]),
+            ("--cache", cache, &[""]),
+        ];
+        check_names(&own, inputs)?;
         let open = |flag: &str, path: Option<&Path>| path.map(|path| ReportFile::create(flag, path)).transpose();
         // What appears together with the output is written by whoever puts that in its place; here it is only tried.
         drop(open("--manifest", beside.as_deref())?);
@@ -103,6 +106,52 @@ impl Reports {
         }
         Ok(())
     }
+}
+
+/// Where the manifest of the output at `target` goes, links followed. It is put in place together with the output,
+/// which a pipe cannot be.
+fn manifest_of(target: &Path, named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let path = named.map_or_else(|| manifest::beside(target), Path::to_owned);
+    match Destination::of(&path).context("--manifest")? {
+        Destination::File(path) => Ok(path),
+        _ => {
+            let name = path.display();
+            Err(UsageError(format!(
+                "--manifest {name}: with -o expected the name of a file, found a pipe or a device"
+            ))
+            .into())
+        }
+    }
+}
+
+/// Checks that no name that this run writes under, until a file is complete or then, is an input's or another file's
+/// of its own. Each file with its flag and what its name ends in meanwhile.
+fn check_names(own: &[(&str, Option<&Path>, &[&str])], inputs: &Inputs) -> Result<(), UsageError> {
+    let is_file = |path: &&Path| matches!(Destination::of(path), Ok(Destination::File(_)));
+    let mut seen: Vec<(&str, PathBuf)> = Vec::new();
+    for (flag, path, endings) in own {
+        let Some(path) = path.filter(is_file) else { continue };
+        for ending in *endings {
+            let name = with_suffix(path, ending);
+            let problem = if inputs.read(&name) {
+                "is read as an input".to_owned()
+            } else if let Some((other, _)) = seen
+                .iter()
+                .find(|(other, seen)| other != flag && *seen == resolved(&name))
+            {
+                format!("is a file of {other} already")
+            } else {
+                seen.push((flag, resolved(&name)));
+                continue;
+            };
+            return Err(UsageError(format!(
+                "{flag} {}: {} {problem}",
+                path.display(),
+                name.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// `path` by its one true name, whether it is there already or not.

@@ -24,6 +24,7 @@ use super::inputs::{input, is_stdin};
 use super::manifest::FileRecord;
 use super::progress::ProgressArgs;
 use super::signals::SignalWatch;
+use super::threads::start_pool;
 use super::values::{parse_bytes, parse_seconds, parse_threads};
 use super::{Outcome, UsageError, console, note};
 use crate::checkpoint::{HubOptions, ModelFiles, ModelSource, locate};
@@ -168,10 +169,7 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
         wait: args.lock_timeout,
     };
     let output = OutputFolder::claim(&args.out, claim)?;
-    // It can only be set once, and nothing has used it yet; 0 is rayon's default.
-    let _ = rayon::ThreadPoolBuilder::new()
-        .num_threads(args.threads.unwrap_or(0))
-        .build_global();
+    start_pool(args.threads)?;
     console::allow_bars(args.progress.wants_bars());
     let started = Timestamp::now();
     let device = args.place.open()?;

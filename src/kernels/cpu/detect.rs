@@ -166,7 +166,8 @@ pub fn select(setting: Option<&str>) -> Result<Kernel, KernelError> {
 }
 
 fn from_environment() -> Result<Kernel, KernelError> {
-    let setting = std::env::var_os(KERNEL_VARIABLE).map(|v| v.to_string_lossy().into_owned());
+    let setting = std::env::var_os(KERNEL_VARIABLE).filter(|value| !value.is_empty());
+    let setting = setting.map(|v| v.to_string_lossy().into_owned());
     select(setting.as_deref())
 }
 
