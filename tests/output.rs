@@ -236,6 +236,18 @@ fn answers_that_wait_for_their_archive_member_are_not_thrown_away_unasked() {
 }
 
 #[test]
+fn an_output_that_is_replaced_keeps_its_permissions() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::with_pairs(2);
+    place.write("out.jsonl", "old");
+    fs::set_permissions(place.path("out.jsonl"), fs::Permissions::from_mode(0o600)).unwrap();
+    let run = place.score(&["-o", "out.jsonl", "--force", "pairs.jsonl"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let mode = fs::metadata(place.path("out.jsonl")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
 fn an_input_is_not_written_to_by_redirection() {
     let place = Place::with_pairs(3);
     let appended = OpenOptions::new().append(true).open(place.path("pairs.jsonl")).unwrap();

@@ -279,6 +279,10 @@ impl OutputFile {
         for (Companion { path, .. }, beside) in companions.iter().zip(&beside) {
             put_in_place(&*self.disk, beside, path).map_err(written(path))?;
         }
+        // Whoever might read the old output may read the new one, and nobody else, where the file system knows of that.
+        if let Ok(old) = self.target.metadata() {
+            let _ = self.file.set_permissions(old.permissions());
+        }
         put_in_place(&*self.disk, &self.partial, &self.target)
             .map_err(|source| io_error(&self.target, "cannot be put in place of OUT.partial", source))?;
         self.settle(companions)

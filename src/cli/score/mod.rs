@@ -155,7 +155,8 @@ fn prepare(args: &mut ScoreArgs) -> anyhow::Result<Prepared> {
     // What can be wrong before a model has been fetched and read is said before.
     let record = args.pair.record()?;
     if record.is_some() && args.records.input.say_how() {
-        let message = "one pair given by flags has no --format, --field or --shard";
+        let message =
+            "one pair given by flags has no --format, --field or --shard (nor from the environment or --config)";
         return Err(UsageError(message.to_owned()).into());
     }
     // Before headers are looked at: what the answers hold says which names are taken.
