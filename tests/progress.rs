@@ -288,6 +288,20 @@ fn quiet_leaves_warnings_alone_and_verbose_says_more() {
 }
 
 #[test]
+fn the_environment_asks_for_json_before_the_command_line_is_understood() {
+    let stderr = |arguments: &[&str]| {
+        let mut command = crag();
+        let output = command.args(arguments).env("CRAG_LOG_FORMAT", "json").output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        output.stderr
+    };
+    let events = json_lines(&stderr(&["score", "--no-such-flag"]));
+    assert_eq!((events.len(), &events[0]["exit_code"]), (1, &2.into()));
+    let text = stderr(&["score", "--log-format", "text", "--no-such-flag"]);
+    assert!(text.starts_with(b"error: "), "the command line counts more");
+}
+
+#[test]
 fn with_json_every_line_on_stderr_is_an_object() {
     let of = |arguments: &[&str], stdin: &str| {
         let (code, stderr) = stderr_of(&[arguments, &["--log-format", "json"]].concat(), stdin);

@@ -74,9 +74,10 @@ pub fn run(args: MergeArgs) -> anyhow::Result<Outcome> {
 
 /// Compares what the manifests beside the shards say of their runs; one that has none is not compared.
 fn check_manifests(shards: &[PathBuf]) -> anyhow::Result<()> {
+    let way_out = "--ignore-manifests goes by the shards alone";
     let evidence = |path: &PathBuf| -> anyhow::Result<Option<ShardEvidence>> {
         let source = manifest::beside(path);
-        let evidence = manifest::evidence(&source)?;
+        let evidence = manifest::evidence(&source).map_err(|error| anyhow::anyhow!("{error:#}; {way_out}"))?;
         Ok(evidence.map(|evidence| ShardEvidence {
             path: path.clone(),
             source,
@@ -84,6 +85,5 @@ fn check_manifests(shards: &[PathBuf]) -> anyhow::Result<()> {
         }))
     };
     let evidence: Vec<_> = shards.iter().map(evidence).collect::<Result<_, _>>()?;
-    let way_out = "--ignore-manifests goes by the shards alone";
     check_kin(&evidence).map_err(|error| anyhow::anyhow!("{:#}; {way_out}", anyhow::Error::new(error)))
 }

@@ -189,7 +189,7 @@ pub fn run() -> anyhow::Result<Outcome> {
         // So that what is wrong with the command line is said in the form that it asks for.
         console::configure(&args);
     }
-    if wants_json_log(&arguments) {
+    if wants_json_log(&arguments, variable("CRAG_LOG_FORMAT")) {
         console::speak_json();
     }
     let layers = Layers::read(&command(), glance.as_ref(), &variable)?;
@@ -231,13 +231,14 @@ pub fn report(error: &anyhow::Error) {
     console::error(&format!("{error:#}"), exit_code(error));
 }
 
-/// Whether the command line asks for JSON on stderr, even if it cannot be understood.
-fn wants_json_log(arguments: &[OsString]) -> bool {
-    let is = |argument: &OsString, text: &str| argument == text;
-    arguments.iter().any(|argument| is(argument, "--log-format=json"))
-        || arguments
-            .windows(2)
-            .any(|two| is(&two[0], "--log-format") && is(&two[1], "json"))
+/// Whether the command line, or else the environment, asks for JSON on stderr, even if they cannot be understood.
+fn wants_json_log(arguments: &[OsString], variable: Option<OsString>) -> bool {
+    let attached = |argument: &OsString| Some(argument.to_str()?.strip_prefix("--log-format=")?.to_owned());
+    let asked = arguments.iter().find_map(attached).map(OsString::from).or_else(|| {
+        let pair = arguments.windows(2).find(|two| two[0] == "--log-format")?;
+        Some(pair[1].clone())
+    });
+    asked.or(variable).is_some_and(|format| format == "json")
 }
 
 /// Help and version, which go to stdout, and what is wrong with a command line.
