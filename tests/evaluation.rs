@@ -218,6 +218,11 @@ fn intervals_resample_documents_and_say_when_they_cannot() {
     let one = run(&["eval", "--scored", "--json", "--document", "drug"], scored(30, 0.0));
     assert!(one.json()["runs"][0]["metrics"]["roc_auc"]["low"].is_null());
     assert!(one.stderr.contains("no intervals"), "{}", one.stderr);
+    let table = run(&["eval", "--scored"], "{\"label\":1,\"probability\":0.9}\n").stdout;
+    assert!(
+        table.contains("\n1 record, 1 positive") && !table.contains("resamples"),
+        "{table}"
+    );
 }
 
 #[test]
@@ -263,6 +268,8 @@ fn what_cannot_be_used_is_counted_and_said() {
         );
         assert!(run_of.stderr.contains(code), "{}", run_of.stderr);
     }
+    let place = "<stdin>:4: expected value at byte 26";
+    assert!(run_of.stderr.contains(place), "{}", run_of.stderr);
     let quiet = run(&["eval", "--scored", "-q"], lines);
     assert!(
         quiet.stderr.contains("bad_label"),
@@ -366,6 +373,131 @@ fn arguments_that_contradict_each_other_are_usage_errors() {
         );
         assert!(run.stderr.contains(expected), "{arguments:?}: {}", run.stderr);
     }
+}
+
+#[test]
+fn a_report_is_never_written_over_its_records_and_goes_where_a_link_leads() {
+    let folder = Folder::new();
+    let records = scored(60, 0.0);
+    let input = folder.write("a.jsonl", &records);
+    let partial = folder.write("page.partial", &records);
+    for (reads, report) in [(&input, "a.jsonl"), (&partial, "page")] {
+        let run_of = run(&["eval", "--scored", reads, "--report", &folder.name(report)], "");
+        assert_eq!(run_of.code, 2, "{}", run_of.stderr);
+        assert!(run_of.stderr.contains("is also an input"), "{}", run_of.stderr);
+        assert_eq!(std::fs::read_to_string(reads).unwrap(), records);
+    }
+    std::os::unix::fs::symlink("real.html", folder.name("link.html")).unwrap();
+    let linked = run(&["eval", "--scored", &input, "--report", &folder.name("link.html")], "");
+    assert_eq!(linked.code, 0, "{}", linked.stderr);
+    assert!(
+        std::fs::symlink_metadata(folder.name("link.html"))
+            .unwrap()
+            .is_symlink()
+    );
+    assert!(
+        std::fs::read_to_string(folder.name("real.html"))
+            .unwrap()
+            .ends_with("</html>")
+    );
+    let onto_a_folder = run(
+        &[
+            "eval",
+            "--scored",
+            &input,
+            "--report",
+            folder.0.path().to_str().unwrap(),
+        ],
+        "",
+    );
+    assert_eq!(onto_a_folder.code, 1, "{}", onto_a_folder.stderr);
+    assert!(!PathBuf::from(format!("{}.tmp", folder.0.path().display())).exists());
+}
+
+#[test]
+fn a_threshold_read_off_a_table_does_what_the_table_says() {
+    let mut lines = String::new();
+    for i in 0..100 {
+        writeln!(lines, "{{\"id\":{i},\"label\":1,\"probability\":0.99999}}").unwrap();
+        writeln!(lines, "{{\"id\":-{i},\"label\":0,\"probability\":0.9999}}").unwrap();
+    }
+    let row = |table: &str, name: &str| -> Vec<String> {
+        let line = table.lines().find(|line| line.starts_with(name)).unwrap();
+        line[name.len()..].split_whitespace().map(str::to_owned).collect()
+    };
+    let chosen = row(&run(&["eval", "--scored"], lines.as_str()).stdout, "best F1");
+    assert_eq!(chosen[0], "0.99999");
+    let again = run(&["eval", "--scored", "--threshold", &chosen[0]], lines.as_str());
+    assert_eq!(row(&again.stdout, "as given"), chosen);
+}
+
+#[test]
+fn a_threshold_that_nobody_gave_is_called_so() {
+    let folder = Folder::new();
+    let decided = |causal: bool| format!("{{\"id\":1,\"label\":1,\"probability\":0.6,\"causal\":{causal}}}\n");
+    let other = decided(true) + &decided(false) + "{\"label\":0,\"probability\":0.1}\n";
+    let run_of = run(&["eval", "--scored"], other.as_str());
+    assert!(run_of.stdout.contains("the default"), "{}", run_of.stdout);
+    let warning = "\"causal\" of 1 record was decided at another threshold than 0.55, the default";
+    assert!(run_of.stderr.contains(warning), "{}", run_of.stderr);
+    let given = run(&["eval", "--scored", "--threshold", "0.7"], other.as_str());
+    assert!(given.stdout.contains("as given"), "{}", given.stdout);
+    assert!(!given.stderr.contains("decided"), "{}", given.stderr);
+    let pairs = folder.write(
+        "pairs.jsonl",
+        "{\"text\":\"aspirin, then a rash\",\"drug\":\"aspirin\",\"adr\":\"rash\",\"label\":1}\n",
+    );
+    let of_model = run(
+        &["eval", &pairs, "--model", fixture("model/views").to_str().unwrap()],
+        "",
+    );
+    assert!(
+        of_model.stdout.contains("the model's"),
+        "{}{}",
+        of_model.stdout,
+        of_model.stderr
+    );
+}
+
+#[test]
+fn what_has_no_label_is_not_a_labelled_record_left_out() {
+    let labelled = "{\"id\":1,\"label\":1,\"probability\":0.9}\n";
+    let error = "\"error\":{\"code\":\"entity_not_found\",\"message\":\"m\"}";
+    let unlabelled = format!("{labelled}{{\"id\":3,{error}}}\n");
+    assert_eq!(run(&["eval", "--scored"], unlabelled).code, 0);
+    // Whether the line that could not be read had one is not known.
+    let unreadable = format!("{labelled}{{\"line\":2,{error}}}\n");
+    assert_eq!(run(&["eval", "--scored"], unreadable).code, 3);
+}
+
+#[test]
+fn a_table_is_refused_by_its_name() {
+    let folder = Folder::new();
+    let table = folder.write("t.csv", "label,probability\n1,0.5\n");
+    let run_of = run(&["eval", "--scored", &table], "");
+    assert_eq!(run_of.code, 2, "{}", run_of.stderr);
+    assert!(run_of.stderr.contains("expected JSONL"), "{}", run_of.stderr);
+}
+
+#[test]
+fn mistakes_of_records_that_are_not_compared_hide_none_that_are() {
+    let folder = Folder::new();
+    let record = |id: String, label: u8, probability: f64| {
+        json!({"id": id, "label": label, "probability": probability}).to_string() + "\n"
+    };
+    let alone: String = (0..60).map(|i| record(format!("x{i}"), 0, 0.99)).collect();
+    let common: String = (0..60)
+        .map(|i| record(i.to_string(), u8::from(i % 2 == 0), 0.8))
+        .collect();
+    let first = folder.write("first.jsonl", &(alone + &common));
+    let second = folder.write("second.jsonl", &common);
+    let found = run(&["eval", &first, &second, "--mistakes", "3", "--json"], "").json();
+    let of = |run: usize| {
+        let mistakes = found["runs"][run]["mistakes"]["false_positives"].as_array().unwrap();
+        mistakes.iter().map(|mistake| mistake["id"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(of(0), ["1", "3", "5"]);
+    assert_eq!(of(0), of(1));
 }
 
 #[test]

@@ -14,7 +14,8 @@ use super::labelled::{
 use super::{Outcome, UsageError, console};
 use crate::Calibration;
 use crate::evaluation::{
-    Comparison, Estimate, LabelledSet, MatchBy, Method, Metric, Request, compare, cross_fitted, evaluate, fit,
+    Comparison, Estimate, LabelledSet, MatchBy, Method, Metric, Mistakes, Origin, Request, Threshold, compare,
+    cross_fitted, evaluate, fit,
 };
 use crate::model::config::Sidecar;
 use crate::scoring::Options;
@@ -109,7 +110,10 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
     let calibration = fit(&sample, method).with_context(|| name.clone())?;
     calibration.check().map_err(anyhow::Error::msg)?;
     let request = Request {
-        threshold: threshold_of(Options::default().threshold),
+        threshold: Threshold {
+            value: threshold_of(Options::default().threshold),
+            origin: Origin::Default,
+        },
         recall: None,
         precision: None,
         bins: args.labelled.bins,
@@ -191,7 +195,7 @@ impl CalibrateArgs {
         let path = self.file.as_ref().unwrap_or(&stdin);
         let name = input(path)?.name();
         if self.labelled.scored {
-            let set = self.labelled.read(path, MatchBy::Nothing, 0)?;
+            let set = self.labelled.read(path, MatchBy::Nothing, Mistakes::none())?;
             return Ok((name, set, None));
         }
         if self.model.is_none() {
@@ -202,7 +206,7 @@ impl CalibrateArgs {
         let sidecar = sidecar
             .map(|file| Sidecar::parse((&file.name, &file.bytes)))
             .transpose()?;
-        let set = self.labelled.score(path, &model, MatchBy::Nothing, 0)?;
+        let set = self.labelled.score(path, &model, MatchBy::Nothing, Mistakes::none())?;
         Ok((name, set, sidecar))
     }
 

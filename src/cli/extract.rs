@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::manifest::ReportFile;
+use super::manifest;
+use super::report_file::ReportFile;
 use super::values::{parse_bytes, parse_count};
 use super::{Outcome, UsageError, console, note, stdout};
 use crate::corpora::{
     self, CompositeUse, CorpusError, DEFAULT_ADR_TYPES, DEFAULT_DRUG_TYPES, DEFAULT_RELATION_TYPES, Format, Labels,
     Options, Overlap, Problem, Scope, Sources, Summary, TypeSet,
 };
-use crate::files::Input;
+use crate::files::{Input, refuse_stdout};
 
 /// What to read, which pairs to make of it, and what to say about it.
 #[derive(Debug, clap::Args)]
@@ -138,8 +139,10 @@ pub fn run(args: ExtractArgs) -> anyhow::Result<Outcome> {
     let options = args.options()?;
     let sources = args.sources()?;
     // What cannot be written is said before the long work.
+    let inputs = sources.inputs();
+    refuse_stdout(&inputs)?;
     let summary_file = match &args.summary_json {
-        Some(path) => Some(ReportFile::create("--summary-json", path)?),
+        Some(path) => Some(ReportFile::beside_inputs("--summary-json", path, &inputs)?),
         None => None,
     };
     let (mut reported, limit) = (0, args.max_reports);
@@ -163,7 +166,7 @@ pub fn run(args: ExtractArgs) -> anyhow::Result<Outcome> {
         Err(error) => return Err(error.into()),
     };
     if let Some(file) = summary_file {
-        file.finish(&summary.to_json())?;
+        file.finish(&manifest::to_text(&summary.to_json())?)?;
     }
     for remark in args.remarks(&summary) {
         console::warn(&remark);

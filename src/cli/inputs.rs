@@ -121,6 +121,18 @@ pub fn format_of(named: Option<FormatArg>, files: &[PathBuf]) -> Result<Format, 
     }
 }
 
+/// Errors where the file's name says that it is a table, which not every command reads.
+pub fn expect_jsonl(path: &Path) -> Result<(), UsageError> {
+    match ending(path) {
+        Format::Jsonl => Ok(()),
+        table => Err(UsageError(format!(
+            "{}: expected JSONL, one JSON object a line; the name says {}, which only crag score and crag check read",
+            path.display(),
+            table.name()
+        ))),
+    }
+}
+
 fn ending(path: &Path) -> Format {
     let name = path.file_name().unwrap_or_default();
     let mut name = Path::new(name);

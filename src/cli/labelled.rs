@@ -7,14 +7,14 @@ use anyhow::Context as _;
 
 use super::config::SettingRow;
 use super::device::{DeviceArgs, print_profile};
-use super::inputs::{self, is_stdin};
+use super::inputs::{self, expect_jsonl, is_stdin};
 use super::model::{DEFAULT_MODEL, ModelArgs, OpenModel};
 use super::records::MissingEntityArg;
 use super::score::WindowArg;
 use super::threads::start_pool;
 use super::values::{parse_bytes, parse_count, parse_threads};
 use super::{UsageError, console, manifest};
-use crate::evaluation::{Collector, DOCUMENT_FIELDS, Fields, LabelledSet, MatchBy, Plan};
+use crate::evaluation::{Collector, DOCUMENT_FIELDS, Fields, LabelledSet, MatchBy, Mistakes, Plan};
 use crate::files::{Input, RealDisk, replace};
 use crate::scoring::{
     Content, LineReader, Member, MissingEntity, Options, OutputKey, Preparer, Progress, RowEnds, ScoreError, Sink,
@@ -112,7 +112,7 @@ impl LabelledArgs {
     }
 
     /// Reads records that have probabilities.
-    pub fn read(&self, path: &Path, match_by: MatchBy, mistakes: usize) -> anyhow::Result<LabelledSet> {
+    pub fn read(&self, path: &Path, match_by: MatchBy, mistakes: Mistakes) -> anyhow::Result<LabelledSet> {
         let input = input(path)?;
         let name = input.name();
         let reader = input.open().with_context(|| name.clone())?;
@@ -141,7 +141,7 @@ impl LabelledArgs {
         path: &Path,
         model: &OpenModel,
         match_by: MatchBy,
-        mistakes: usize,
+        mistakes: Mistakes,
     ) -> anyhow::Result<LabelledSet> {
         let input = input(path)?;
         let config = &model.description.config;
@@ -210,7 +210,7 @@ impl LabelledArgs {
         if set.unlabelled > 0 {
             sentences.push(format!(
                 "{name}: {} without \"{}\" (--gold names the field)",
-                records(set.unlabelled, "record", "records"),
+                counted(set.unlabelled, "record", "records"),
                 self.gold
             ));
         }
@@ -221,14 +221,14 @@ impl LabelledArgs {
             };
             sentences.push(format!(
                 "{name}: {} not usable: {code}, the first at {}{hint}",
-                records(rejected.count, "record is", "records are"),
+                counted(rejected.count, "record is", "records are"),
                 rejected.first
             ));
         }
         if set.without_id > 0 {
             sentences.push(format!(
                 "{name}: {} no \"{}\" to be matched by (--id names the field, --by-line matches by line)",
-                records(set.without_id, "record has", "records have"),
+                counted(set.without_id, "record has", "records have"),
                 self.id
             ));
         }
@@ -251,7 +251,7 @@ impl LabelledArgs {
         let sentence = (set.without_document > 0).then(|| {
             format!(
                 "{name}: {} no document (\"{}\"); each counts as a document of its own",
-                records(set.without_document, "record names", "records name"),
+                counted(set.without_document, "record names", "records name"),
                 set.document_fields.join("\" or \"")
             )
         });
@@ -334,6 +334,7 @@ pub struct ModelChoice {
 /// Opens nothing yet, but says what can be said before a model has been fetched.
 pub fn input(path: &Path) -> anyhow::Result<Input> {
     if !is_stdin(path) {
+        expect_jsonl(path)?;
         let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
         anyhow::ensure!(
             !metadata.is_dir(),
@@ -411,7 +412,8 @@ fn parse_bins(value: &str) -> Result<usize, String> {
         .ok_or_else(|| "expected a whole number from 1 to 1000".to_owned())
 }
 
-fn records(count: u64, one: &str, many: &str) -> String {
+/// A number and what it counts.
+pub fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 

@@ -23,6 +23,7 @@ mod merge;
 pub mod model;
 mod progress;
 mod records;
+mod report_file;
 mod score;
 mod signals;
 mod stdout;

@@ -29,6 +29,26 @@ pub enum Sources {
     Brat(Vec<BratFiles>),
 }
 
+impl Sources {
+    /// The files and streams that will be read.
+    pub fn inputs(&self) -> Vec<Input> {
+        match self {
+            Sources::Streams(_, inputs) => {
+                let named = inputs.iter().filter_map(|input| match input {
+                    Input::Stdin => Some(Input::Stdin),
+                    Input::File(path) => Some(Input::File(path.clone())),
+                    Input::Reader(..) => None,
+                });
+                named.collect()
+            }
+            Sources::Brat(documents) => {
+                let files = documents.iter().flat_map(|files| [&files.text, &files.annotations]);
+                files.map(|path| Input::File(path.clone())).collect()
+            }
+        }
+    }
+}
+
 /// Counts problems, hands them on, and ends a strict run at the first.
 struct Reporter<'a> {
     strict: bool,

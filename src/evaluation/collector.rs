@@ -39,6 +39,8 @@ pub struct LabelledSet {
     pub rejected: BTreeMap<String, Rejected>,
     /// Usable records without an id, where ids were asked for; they are not among the records.
     pub without_id: u64,
+    /// Usable records whose own decision is not that of the threshold.
+    pub decided_otherwise: u64,
     pub mistakes: Mistakes,
 }
 
@@ -60,8 +62,8 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// `mistakes`: how many of each kind to keep.
-    pub fn new(fields: Fields, match_by: MatchBy, mistakes: usize) -> Self {
+    /// `mistakes`: which to keep.
+    pub fn new(fields: Fields, match_by: MatchBy, mistakes: Mistakes) -> Self {
         Self {
             fields,
             match_by,
@@ -74,7 +76,8 @@ impl Collector {
                 unlabelled: 0,
                 rejected: BTreeMap::new(),
                 without_id: 0,
-                mistakes: Mistakes::new(mistakes),
+                decided_otherwise: 0,
+                mistakes,
             },
             numbers: HashMap::new(),
             seen: 0,
@@ -120,6 +123,8 @@ impl Collector {
                 }
             }
         });
+        let predicted = self.set.mistakes.predicts(record.probability);
+        self.set.decided_otherwise += u64::from(record.causal.is_some_and(|causal| causal != predicted));
         self.set.without_document += u64::from(document.is_none());
         if self.set.mistakes.wants(record.label, record.probability) {
             self.set.mistakes.add(Mistake {

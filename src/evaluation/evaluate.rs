@@ -4,10 +4,36 @@ use super::bootstrap::{Interval, Plan, interval, resample};
 use super::figures::{Choice, Confusion, Figures, Metric, Wanted, figures};
 use super::sample::Sample;
 
+/// A threshold that is not chosen on the records.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Threshold {
+    pub value: f64,
+    pub origin: Origin,
+}
+
+/// Where a threshold comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Given,
+    Model,
+    Default,
+}
+
+impl Origin {
+    /// For tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Origin::Given => "as given",
+            Origin::Model => "the model's",
+            Origin::Default => "the default",
+        }
+    }
+}
+
 /// What to judge at.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    pub threshold: f64,
+    pub threshold: Threshold,
     /// Find a threshold of at least this recall.
     pub recall: Option<f64>,
     /// Find a threshold of at least this precision.
@@ -30,8 +56,8 @@ pub struct Estimate {
 /// Why a threshold is looked at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum PointKind {
-    /// It was given.
-    Given,
+    /// It is [`Request::threshold`].
+    Given(Origin),
     BestF1,
     Recall(f64),
     Precision(f64),
@@ -132,13 +158,13 @@ struct Judge<'s> {
 impl<'s> Judge<'s> {
     fn new(sample: &'s Sample, request: &Request) -> Self {
         let mut wanted = Wanted {
-            thresholds: vec![request.threshold],
+            thresholds: vec![request.threshold.value],
             recall: request.recall,
             precision: request.precision,
             bins: request.bins,
         };
         let found = figures(sample, &wanted, |_| 1);
-        let (mut kinds, mut unreached) = (vec![PointKind::Given], Vec::new());
+        let (mut kinds, mut unreached) = (vec![PointKind::Given(request.threshold.origin)], Vec::new());
         let candidates = [
             (Some(PointKind::BestF1), found.best_f1),
             (request.recall.map(PointKind::Recall), found.for_recall),
@@ -179,7 +205,7 @@ impl<'s> Judge<'s> {
         let points = self.kinds.iter().enumerate().map(|(k, &kind)| {
             let first = POINTS + k * AT_POINT;
             let threshold = match kind {
-                PointKind::Given => Estimate {
+                PointKind::Given(_) => Estimate {
                     value: Some(self.wanted.thresholds[0]),
                     interval: None,
                     undefined: 0,

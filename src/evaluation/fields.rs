@@ -9,6 +9,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::scoring::json_error;
+
 /// The fields that name a record's document unless one is stated, in order of preference.
 pub const DOCUMENT_FIELDS: [&str; 3] = ["doc_id", "pmid", "document_id"];
 
@@ -55,6 +57,8 @@ pub(super) enum Reading<'a> {
 pub(super) struct Usable<'a> {
     pub probability: f64,
     pub label: bool,
+    /// What the record says of its probability and the threshold, as `crag score` writes it.
+    pub causal: Option<bool>,
     /// The field's name and its value.
     pub document: Option<(&'a str, Cow<'a, str>)>,
     pub id: Option<Cow<'a, str>>,
@@ -113,6 +117,9 @@ impl<'a> Shown<'a> {
 /// How many of an object's own keys a message shows.
 const LISTED_KEYS: usize = 8;
 
+/// What `crag score` writes in place of a line that it could not read: whether that had a label is not known.
+const ERROR_KEYS: [&str; 4] = ["file", "line", "error", "record"];
+
 /// What is kept of an object.
 #[derive(Default)]
 struct Object<'a> {
@@ -124,11 +131,14 @@ struct Object<'a> {
     shown: [Option<&'a str>; SHOWN_FIELDS.len()],
     twice: Option<String>,
     keys: Vec<String>,
+    /// Whether there is more than what stands for a line that could not be read.
+    is_of_a_record: bool,
 }
 
 #[derive(Default)]
 struct Answer<'a> {
     probability: Option<&'a str>,
+    causal: Option<&'a str>,
     error: Option<&'a str>,
 }
 
@@ -163,6 +173,9 @@ impl<'de> Visitor<'de> for ObjectVisitor<'_> {
                 if key == fields.probability {
                     keep(&mut object.answer.probability, twice);
                 }
+                if key == "causal" {
+                    object.answer.causal = Some(value);
+                }
                 if key == "error" {
                     keep(&mut object.answer.error, twice);
                 }
@@ -191,6 +204,7 @@ impl<'de> Visitor<'de> for ObjectVisitor<'_> {
             if let Some(i) = SHOWN_FIELDS.iter().position(|field| *field == key) {
                 object.shown[i] = Some(value);
             }
+            object.is_of_a_record |= !ERROR_KEYS.contains(&key) && fields.output_key.as_deref() != Some(key);
             if object.keys.len() < LISTED_KEYS {
                 object.keys.push(quoted(key));
             }
@@ -241,6 +255,9 @@ impl Fields {
             return Err(reject("duplicate_key", twice(key)));
         }
         if let (None, Some(error)) = (object.answer.probability, object.answer.error.filter(|e| *e != "null")) {
+            if object.is_of_a_record && matches!(object.gold, None | Some("null")) {
+                return Ok(Reading::Unlabelled);
+            }
             let (code, message) = error_record(error);
             return Err((Cow::Owned(code), message));
         }
@@ -267,9 +284,15 @@ impl Fields {
             );
             reject("bad_probability", message)
         })?;
+        // Of another probability it says nothing.
+        let causal = object
+            .answer
+            .causal
+            .filter(|_| self.probability == Fields::default().probability);
         Ok(Reading::Usable(Usable {
             probability,
             label,
+            causal: causal.and_then(|causal| causal.parse().ok()),
             document: self.document(&object),
             id: object.id.and_then(scalar),
             shown: Shown { raw: object.shown },
@@ -311,7 +334,7 @@ impl Fields {
         };
         let object = object
             .and_then(|object| deserializer.end().map(|()| object))
-            .map_err(|error| ("invalid_json", error.to_string()))?;
+            .map_err(|error| ("invalid_json", json_error(&error)))?;
         object.ok_or_else(|| ("not_an_object", format!("expected an object, found {}", found(trimmed))))
     }
 }

@@ -45,37 +45,61 @@ impl Mistake {
 /// Characters of a text that are kept.
 pub const TEXT_CHARACTERS: usize = 1200;
 
-/// Gathers candidates of both kinds; which of them are mistakes depends on a threshold that is known later.
+/// Gathers the hardest of both kinds.
 #[derive(Clone, Debug)]
 pub struct Mistakes {
     limit: usize,
-    /// Labelled negative, and labelled positive.
+    threshold: f64,
+    /// Whether all are kept until it is known which of them count.
+    all: bool,
+    /// False positives and false negatives.
     candidates: [Vec<Mistake>; 2],
     /// The least error that still counts, once there are enough.
     least: [f64; 2],
 }
 
 impl Mistakes {
-    /// Keeps the hardest `limit` of each kind.
-    pub fn new(limit: usize) -> Self {
+    /// Keeps the hardest `limit` of each kind at `threshold`.
+    pub fn new(limit: usize, threshold: f64) -> Self {
         Self {
             limit,
+            threshold,
+            all: false,
             candidates: [Vec::new(), Vec::new()],
-            least: [0.0; 2],
+            least: [f64::NEG_INFINITY; 2],
         }
+    }
+
+    /// Keeps all: which records count is known when they have been matched with another model's. Memory grows with
+    /// the number of mistakes.
+    pub fn until_matched(limit: usize, threshold: f64) -> Self {
+        Self {
+            all: true,
+            ..Self::new(limit, threshold)
+        }
+    }
+
+    /// Keeps none.
+    pub fn none() -> Self {
+        Self::new(0, 0.0)
     }
 
     /// Whether a record would be kept; most are not, and need not be read further.
     pub(super) fn wants(&self, label: bool, probability: f64) -> bool {
         let error = if label { 1.0 - probability } else { probability };
-        self.limit > 0 && error > self.least[usize::from(label)]
+        self.limit > 0 && label != self.predicts(probability) && error > self.least[usize::from(label)]
+    }
+
+    /// Whether a record of this probability is predicted positive.
+    pub(super) fn predicts(&self, probability: f64) -> bool {
+        probability >= self.threshold
     }
 
     pub(super) fn add(&mut self, mistake: Mistake) {
         let kind = usize::from(mistake.label);
         let candidates = &mut self.candidates[kind];
         candidates.push(mistake);
-        if candidates.len() >= 2 * self.limit + 16 {
+        if !self.all && candidates.len() >= 2 * self.limit + 16 {
             candidates.sort_by(Mistake::harder_first);
             candidates.truncate(self.limit);
             if let Some(last) = candidates.last() {
@@ -84,13 +108,14 @@ impl Mistakes {
         }
     }
 
-    /// False positives and false negatives at `threshold`, the hardest first, at most the limit of each.
-    pub fn at(&self, threshold: f64) -> [Vec<Mistake>; 2] {
-        self.candidates.clone().map(|mut candidates| {
-            candidates.retain(|mistake| mistake.label != (mistake.probability >= threshold));
-            candidates.sort_by(Mistake::harder_first);
-            candidates.truncate(self.limit);
-            candidates
+    /// False positives and false negatives among the records that count, by the keys they are matched by: the hardest
+    /// first, at most the limit of each.
+    pub fn hardest(&self, counts: impl Fn(Option<&str>) -> bool) -> [Vec<Mistake>; 2] {
+        self.candidates.each_ref().map(|candidates| {
+            let mut hardest: Vec<&Mistake> = candidates.iter().filter(|m| counts(m.key.as_deref())).collect();
+            hardest.sort_by(|a, b| a.harder_first(b));
+            hardest.truncate(self.limit);
+            hardest.into_iter().cloned().collect()
         })
     }
 }
@@ -127,6 +152,32 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
+        fn of_matched_records_exactly_the_hardest_are_kept(
+            records in prop::collection::vec((any::<bool>(), 0u32..50, any::<bool>()), 0..300),
+            limit in 0usize..8,
+        ) {
+            let all: Vec<(Mistake, bool)> = records.iter().enumerate().map(|(i, &(label, p, matched))| {
+                let key = Some(if matched { "matched" } else { "alone" }.into());
+                (Mistake { key, ..mistake(i as u64, label, f64::from(p) / 50.0) }, matched)
+            }).collect();
+            let mut kept = Mistakes::until_matched(limit, 0.3);
+            for (record, _) in &all {
+                if kept.wants(record.label, record.probability) {
+                    kept.add(record.clone());
+                }
+            }
+            let found = kept.hardest(|key| key == Some("matched"));
+            for (kind, found) in found.into_iter().enumerate() {
+                let mut expected: Vec<Mistake> = all.iter()
+                    .filter(|(m, matched)| *matched && m.label == (kind == 1) && m.label != (m.probability >= 0.3))
+                    .map(|(m, _)| m.clone()).collect();
+                expected.sort_by(Mistake::harder_first);
+                expected.truncate(limit);
+                prop_assert_eq!(found, expected);
+            }
+        }
+
+        #[test]
         fn exactly_the_hardest_are_kept(
             records in prop::collection::vec((any::<bool>(), 0u32..50), 0..300),
             limit in 0usize..8,
@@ -134,13 +185,13 @@ mod tests {
             let threshold = 0.5;
             let all: Vec<Mistake> = records.iter().enumerate()
                 .map(|(i, &(label, p))| mistake(i as u64, label, f64::from(p) / 50.0)).collect();
-            let mut kept = Mistakes::new(limit);
+            let mut kept = Mistakes::new(limit, threshold);
             for record in &all {
                 if kept.wants(record.label, record.probability) {
                     kept.add(record.clone());
                 }
             }
-            for (kind, found) in kept.at(threshold).into_iter().enumerate() {
+            for (kind, found) in kept.hardest(|_| true).into_iter().enumerate() {
                 let mut expected: Vec<Mistake> = all.iter()
                     .filter(|m| m.label == (kind == 1) && m.label != (m.probability >= threshold))
                     .cloned().collect();

@@ -29,7 +29,8 @@ pub use bootstrap::{Interval, Plan};
 pub use collector::{Collector, LabelledSet, MatchBy, Rejected};
 pub use curves::{Bin, Curves, Step};
 pub use evaluate::{
-    Comparison, Differences, Estimate, Evaluation, OperatingPoint, PointKind, Request, compare, evaluate,
+    Comparison, Differences, Estimate, Evaluation, OperatingPoint, Origin, PointKind, Request, Threshold, compare,
+    evaluate,
 };
 pub use fields::{DOCUMENT_FIELDS, Fields, Labels};
 pub use figures::{Confusion, Metric};

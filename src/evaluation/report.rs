@@ -297,12 +297,9 @@ fn number(value: Option<f64>) -> String {
     value.map_or("not defined".to_owned(), |value| format!("{value:.4}"))
 }
 
-/// As short as four digits allow: a threshold of 0.55 is not 0.5500.
+/// All its digits: rounded up, it would not predict the record that it was chosen at.
 fn threshold(value: Option<f64>) -> String {
-    match value {
-        Some(value) if number(Some(value)).parse() == Ok(value) => value.to_string(),
-        value => number(value),
-    }
+    value.map_or_else(|| number(value), |value| value.to_string())
 }
 
 fn interval(of: &Estimate, digits: usize) -> String {
@@ -313,7 +310,7 @@ fn interval(of: &Estimate, digits: usize) -> String {
 
 fn kind(kind: PointKind) -> String {
     match kind {
-        PointKind::Given => "as given".to_owned(),
+        PointKind::Given(origin) => origin.name().to_owned(),
         PointKind::BestF1 => "best F1".to_owned(),
         PointKind::Recall(recall) => format!("recall of at least {recall}"),
         PointKind::Precision(precision) => format!("precision of at least {precision}"),

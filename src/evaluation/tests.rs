@@ -4,13 +4,18 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::bootstrap::Plan;
-use super::evaluate::{Estimate, Request, compare, evaluate};
+use super::evaluate::{Estimate, Origin, Request, Threshold, compare, evaluate};
 use super::figures::{Figures, Metric, Wanted, figures};
 use super::fit::{FitError, Method, cross_fitted, fit};
 use super::sample::{Judged, Sample};
 use crate::Calibration;
 
 const TOLERANCE: f64 = 1e-12;
+
+const GIVEN: Threshold = Threshold {
+    value: 0.5,
+    origin: Origin::Given,
+};
 
 fn cases() -> Vec<Value> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/evaluation/cases.jsonl");
@@ -186,7 +191,7 @@ fn the_temperature_of_an_overconfident_model_is_found_and_helps_unseen_documents
     assert!((temperature - 3.0).abs() < 0.2, "{temperature}");
     assert_eq!(fitted_on.unwrap().documents, 4000);
     let request = Request {
-        threshold: 0.5,
+        threshold: GIVEN,
         recall: None,
         precision: None,
         bins: 10,
@@ -244,7 +249,7 @@ fn a_cross_fitted_document_never_meets_its_own_map() {
 fn differences_of_a_model_with_itself_are_exactly_zero() {
     let sample = overconfident(300);
     let request = Request {
-        threshold: 0.5,
+        threshold: GIVEN,
         recall: Some(0.9),
         precision: None,
         bins: 10,
@@ -278,7 +283,7 @@ fn a_document_of_many_equal_records_widens_the_interval() {
         Sample::new(judged.collect(), 1000 / copies as usize)
     };
     let request = Request {
-        threshold: 0.5,
+        threshold: GIVEN,
         recall: None,
         precision: None,
         bins: 10,
@@ -367,7 +372,7 @@ proptest! {
 
     #[test]
     fn intervals_of_sane_data_hold_their_figure(seed in any::<u64>()) {
-        let request = Request { threshold: 0.5, recall: None, precision: None, bins: 10 };
+        let request = Request { threshold: GIVEN, recall: None, precision: None, bins: 10 };
         let evaluation = evaluate(&overconfident(600), &request, &Plan { resamples: 200, confidence: 0.95, seed });
         for (i, estimate) in estimates(&evaluation).into_iter().enumerate() {
             // The calibration error is biased upwards in every resample; its interval need not hold it.
@@ -381,7 +386,7 @@ proptest! {
     #[test]
     fn nothing_panics_on_any_records(pairs in any_records(), threshold in 0.0f64..=1.0, bins in 1usize..40) {
         let sample = records(pairs);
-        let request = Request { threshold, recall: Some(0.95), precision: Some(0.9), bins };
+        let request = Request { threshold: Threshold { value: threshold, ..GIVEN }, recall: Some(0.95), precision: Some(0.9), bins };
         let evaluation = evaluate(&sample, &request, &Plan { resamples: 20, confidence: 0.95, seed: 1 });
         for estimate in estimates(&evaluation) {
             prop_assert!(estimate.value.is_none_or(f64::is_finite));

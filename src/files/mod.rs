@@ -18,4 +18,6 @@ pub use disk::{Disk, RealDisk, replace, with_suffix};
 pub use folder::OutputFolder;
 pub use identity::Identity;
 pub use input::{Digest, Gauge, Input, OpenInput};
-pub use output::{Claim, Companion, Destination, OutputError, OutputFile, hash_beginning, refuse_stdout};
+pub use output::{
+    Claim, Companion, Destination, OutputError, OutputFile, hash_beginning, refuse_inputs, refuse_stdout,
+};

@@ -360,7 +360,8 @@ pub(super) fn io_error(path: &Path, action: &'static str, source: io::Error) -> 
     }
 }
 
-fn refuse_inputs(path: &Path, inputs: &[Input]) -> Result<(), OutputError> {
+/// Errors if `path` is one of `inputs`, by whatever name.
+pub fn refuse_inputs(path: &Path, inputs: &[Input]) -> Result<(), OutputError> {
     let looked_at = |source| io_error(path, "cannot be looked at", source);
     match Identity::of_path(path).map_err(looked_at)? {
         Some(own) => refuse_input(&own, path, inputs),

@@ -77,6 +77,7 @@ pub use counts::{Counts, InputReport};
 pub use error::{ErrorCode, LineError, ScoreError};
 pub use fields::{FIELDS, FieldMap, Format};
 pub use file_sink::{FileSink, Finished, OpenError, Opened, Plan};
+pub use json::json_error;
 pub use kin::{KinError, ShardEvidence, check_kin};
 pub use lines::{Content, LineReader};
 pub use member::{Member, PairModel};

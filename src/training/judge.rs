@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::evaluation::{Judged, Metric, Plan, PointKind, Request, Sample, evaluate};
+use crate::evaluation::{Judged, Metric, Origin, Plan, PointKind, Request, Sample, Threshold, evaluate};
 
 /// Figures of one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,7 +29,10 @@ pub fn judge(scored: &[(f32, bool)]) -> Option<Judgement> {
     });
     let sample = Sample::new(records.collect(), 1);
     let request = Request {
-        threshold: 0.5,
+        threshold: Threshold {
+            value: 0.5,
+            origin: Origin::Default,
+        },
         recall: None,
         precision: None,
         bins: 1,

@@ -110,7 +110,7 @@ fn point(point: &OperatingPoint) -> Value {
 
 fn named(kind: PointKind) -> (&'static str, Option<f64>) {
     match kind {
-        PointKind::Given => ("given", None),
+        PointKind::Given(_) => ("given", None),
         PointKind::BestF1 => ("best_f1", None),
         PointKind::Recall(recall) => ("recall", Some(recall)),
         PointKind::Precision(precision) => ("precision", Some(precision)),

@@ -8,15 +8,19 @@ mod table;
 use std::path::PathBuf;
 
 use super::config::SettingRow;
+use super::inputs;
 use super::labelled::{
-    LabelledArgs, ModelChoice, input, is_regular, model_args, names_model, parse_share, refuse_scored, threshold_of,
-    write_file,
+    LabelledArgs, ModelChoice, counted, input, is_regular, model_args, names_model, parse_share, refuse_scored,
+    threshold_of,
 };
+use super::report_file::ReportFile;
 use super::{Outcome, UsageError, console};
 use crate::evaluation::{
-    Curves, Differences, Evaluation, LabelledSet, MatchBy, Mismatches, Report, Request, Run, Sample, compare, evaluate,
-    pair,
+    Curves, Differences, Evaluation, LabelledSet, MatchBy, Mismatches, Mistakes, Origin, Report, Request, Run,
+    Threshold, compare, evaluate, pair,
 };
+use crate::files::Input;
+use crate::model::config;
 use crate::scoring::Options;
 
 /// What to judge, with what, and what to say of it.
@@ -85,7 +89,21 @@ pub struct EvalArgs {
 struct Source {
     name: String,
     set: LabelledSet,
-    threshold: f64,
+    threshold: Threshold,
+}
+
+impl Source {
+    /// A warning where the records' own decisions are of another threshold than the one that nobody gave.
+    fn decided_otherwise(&self) -> Option<String> {
+        let Threshold { value, origin } = self.threshold;
+        (origin == Origin::Default && self.set.decided_otherwise > 0).then(|| {
+            format!(
+                "{}: \"causal\" of {} was decided at another threshold than {value}, the default; --threshold gives theirs",
+                self.name,
+                counted(self.set.decided_otherwise, "record", "records")
+            )
+        })
+    }
 }
 
 /// What was found.
@@ -106,6 +124,11 @@ pub fn run(mut args: EvalArgs, settings: &[SettingRow]) -> anyhow::Result<Outcom
         args.choice.beneath = std::mem::take(&mut args.model);
     }
     args.check()?;
+    let report = args
+        .report
+        .as_ref()
+        .map(|path| ReportFile::beside_inputs("--report", path, &args.inputs()));
+    let report = report.transpose()?;
     args.labelled.set_threads()?;
     let mut sources = args.sources()?;
     let found = match (sources.pop(), sources.pop()) {
@@ -113,7 +136,7 @@ pub fn run(mut args: EvalArgs, settings: &[SettingRow]) -> anyhow::Result<Outcom
         (Some(only), None) => args.judged(only),
         (None, _) => return Err(UsageError("expected records to judge".to_owned()).into()),
     };
-    if let Some(path) = &args.report {
+    if let Some(file) = report {
         let report = Report {
             runs: &found.runs,
             differences: found.differences.as_ref(),
@@ -122,7 +145,7 @@ pub fn run(mut args: EvalArgs, settings: &[SettingRow]) -> anyhow::Result<Outcom
             unit: found.unit,
             notes: &found.notes,
         };
-        write_file(path, report.html().as_bytes())?;
+        file.finish(report.html().as_bytes())?;
     }
     let say = if found.incomplete { console::warn } else { console::note };
     let of_runs = found.runs.iter().flat_map(|run| &run.notes);
@@ -162,10 +185,31 @@ impl EvalArgs {
         Ok(())
     }
 
+    /// All that will be read.
+    fn inputs(&self) -> Vec<Input> {
+        match self.files.is_empty() {
+            true => vec![Input::Stdin],
+            false => self.files.iter().map(|path| inputs::input(path)).collect(),
+        }
+    }
+
+    /// The threshold of `--threshold`, or the one beneath.
+    fn threshold(&self, beneath: f32, origin: Origin) -> Threshold {
+        match self.threshold {
+            Some(value) => Threshold {
+                value,
+                origin: Origin::Given,
+            },
+            None => Threshold {
+                value: threshold_of(beneath),
+                origin,
+            },
+        }
+    }
+
     fn sources(&self) -> anyhow::Result<Vec<Source>> {
         let stdin = PathBuf::from("-");
         let first = self.files.first().unwrap_or(&stdin);
-        let default_threshold = threshold_of(Options::default().threshold);
         if self.labelled.scored || self.files.len() == 2 {
             let files = if self.files.is_empty() {
                 std::slice::from_ref(&stdin)
@@ -177,11 +221,12 @@ impl EvalArgs {
                 (_, true) => MatchBy::Line,
                 (_, false) => MatchBy::Id,
             };
+            let threshold = self.threshold(Options::default().threshold, Origin::Default);
             let read = files.iter().map(|path| {
                 Ok(Source {
                     name: input(path)?.name(),
-                    set: self.labelled.read(path, match_by, self.mistakes)?,
-                    threshold: self.threshold.unwrap_or(default_threshold),
+                    set: self.labelled.read(path, match_by, self.mistakes(match_by, threshold))?,
+                    threshold,
                 })
             });
             return read.collect();
@@ -208,21 +253,34 @@ impl EvalArgs {
         let scored = names.iter().map(|name| {
             let arguments = model_args(*name, &self.choice)?;
             let model = arguments.open(&self.labelled.device)?;
+            let of_model = &model.description.config.threshold;
+            let origin = match of_model.source {
+                config::Source::Default => Origin::Default,
+                _ => Origin::Model,
+            };
+            let threshold = self.threshold(of_model.value, origin);
             Ok(Source {
                 name: match names.len() {
                     1 => format!("{records} scored by {}", arguments.model),
                     _ => arguments.model.clone(),
                 },
-                set: self.labelled.score(first, &model, match_by, self.mistakes)?,
-                threshold: self
-                    .threshold
-                    .unwrap_or_else(|| threshold_of(*model.description.config.threshold)),
+                set: self
+                    .labelled
+                    .score(first, &model, match_by, self.mistakes(match_by, threshold))?,
+                threshold,
             })
         });
         scored.collect()
     }
 
-    fn request(&self, threshold: f64) -> Request {
+    fn mistakes(&self, match_by: MatchBy, threshold: Threshold) -> Mistakes {
+        match match_by {
+            MatchBy::Nothing => Mistakes::new(self.mistakes, threshold.value),
+            _ => Mistakes::until_matched(self.mistakes, threshold.value),
+        }
+    }
+
+    fn request(&self, threshold: Threshold) -> Request {
         Request {
             threshold,
             recall: self.recall,
@@ -236,20 +294,19 @@ impl EvalArgs {
         let evaluation = evaluate(&sample, &self.request(source.threshold), &self.labelled.plan());
         let (unit, about_documents) = self.labelled.documents(&source.name, &source.set);
         let mut notes = self.labelled.left_out(&source.name, &source.set);
+        notes.extend(source.decided_otherwise());
         notes.extend(about_documents);
         notes.extend(few(sample.documents(), unit));
         notes.extend(undefined(&evaluation));
         Found {
             incomplete: source.set.rejections() > 0,
-            runs: vec![self.run_of(
-                source.name,
+            runs: vec![Run {
+                name: source.name,
                 evaluation,
-                &sample,
-                &source.set,
-                source.threshold,
+                curves: Curves::of(&sample, self.labelled.bins),
+                mistakes: source.set.mistakes.hardest(|_| true),
                 notes,
-                |_| true,
-            )],
+            }],
             differences: None,
             mismatches: None,
             unit,
@@ -287,23 +344,22 @@ impl EvalArgs {
                 examples(&mismatches)
             ));
         }
-        let kept = |key: &str| paired.keys.contains(key);
+        let is_compared = |key: Option<&str>| key.is_some_and(|key| paired.keys.contains(key));
         let mut runs = Vec::new();
         let evaluations = [comparison.first, comparison.second];
         let samples = [&paired.first, &paired.second];
         let incomplete = mismatches.total() + first.set.rejections() + second.set.rejections() > 0;
         let mut sets = Vec::new();
         for ((source, evaluation), sample) in [first, second].into_iter().zip(evaluations).zip(samples) {
-            let notes = self.labelled.left_out(&source.name, &source.set);
-            runs.push(self.run_of(
-                source.name,
+            let mut notes = self.labelled.left_out(&source.name, &source.set);
+            notes.extend(source.decided_otherwise());
+            runs.push(Run {
+                name: source.name,
                 evaluation,
-                sample,
-                &source.set,
-                source.threshold,
+                curves: Curves::of(sample, self.labelled.bins),
+                mistakes: source.set.mistakes.hardest(is_compared),
                 notes,
-                kept,
-            ));
+            });
             sets.push(source.set);
         }
         Ok(Found {
@@ -316,37 +372,14 @@ impl EvalArgs {
             incomplete,
         })
     }
-
-    #[allow(clippy::too_many_arguments)] // each is named at both calls, and a struct of them would be `Run` again
-    fn run_of(
-        &self,
-        name: String,
-        evaluation: Evaluation,
-        sample: &Sample,
-        set: &LabelledSet,
-        threshold: f64,
-        notes: Vec<String>,
-        kept: impl Fn(&str) -> bool,
-    ) -> Run {
-        let mut mistakes = set.mistakes.at(threshold);
-        for kind in &mut mistakes {
-            kind.retain(|mistake| mistake.key.as_deref().is_none_or(&kept));
-        }
-        Run {
-            name,
-            evaluation,
-            curves: Curves::of(sample, self.labelled.bins),
-            mistakes,
-            notes,
-        }
-    }
 }
 
 /// A warning where so little is resampled that intervals mean little.
 fn few(documents: usize, unit: &str) -> Option<String> {
     match documents {
         1 => Some(format!(
-            "no intervals: all records are of one of the {unit} that would be resampled"
+            "no intervals: one {} is all there is to resample",
+            unit.trim_end_matches('s')
         )),
         2..20 => Some(format!(
             "only {documents} {unit} to resample: intervals are rough, and likely too narrow"

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::super::labelled::counted;
 use super::{EvalArgs, Found};
 use crate::evaluation::{Estimate, Interval, Metric, Mistake, PointKind, Run};
 
@@ -25,13 +26,12 @@ pub fn render(args: &EvalArgs, found: &Found) -> String {
             unit => format!(" of {} {unit}", e.documents),
         };
         let share = 100.0 * e.positives as f64 / e.records.max(1) as f64;
-        out.line(&format!(
-            "{} records{of}, {} positive ({share:.1}%)",
-            e.records, e.positives
-        ));
+        let records = counted(e.records as u64, "record", "records");
+        out.line(&format!("{records}{of}, {} positive ({share:.1}%)", e.positives));
     }
     let plan = args.labelled.plan();
-    if plan.resamples > 0 {
+    let documents = found.runs.first().map_or(0, |run| run.evaluation.documents);
+    if plan.resamples > 0 && documents > 1 {
         out.line(&format!(
             "intervals: the middle {}% of {} resamples of {}, seed {}",
             plan.confidence * 100.0,
@@ -107,14 +107,16 @@ fn thresholds(out: &mut Lines, run: &Run, of: &str) {
     ];
     for point in &run.evaluation.points {
         let name = match point.kind {
-            PointKind::Given => "as given".to_owned(),
+            PointKind::Given(origin) => origin.name().to_owned(),
             PointKind::BestF1 => "best F1".to_owned(),
             PointKind::Recall(recall) => format!("recall >= {recall}"),
             PointKind::Precision(precision) => format!("precision >= {precision}"),
         };
         let shares = [&point.threshold, &point.precision, &point.recall, &point.f1];
-        let mut row = vec![name];
-        row.extend(shares.map(|share| number(share.value)));
+        // All digits of the threshold: rounded up, it would not predict the record that it was chosen at.
+        let threshold = point.threshold.value.map(|value| value.to_string());
+        let mut row = vec![name, threshold.unwrap_or_else(|| number(None))];
+        row.extend(shares[1..].iter().map(|share| number(share.value)));
         row.extend(
             point
                 .cells

@@ -19,7 +19,6 @@ pub use redact::Redactor;
 use super::Outcome;
 use super::about::{ABOUT, About};
 use super::config::SettingRow;
-use super::stdout;
 use crate::checkpoint::FileHash;
 use crate::files::{Destination, with_suffix};
 use crate::scoring::{Counts, ErrorCode, Warning};
@@ -43,76 +42,11 @@ const ENVIRONMENT: [&str; 13] = [
     "no_proxy",
 ];
 
-/// A report that will be written when the run ends.
-#[derive(Debug)]
-pub struct ReportFile {
-    path: PathBuf,
-    /// The file written to, and its name if it is to be renamed; none: stdout.
-    file: Option<File>,
-    partial: Option<PathBuf>,
-}
-
-impl ReportFile {
-    /// Opens it now, so that a run of hours does not end in a folder that cannot be written to.
-    pub fn create(flag: &str, path: &Path) -> anyhow::Result<Self> {
-        let context = || format!("{flag} {}", path.display());
-        let destination = Destination::of(path).with_context(|| flag.to_owned())?;
-        let (file, partial) = match &destination {
-            Destination::Stdout => (None, None),
-            // Neither a pipe nor a device can be replaced.
-            Destination::Stream(stream) => (Some(File::options().append(true).open(stream)), None),
-            Destination::File(target) => {
-                let partial = with_suffix(target, ".partial");
-                (Some(File::create(&partial)), Some(partial))
-            }
-        };
-        Ok(Self {
-            path: match destination {
-                Destination::File(target) => target,
-                _ => path.to_owned(),
-            },
-            file: file.transpose().with_context(context)?,
-            partial,
-        })
-    }
-
-    /// Writes `value` and gives the file its name.
-    pub fn finish(mut self, value: &Value) -> anyhow::Result<()> {
-        let mut write = || -> io::Result<()> {
-            let text = to_text(value)?;
-            let Some(file) = &mut self.file else {
-                let mut stdout = stdout::lock();
-                return stdout.write_all(&text).and_then(|()| stdout.flush());
-            };
-            file.write_all(&text)?;
-            if let Some(partial) = &self.partial {
-                file.sync_all()?;
-                std::fs::rename(partial, &self.path)?;
-            }
-            Ok(())
-        };
-        let written = write();
-        if written.is_ok() {
-            self.partial = None;
-        }
-        written.with_context(|| self.path.display().to_string())
-    }
-}
-
 /// A report as it is written.
 pub fn to_text(value: &Value) -> serde_json::Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
     Ok(text)
-}
-
-impl Drop for ReportFile {
-    /// A run that came to nothing leaves nothing.
-    fn drop(&mut self) {
-        if let Some(partial) = &self.partial {
-            let _ = std::fs::remove_file(partial);
-        }
-    }
 }
 
 /// Replaces the summary of an earlier run at `path` by that of one that could not begin; whoever looks at it would

@@ -12,7 +12,8 @@ use super::ensemble::Ensemble;
 use super::output::Output;
 use crate::cli::config::SettingRow;
 use crate::cli::inputs::Inputs;
-use crate::cli::manifest::{self, End, FileRecord, Manifest, ModelRecord, OutputRecord, ReportFile, RunRecord};
+use crate::cli::manifest::{self, End, FileRecord, Manifest, ModelRecord, OutputRecord, RunRecord};
+use crate::cli::report_file::ReportFile;
 use crate::cli::{UsageError, console};
 use crate::files::{Destination, with_suffix};
 use crate::scoring::{Counts, InputReport, Options};
@@ -99,10 +100,10 @@ impl Reports {
     /// Writes what does not appear together with an output.
     pub fn write(self, account: &Account<'_>, models: &Models<'_>, end: &End, counts: &Counts) -> anyhow::Result<()> {
         if let Some(file) = self.manifest {
-            file.finish(&account.manifest(models, end, counts, None, None)?)?;
+            file.finish(&manifest::to_text(&account.manifest(models, end, counts, None, None)?)?)?;
         }
         if let Some(file) = self.summary {
-            file.finish(&manifest::summary(&self.run_id, end, counts)?)?;
+            file.finish(&manifest::to_text(&manifest::summary(&self.run_id, end, counts)?)?)?;
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use self::progress::Progress;
 use self::recipe::RecipeArgs;
 use super::config::SettingRow;
 use super::device::PlaceArgs;
-use super::inputs::{input, is_stdin};
+use super::inputs::{expect_jsonl, input, is_stdin};
 use super::manifest::FileRecord;
 use super::progress::ProgressArgs;
 use super::signals::SignalWatch;
@@ -359,6 +359,7 @@ fn read_file(
     max_line_bytes: usize,
     pairs: &mut LabelledPairs,
 ) -> anyhow::Result<FileRecord> {
+    expect_jsonl(path)?;
     let file = input(path);
     let name = file.name();
     let mut open = file.open().with_context(|| name.clone())?;

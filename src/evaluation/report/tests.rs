@@ -1,5 +1,5 @@
 use super::*;
-use crate::evaluation::{Request, Sample, evaluate, sample::Judged};
+use crate::evaluation::{Origin, Request, Sample, Threshold, evaluate, sample::Judged};
 
 const PLAN: Plan = Plan {
     resamples: 50,
@@ -20,7 +20,10 @@ fn run(name: &str, records: impl IntoIterator<Item = (f64, bool)>, texts: Vec<St
     let documents = records.len();
     let sample = Sample::new(records, documents);
     let request = Request {
-        threshold: 0.5,
+        threshold: Threshold {
+            value: 0.5,
+            origin: Origin::Given,
+        },
         recall: Some(0.9),
         precision: None,
         bins: 10,

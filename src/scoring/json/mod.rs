@@ -149,11 +149,8 @@ impl JsonReader {
         } else {
             IgnoredAny::deserialize(&mut deserializer).map(|_| ())
         };
-        read.and_then(|()| deserializer.end()).map_err(|error| {
-            let place = format!(" at line {} column {}", error.line(), error.column());
-            let reason = error.to_string().replace(&place, "");
-            (ErrorCode::InvalidJson, format!("{reason} at byte {}", error.column()))
-        })?;
+        read.and_then(|()| deserializer.end())
+            .map_err(|error| (ErrorCode::InvalidJson, json_error(&error)))?;
         match first {
             Some(b'{') => Ok(object),
             Some(&other) => Err((
@@ -163,6 +160,13 @@ impl JsonReader {
             None => Err((ErrorCode::InvalidJson, "expected an object, found nothing".to_owned())),
         }
     }
+}
+
+/// What is wrong with a line of JSON, and at which of its bytes; serde would call it line 1 of whatever file.
+pub fn json_error(error: &serde_json::Error) -> String {
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let reason = error.to_string().replace(&place, "");
+    format!("{reason} at byte {}", error.column())
 }
 
 /// What is kept of an object: the raw values of the fields. `'t` is the reader's.
