@@ -130,6 +130,80 @@ fn problems_are_reported_with_their_line_and_exit_code_3() {
 }
 
 #[test]
+fn extract_writes_over_none_of_its_inputs() {
+    let folder = tempfile::tempdir().unwrap();
+    let corpus = folder.path().join("corpus.txt");
+    std::fs::copy(sample("sample.pubtator.txt"), &corpus).unwrap();
+    let before = std::fs::read(&corpus).unwrap();
+    let run = extract(
+        &["--from", "pubtator", "--summary-json", corpus.to_str().unwrap()],
+        std::slice::from_ref(&corpus),
+    );
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    let appended = std::process::Command::new(env!("CARGO_BIN_EXE_crag"))
+        .args(["extract", "--from", "pubtator"])
+        .arg(&corpus)
+        .stdout(std::fs::OpenOptions::new().append(true).open(&corpus).unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(appended.status.code(), Some(2));
+    assert_eq!(std::fs::read(&corpus).unwrap(), before);
+}
+
+#[test]
+fn a_run_that_fails_does_not_leave_an_earlier_ones_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("counts.json");
+    let with = ["--from", "pubtator", "--summary-json", path.to_str().unwrap()];
+    let counts = || -> Value { serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap() };
+    assert_eq!(extract(&with, &[sample("sample.pubtator.txt")]).code, 0);
+    assert_eq!(counts()["outcome"]["status"], "complete");
+    assert!(counts()["documents"].as_u64().unwrap() > 0);
+    assert_eq!(extract(&with, &[folder.path().join("nothing.txt")]).code, 1);
+    assert_eq!(counts()["outcome"]["status"], "failed");
+    assert!(counts()["outcome"]["error"].as_str().unwrap().contains("nothing.txt"));
+    assert!(counts().get("documents").is_none());
+    // What is no summary stays.
+    std::fs::write(&path, "mine").unwrap();
+    assert_eq!(extract(&with, &[folder.path().join("nothing.txt")]).code, 1);
+    assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+}
+
+#[test]
+fn a_type_whose_mentions_do_not_resolve_is_there_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let corpus = folder.path().join("corpus.txt");
+    let text = "1|t|Aspirin caused rash.\n1\t1\t8\tAspirin\tDrug\tD1\n1\t15\t19\trash\tADE\tD2\n";
+    std::fs::write(&corpus, text).unwrap();
+    let run = extract(&["--from", "pubtator"], &[corpus]);
+    assert!(
+        run.stderr.contains("text_mismatch") && !run.stderr.contains("choose with"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn relations_without_a_type_are_said_and_none_of_those_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let corpus = folder.path().join("corpus.json");
+    let annotation = |id: &str, kind: &str, text: &str, offset: u64| {
+        serde_json::json!({"id": id, "infons": {"type": kind}, "text": text,
+            "locations": [{"offset": offset, "length": text.len()}]})
+    };
+    let document = serde_json::json!({"id": "1", "passages": [{"offset": 0, "text": "Aspirin caused rash.",
+        "annotations": [annotation("a", "Chemical", "Aspirin", 0), annotation("b", "Disease", "rash", 15)]}],
+        "relations": [{"nodes": [{"refid": "a"}, {"refid": "b"}]}]});
+    std::fs::write(&corpus, document.to_string()).unwrap();
+    let label = |run: &Run| json_lines(&run.stdout)[0]["label"].clone();
+    let run = extract(&["--from", "bioc"], std::slice::from_ref(&corpus));
+    assert_eq!(label(&run), 1);
+    assert!(run.stderr.contains("1 relations state no type"), "{}", run.stderr);
+    let chosen = extract(&["--from", "bioc", "--relation-type", "CID"], &[corpus]);
+    assert_eq!(label(&chosen), 0);
+}
+
+#[test]
 fn types_that_are_not_there_are_answered_with_those_that_are() {
     let run = extract(
         &["--from", "pubtator", "--drug-type", "Gene"],

@@ -7,9 +7,10 @@ use std::io::{self, BufWriter, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use serde_json::{Value, json};
 
-use super::manifest;
-use super::report_file::ReportFile;
+use super::manifest::{self, End};
+use super::report_file::{ReportFile, replace_earlier};
 use super::values::{parse_bytes, parse_count};
 use super::{Outcome, UsageError, console, note, stdout};
 use crate::corpora::{
@@ -29,7 +30,9 @@ BioC), the claim is the whole document's, not this sentence's: every mention pai
 without any relation get no label, unless with --labels all.
 
 Offsets are checked: the words of a mention have to be where it says they are, counted in code points, UTF-16 units or \
-bytes, whichever fits the document. What does not fit is reported on stderr, counted and left out.
+bytes, whichever fits the document. What does not fit is reported on stderr, counted and left out; so are relations \
+that name no mention of the document. In brat, the trigger of an event with arguments is no mention; of one without, it \
+is, and stands for the event.
 
 Examples:
   crag extract --from pubtator CDR_DevelopmentSet.PubTator.txt | crag score --model demo > scored.jsonl
@@ -136,6 +139,19 @@ enum CompositeArg {
 }
 
 pub fn run(args: ExtractArgs) -> anyhow::Result<Outcome> {
+    let result = extract(&args);
+    if let (Some(path), Err(_) | Ok(Outcome::ClosedPipe)) = (&args.summary_json, &result) {
+        // Without counts, so that nobody takes an earlier run's for this one's.
+        let text = manifest::to_text(&json!({"outcome": End::new(&result)}))?;
+        let is_own = |value: &Value| value.get("outcome").is_some() || value.get("mentions_resolved").is_some();
+        if let Err(error) = replace_earlier(path, is_own, &text) {
+            console::warn(&format!("--summary-json {}: {error}", path.display()));
+        }
+    }
+    result
+}
+
+fn extract(args: &ExtractArgs) -> anyhow::Result<Outcome> {
     let options = args.options()?;
     let sources = args.sources()?;
     // What cannot be written is said before the long work.
@@ -165,20 +181,23 @@ pub fn run(args: ExtractArgs) -> anyhow::Result<Outcome> {
         }
         Err(error) => return Err(error.into()),
     };
+    let outcome = match summary.has_problems() {
+        true => Outcome::Incomplete,
+        false => Outcome::Complete,
+    };
     if let Some(file) = summary_file {
-        file.finish(&manifest::to_text(&summary.to_json())?)?;
+        let mut counts = summary.to_json();
+        counts["outcome"] = json!(End::new(&Ok(outcome)));
+        file.finish(&manifest::to_text(&counts)?)?;
     }
-    for remark in args.remarks(&summary) {
+    for remark in args.remarks(&options, &summary) {
         console::warn(&remark);
     }
     match summary.has_problems() {
         true => console::warn(&summary.to_string()),
         false => note(&summary.to_string()),
     }
-    Ok(match summary.has_problems() {
-        true => Outcome::Incomplete,
-        false => Outcome::Complete,
-    })
+    Ok(outcome)
 }
 
 impl ExtractArgs {
@@ -205,6 +224,7 @@ impl ExtractArgs {
             drug_types,
             adr_types,
             relation_types: types(&self.relation_type, DEFAULT_RELATION_TYPES),
+            untyped_relations: self.relation_type.is_empty(),
             labels: match self.labels {
                 LabelsArg::Auto => Labels::Auto,
                 LabelsArg::All => Labels::All,
@@ -264,15 +284,16 @@ impl ExtractArgs {
     }
 
     /// What a person who finds no pairs, or no labels, would want to know.
-    fn remarks(&self, summary: &Summary) -> Vec<String> {
+    fn remarks(&self, options: &Options, summary: &Summary) -> Vec<String> {
         let mut remarks = Vec::new();
-        let [drugs, adrs, relations] = summary.chosen;
+        let relations = summary.chosen_relations;
         let seen = &summary.mention_types;
-        for (count, flag, default, given) in [
-            (drugs, "--drug-type", DEFAULT_DRUG_TYPES, &self.drug_type),
-            (adrs, "--adr-type", DEFAULT_ADR_TYPES, &self.adr_type),
+        for (types, flag, default, given) in [
+            (&options.drug_types, "--drug-type", DEFAULT_DRUG_TYPES, &self.drug_type),
+            (&options.adr_types, "--adr-type", DEFAULT_ADR_TYPES, &self.adr_type),
         ] {
-            if count == 0 && summary.resolved > 0 {
+            // Where there are some, what became of them has been said.
+            if summary.mentions > 0 && !seen.iter().any(|(name, _)| types.contains(name)) {
                 let looked_for = match given.is_empty() {
                     true => default.join(", "),
                     false => given.join(", "),
@@ -281,6 +302,13 @@ impl ExtractArgs {
                     "no annotation of type {looked_for}; the types are {seen}: choose with {flag}"
                 ));
             }
+        }
+        let untyped = summary.relation_types.iter().find(|(name, _)| name.is_empty());
+        if let (Some((_, count)), true) = (untyped, options.untyped_relations) {
+            remarks.push(format!(
+                "{count} relations state no type and are taken to say \"caused\"; with --relation-type only those of that \
+                 type are"
+            ));
         }
         if relations == 0 && summary.relations > summary.relations_unresolved {
             remarks.push(format!(

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use serde_json::Value;
 
 use super::stdout;
 use crate::files::{Destination, Input, refuse_inputs, with_suffix};
@@ -84,4 +85,26 @@ impl Drop for ReportFile {
             let _ = std::fs::remove_file(partial);
         }
     }
+}
+
+/// Writes `contents` to `path` where there is nothing, or JSON that an earlier run wrote there. Anything else stays: it
+/// may be anything, an input too.
+pub fn replace_earlier(path: &Path, is_own: impl Fn(&Value) -> bool, contents: &[u8]) -> io::Result<()> {
+    let Ok(Destination::File(target)) = Destination::of(path) else {
+        return Ok(());
+    };
+    match std::fs::read(&target) {
+        Ok(bytes) if !serde_json::from_slice(&bytes).is_ok_and(|value| is_own(&value)) => return Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Ok(()),
+        _ => {}
+    }
+    // Under a name that nobody else has: this run's names may be in use, which may be why it failed.
+    let beside = with_suffix(&target, &format!(".{}.tmp", std::process::id()));
+    let written = File::create_new(&beside)
+        .and_then(|mut file| file.write_all(contents))
+        .and_then(|()| std::fs::rename(&beside, &target));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+    written
 }

@@ -2,10 +2,10 @@
 //!
 //! Read are text-bound annotations (`T1<tab>Drug 0 7<tab>aspirin`, discontinuous ones as `0 5;9 14`), relations (`R1`), events
 //! (`E1 Adverse_event:T3 Treatment:T4 Effect:T5`: each two of its arguments are related by the event's type; its
-//! trigger is no mention) and normalisations (`N1 Reference T1 MeSH:D001`: an identifier). Attributes, notes and
+//! trigger is no mention; of an event without arguments, `E1 ADE:T3`, the trigger is what it says) and normalisations (`N1 Reference T1 MeSH:D001`: an identifier). Attributes, notes and
 //! equivalences say nothing about pairs and are passed over. The whole text is one passage.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use super::document::{
     Composite, Documents, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation, split_concepts,
 };
 use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8, quoted};
+use super::source::{EXPECTED_UTF8, is_utf16};
 use crate::files::Input;
 
 /// A text with its annotations.
@@ -86,24 +87,37 @@ fn is_named(path: &Path) -> bool {
         .is_some_and(|ending| ending == "ann" || ending == "txt")
 }
 
+/// The files in a folder and all below it. Links are followed, each folder is gone through once: by the first of its
+/// names, those without links first.
 fn walk(folder: &Path) -> Result<Vec<PathBuf>, FindError> {
     let mut files = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
+    let mut known = HashSet::new();
+    let mut folders = VecDeque::from([folder.to_owned()]);
+    let mut links = Vec::new();
+    while let Some(folder) = folders.pop_front() {
         let error = |source| FindError::Read {
             path: folder.clone(),
             source,
         };
-        for entry in fs::read_dir(&folder).map_err(error)? {
-            let entry = entry.map_err(error)?;
-            let kind = entry.file_type().map_err(error)?;
-            let path = entry.path();
-            // Links to folders are not followed: they may lead round in circles.
-            if kind.is_dir() {
-                folders.push(path);
-            } else if is_named(&path) {
-                files.push(path);
+        if known.insert(folder.canonicalize().map_err(error)?) {
+            for entry in fs::read_dir(&folder).map_err(error)? {
+                let entry = entry.map_err(error)?;
+                let path = entry.path();
+                let is_link = entry.file_type().map_err(error)?.is_symlink();
+                // A link that leads nowhere may still be named like a document, which will be missing.
+                if fs::metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
+                    match is_link {
+                        true => links.push(path),
+                        false => folders.push_back(path),
+                    }
+                } else if is_named(&path) {
+                    files.push(path);
+                }
             }
+        }
+        if folders.is_empty() {
+            links.sort_unstable_by(|a, b| b.cmp(a));
+            folders.extend(links.pop());
         }
     }
     Ok(files)
@@ -160,25 +174,29 @@ fn read(path: &Path, id: &str, max_bytes: usize) -> Result<Result<String, Proble
         let message = format!("expected a file of at most {max_bytes} bytes, found a larger one; see --max-doc-bytes");
         return problem(Reason::TooLarge, message);
     }
+    if is_utf16(&bytes) {
+        return problem(Reason::WrongFormat, EXPECTED_UTF8.to_owned());
+    }
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Ok(text)),
         Err(error) => problem(Reason::InvalidUtf8, not_utf8(error.as_bytes(), error.utf8_error())),
     }
 }
 
+struct Event<'a> {
+    line: u64,
+    key: &'a str,
+    kind: &'a str,
+    trigger: Option<&'a str>,
+    arguments: Vec<&'a str>,
+}
+
 /// One line of annotations, taken apart.
 enum Parsed<'a> {
     Mention(RawMention),
     Relation(RawRelation),
-    Event {
-        kind: &'a str,
-        trigger: Option<&'a str>,
-        arguments: Vec<&'a str>,
-    },
-    Concept {
-        mention: &'a str,
-        concept: &'a str,
-    },
+    Event(Event<'a>),
+    Concept { mention: &'a str, concept: &'a str },
     Other,
 }
 
@@ -198,13 +216,8 @@ fn document(
         place: place.clone(),
         ..RawDocument::default()
     };
-    document.passages.push(RawPassage {
-        section: None,
-        blocks: vec![RawBlock { text, offset: None }],
-        blocks_are_sentences: false,
-    });
-    let mut triggers = Vec::new();
-    let mut concepts: HashMap<&str, Vec<String>> = HashMap::new();
+    let mut events: Vec<Event<'_>> = Vec::new();
+    let mut concepts: Vec<(u64, &str, &str)> = Vec::new();
     for (index, line) in annotations
         .strip_prefix('\u{feff}')
         .unwrap_or(annotations)
@@ -215,45 +228,111 @@ fn document(
         match parse(line, number) {
             Ok(Parsed::Mention(mention)) => document.mentions.push(mention),
             Ok(Parsed::Relation(relation)) => document.relations.push(relation),
-            Ok(Parsed::Event {
-                kind,
-                trigger,
-                arguments,
-            }) => {
-                triggers.extend(trigger);
-                for (i, one) in arguments.iter().enumerate() {
-                    // An event of events relates nothing by itself.
-                    for other in arguments[i + 1..]
-                        .iter()
-                        .filter(|other| one.starts_with('T') && other.starts_with('T'))
-                    {
-                        let ends = [one, *other].map(|key| RawEndpoint::Mention((*key).to_owned()));
-                        document.relations.push(RawRelation {
-                            line: number,
-                            kind: kind.to_owned(),
-                            ends,
-                        });
-                    }
-                }
-            }
-            Ok(Parsed::Concept { mention, concept }) => {
-                let known = concepts.entry(mention).or_default();
-                known.extend(split_concepts(concept));
-            }
+            Ok(Parsed::Event(event)) => events.push(event),
+            Ok(Parsed::Concept { mention, concept }) => concepts.push((number, mention, concept)),
             Ok(Parsed::Other) => {}
             Err(message) => report.report(Problem::new(place.at(number), Reason::MalformedLine, message))?,
         }
     }
-    let triggers: std::collections::HashSet<&str> = triggers.into_iter().collect();
-    document
-        .mentions
-        .retain(|mention| !triggers.contains(mention.key.as_str()));
-    for mention in &mut document.mentions {
-        if let Some(concepts) = concepts.remove(mention.key.as_str()) {
-            mention.concepts = concepts;
+    add_events(&mut document, &events);
+    let mut indices: HashMap<&str, usize> = HashMap::new();
+    for (index, mention) in document.mentions.iter().enumerate() {
+        indices.insert(&mention.key, index);
+    }
+    let mut found: Vec<(usize, Vec<String>)> = Vec::new();
+    for (number, mention, concept) in concepts {
+        // An event's identifier says nothing of a mention.
+        match indices.get(mention) {
+            Some(&index) => found.push((index, split_concepts(concept))),
+            None if !mention.starts_with('T') || document.triggers.iter().any(|trigger| trigger == mention) => {}
+            None => {
+                let message = format!("expected a mention {}, found none", quoted(mention));
+                report.report(Problem::new(place.at(number), Reason::MalformedLine, message))?;
+            }
         }
     }
+    for (index, concepts) in found {
+        document.mentions[index].concepts.extend(concepts);
+    }
+    let (text, offset) = without_mark(text, &document.mentions);
+    document.passages.push(RawPassage {
+        section: None,
+        blocks: vec![RawBlock { text, offset }],
+        blocks_are_sentences: false,
+    });
     Ok(document)
+}
+
+/// Relates what events name, and takes the triggers of those that name something out of the mentions.
+fn add_events(document: &mut RawDocument, events: &[Event<'_>]) {
+    // An event without arguments stands for its trigger, wherever it is named.
+    let stands_for: HashMap<&str, &str> = events
+        .iter()
+        .filter(|event| event.arguments.is_empty())
+        .filter_map(|event| Some((event.key, event.trigger?)))
+        .collect();
+    let meant = |key: &str| (*stands_for.get(key).unwrap_or(&key)).to_owned();
+    for relation in &mut document.relations {
+        for end in &mut relation.ends {
+            if let RawEndpoint::Mention(key) = end {
+                *key = meant(key);
+            }
+        }
+    }
+    for event in events {
+        let arguments: Vec<String> = event.arguments.iter().map(|key| meant(key)).collect();
+        for (i, one) in arguments.iter().enumerate() {
+            // An event of events relates nothing by itself.
+            let others = arguments[i + 1..].iter();
+            for other in others.filter(|other| one.starts_with('T') && other.starts_with('T')) {
+                document.relations.push(RawRelation {
+                    line: event.line,
+                    kind: event.kind.to_owned(),
+                    ends: [one, other].map(|key| RawEndpoint::Mention(key.clone())),
+                });
+            }
+        }
+    }
+    let triggers: HashSet<&str> = events
+        .iter()
+        .filter(|event| !event.arguments.is_empty())
+        .filter_map(|event| event.trigger)
+        .collect();
+    document.mentions.retain(|mention| {
+        let is_trigger = triggers.contains(mention.key.as_str());
+        if is_trigger {
+            document.triggers.push(mention.key.clone());
+        }
+        !is_trigger
+    });
+}
+
+/// The text without a byte order mark, and where it begins. Some writers count the mark as a character, others do not:
+/// what more mentions agree with is taken.
+fn without_mark(text: String, mentions: &[RawMention]) -> (String, Option<u64>) {
+    let Some(rest) = text.strip_prefix('\u{feff}') else {
+        return (text, None);
+    };
+    let characters: Vec<char> = rest.chars().collect();
+    let agree = |base: u64| {
+        let agrees = |mention: &&RawMention| {
+            let Some(&(start, end)) = mention.spans.first() else {
+                return false;
+            };
+            let range = start.checked_sub(base).zip(end.checked_sub(base));
+            let found = range.and_then(|(start, end)| characters.get(start as usize..end as usize));
+            // Of a discontinuous mention the first piece.
+            found.is_some_and(|found| {
+                mention
+                    .text
+                    .iter()
+                    .any(|words| words.starts_with(&String::from_iter(found)))
+            })
+        };
+        mentions.iter().filter(agrees).count()
+    };
+    let offset = u64::from(agree(1) > agree(0));
+    (rest.to_owned(), Some(offset))
 }
 
 fn parse(line: &str, number: u64) -> Result<Parsed<'_>, String> {
@@ -318,11 +397,13 @@ fn parse(line: &str, number: u64) -> Result<Parsed<'_>, String> {
             let (kind, trigger) = trigger
                 .split_once(':')
                 .map_or((trigger, None), |(kind, key)| (kind, Some(key)));
-            Ok(Parsed::Event {
+            Ok(Parsed::Event(Event {
+                line: number,
+                key,
                 kind,
                 trigger,
                 arguments: words.map(argument).collect(),
-            })
+            }))
         }
         'N' => {
             let words: Vec<&str> = second.split_ascii_whitespace().collect();

@@ -21,6 +21,8 @@ pub struct RawDocument {
     pub relations: Vec<RawRelation>,
     /// Relations that the adapter has reported already.
     pub lost_relations: u64,
+    /// Keys of annotations that are no mentions but say where an event is.
+    pub triggers: Vec<String>,
 }
 
 /// A title, an abstract, a paragraph.
@@ -58,6 +60,9 @@ impl Unit {
         }
     }
 }
+
+/// The offset of a mention that states none: it lies outside of every text.
+pub const NOWHERE: u64 = u64::MAX - 1;
 
 /// An annotated mention.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -40,6 +40,8 @@ pub struct Options {
     pub drug_types: TypeSet,
     pub adr_types: TypeSet,
     pub relation_types: TypeSet,
+    /// Relations without a type are of these: a corpus with one kind alone may leave its name out.
+    pub untyped_relations: bool,
     pub labels: Labels,
     pub overlap: Overlap,
     pub composite: CompositeUse,
@@ -57,6 +59,7 @@ impl Default for Options {
             drug_types: TypeSet::new(DEFAULT_DRUG_TYPES),
             adr_types: TypeSet::new(DEFAULT_ADR_TYPES),
             relation_types: TypeSet::new(DEFAULT_RELATION_TYPES),
+            untyped_relations: true,
             labels: Labels::Auto,
             overlap: Overlap::Keep,
             composite: CompositeUse::Whole,

@@ -58,16 +58,7 @@ pub fn write_pairs(
 ) -> io::Result<u64> {
     let mut drugs = candidates(document, &options.drug_types);
     let mut adrs = candidates(document, &options.adr_types);
-    let of_types = |types: &TypeSet| {
-        document
-            .mentions
-            .iter()
-            .filter(|mention| types.contains(&mention.kind))
-            .count() as u64
-    };
-    summary.chosen[0] += of_types(&options.drug_types);
-    summary.chosen[1] += of_types(&options.adr_types);
-    summary.chosen[2] += document
+    summary.chosen_relations += document
         .relations
         .iter()
         .filter(|relation| is_chosen(&relation.kind, options))
@@ -133,8 +124,7 @@ pub fn write_pairs(
 }
 
 fn is_chosen(kind: &str, options: &Options) -> bool {
-    // A corpus with one relation only may leave its name out.
-    kind.is_empty() || options.relation_types.contains(kind)
+    (kind.is_empty() && options.untyped_relations) || options.relation_types.contains(kind)
 }
 
 /// Mentions of these types by place, those of the same characters as one.

@@ -154,7 +154,9 @@ fn take_line(
         .as_ref()
         .map(|pending| pending.document.id.clone())
         .unwrap_or_default();
-    let parsed = match parse(text, number) {
+    // Files that were put together keep the byte order marks of each.
+    let text = text.trim_start_matches('\u{feff}');
+    let parsed = match parse(text, number).and_then(one_line) {
         Ok(parsed) => parsed,
         Err(message) => {
             report.report(Problem::new(
@@ -197,7 +199,13 @@ fn take_line(
                 }],
                 blocks_are_sentences: false,
             };
-            let repeats = |pending: &Pending| letter == "t" && !pending.document.passages.is_empty();
+            let repeats = |pending: &Pending| {
+                let document = &pending.document;
+                let has_annotations = !document.mentions.is_empty() || !document.relations.is_empty();
+                let is_known = |passage: &RawPassage| passage.section.as_deref() == Some(section(letter));
+                (letter == "t" && !document.passages.is_empty())
+                    || (has_annotations && document.passages.iter().any(is_known))
+            };
             return Ok(match current {
                 Some(pending) if pending.document.id == pmid && !repeats(pending) => {
                     if !pending.unusable {
@@ -245,6 +253,16 @@ fn take_line(
     Ok(None)
 }
 
+/// Refuses a text that goes on with what should be lines of their own.
+fn one_line(parsed: Parsed<'_>) -> Result<Parsed<'_>, String> {
+    if let Parsed::Text { text, .. } = &parsed
+        && text.split('\r').skip(1).any(|rest| parse(rest, 0).is_ok())
+    {
+        return Err("expected lines that end in a line feed, found carriage returns alone".to_owned());
+    }
+    Ok(parsed)
+}
+
 fn section(letter: &str) -> &str {
     match letter {
         "t" => "title",
@@ -275,18 +293,21 @@ fn parse(line: &str, number: u64) -> Result<Parsed<'_>, String> {
         ));
     };
     let pmid = pmid.trim();
-    if !second.starts_with(|c: char| c.is_ascii_digit() || c == '-') {
+    let (second, third) = (second.trim(), third.trim());
+    // A relation has at most a fifth field (BioRED: whether it is new), and may relate numbers.
+    let has_offsets = third.parse::<u64>().is_ok() && line.split('\t').count() > 5;
+    if second.starts_with(char::is_alphabetic) && !has_offsets {
         let ends = [third, fourth].map(|end| RawEndpoint::Concepts(end.to_owned()));
         let relation = RawRelation {
             line: number,
-            kind: second.trim().to_owned(),
+            kind: second.to_owned(),
             ends,
         };
         return Ok(Parsed::Relation { pmid, relation });
     }
     let (Ok(start), Ok(end)) = (second.parse(), third.parse()) else {
         return Err(format!(
-            "expected offsets of a mention, found {} and {}",
+            "expected offsets of a mention or the type of a relation, found {} and {}",
             quoted(second),
             quoted(third)
         ));

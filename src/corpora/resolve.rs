@@ -5,12 +5,12 @@
 //! words are at its offsets is taken, else the one in which most are. Some writers count from the passage
 //! instead of the document; that is tried last. No mention is ever looked for elsewhere than at its offsets.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::document::{
-    Composite, Document, Endpoint, Mention, Passage, RawDocument, RawEndpoint, RawMention, RawPassage, Relation, Unit,
-    hull, split_concepts,
+    Composite, Document, Endpoint, Mention, NOWHERE, Passage, RawDocument, RawEndpoint, RawMention, RawPassage,
+    Relation, Unit, bare_concept, hull, split_concepts,
 };
 use super::options::CompositeUse;
 use super::report::{CorpusError, Problem, Reason, Report, quoted};
@@ -40,7 +40,16 @@ pub fn resolve(
     report: &mut dyn Report,
 ) -> Result<Resolved, CorpusError> {
     let mut raw = raw;
+    // Of all mentions: what becomes of one is told with it.
+    let concepts: HashSet<String> = match raw.relations.is_empty() {
+        true => HashSet::new(),
+        false => {
+            let concepts = raw.mentions.iter().flat_map(|mention| &mention.concepts);
+            concepts.map(|concept| bare_concept(concept).to_owned()).collect()
+        }
+    };
     choose_composites(&mut raw.mentions, composite, summary);
+    summary.triggers_left_out += raw.triggers.len() as u64;
     summary.mentions += raw.mentions.len() as u64;
     for mention in &raw.mentions {
         summary.mention_types.add(&mention.kind);
@@ -77,7 +86,7 @@ pub fn resolve(
     let has_relations = !raw.relations.is_empty() || raw.lost_relations > 0;
     summary.relations += raw.lost_relations;
     summary.relations_unresolved += raw.lost_relations;
-    let relations = resolve_relations(&mut raw, &keys, summary, report)?;
+    let relations = resolve_relations(&mut raw, &keys, &concepts, summary, report)?;
     let document = Document {
         passages: passages(raw.passages, reading),
         id: raw.id,
@@ -144,9 +153,15 @@ impl Miss {
             .spans
             .iter()
             .take(4)
-            .map(|span| format!("{}-{}", span.0, span.1))
+            .map(|&(start, end)| match start {
+                NOWHERE => "no number".to_owned(),
+                start => format!("{start}-{end}"),
+            })
             .collect();
-        let spans = spans.join(" ");
+        let spans = match spans.is_empty() {
+            true => "no place".to_owned(),
+            false => spans.join(" "),
+        };
         let kind = quoted(&mention.kind);
         match self {
             Miss::Empty => format!("{kind} mention at {spans}: expected characters, found none or whitespace alone"),
@@ -373,6 +388,7 @@ fn merge_adjacent(fragments: &mut Vec<Range<usize>>) {
 fn resolve_relations(
     raw: &mut RawDocument,
     keys: &HashMap<String, Option<usize>>,
+    concepts: &HashSet<String>,
     summary: &mut Summary,
     report: &mut dyn Report,
 ) -> Result<Vec<Relation>, CorpusError> {
@@ -382,28 +398,38 @@ fn resolve_relations(
         summary.relation_types.add(&relation.kind);
         let mut ends = Vec::with_capacity(2);
         for end in &relation.ends {
-            ends.push(match end {
-                RawEndpoint::Concepts(field) => Endpoint::Concepts(split_concepts(field)),
+            let of_concepts = |field: &str, expected: &str| {
+                let named = split_concepts(field);
+                match named.iter().any(|concept| concepts.contains(bare_concept(concept))) {
+                    true => Ok(Endpoint::Concepts(named)),
+                    false => Err(format!("{expected} {}, found none", quoted(field))),
+                }
+            };
+            let end = match end {
+                RawEndpoint::Concepts(field) => of_concepts(field, "a mention with the identifier"),
                 RawEndpoint::Mention(key) => match keys.get(key) {
-                    Some(Some(index)) => Endpoint::Mention(*index),
-                    Some(None) => {
-                        let message = format!(
-                            "{} relation: expected one mention {}, found one that was left out, or several",
-                            quoted(&relation.kind),
-                            quoted(key)
-                        );
-                        summary.relations_unresolved += 1;
-                        report.report(Problem::new(
-                            raw.place.at(relation.line),
-                            Reason::DanglingRelation,
-                            message,
-                        ))?;
-                        continue 'relations;
-                    }
+                    Some(Some(index)) => Ok(Endpoint::Mention(*index)),
+                    Some(None) => Err(format!(
+                        "one mention {}, found one that was left out, or several",
+                        quoted(key)
+                    )),
                     // BioC written from PubTator puts identifiers where references to annotations belong.
-                    None => Endpoint::Concepts(split_concepts(key)),
+                    None => of_concepts(key, "a mention"),
                 },
-            });
+            };
+            match end {
+                Ok(end) => ends.push(end),
+                Err(message) => {
+                    let message = format!("{} relation: expected {message}", quoted(&relation.kind));
+                    summary.relations_unresolved += 1;
+                    report.report(Problem::new(
+                        raw.place.at(relation.line),
+                        Reason::DanglingRelation,
+                        message,
+                    ))?;
+                    continue 'relations;
+                }
+            }
         }
         if let Ok(ends) = <[Endpoint; 2]>::try_from(ends) {
             relations.push(Relation {

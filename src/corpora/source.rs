@@ -10,7 +10,16 @@ const CHUNK_BYTES: usize = 256 * 1024;
 const KEPT_BYTES: usize = 4 * CHUNK_BYTES;
 /// What is kept of a line that is too long: enough to tell whose it is.
 const PREFIX_BYTES: usize = 256;
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// What to say of UTF-16.
+pub const EXPECTED_UTF8: &str =
+    "expected UTF-8, found a UTF-16 byte order mark; convert it first (iconv -f UTF-16 -t UTF-8)";
+
+/// Whether the bytes begin with UTF-16's byte order mark, either way round.
+pub fn is_utf16(bytes: &[u8]) -> bool {
+    matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..])
+}
 
 pub struct Source {
     reader: Box<dyn Read + Send>,
@@ -117,9 +126,8 @@ impl Source {
             self.consume(BYTE_ORDER_MARK.len());
         }
         let problem = |place: Place, message: String| Problem::new(place, Reason::WrongFormat, message);
-        if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] = self.bytes() {
-            let message = "expected UTF-8, found a UTF-16 byte order mark; convert it first (iconv -f UTF-16 -t UTF-8)";
-            return Ok(Err(problem(self.place(), message.to_owned())));
+        if is_utf16(self.bytes()) {
+            return Ok(Err(problem(self.place(), EXPECTED_UTF8.to_owned())));
         }
         loop {
             if let Some(at) = self.bytes().iter().position(|byte| !byte.is_ascii_whitespace()) {

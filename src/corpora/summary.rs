@@ -10,6 +10,8 @@ use super::report::Reason;
 
 /// Distinct type names that are kept; a corpus that makes one up for every mention must not fill memory.
 const MAX_NAMES: usize = 1000;
+/// What is kept of each; longer ones that begin alike count as one.
+const MAX_CHARACTERS: usize = 100;
 
 /// What a run read, wrote and left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Summary {
     pub repeated_documents: u64,
     pub mentions: u64,
     pub resolved: u64,
+    /// Annotations that say where an event is, and are no mentions.
+    pub triggers_left_out: u64,
     /// Parts of composite mentions, left out for the whole (or the other way round).
     pub composites_left_out: u64,
     pub relations: u64,
@@ -41,8 +45,8 @@ pub struct Summary {
     pub units: BTreeMap<Unit, u64>,
     /// Documents whose offsets count from their passage instead of the document.
     pub passage_relative: u64,
-    /// Mentions of chosen drug types, of chosen reaction types; relations of chosen types.
-    pub chosen: [u64; 3],
+    /// Relations of chosen types.
+    pub chosen_relations: u64,
 }
 
 /// Names with how often each came.
@@ -54,10 +58,14 @@ pub struct Names {
 
 impl Names {
     pub fn add(&mut self, name: &str) {
+        let name = match name.char_indices().nth(MAX_CHARACTERS) {
+            Some((end, _)) => &name[..end],
+            None => name,
+        };
         if let Some(count) = self.counts.get_mut(name) {
             *count += 1;
         } else if self.counts.len() < MAX_NAMES {
-            self.counts.insert(name.chars().take(100).collect(), 1);
+            self.counts.insert(name.to_owned(), 1);
         } else {
             self.more += 1;
         }
@@ -118,6 +126,7 @@ impl Summary {
             "mentions": self.mentions,
             "mentions_resolved": self.resolved,
             "mentions_unresolved": reasons(&self.unresolved),
+            "triggers_left_out": self.triggers_left_out,
             "composites_left_out": self.composites_left_out,
             "mention_types": names(&self.mention_types),
             "relations": self.relations,
@@ -148,6 +157,7 @@ impl fmt::Display for Summary {
             write!(f, " ({positive} labelled 1, {negative} labelled 0)")?;
         }
         for (count, what) in [
+            (self.triggers_left_out, "triggers of events left out"),
             (self.composites_left_out, "annotations of composite mentions left out"),
             (self.repeated_documents, "documents whose identifier came before"),
             (self.overlaps_dropped, "overlapping pairs left out"),

@@ -5,8 +5,7 @@
 
 mod redact;
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -19,8 +18,9 @@ pub use redact::Redactor;
 use super::Outcome;
 use super::about::{ABOUT, About};
 use super::config::SettingRow;
+use super::report_file::replace_earlier;
 use crate::checkpoint::FileHash;
-use crate::files::{Destination, with_suffix};
+use crate::files::with_suffix;
 use crate::scoring::{Counts, ErrorCode, Warning};
 
 const FORMAT: u32 = 1;
@@ -50,30 +50,11 @@ pub fn to_text(value: &Value) -> serde_json::Result<Vec<u8>> {
 }
 
 /// Replaces the summary of an earlier run at `path` by that of one that could not begin; whoever looks at it would
-/// take the earlier one for this one's. What is there and no summary stays: it may be anything, an input too.
+/// take the earlier one for this one's.
 pub fn tell_failure(path: &Path, error: &anyhow::Error) -> anyhow::Result<()> {
-    let Ok(Destination::File(target)) = Destination::of(path) else {
-        return Ok(());
-    };
-    let is_summary = |bytes: &[u8]| {
-        let value: Option<Value> = serde_json::from_slice(bytes).ok();
-        value.is_some_and(|value| value.get("run_id").is_some() && value.get("outcome").is_some())
-    };
-    match std::fs::read(&target) {
-        Ok(bytes) if !is_summary(&bytes) => return Ok(()),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Ok(()),
-        _ => {}
-    }
+    let is_summary = |value: &Value| value.get("run_id").is_some() && value.get("outcome").is_some();
     let text = to_text(&summary(&run_id(), &End::failed(error), &Counts::default())?)?;
-    // Under a name that nobody else has: this run's names may be in use, which may be why it failed.
-    let beside = with_suffix(&target, &format!(".{}.tmp", std::process::id()));
-    let written = File::create_new(&beside)
-        .and_then(|mut file| file.write_all(&text))
-        .and_then(|()| std::fs::rename(&beside, &target));
-    if written.is_err() {
-        let _ = std::fs::remove_file(&beside);
-    }
-    written.with_context(|| format!("--summary-json {}", path.display()))
+    replace_earlier(path, is_summary, &text).with_context(|| format!("--summary-json {}", path.display()))
 }
 
 /// Where the manifest of a file goes, unless it is said.

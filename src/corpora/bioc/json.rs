@@ -7,11 +7,12 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::{BiocDocument, Piece};
 use crate::corpora::report::CorpusError;
-use crate::corpora::source::Source;
+use crate::corpora::source::{BYTE_ORDER_MARK, Source};
 
 const CONTAINERS: [&[u8]; 2] = [b"\"documents\"", b"\"PubTator3\""];
 /// Arrays and collections around a document. Each file form that is known has at most three.
@@ -41,6 +42,12 @@ struct Walk {
     key: Option<usize>,
     expects_key: bool,
     names_container: bool,
+    /// The object may be a line that was cut short, with the next document in the line after it.
+    may_be_torn: bool,
+    /// The last byte that means something, strings by their quote.
+    last: u8,
+    /// The first line end after it.
+    line_end: Option<usize>,
 }
 
 enum Stop {
@@ -60,7 +67,7 @@ impl Cutter {
     pub fn next(&mut self, source: &mut Source, max_bytes: usize) -> Result<Option<(Piece, u64)>, CorpusError> {
         loop {
             let Some(first) = skip(source)? else {
-                return Ok(None);
+                return Ok(self.broken_off(source.line()));
             };
             let line = source.line();
             match (first, self.outer.last()) {
@@ -84,7 +91,7 @@ impl Cutter {
                             source.consume(at);
                             self.outer.pop();
                         }
-                        _ => return Ok(None),
+                        _ => return Ok(self.broken_off(line)),
                     }
                 }
                 (b'[', _) if self.outer.len() < MAX_OUTER => {
@@ -101,6 +108,17 @@ impl Cutter {
         }
     }
 
+    /// What is to be said where the stream ends: that a collection or an array does not, if so.
+    fn broken_off(&mut self, line: u64) -> Option<(Piece, u64)> {
+        let awaited = match self.outer.last()? {
+            Outer::Array => "]",
+            Outer::Collection => "}",
+        };
+        self.outer.clear();
+        let message = format!("expected {awaited:?}, found the end of the file");
+        Some((Piece::Other(message), line))
+    }
+
     fn object(
         &mut self,
         source: &mut Source,
@@ -109,7 +127,10 @@ impl Cutter {
     ) -> Result<Option<(Piece, u64)>, CorpusError> {
         let at_top = self.outer.is_empty();
         let by_line = at_top && self.one_a_line;
-        let walk = Walk::default();
+        let walk = Walk {
+            may_be_torn: at_top,
+            ..Walk::default()
+        };
         match walk.run(source, Some(max_bytes), by_line)? {
             Stop::Container(at) if self.outer.len() + 2 <= MAX_OUTER => {
                 source.consume(at);
@@ -129,7 +150,10 @@ impl Cutter {
                 }
                 Ok(Some((Piece::Document(at), line)))
             }
-            Stop::Line(at) => Ok(Some((Piece::Torn(at), line))),
+            Stop::Line(at) => {
+                self.one_a_line = true;
+                Ok(Some((Piece::Torn(at), line)))
+            }
             Stop::Torn => {
                 // Nothing that follows can be told apart any more.
                 self.outer.clear();
@@ -140,7 +164,7 @@ impl Cutter {
     }
 }
 
-/// Drops whitespace and commas; the next byte.
+/// Drops whitespace, commas and byte order marks, which files that were put together keep; the next byte.
 fn skip(source: &mut Source) -> Result<Option<u8>, CorpusError> {
     loop {
         let bytes = source.bytes();
@@ -150,6 +174,13 @@ fn skip(source: &mut Source) -> Result<Option<u8>, CorpusError> {
         {
             let first = bytes[at];
             source.consume(at);
+            if first == BYTE_ORDER_MARK[0] {
+                while source.bytes().len() < BYTE_ORDER_MARK.len() && source.more()? {}
+                if source.bytes().starts_with(BYTE_ORDER_MARK) {
+                    source.consume(BYTE_ORDER_MARK.len());
+                    continue;
+                }
+            }
             return Ok(Some(first));
         }
         let count = bytes.len();
@@ -204,6 +235,7 @@ impl Walk {
                 source.consume(gone);
                 self.at -= gone;
                 self.key = self.key.map(|key| key - gone);
+                self.line_end = self.line_end.map(|at| at.saturating_sub(gone));
                 if self.at > 1 << 20 {
                     // No name is that long.
                     self.key = None;
@@ -226,7 +258,8 @@ impl Walk {
         while self.at < bytes.len() {
             if self.in_string {
                 let rest = &bytes[self.at..];
-                let found = match by_line {
+                // No string goes over a line end.
+                let found = match by_line || self.may_be_torn {
                     true => memchr::memchr3(b'"', b'\\', b'\n', rest),
                     false => memchr::memchr2(b'"', b'\\', rest),
                 };
@@ -235,7 +268,15 @@ impl Walk {
                     return None;
                 };
                 match rest[found] {
-                    b'\n' => return Some(Stop::Line(self.at + found)),
+                    b'\n' if by_line => return Some(Stop::Line(self.at + found)),
+                    b'\n' => match rest.get(found + 1) {
+                        Some(b'{') => return Some(Stop::Line(self.at + found)),
+                        Some(_) => self.at += found + 1,
+                        None => {
+                            self.at += found;
+                            return None;
+                        }
+                    },
                     b'\\' => {
                         // The escaped byte may not be in hand yet.
                         if self.at + found + 1 >= bytes.len() {
@@ -255,6 +296,17 @@ impl Walk {
                 continue;
             }
             let byte = bytes[self.at];
+            if self.may_be_torn && byte == b'{' && !matches!(self.last, 0 | b'[' | b',' | b':') {
+                // Not JSON, unless it is the next one.
+                if let Some(at) = self.line_end {
+                    return Some(Stop::Line(at));
+                }
+            }
+            match byte {
+                b'\n' if self.line_end.is_none() => self.line_end = Some(self.at),
+                b' ' | b'\t' | b'\r' | b'\n' => {}
+                _ => (self.last, self.line_end) = (byte, None),
+            }
             self.at += 1;
             match byte {
                 b'"' => {
@@ -316,7 +368,7 @@ pub fn parse(text: &str) -> (BiocDocument, Option<String>) {
     }
 }
 
-/// Names with values. Of a value that is an object, its `identifier` is kept; arrays are not.
+/// Names with values. Of a value that is an object, its `identifier` is kept; those of an array stand between bars.
 #[derive(Debug, Default)]
 pub struct Infons(pub Vec<(String, String)>);
 
@@ -347,7 +399,7 @@ impl<'de> Deserialize<'de> for Infons {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Infons, A::Error> {
                 let mut infons = Vec::new();
                 while let Some(key) = map.next_key::<String>()? {
-                    if let Some(value) = map.next_value::<Scalar>()?.0 {
+                    if let Some(value) = map.next_value::<Scalar>()?.value {
                         infons.push((key, value));
                     }
                 }
@@ -358,79 +410,69 @@ impl<'de> Deserialize<'de> for Infons {
     }
 }
 
-/// A string, number or boolean as text; the identifier of an object; none for null and arrays.
-struct Scalar(Option<String>);
+/// A string as it reads, a number or boolean as it is written, the identifier of an object; none for null.
+struct Scalar {
+    value: Option<String>,
+    /// Several, between bars.
+    is_list: bool,
+}
+
+/// Objects and arrays within each other are looked into this far.
+const MAX_SCALAR_DEPTH: usize = 4;
+
+impl Scalar {
+    fn of(raw: &str, depth: usize) -> serde_json::Result<Self> {
+        let is_list = raw.starts_with('[');
+        let value = match raw.as_bytes().first() {
+            Some(b'"') => Some(serde_json::from_str(raw)?),
+            Some(b'[' | b'{') if depth == MAX_SCALAR_DEPTH => None,
+            Some(b'[') => {
+                let scalars = serde_json::from_str::<Vec<&RawValue>>(raw)?;
+                let scalars = scalars.into_iter().map(|raw| Self::of(raw.get(), depth + 1));
+                let values = scalars.filter_map(|scalar| scalar.map(|scalar| scalar.value).transpose());
+                let values = values.collect::<serde_json::Result<Vec<String>>>()?;
+                (!values.is_empty()).then(|| values.join("|"))
+            }
+            Some(b'{') => {
+                #[derive(Deserialize)]
+                struct Identified<'a> {
+                    #[serde(borrow)]
+                    identifier: Option<&'a RawValue>,
+                }
+                match serde_json::from_str::<Identified<'_>>(raw)?.identifier {
+                    Some(raw) => Self::of(raw.get(), depth + 1)?.value,
+                    None => None,
+                }
+            }
+            Some(b'n') => None,
+            _ => Some(raw.to_owned()),
+        };
+        Ok(Self { value, is_list })
+    }
+}
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ScalarVisitor;
-        impl<'de> Visitor<'de> for ScalarVisitor {
-            type Value = Scalar;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value")
-            }
-
-            fn visit_unit<E>(self) -> Result<Scalar, E> {
-                Ok(Scalar(None))
-            }
-
-            fn visit_bool<E>(self, value: bool) -> Result<Scalar, E> {
-                Ok(Scalar(Some(value.to_string())))
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<Scalar, E> {
-                Ok(Scalar(Some(value.to_string())))
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Scalar, E> {
-                Ok(Scalar(Some(value.to_string())))
-            }
-
-            fn visit_f64<E>(self, value: f64) -> Result<Scalar, E> {
-                Ok(Scalar(Some(value.to_string())))
-            }
-
-            fn visit_str<E>(self, value: &str) -> Result<Scalar, E> {
-                Ok(Scalar(Some(value.to_owned())))
-            }
-
-            fn visit_string<E>(self, value: String) -> Result<Scalar, E> {
-                Ok(Scalar(Some(value)))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Scalar, A::Error> {
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Scalar(None))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar, A::Error> {
-                let mut identifier = None;
-                while let Some(key) = map.next_key::<String>()? {
-                    if key == "identifier" {
-                        identifier = map.next_value::<Scalar>()?.0;
-                    } else {
-                        map.next_value::<IgnoredAny>()?;
-                    }
-                }
-                Ok(Scalar(identifier))
-            }
-        }
-        deserializer.deserialize_any(ScalarVisitor)
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        Self::of(raw.get(), 0).map_err(D::Error::custom)
     }
 }
 
 pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(Scalar::deserialize(deserializer)?.0.unwrap_or_default())
+    Ok(optional_text(deserializer)?.unwrap_or_default())
 }
 
 pub fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(Scalar::deserialize(deserializer)?.0)
+    let scalar = Scalar::deserialize(deserializer)?;
+    Ok(scalar.value.filter(|_| !scalar.is_list))
 }
 
 /// A number, or one written as a string. None for anything else; it lies outside of every text then.
 pub fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    Ok(Scalar::deserialize(deserializer)?
-        .0
-        .and_then(|text| text.trim().parse().ok()))
+    Ok(optional_text(deserializer)?.and_then(|text| text.trim().parse().ok()))
+}
+
+/// A list; null is an empty one.
+pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

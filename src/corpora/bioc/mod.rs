@@ -14,10 +14,11 @@ mod xml;
 use serde::Deserialize;
 
 use super::document::{
-    Composite, Documents, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation, split_concepts,
+    Composite, Documents, NOWHERE, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation,
+    split_concepts,
 };
 use super::options::plain;
-use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8};
+use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8, quoted};
 use super::source::Source;
 
 /// Infons that hold identifiers, by their letters and digits.
@@ -162,7 +163,7 @@ impl Documents for Reader {
                     match error {
                         Some(message) => Err((std::mem::take(&mut document.id), Reason::MalformedDocument, message)),
                         None => document
-                            .into_raw(place.clone())
+                            .into_raw(place.clone(), report)?
                             .map_err(|message| (String::new(), Reason::MalformedDocument, message)),
                     }
                 }
@@ -183,7 +184,12 @@ impl Documents for Reader {
 struct BiocDocument {
     #[serde(deserialize_with = "json::text")]
     id: String,
+    #[serde(deserialize_with = "json::list")]
     passages: Vec<BiocPassage>,
+    /// Of no passage: they are where their offsets are.
+    #[serde(deserialize_with = "json::list")]
+    annotations: Vec<BiocAnnotation>,
+    #[serde(deserialize_with = "json::list")]
     relations: Vec<BiocRelation>,
 }
 
@@ -196,23 +202,28 @@ struct BiocPassage {
     offset: Option<u64>,
     #[serde(deserialize_with = "json::optional_text")]
     text: Option<String>,
+    #[serde(deserialize_with = "json::list")]
     sentences: Vec<BiocPassage>,
+    #[serde(deserialize_with = "json::list")]
     annotations: Vec<BiocAnnotation>,
+    #[serde(deserialize_with = "json::list")]
     relations: Vec<BiocRelation>,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 struct BiocAnnotation {
-    #[serde(default, deserialize_with = "json::text")]
+    #[serde(deserialize_with = "json::text")]
     id: String,
-    #[serde(default)]
     infons: json::Infons,
+    #[serde(deserialize_with = "json::list")]
     locations: Vec<BiocLocation>,
-    #[serde(default, deserialize_with = "json::optional_text")]
+    #[serde(deserialize_with = "json::optional_text")]
     text: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 struct BiocLocation {
     #[serde(deserialize_with = "json::number")]
     offset: Option<u64>,
@@ -224,6 +235,7 @@ struct BiocLocation {
 #[serde(default)]
 struct BiocRelation {
     infons: json::Infons,
+    #[serde(deserialize_with = "json::list")]
     nodes: Vec<BiocNode>,
 }
 
@@ -234,9 +246,10 @@ struct BiocNode {
 }
 
 impl BiocDocument {
-    fn into_raw(self, place: Place) -> Result<RawDocument, String> {
+    /// What it states; an error says why it is no document, of what is lost within it `report` hears.
+    fn into_raw(self, place: Place, report: &mut dyn Report) -> Result<Result<RawDocument, String>, CorpusError> {
         if self.id.trim().is_empty() {
-            return Err("expected a document with an id, found none".to_owned());
+            return Ok(Err("expected a document with an id, found none".to_owned()));
         }
         let mut document = RawDocument {
             id: self.id.trim().to_owned(),
@@ -279,12 +292,23 @@ impl BiocDocument {
                 blocks,
             });
         }
+        add_mentions(&mut document.mentions, self.annotations, None);
         let kinds: Vec<String> = document.mentions.iter().map(|mention| plain(&mention.kind)).collect();
         let kinds: std::collections::BTreeSet<String> = kinds.into_iter().collect();
         for relation in relations {
-            document.relations.extend(relation.into_raw(&kinds));
+            match relation.into_raw(&kinds) {
+                Ok(pairs) => document.relations.extend(pairs),
+                Err(message) => {
+                    document.lost_relations += 1;
+                    let place = Place {
+                        document: document.id.clone(),
+                        ..document.place.clone()
+                    };
+                    report.report(Problem::new(place, Reason::DanglingRelation, message))?;
+                }
+            }
         }
-        Ok(document)
+        Ok(Ok(document))
     }
 }
 
@@ -314,7 +338,7 @@ fn add_mentions(mentions: &mut Vec<RawMention>, annotations: Vec<BiocAnnotation>
                 .locations
                 .iter()
                 .map(|location| {
-                    let start = location.offset.unwrap_or(u64::MAX - 1);
+                    let start = location.offset.unwrap_or(NOWHERE);
                     (start, start.saturating_add(location.length.unwrap_or(1)))
                 })
                 .collect(),
@@ -328,13 +352,15 @@ fn add_mentions(mentions: &mut Vec<RawMention>, annotations: Vec<BiocAnnotation>
 }
 
 impl BiocRelation {
-    fn into_raw(self, kinds: &std::collections::BTreeSet<String>) -> Option<RawRelation> {
+    /// Each two of its ends, as brat's events have it; an error says that there are no two.
+    fn into_raw(self, kinds: &std::collections::BTreeSet<String>) -> Result<Vec<RawRelation>, String> {
         let infons = &self.infons;
-        let names = ["relation", "type", "relation type", "relation_type"];
+        let names = ["relation", "type", "relationtype", "predicate", "label"];
+        let called = |name: &str| infons.iter().find(|(key, _)| plain(key) == name);
         let kind = names
             .iter()
-            .find_map(|name| infons.get(name))
-            .unwrap_or_default()
+            .find_map(|name| called(name))
+            .map_or("", |(_, value)| value)
             .trim()
             .to_owned();
         let pair = |one: Option<&str>, other: Option<&str>| {
@@ -352,12 +378,31 @@ impl BiocRelation {
                 .map(|(_, value)| value);
             pair(ends.next(), ends.next())
         };
-        let by_node = || match &self.nodes[..] {
-            [one, other] => Some([one, other].map(|node| RawEndpoint::Mention(node.refid.clone()))),
-            _ => None,
+        let related = |ends| RawRelation {
+            line: 0,
+            kind: kind.clone(),
+            ends,
         };
-        let ends = named.or_else(by_type).or_else(by_node)?;
-        Some(RawRelation { line: 0, kind, ends })
+        if let Some(ends) = named.or_else(by_type) {
+            return Ok(vec![related(ends)]);
+        }
+        let nodes = &self.nodes;
+        if nodes.len() < 2 {
+            return Err(format!(
+                "{} relation: expected two ends, as nodes or infons, found {} and no such infons",
+                quoted(&kind),
+                match nodes.len() {
+                    0 => "no node",
+                    _ => "one node",
+                }
+            ));
+        }
+        let end = |node: &BiocNode| RawEndpoint::Mention(node.refid.clone());
+        let mut pairs = Vec::new();
+        for (i, one) in nodes.iter().enumerate() {
+            pairs.extend(nodes[i + 1..].iter().map(|other| related([end(one), end(other)])));
+        }
+        Ok(pairs)
     }
 }
 

@@ -233,7 +233,7 @@ fn a_malformed_json_document_costs_itself_alone() {
     let good = |id: &str| line.replacen("\"1\"", &format!("\"{id}\""), 1);
     for bad in [
         r#"{"id": "x", "passages": 7}"#,
-        r#"{"id": "x", "passages": [{"annotations": [{}]}]}"#,
+        r#"{"id": "x", "passages": [{"annotations": [7]}]}"#,
         r#"{"id": nul}"#,
         r#"{"passages": []}"#,
         "17",
@@ -281,4 +281,140 @@ fn files_of_another_kind_are_one_problem() {
     assert_eq!(bioc("").reasons, [""; 0]);
     assert_eq!(bioc(collection("")).reasons, [""; 0]);
     assert_eq!(bioc("{\"documents\": []}").reasons, [""; 0]);
+}
+
+#[test]
+fn a_file_that_breaks_off_between_documents_says_so() {
+    let both = collection(&(plain("1") + &plain("2")));
+    let end_of_first = both.find("</document>").unwrap() + "</document>".len();
+    for broken in [
+        both[..end_of_first].to_owned(),
+        both[..end_of_first].to_owned() + "\n<document",
+        format!("{}<!-- half{}", &both[..end_of_first], &both[end_of_first..]),
+    ] {
+        let found = bioc(broken.as_str());
+        assert_eq!(found.reasons, ["malformed_document"], "{broken}");
+        assert_eq!(found.ids(), ["1:100-107:115-119"]);
+    }
+    for broken in [
+        format!("{{\"documents\": [{JSON},"),
+        format!("[{JSON},"),
+        format!("{{\"PubTator3\": [{JSON}"),
+        format!("{{\"documents\": [{JSON}]"),
+        format!("{{\"documents\": [{JSON}], \"date\": \"2"),
+    ] {
+        let found = bioc(broken.as_str());
+        assert_eq!(found.reasons, ["malformed_document"], "{broken}");
+        assert_eq!(found.records.len(), 1);
+    }
+    // A document may stand alone.
+    assert_eq!(bioc(plain("1")).problems, [""; 0]);
+}
+
+#[test]
+fn annotations_of_the_document_are_where_their_offsets_are() {
+    let annotations = annotation("Chemical", "D1", "Aspirin", "100+7") + &annotation("Disease", "D2", "rash", "115+4");
+    let found = bioc(collection(&xml("1", "Aspirin caused rash.", "", &annotations)));
+    assert_eq!(found.problems, [""; 0]);
+    assert_eq!(found.ids(), ["1:100-107:115-119"]);
+    let (passages, rest) = JSON.split_once(", \"annotations\"").unwrap();
+    let (annotations, relations) = rest.split_once("}],\n").unwrap();
+    let moved = format!("{passages}}}], \"annotations\"{annotations},{relations}");
+    let found = bioc(moved.as_str());
+    assert_eq!(found.problems, [""; 0], "{moved}");
+    assert_eq!(found.labels(), [Some(1)]);
+}
+
+#[test]
+fn relations_relate_each_two_of_what_is_there_and_say_what_is_not() {
+    let of = |infons: &str, nodes: &str| {
+        let relation = format!("<relation id='R'>{infons}{nodes}</relation>");
+        let annotations = annotation("Chemical", "D1", "Aspirin", "100+7")
+            + &annotation("Disease", "D2", "rash", "115+4")
+            + &annotation("ADE", "D3", "fever", "124+5");
+        bioc(collection(&xml(
+            "1",
+            "Aspirin caused rash and fever.",
+            &annotations,
+            &relation,
+        )))
+    };
+    let kind = |name: &str, value: &str| format!("<infon key='{name}'>{value}</infon>");
+    let nodes = |ids: &[&str]| {
+        ids.iter()
+            .map(|id| format!("<node refid='{id}' role=''/>"))
+            .collect::<String>()
+    };
+    let all = of(&kind("type", "cause"), &nodes(&["Chemical", "Disease", "ADE"]));
+    assert_eq!((all.problems.len(), all.labels()), (0, vec![Some(1), Some(1)]));
+    for ids in [&["Chemical"][..], &[], &["Chemical", "T9"]] {
+        let found = of(&kind("type", "cause"), &nodes(ids));
+        assert_eq!(found.reasons, ["dangling_relation"], "{ids:?}");
+        assert!(found.problems[0].contains("document \"1\""), "{:?}", found.problems);
+        assert_eq!((found.summary.relations, found.summary.relations_unresolved), (1, 1));
+    }
+    // The infon's name is told by its letters, as types are.
+    let treats = of(
+        &kind("Relation_Type", "Negative_Correlation"),
+        &nodes(&["Chemical", "Disease"]),
+    );
+    assert_eq!(treats.labels(), [Some(0), Some(0)]);
+}
+
+#[test]
+fn words_in_marked_up_text_are_kept() {
+    let annotations =
+        annotation("Chemical", "D1", "Aspirin", "100+7") + &annotation("Disease", "D2", "r<i>as</i>h", "109+4");
+    let found = bioc(collection(&xml(
+        "1",
+        "Aspirin, rash: <i>not <b>yet</b></i> seen.",
+        &annotations,
+        "",
+    )));
+    assert_eq!(found.problems, [""; 0]);
+    assert_eq!(found.records[0]["text"], "Aspirin, rash: not yet seen.");
+}
+
+#[test]
+fn places_that_are_no_numbers_are_called_so() {
+    for location in ["-1+7", "x+7", ""] {
+        let annotations = annotation("Chemical", "D1", "Aspirin", location);
+        let found = bioc(collection(&xml("1", "Aspirin caused rash.", &annotations, "")));
+        assert_eq!(found.reasons.len(), 1, "{location}");
+        assert!(!found.problems[0].contains("18446744073709551"), "{:?}", found.problems);
+    }
+}
+
+#[test]
+fn a_torn_first_line_costs_itself_alone() {
+    let line = JSON.replace('\n', " ");
+    for cut in [40, 60, 150, line.len() - 1] {
+        let torn = &line[..line.floor_char_boundary(cut)];
+        let found = bioc(format!("{torn}\n{line}\n{line}\n"));
+        assert_eq!(found.reasons, ["malformed_document"], "{torn}");
+        assert_eq!(found.records.len(), 2, "{torn}");
+    }
+}
+
+#[test]
+fn json_says_nothing_by_null_and_several_things_by_an_array() {
+    let text = JSON
+        .replace("\"MESH:D1\"", "[\"MESH:D1\", {\"identifier\": \"MESH:D9\"}, [7]]")
+        .replace("\"id\": \"1\"", "\"id\": 123456789012345678901234567890")
+        .replace(
+            "\"relations\": [",
+            "\"relations\": null, \"annotations\": null, \"other\": [",
+        );
+    let found = bioc(text.as_str());
+    assert_eq!(found.problems, [""; 0], "{text}");
+    assert_eq!(found.records[0]["doc_id"], "123456789012345678901234567890");
+    assert_eq!(
+        found.records[0]["drug_concepts"],
+        serde_json::json!(["MESH:D1", "MESH:D9", "7"])
+    );
+    let deep = JSON.replace(
+        "\"MESH:D1\"",
+        &format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)),
+    );
+    assert_eq!(bioc(deep).records[0]["drug_concepts"], serde_json::json!([]));
 }

@@ -14,11 +14,14 @@ use crate::corpora::source::Source;
 
 /// Longest markup that has to be in hand to be told: `</document>` and the byte after `</document`.
 const LOOKAHEAD: usize = 12;
+const COLLECTION_END: &str = "</collection";
 
 #[derive(Debug, Default)]
 pub struct Cutter {
     /// A `<collection>` was there: a file without documents is an empty collection, not another format.
     pub saw_collection: bool,
+    /// What has to come before the stream may end: the end of a collection, or of markup that it ended in.
+    awaited: Option<&'static str>,
 }
 
 enum Mark {
@@ -41,7 +44,13 @@ impl Cutter {
                 let message = "expected <document>, found </document>".to_owned();
                 return Ok(Some((Piece::Other(message), source.line())));
             }
-            Mark::End | Mark::TooLarge => return Ok(None),
+            Mark::End | Mark::TooLarge => {
+                let message = |awaited| format!("expected {awaited}, found the end of the file");
+                return Ok(self
+                    .awaited
+                    .take()
+                    .map(|awaited| (Piece::Other(message(awaited)), source.line())));
+            }
         }
         let line = source.line();
         let piece = match self.find(source, LOOKAHEAD - 2, Some(max_bytes))? {
@@ -51,7 +60,11 @@ impl Cutter {
                 source.consume(at);
                 Piece::TooLarge
             }
-            Mark::End => Piece::Torn(source.bytes().len()),
+            Mark::End => {
+                // That the document ends too soon is enough to say.
+                self.awaited = None;
+                Piece::Torn(source.bytes().len())
+            }
             Mark::TooLarge => {
                 match self.find(source, LOOKAHEAD - 2, None)? {
                     Mark::Close(at) | Mark::Open(at) => source.consume(at),
@@ -96,12 +109,18 @@ impl Cutter {
                             return Ok(Mark::Close(at + end + 1));
                         }
                         if at_end {
+                            self.awaited = Some(">");
                             return Ok(Mark::End);
                         }
                     } else {
                         let openings: [(&[u8], &'static [u8]); 3] =
                             [(b"<!--", b"-->"), (b"<![CDATA[", b"]]>"), (b"<?", b"?>")];
-                        self.saw_collection |= rest.starts_with(b"<collection");
+                        if rest.starts_with(b"<collection") {
+                            self.saw_collection = true;
+                            self.awaited = Some(COLLECTION_END);
+                        } else if rest.starts_with(COLLECTION_END.as_bytes()) {
+                            self.awaited = None;
+                        }
                         let opening = openings.iter().find(|(start, _)| rest.starts_with(start));
                         inside = opening.map(|(_, end)| *end);
                         at += opening.map_or(1, |(start, _)| start.len());
@@ -112,6 +131,9 @@ impl Cutter {
                 at = bytes.len();
             }
             if at_end {
+                if let Some(end) = inside {
+                    self.awaited = std::str::from_utf8(end).ok();
+                }
                 return Ok(Mark::End);
             }
             match limit {
@@ -210,6 +232,8 @@ struct Builder {
     /// Unknown elements within unknown ones are counted, not kept: nesting needs no memory here.
     open: Vec<Element>,
     ignored: usize,
+    /// Elements within text, such as `<i>`: their words are the text's.
+    inline: usize,
     value: String,
     key: String,
     annotation: BiocAnnotation,
@@ -220,6 +244,10 @@ impl Builder {
     fn start(&mut self, start: &BytesStart<'_>) -> Result<(), String> {
         if self.ignored > 0 {
             self.ignored += 1;
+            return Ok(());
+        }
+        if self.open.last() == Some(&Element::Text) {
+            self.inline += 1;
             return Ok(());
         }
         let name = start.local_name();
@@ -242,7 +270,7 @@ impl Builder {
             }
             Some(Element::Passage | Element::Sentence) if is("offset") => Element::Offset,
             Some(Element::Passage | Element::Sentence | Element::Annotation) if is("text") => Element::Text,
-            Some(Element::Passage | Element::Sentence) if is("annotation") => {
+            Some(_) if holder && is("annotation") => {
                 self.annotation = BiocAnnotation {
                     id: attribute(start, "id")?.unwrap_or_default(),
                     ..BiocAnnotation::default()
@@ -303,6 +331,10 @@ impl Builder {
             self.ignored -= 1;
             return Ok(());
         }
+        if self.inline > 0 {
+            self.inline -= 1;
+            return Ok(());
+        }
         let element = self.open.pop();
         let parent = self.open.last().copied();
         match element {
@@ -337,8 +369,9 @@ impl Builder {
             }
             Some(Element::Annotation) => {
                 let annotation = std::mem::take(&mut self.annotation);
-                if let Some(holder) = self.holder() {
-                    holder.annotations.push(annotation);
+                match self.holder() {
+                    Some(holder) => holder.annotations.push(annotation),
+                    None => self.document.annotations.push(annotation),
                 }
             }
             Some(Element::Relation) => {

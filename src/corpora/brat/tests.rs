@@ -119,3 +119,74 @@ fn files_are_found_by_folder_and_by_either_name_once_each_in_order() {
     let empty = tempfile::tempdir().unwrap();
     assert!(matches!(find(&[empty.path().to_owned()]), Err(FindError::Empty(_))));
 }
+
+#[test]
+fn an_event_without_arguments_stands_for_its_trigger() {
+    let (found, _folder) = brat(&[
+        ("x.txt", "Aspirin caused rash and fever."),
+        (
+            "x.ann",
+            "T1\tDrug 0 7\tAspirin\nT2\tADE 15 19\trash\nT4\tADE 24 29\tfever\nE1\tADE:T2\nE2\tDrug:T1\n\
+             R1\tADE-Drug Arg1:E1 Arg2:T1\nE3\tADE:T4 Drug:E2 Effect:T2\n",
+        ),
+    ]);
+    assert_eq!(found.problems, [""; 0]);
+    assert_eq!(found.ids(), ["x:0-7:15-19"]);
+    assert_eq!(found.labels(), [Some(1)]);
+    assert_eq!((found.summary.triggers_left_out, found.summary.relations), (1, 2));
+}
+
+#[test]
+fn what_names_no_annotation_is_reported() {
+    let (found, _folder) = brat(&[
+        ("x.txt", "Aspirin caused rash."),
+        (
+            "x.ann",
+            "T1\tDrug 0 7\tAspirin\nT2\tADE 15 19\trash\nR1\tADE-Drug Arg1:T9 Arg2:T1\n\
+             E1\tADE:T5 Treatment:T1 Effect:T99\nN1\tReference T88 RxNorm:1\tX\n",
+        ),
+    ]);
+    assert_eq!(
+        found.reasons,
+        ["malformed_line", "dangling_relation", "dangling_relation"]
+    );
+    assert!(
+        found.problems[1].contains("x.ann:3") && found.problems[1].contains("\"T9\""),
+        "{:?}",
+        found.problems
+    );
+}
+
+#[test]
+fn folders_are_followed_through_links_once_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["corpus", "corpus/a", "elsewhere"] {
+        fs::create_dir(path(name)).unwrap();
+    }
+    for name in ["corpus/a/x.txt", "elsewhere/y.ann"] {
+        fs::write(path(name), "").unwrap();
+    }
+    std::os::unix::fs::symlink(path("elsewhere"), path("corpus/link.txt")).unwrap();
+    std::os::unix::fs::symlink(path("corpus"), path("elsewhere/round")).unwrap();
+    std::os::unix::fs::symlink(path("corpus/a"), path("corpus/0")).unwrap();
+    let found = find(&[path("corpus")]).unwrap();
+    let ids: Vec<&str> = found.iter().map(|files| files.id.as_str()).collect();
+    assert_eq!(ids, ["a/x", "link.txt/y"]);
+}
+
+#[test]
+fn a_byte_order_mark_counts_or_does_not_as_the_mentions_say() {
+    for shift in [0, 1] {
+        let annotations = format!(
+            "T1\tDrug {} {}\tAspirin\nT2\tADE {} {}\trash\n",
+            shift,
+            7 + shift,
+            15 + shift,
+            19 + shift
+        );
+        let (found, _folder) = brat(&[("x.txt", "\u{feff}Aspirin caused rash."), ("x.ann", &annotations)]);
+        assert_eq!(found.problems, [""; 0], "{shift}");
+        assert_eq!(found.records[0]["text"], "Aspirin caused rash.", "{shift}");
+    }
+}

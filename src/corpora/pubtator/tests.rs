@@ -47,7 +47,7 @@ fn a_pair_in_two_sentences_does_not_come_out_in_sentence_scope() {
 fn documents_need_no_blank_line_between_them_and_may_have_crlf() {
     let second = DOCUMENT
         .replace("1|", "22|")
-        .replace("1\t", "22\t")
+        .replace("\n1\t", "\n22\t")
         .replace('\n', "\r\n");
     // The separator of the second document's title and abstract is still one character.
     let found = pubtator(format!("\u{feff}{DOCUMENT}{second}"));
@@ -159,4 +159,69 @@ fn labels_are_there_where_the_corpus_has_relations() {
     assert_eq!(labels(&without, Labels::Auto, "CID"), [None]);
     assert_eq!(labels(&without, Labels::All, "CID"), [Some(0)]);
     assert_eq!(labels(DOCUMENT, Labels::None, "CID"), [None]);
+}
+
+#[test]
+fn relations_of_what_no_mention_is_are_reported() {
+    let found = pubtator(DOCUMENT.to_owned() + "1\tCID\tD1\tD99\n1\tCID\t-\tD2\n");
+    assert_eq!(found.reasons, ["dangling_relation"; 2]);
+    assert!(found.problems[0].contains("test:8: ") && found.problems[0].contains("\"D99\""));
+    assert_eq!((found.summary.relations, found.summary.relations_unresolved), (3, 2));
+    assert_eq!(found.labels(), [Some(1)]);
+}
+
+#[test]
+fn a_mention_with_odd_offsets_is_no_relation() {
+    let padded = DOCUMENT.replace("1\t0\t7", "1\t 0\t 7");
+    assert_eq!(pubtator(padded.as_str()).ids(), ["1:0-7:15-19"]);
+    for odd in ["", "NA", "-1", "0x0"] {
+        let found = pubtator(DOCUMENT.replace("1\t0\t7", &format!("1\t{odd}\t7")));
+        assert_eq!(found.reasons, ["malformed_line"], "{odd}");
+        assert_eq!(found.summary.relations, 1, "{odd}");
+    }
+    assert_eq!(
+        pubtator(DOCUMENT.replace("\tCID\t", "\t\t")).reasons,
+        ["malformed_line"]
+    );
+    // BioRED relates genes by numbers.
+    let genes = DOCUMENT
+        .replace("\tD2|-1", "\t12")
+        .replace("CID\tD1\tD2", "CID\tD1\t12\tNovel");
+    assert_eq!(pubtator(genes).labels(), [Some(1)]);
+}
+
+#[test]
+fn files_that_were_put_together_keep_all_their_documents() {
+    let second = DOCUMENT.replace("1|", "2|").replace("\n1\t", "\n2\t");
+    let found = pubtator(format!("\u{feff}{DOCUMENT}\u{feff}{second}"));
+    assert_eq!(found.problems, [""; 0]);
+    assert_eq!(found.ids(), ["1:0-7:15-19", "2:0-7:15-19"]);
+    // One document without a title after another of the same name.
+    let untitled = DOCUMENT
+        .lines()
+        .skip(1)
+        .filter(|line| !line.contains("CID"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let untitled = untitled.replace("27\t34", "6\t13").replace("42\t47", "21\t26");
+    let untitled: String = untitled
+        .lines()
+        .filter(|line| !line.contains("\t7\t") && !line.contains("\t19\t"))
+        .fold(String::new(), |all, line| all + line + "\n");
+    let found = pubtator(untitled.repeat(2));
+    assert_eq!(
+        (found.problems.len(), found.summary.documents),
+        (0, 2),
+        "{:?}",
+        found.problems
+    );
+}
+
+#[test]
+fn lines_that_end_in_carriage_returns_alone_are_reported() {
+    assert_eq!(pubtator(DOCUMENT.replace('\n', "\r")).reasons, ["malformed_line"]);
+    assert_eq!(
+        pubtator(DOCUMENT.replace("caused rash", "caused\rrash")).problems,
+        [""; 0]
+    );
 }
