@@ -270,12 +270,16 @@ fn packed_weights_of_the_wrong_size_are_one_clear_error() {
 
 #[test]
 fn an_existing_folder_is_refused_without_force() {
-    let out = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
     let model = fixture("model/safetensors");
+    // An empty folder is none.
+    std::fs::create_dir(&out).unwrap();
+    convert(&model, "f32", &out);
     let output = crag()
         .args(["convert", "--model"])
         .arg(&model)
-        .arg(out.path())
+        .arg(&out)
         .assert()
         .code(2);
     let stderr = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
@@ -283,8 +287,92 @@ fn an_existing_folder_is_refused_without_force() {
     crag()
         .args(["convert", "--force", "--model"])
         .arg(&model)
-        .arg(out.path())
+        .arg(&out)
         .assert()
         .success();
-    assert!(scores(out.path()) == scores(&model));
+    assert!(scores(&out) == scores(&model));
+}
+
+/// Sets the first value of one of the model's own f32 tensors.
+fn set_first_weight(path: &Path, value: f32) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let (_, entry) = header
+        .as_object()
+        .unwrap()
+        .iter()
+        .find(|(name, entry)| name.ends_with("query.weight") && entry["dtype"] == "F32" && !name.starts_with("crag."))
+        .unwrap();
+    let at = 8 + length + entry["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// `convert --force` of a fixture into `out`: exit code and what was said.
+fn force(model: &Path, out: &Path, more: &[&str]) -> (i32, String) {
+    let output = crag()
+        .args(["convert", "--force", "--model"])
+        .arg(model)
+        .args(more)
+        .arg(out)
+        .output()
+        .unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_folder_that_is_replaced_keeps_nothing_of_what_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    convert(&fixture("model/mean"), "f32", &out);
+    // Of another model: preferred to vocab.txt where it lies beside it.
+    let tokenizer = std::fs::read_to_string(fixture("model/safetensors/tokenizer.json")).unwrap();
+    std::fs::write(
+        out.join("tokenizer.json"),
+        tokenizer.replace("\"lowercase\":true", "\"lowercase\":false"),
+    )
+    .unwrap();
+    let (code, said) = force(&fixture("model/mean"), &out, &[]);
+    assert_eq!(code, 0, "{said}");
+    assert!(scores(&out) == scores(&fixture("model/mean")));
+    let names = |path: &Path| {
+        let mut names: Vec<_> = std::fs::read_dir(path)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(folder.path()), ["out"]);
+
+    // One that fails changes nothing.
+    let hot = folder.path().join("hot");
+    convert(&fixture("model/mean"), "f32", &hot);
+    set_first_weight(&hot.join("model.safetensors"), 1e30);
+    let before = scores(&out);
+    let (code, said) = force(&hot, &out, &["--dtype", "f16"]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("too large for f16"), "{said}");
+    assert!(scores(&out) == before);
+    assert_eq!(names(folder.path()), ["hot", "out"]);
+
+    for (path, message) in [
+        (out.clone(), "holds what --model reads"),
+        (folder.path().to_owned(), "holds "),
+    ] {
+        let (code, said) = force(&out, &path, &[]);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains(message), "{said}");
+    }
+    // What a training run keeps there is not convert's to remove.
+    std::fs::create_dir(folder.path().join("new.partial")).unwrap();
+    std::fs::write(folder.path().join("new.partial/state.json"), "{}").unwrap();
+    let (code, said) = force(&out, &folder.path().join("new"), &[]);
+    assert!(code == 2 && said.contains("not finished"), "{said}");
+    assert!(folder.path().join("new.partial/state.json").exists());
+    // Of a convert that was killed nothing is kept.
+    std::fs::create_dir_all(folder.path().join("late.partial/converted")).unwrap();
+    convert(&out, "f32", &folder.path().join("late"));
+    assert!(!folder.path().join("late.partial").exists());
 }

@@ -1012,6 +1012,41 @@ fn calibrated_probabilities_can_be_judged_in_turn() {
 }
 
 #[test]
+fn a_calibration_goes_to_the_model_that_was_scored_and_nowhere_else() {
+    let folder = Folder::new();
+    let records = folder.write("records.jsonl", &scored(60, 0.0));
+    let pairs = folder.write("pairs.jsonl", &scored(60, 0.0).replace("\"probability\"", "\"old\""));
+    let in_folder = |arguments: &[&str]| {
+        let output = crag().current_dir(folder.0.path()).args(arguments).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    // "demo" is the built-in model, whatever lies here.
+    std::fs::rename(model_copy(&folder), folder.path("demo")).unwrap();
+    let (code, said) = in_folder(&["calibrate", &pairs, "--model", "demo", "--folds", "1"]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("where to write"), "{said}");
+    // A folder without a model, and a file that is none.
+    std::fs::create_dir(folder.path("empty")).unwrap();
+    for other in ["empty", "records.jsonl"] {
+        let (code, said) = in_folder(&["calibrate", "--scored", &records, "--model", other]);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains("expected a folder or a weight file"), "{said}");
+    }
+    assert!(!folder.path("empty/crag.json").exists() && !folder.path("crag.json").exists());
+    // Fitted with other settings, it is of those.
+    let settings = folder.write("settings.json", "{\"max_length\": 16}");
+    let model = ["--model", "./demo", "--model-config", &settings, "--folds", "1"];
+    let (code, said) = in_folder(&[&["calibrate", &pairs], &model[..]].concat());
+    assert_eq!(code, 0, "{said}");
+    assert!(!folder.path("demo/crag.json").exists());
+    let written: Value = serde_json::from_slice(&std::fs::read(&settings).unwrap()).unwrap();
+    assert!(
+        written["max_length"] == 16 && written["calibration"].is_object(),
+        "{written}"
+    );
+}
+
+#[test]
 fn what_cannot_be_calibrated_changes_no_file() {
     let folder = Folder::new();
     let out = folder.name("crag.json");

@@ -274,7 +274,12 @@ fn what_cannot_be_trained_on_is_one_clear_error_and_leaves_nothing() {
     fs::write(case.path("one.jsonl"), one.repeat(4) + &one.replace(":1}", ":2}")).unwrap();
     let unrelated = lines.replace("\"doc_id\"", "\"label\":0,\"doc_id\"");
     fs::write(case.path("unrelated.jsonl"), unrelated).unwrap();
-    let cases: [(&[&str], i32, &str); 12] = [
+    fs::write(
+        case.path("null.jsonl"),
+        lines.replace("\"doc_id\"", "\"label\":null,\"doc_id\""),
+    )
+    .unwrap();
+    let cases: [(&[&str], i32, &str); 18] = [
         (&["--train", "empty.jsonl"], 1, "empty.jsonl: the file is empty"),
         (&["--train", "none.jsonl"], 1, "no line is a labelled pair"),
         (&["--train", "missing.jsonl"], 1, "missing.jsonl"),
@@ -301,6 +306,32 @@ fn what_cannot_be_trained_on_is_one_clear_error_and_leaves_nothing() {
             "expected one of them",
         ),
         (&["--train", "-", "--valid", "-"], 2, "stdin"),
+        (
+            &["--train", "null.jsonl"],
+            1,
+            "null.jsonl:1: field \"label\": none or null",
+        ),
+        (
+            &["--train", "pairs.jsonl", "--gold", "labels"],
+            2,
+            "--gold labels: no record of pairs.jsonl has this field",
+        ),
+        (
+            &["--train", "pairs.jsonl", "--width", "3000000"],
+            2,
+            "head.width: expected a model that fits",
+        ),
+        (
+            &["--train", "pairs.jsonl", "--epochs", "100000000"],
+            2,
+            "finetune.epochs: expected 1 to 16777216",
+        ),
+        (&["--train", "pairs.jsonl", "--valid-fraction", "0.001"], 2, "--valid"),
+        (
+            &["--train", "pairs.jsonl", "--learning-rate", "-1"],
+            2,
+            "finetune.learning_rate",
+        ),
         (
             &["--train", "pairs.jsonl", "--gold", "drug"],
             1,
@@ -334,7 +365,10 @@ fn a_diverging_loss_is_an_error_and_the_last_state_is_kept() {
         .assert()
         .code(1);
     let said = stderr(&assert);
-    assert!(said.contains("the loss is") && said.contains("learning rate"), "{said}");
+    assert!(
+        said.contains("the loss is") && said.contains("--force and a lower learning rate"),
+        "{said}"
+    );
     assert!(!case.path("out").exists() && case.path("out.partial/state.json").exists());
     case.train("out", &["--force"]).assert().success();
     assert!(case.path("out/model.safetensors").exists());
@@ -476,6 +510,120 @@ fn lines_that_are_no_pairs_cost_themselves_and_exit_code_3() {
         "{said}"
     );
     assert_eq!(case.json("out", "manifest.json")["data"]["rejected_lines"], 2);
+}
+
+#[test]
+fn what_is_doubtful_about_pairs_is_said() {
+    let case = Case::new();
+    let lines = fs::read_to_string(case.path("pairs.jsonl")).unwrap();
+    let assert = case.train("unlabelled", &["--epochs", "1"]).assert().success();
+    assert!(stderr(&assert).contains("taken as related"), "{}", stderr(&assert));
+
+    // The same texts under another document's name, and numbers as data frames write them.
+    let held_out: String = lines.lines().take(16).map(|line| line.to_owned() + "\n").collect();
+    fs::write(case.path("renamed.jsonl"), held_out.replace("\"doc_id\"", "\"pmid\"")).unwrap();
+    let renamed = case
+        .train("renamed", &["--valid", "renamed.jsonl", "--epochs", "1"])
+        .assert()
+        .success();
+    assert!(
+        stderr(&renamed).contains("16 pairs to train on have a text that is validated on too"),
+        "{}",
+        stderr(&renamed)
+    );
+    let floats: String = held_out
+        .lines()
+        .map(|line| {
+            let mut record: Value = serde_json::from_str(line).unwrap();
+            record["doc_id"] = json!(record["doc_id"].as_f64());
+            format!("{record}\n")
+        })
+        .collect();
+    assert!(floats.contains("\"doc_id\":0.0"));
+    fs::write(case.path("floats.jsonl"), floats).unwrap();
+    let same = case
+        .train("floats", &["--valid", "floats.jsonl", "--epochs", "1"])
+        .assert()
+        .success();
+    assert!(
+        stderr(&same).contains("16 pairs are left out of training"),
+        "{}",
+        stderr(&same)
+    );
+
+    let labelled = |label: u8| lines.replace("\"doc_id\"", &format!("\"label\":{label},\"doc_id\""));
+    fs::write(case.path("both.jsonl"), labelled(1) + &labelled(0)).unwrap();
+    let both = case.train("both", &["--train", "both.jsonl", "--epochs", "1"]);
+    let assert = { both }.assert().success();
+    assert!(
+        stderr(&assert).contains("pairs come both as related and as unrelated"),
+        "{}",
+        stderr(&assert)
+    );
+
+    let cut = case
+        .train("cut", &["--max-length", "8", "--epochs", "1"])
+        .assert()
+        .success();
+    assert!(
+        stderr(&cut).contains("contexts have no whole mention in their first 8 tokens"),
+        "{}",
+        stderr(&cut)
+    );
+}
+
+#[test]
+fn only_a_models_folder_is_replaced() {
+    let case = Case::new();
+    fs::create_dir(case.path("data")).unwrap();
+    fs::copy(case.path("pairs.jsonl"), case.path("data/model.safetensors")).unwrap();
+    let reads = case
+        .train("data", &["--train", "data/model.safetensors", "--force"])
+        .assert()
+        .code(2);
+    assert!(
+        stderr(&reads).contains("holds what --train reads"),
+        "{}",
+        stderr(&reads)
+    );
+    fs::write(case.path("data/thesis.txt"), "x").unwrap();
+    let other = case.train("data", &["--force"]).assert().code(2);
+    assert!(stderr(&other).contains("holds thesis.txt"), "{}", stderr(&other));
+    assert_eq!(fs::read_to_string(case.path("data/thesis.txt")).unwrap(), "x");
+    // An empty folder is none, and a link that leads nowhere is made to lead somewhere.
+    fs::create_dir(case.path("empty")).unwrap();
+    case.train("empty", &["--epochs", "1"]).assert().success();
+    std::os::unix::fs::symlink("nowhere", case.path("link")).unwrap();
+    case.train("link", &["--epochs", "1"]).assert().success();
+    assert!(case.path("nowhere/model.safetensors").exists());
+}
+
+#[test]
+fn a_damaged_state_is_one_clear_error() {
+    let case = Case::new();
+    case.train("out", &["--learning-rate", "1e30", "--save-every", "0"])
+        .assert()
+        .code(1);
+    let states = fs::read_dir(case.path("out.partial"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    for path in states.filter(|path| path.to_string_lossy().ends_with(".safetensors")) {
+        fs::OpenOptions::new()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_len(100)
+            .unwrap();
+    }
+    let assert = case
+        .train("out", &["--learning-rate", "1e30", "--resume"])
+        .assert()
+        .code(1);
+    let said = stderr(&assert);
+    assert!(
+        said.contains("begin again with --force") && !said.contains("goes on"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -13,11 +13,12 @@ pub enum CheckpointError {
     Source { spec: String, reason: String },
 
     /// Reading or writing `path` failed in the operating system.
-    #[error("{path}: {action}: {source}")]
+    #[error("{path}: {action}: {error}")]
     Io {
         path: String,
         action: &'static str,
-        source: io::Error,
+        // Part of the message, so no source, which would be told again.
+        error: io::Error,
     },
 
     /// The folder or repository is there, but holds no weights in a known form.
@@ -94,11 +95,11 @@ impl CheckpointError {
         }
     }
 
-    pub(super) fn io(path: impl AsRef<std::path::Path>, action: &'static str, source: io::Error) -> Self {
+    pub(super) fn io(path: impl AsRef<std::path::Path>, action: &'static str, error: io::Error) -> Self {
         Self::Io {
             path: path.as_ref().display().to_string(),
             action,
-            source,
+            error,
         }
     }
 }

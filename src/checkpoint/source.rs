@@ -73,6 +73,25 @@ impl ModelSource {
     }
 }
 
+impl ModelSource {
+    /// Where it is on this machine; none of what is built in or on the hub.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Folder(path) | Self::File(path) => Some(path),
+            Self::Hub { .. } | Self::Demo => None,
+        }
+    }
+
+    /// The file of settings that goes with it.
+    pub fn sidecar(&self) -> Option<PathBuf> {
+        match self {
+            Self::Folder(path) => Some(path.join("crag.json")),
+            Self::File(path) => Some(path.with_file_name("crag.json")),
+            Self::Hub { .. } | Self::Demo => None,
+        }
+    }
+}
+
 /// `owner/name` in the hub's alphabet. Names that end like a weight file are more likely a mistyped path.
 fn looks_like_hub_id(spec: &str) -> bool {
     let part = |part: &str| {

@@ -13,6 +13,7 @@ use super::labelled::{
 };
 use super::{Outcome, UsageError, console};
 use crate::Calibration;
+use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, locate};
 use crate::evaluation::{
     Comparison, Estimate, LabelledSet, MatchBy, Method, Metric, Mistakes, Origin, Request, Threshold, compare,
     cross_fitted, evaluate, fit,
@@ -166,26 +167,41 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
 
 impl CalibrateArgs {
     /// The crag.json to write.
-    fn target(&self) -> Result<PathBuf, UsageError> {
+    fn target(&self) -> anyhow::Result<PathBuf> {
+        let source = self.model.as_deref().map(|model| ModelSource::parse(model, None));
         if self.labelled.scored
-            && let Some(model) = &self.model
-            && !Path::new(model).exists()
+            && let Some(source) = &source
         {
-            return Err(UsageError(format!(
-                "--scored needs no model but to know which crag.json to write: expected a folder or a weight file, found \"{model}\""
-            )));
+            // Not scored with, it is still to be a model whose settings are written.
+            let of_model = source.as_ref().map_err(ToString::to_string).and_then(|source| {
+                let Some(_) = source.path() else { return Ok(()) };
+                let files = locate(source, &HubOptions::default());
+                let opened = files.and_then(|files| Checkpoint::open(&files));
+                opened.map(|_| ()).map_err(|error| error.to_string())
+            });
+            of_model.map_err(|reason| {
+                UsageError(format!(
+                    "--scored needs no model but to know which crag.json to write: expected a folder or a weight file: {reason}"
+                ))
+            })?;
         }
         if let Some(output) = &self.output {
             return Ok(output.clone());
         }
-        let path = self.model.as_deref().map(Path::new).filter(|path| path.exists());
-        match path {
-            Some(path) if path.is_dir() => Ok(path.join("crag.json")),
-            Some(path) => Ok(path.with_file_name("crag.json")),
-            None => Err(UsageError(
-                "where to write: give --model a folder, or --output FILE for use with crag score --model-config FILE"
-                    .to_owned(),
-            )),
+        if let Some(settings) = &self.choice.model_config {
+            // Those are the settings that the fit holds for.
+            return Ok(settings.clone());
+        }
+        match source.transpose() {
+            Ok(source) => source.and_then(|source| source.sidecar()).ok_or_else(|| {
+                UsageError(
+                    "where to write: give --model a folder, or --output FILE for use with crag score --model-config FILE"
+                        .to_owned(),
+                )
+                .into()
+            }),
+            // As it is said of a model that is to be opened.
+            Err(error) => Err(error.into()),
         }
     }
 

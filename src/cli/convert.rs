@@ -4,6 +4,8 @@ use std::{
     collections::HashSet,
     fs,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -12,6 +14,7 @@ use candle_core::{DType, Tensor};
 use crate::{
     Side,
     checkpoint::{Checkpoint, HubOptions, ModelSource, NamedBytes, locate, write_safetensors},
+    files::{Claim, OutputError},
     kernels::Precision,
     model::{DualEncoder, packed_tensors},
 };
@@ -19,6 +22,8 @@ use crate::{
 use super::{
     Outcome, UsageError,
     model::{Description, ModelArgs},
+    model_folder,
+    signals::SignalWatch,
 };
 
 #[derive(Debug, clap::Args)]
@@ -35,11 +40,11 @@ pub struct ConvertArgs {
     #[arg(long)]
     no_packed: bool,
 
-    /// Write over an existing folder's files
+    /// Replace an existing model's folder
     #[arg(long)]
     force: bool,
 
-    /// Folder to write; it appears only once everything in it is complete
+    /// Folder to write; it appears, or replaces what was there, only once everything in it is complete
     #[arg(value_name = "OUT")]
     out: PathBuf,
 }
@@ -75,39 +80,50 @@ impl Storage {
     }
 }
 
+/// Where the folder is put together, below `OUT.partial`.
+const WORK: &str = "converted";
+
 pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
+    let signals = SignalWatch::start()?;
     let out = &args.out;
-    if out.exists() && !(args.force && out.is_dir()) {
-        let way_out = if out.is_dir() {
-            "; give --force to write over its files"
-        } else {
-            ""
-        };
-        return Err(UsageError(format!("{}: exists already{way_out}", out.display())).into());
+    let claim = Claim {
+        force: args.force,
+        // What another run left is looked at here.
+        resume: true,
+        wait: Duration::ZERO,
+    };
+    let source = ModelSource::parse(&args.model.model, args.model.revision.as_deref())?;
+    let reads: Vec<_> = source.path().map(|path| ("--model", path)).into_iter().collect();
+    let output = model_folder::claim(out, claim, &reads)?;
+    if output.exists() && !args.force {
+        return Err(OutputError::Exists {
+            path: out.display().to_string(),
+        }
+        .into());
     }
+    if let Some(path) = output.left()?.iter().find(|path| !path.ends_with(WORK)) {
+        let message = format!(
+            "{}: holds what crag train has not finished ({}); go on with that (--resume), or remove it",
+            output.partial().display(),
+            path.display()
+        );
+        return Err(UsageError(message).into());
+    }
+    // Of a run that was killed.
+    output.clear()?;
     let model = args.model.describe()?;
-    if out.exists() {
-        write_folder(&args, &model, out)?;
-    } else {
-        // Beside the target and renamed: OUT is absent or complete, whatever happens on the way.
-        let name = out
-            .file_name()
-            .ok_or_else(|| UsageError(format!("{}: not a folder name", out.display())))?;
-        let mut partial = name.to_owned();
-        partial.push(".partial");
-        let partial = out.with_file_name(partial);
-        if partial.exists() {
-            fs::remove_dir_all(&partial).with_context(|| partial.display().to_string())?;
-        }
-        fs::create_dir_all(&partial).with_context(|| partial.display().to_string())?;
-        let written = write_folder(&args, &model, &partial)
-            .and_then(|()| fs::rename(&partial, out).with_context(|| out.display().to_string()));
-        if written.is_err() {
-            // The error that led here is the one to report.
-            let _ = fs::remove_dir_all(&partial);
-        }
-        written?;
+    let work = output.partial().join(WORK);
+    fs::create_dir(&work).with_context(|| work.display().to_string())?;
+    let stop = signals.run_begins();
+    let written = write_folder(&args, &model, &work, &stop);
+    if !matches!(written, Ok(true)) {
+        // The error that led here is the one to report.
+        let _ = output.clear();
     }
+    if !written? {
+        return Ok(signals.outcome());
+    }
+    output.publish(&work)?;
     super::note(&format!(
         "wrote {} ({} tensors in {:?})",
         out.display(),
@@ -117,7 +133,8 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
     Ok(Outcome::Complete)
 }
 
-fn write_folder(args: &ConvertArgs, model: &Description, folder: &Path) -> anyhow::Result<()> {
+/// Writes all of it, unless it is stopped: then it returns false.
+fn write_folder(args: &ConvertArgs, model: &Description, folder: &Path, stop: &AtomicBool) -> anyhow::Result<bool> {
     let write = |name: &str, bytes: &[u8]| {
         let path = folder.join(name);
         fs::write(&path, bytes).with_context(|| path.display().to_string())
@@ -136,19 +153,19 @@ fn write_folder(args: &ConvertArgs, model: &Description, folder: &Path) -> anyho
     let sidecar = serde_json::to_string_pretty(&model.config.to_sidecar())? + "\n";
     write("crag.json", sidecar.as_bytes())?;
     let in_products = matrices_of_encoders(model);
-    let mut tensors = model
-        .checkpoint
-        .tensors()
-        .iter()
-        .map(|info| {
-            let dtype = args.dtype.dtype(in_products.contains(info.name.as_str()));
-            let tensor = model.checkpoint.tensor(&info.name)?;
-            Ok((info.name.clone(), converted(&tensor, dtype, &info.name, "--dtype")?))
-        })
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let is_stopped = || stop.load(Ordering::SeqCst);
+    let mut tensors = Vec::new();
+    for info in model.checkpoint.tensors() {
+        if is_stopped() {
+            return Ok(false);
+        }
+        let dtype = args.dtype.dtype(in_products.contains(info.name.as_str()));
+        let tensor = model.checkpoint.tensor(&info.name)?;
+        tensors.push((info.name.clone(), converted(&tensor, dtype, &info.name, "--dtype")?));
+    }
     let weights = folder.join("model.safetensors");
     write_safetensors(&weights, &tensors)?;
-    if let (Some(precision), false) = (args.dtype.precision(), args.no_packed) {
+    if let (Some(precision), false) = (args.dtype.precision(), args.no_packed || is_stopped()) {
         // Packed from what has just been written, so that both give the same answers.
         let files = locate(&ModelSource::Folder(folder.to_owned()), &HubOptions::default())?;
         let checkpoint = Checkpoint::open(&files)?;
@@ -156,7 +173,7 @@ fn write_folder(args: &ConvertArgs, model: &Description, folder: &Path) -> anyho
         tensors.extend(packed_tensors(&packed)?);
         write_safetensors(&weights, &tensors)?;
     }
-    Ok(())
+    Ok(!is_stopped())
 }
 
 /// Names of the weights of the encoder layers' linear layers.

@@ -21,6 +21,7 @@ mod labelled;
 mod manifest;
 mod merge;
 pub mod model;
+mod model_folder;
 mod progress;
 mod records;
 mod report_file;

@@ -68,7 +68,10 @@ pub(super) struct Usable<'a> {
 /// What a record says of itself besides its pair.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Labels<'a> {
-    pub label: Option<bool>,
+    /// None where there is none, or null; an error says what is there instead.
+    pub label: Result<Option<bool>, String>,
+    /// Whether the record has the field, whatever is in it.
+    pub has_field: bool,
     /// The field's name and its value.
     pub document: Option<(&'a str, Cow<'a, str>)>,
 }
@@ -226,14 +229,15 @@ impl Fields {
     /// mean nothing. `line` has no line end.
     ///
     /// # Errors
-    /// What is wrong with the line or its label.
+    /// What is wrong with the line.
     pub fn labels<'a>(&'a self, line: &'a [u8]) -> Result<Labels<'a>, String> {
         let object = self.object(utf8(line)?, false).map_err(|(_, message)| message)?;
         if let Some(key) = &object.twice {
             return Err(twice(key));
         }
         Ok(Labels {
-            label: self.label(&object)?,
+            label: self.label(&object),
+            has_field: object.gold.is_some(),
             document: self.document(&object),
         })
     }
@@ -377,7 +381,11 @@ fn number(raw: &str) -> Option<f64> {
 fn scalar(raw: &str) -> Option<Cow<'_, str>> {
     match raw.as_bytes().first()? {
         b'"' => decode(raw),
-        b'-' | b'0'..=b'9' => Some(Cow::Borrowed(raw)),
+        // 7.0 is what data frames make of 7 in a column with missing values.
+        b'-' | b'0'..=b'9' => match raw.split_once('.') {
+            Some((whole, zeros)) if zeros.bytes().all(|digit| digit == b'0') => Some(Cow::Borrowed(whole)),
+            _ => Some(Cow::Borrowed(raw)),
+        },
         _ => None,
     }
 }

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::disk::{Disk as _, RealDisk, folder_of, uninterrupted};
-use super::output::{Claim, OutputError, io_error, lock};
+use super::output::{Claim, OutputError, io_error, link_target, lock};
 
 const LOCK: &str = "lock";
 
@@ -41,7 +41,7 @@ impl OutputFolder {
         let target = match target.canonicalize() {
             Ok(target) if !target.is_dir() => return Err(no_folder("a file")),
             Ok(target) => target,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => target.to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => link_target(target),
             Err(error) => return Err(io_error(target, "cannot be looked at", error)),
         };
         let name = target.file_name().ok_or_else(|| no_folder("none"))?;
@@ -78,20 +78,26 @@ impl OutputFolder {
         &self.partial
     }
 
-    /// Whether there is an output already.
+    /// Whether there is an output already; an empty folder is none.
     pub fn exists(&self) -> bool {
-        self.target.is_dir()
+        // A folder that cannot be read may hold something.
+        self.target.is_dir() && others(&self.target).map_or(true, |names| !names.is_empty())
     }
 
     /// Whether an earlier run left something to go on with.
     pub fn is_begun(&self) -> bool {
         // A folder that cannot be read may hold something.
-        others(&self.partial).map_or(true, |names| !names.is_empty())
+        self.left().map_or(true, |paths| !paths.is_empty())
+    }
+
+    /// What an earlier run left.
+    pub fn left(&self) -> Result<Vec<PathBuf>, OutputError> {
+        others(&self.partial).map_err(|source| io_error(&self.partial, "cannot be looked at", source))
     }
 
     /// Throws away what an earlier run left.
     pub fn clear(&self) -> Result<(), OutputError> {
-        let cleared = others(&self.partial).and_then(|paths| paths.iter().try_for_each(|path| remove(path)));
+        let cleared = self.left()?.iter().try_for_each(|path| remove(path));
         cleared.map_err(|source| io_error(&self.partial, "cannot be cleared", source))
     }
 
@@ -104,7 +110,7 @@ impl OutputFolder {
         let old = self
             .target
             .with_file_name(suffixed(self.target.file_name().unwrap_or_default(), ".partial.old"));
-        if self.exists() {
+        if self.target.is_dir() {
             remove(&old).map_err(|source| io_error(&old, "cannot be removed", source))?;
             uninterrupted(|| RealDisk.rename(&self.target, &old)).map_err(failed)?;
         }

@@ -102,7 +102,7 @@ impl Destination {
 }
 
 /// Where a link that leads to no file points; the path itself if it is no link.
-fn link_target(path: &Path) -> PathBuf {
+pub(super) fn link_target(path: &Path) -> PathBuf {
     let mut target = path.to_owned();
     // As many as the kernel follows; a circle has been an error before.
     for _ in 0..40 {

@@ -173,7 +173,7 @@ pub struct ModelConfig {
 pub enum ConfigError {
     #[error("{file}: {reason}")]
     Syntax { file: String, reason: String },
-    #[error("{file}: field \"calibration\": {found}; crag calibrate writes it anew")]
+    #[error("{file}: field \"calibration\": {found}; remove it, and crag calibrate fits a new one")]
     Calibration { file: String, found: String },
     #[error("{file}: field \"{field}\": expected {expected}, found {found}")]
     Field {

@@ -36,11 +36,22 @@ pub struct Example {
 pub struct Dataset {
     pub texts: [Vec<Text>; 2],
     pub examples: Vec<Example>,
+    /// Texts without a whole mention, which were cut off before it.
+    pub truncated: usize,
 }
 
 impl Dataset {
     pub fn text(&self, side: Side, number: u32) -> &Text {
         &self.texts[side as usize][number as usize]
+    }
+
+    /// Pairs that come with both labels.
+    pub fn contradicted(&self) -> usize {
+        let of = |label| -> HashSet<(u32, u32)> {
+            let examples = self.examples.iter().filter(|example| example.label == label);
+            examples.map(|example| (example.drug, example.adr)).collect()
+        };
+        of(true).intersection(&of(false)).count()
     }
 
     pub fn positives(&self) -> Vec<Example> {
@@ -74,6 +85,8 @@ pub struct Split {
     pub valid: Vec<LabelledPair>,
     /// Pairs left out of training because their document is in the validation file.
     pub shared: usize,
+    /// Pairs in training with a text that is validated on too, in another document.
+    pub repeated: usize,
 }
 
 /// The document of a pair; one without an id is a document of its own text.
@@ -96,11 +109,7 @@ impl Split {
         let count = (order.len() as f64 * fraction).round() as usize;
         let valid: HashSet<&String> = order[..count].iter().map(|(_, document)| document).collect();
         let (valid, train) = pairs.into_iter().partition(|pair| valid.contains(&document(pair)));
-        Self {
-            train,
-            valid,
-            shared: 0,
-        }
+        Self::new(train, valid, 0)
     }
 
     /// Two files; a document in both is validated on.
@@ -111,10 +120,19 @@ impl Split {
             .into_iter()
             .filter(|pair| !held_out.contains(&document(pair)))
             .collect();
+        let shared = before - train.len();
+        Self::new(train, valid, shared)
+    }
+
+    fn new(train: Vec<LabelledPair>, valid: Vec<LabelledPair>, shared: usize) -> Self {
+        let texts = |pair: &LabelledPair| Side::BOTH.map(|side| blake3::hash(pair.side(side).text.as_bytes()));
+        let validated: HashSet<blake3::Hash> = valid.iter().flat_map(texts).collect();
+        let is_repeated = |pair: &&LabelledPair| texts(pair).iter().any(|text| validated.contains(text));
         Self {
-            shared: before - train.len(),
+            repeated: train.iter().filter(is_repeated).count(),
             train,
             valid,
+            shared,
         }
     }
 }
@@ -205,6 +223,7 @@ impl Builder {
             span: mention.span,
         });
         let prepared = prepared.map_err(|error| error.message)?;
+        self.data.truncated += usize::from(prepared.mention_truncated);
         let texts = &mut self.data.texts[side as usize];
         let number = texts.len() as u32;
         texts.push(Text {

@@ -18,8 +18,8 @@ pub enum TrainError {
     #[error("{place}: not a BERT backbone: {reason}")]
     Backbone { place: String, reason: String },
     #[error(
-        "{phase}, epoch {epoch}, step {step}: the loss is {loss}; lower the learning rate (the last complete state is \
-         kept, and --resume continues from it)"
+        "{phase}, epoch {epoch}, step {step}: the loss is {loss}; it would be again: begin anew with --force and a lower \
+         learning rate"
     )]
     Diverged {
         phase: &'static str,
@@ -32,11 +32,12 @@ pub enum TrainError {
     /// By whoever asked the run to stop; its state has been saved.
     #[error("interrupted")]
     Interrupted,
-    #[error("{path}: {action}: {source}")]
+    #[error("{path}: {action}: {error}")]
     Io {
         path: String,
         action: &'static str,
-        source: io::Error,
+        // Part of the message, so no source, which would be told again.
+        error: io::Error,
     },
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -67,11 +68,11 @@ impl From<candle_core::Error> for TrainError {
 }
 
 impl TrainError {
-    pub(super) fn io(path: &std::path::Path, action: &'static str, source: io::Error) -> Self {
+    pub(super) fn io(path: &std::path::Path, action: &'static str, error: io::Error) -> Self {
         Self::Io {
             path: path.display().to_string(),
             action,
-            source,
+            error,
         }
     }
 

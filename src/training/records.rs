@@ -6,7 +6,7 @@ use std::io::Read;
 use super::TrainError;
 use crate::{
     Side,
-    evaluation::Fields,
+    evaluation::{Fields, Labels},
     scoring::{Record, read_records},
 };
 
@@ -56,12 +56,12 @@ pub struct LabelledPairs {
 }
 
 impl LabelledPairs {
-    /// Adds a whole file. A line that is no pair costs itself alone. In a file without any label all pairs are
-    /// related; where some have one, all must.
+    /// Adds a whole file, and says whether it has labels. A line that is no pair costs itself alone. In a file where no
+    /// record has the label's field all pairs are related; where some have it, all must have a label.
     ///
     /// # Errors
     /// An input that cannot be read or holds no pair at all.
-    pub fn read(&mut self, source: &Source<'_>, input: impl Read) -> Result<(), TrainError> {
+    pub fn read(&mut self, source: &Source<'_>, input: impl Read) -> Result<bool, TrainError> {
         let Source {
             name,
             fields,
@@ -69,19 +69,25 @@ impl LabelledPairs {
         } = *source;
         let mut pairs = Vec::new();
         let mut rejected = Vec::new();
+        let mut has_labels = false;
         let read = read_records(name, input, max_line_bytes, |line, record| {
             let place = format!("{name}:{line}");
-            match record.and_then(|(record, bytes)| labelled(&record, bytes, fields, place.clone())) {
+            let pair = record.and_then(|(record, bytes)| {
+                let labels = fields.labels(bytes)?;
+                has_labels |= labels.has_field;
+                labelled(&record, labels, place.clone())
+            });
+            match pair {
                 Ok(pair) => pairs.push(pair),
                 Err(reason) => rejected.push(format!("{place}: {reason}")),
             }
         });
         read.map_err(|error| TrainError::data(name, error.to_string()))?;
-        if pairs.iter().any(|pair| pair.label.is_some()) {
+        if has_labels {
             pairs.retain(|pair| {
                 let labelled = pair.label.is_some();
                 if !labelled {
-                    let reason = "no such field, and other records of the file have it";
+                    let reason = "none or null, and records of the file have labels";
                     rejected.push(format!("{}: field \"{}\": {reason}", pair.place, fields.gold));
                 }
                 labelled
@@ -96,12 +102,11 @@ impl LabelledPairs {
         }
         self.pairs.append(&mut pairs);
         self.rejected.append(&mut rejected);
-        Ok(())
+        Ok(has_labels)
     }
 }
 
-fn labelled(record: &Record<'_>, line: &[u8], fields: &Fields, place: String) -> Result<LabelledPair, String> {
-    let labels = fields.labels(line)?;
+fn labelled(record: &Record<'_>, labels: Labels<'_>, place: String) -> Result<LabelledPair, String> {
     let mention = |side| {
         let half = record.half(side);
         Mention {
@@ -112,7 +117,7 @@ fn labelled(record: &Record<'_>, line: &[u8], fields: &Fields, place: String) ->
     };
     Ok(LabelledPair {
         sides: Side::BOTH.map(mention),
-        label: labels.label,
+        label: labels.label?,
         // Equal values of different fields are different documents.
         document: labels.document.map(|(field, value)| format!("{field} {value}")),
         place,
@@ -130,7 +135,7 @@ mod tests {
             fields: &Fields::default(),
             max_line_bytes: 1 << 20,
         };
-        pairs.read(&source, text.as_bytes()).map(|()| pairs)
+        pairs.read(&source, text.as_bytes()).map(|_| pairs)
     }
 
     #[test]
@@ -172,6 +177,19 @@ mod tests {
     fn without_any_label_all_pairs_are_related() {
         let found = read(r#"{"text":"a b","drug":"a","adr":"b"}"#).unwrap();
         assert_eq!(found.pairs[0].label, None);
+    }
+
+    #[test]
+    fn labels_that_are_none_make_no_pair_related() {
+        let record = |label: &str| format!("{{\"text\":\"a b\",\"drug\":\"a\",\"adr\":\"b\"{label}}}\n");
+        for labels in [
+            [",\"label\":null", ""],
+            [",\"label\":\"1\"", ",\"label\":null"],
+            [",\"label\":\"1\"", ""],
+        ] {
+            let error = read(&labels.map(record).concat()).unwrap_err().to_string();
+            assert!(error.contains("no line is a labelled pair"), "{labels:?}: {error}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::kernels::memory;
 use crate::model::{Pooling, View, config::HeadActivation};
 
 use super::{TrainError, optimizer::AdamW};
@@ -306,15 +307,51 @@ impl Settings {
             ]);
         }
         for (name, value) in counts {
-            // Far above any use, and far below where sizes overflow.
+            // Far above any use.
             if value == 0 || value > 1 << 24 {
-                return wrong(name, format!("expected at least 1, found {value}"));
+                return wrong(name, format!("expected 1 to {}, found {value}", 1 << 24));
+            }
+        }
+        if let Some(memory) = memory::host_bytes() {
+            for (name, parameters) in self.largest() {
+                let bytes = parameters.saturating_mul(size_of::<f32>() as u128);
+                if bytes > u128::from(memory) {
+                    let (needed, there) = (bytes >> 30, memory >> 30);
+                    let reason =
+                        format!("expected a model that fits into memory ({there} GiB), found one of {needed} GiB");
+                    return wrong(name, reason);
+                }
             }
         }
         if self.head.width < 2 {
             return wrong("head.width", "expected at least 2, found 1".to_owned());
         }
         Ok(())
+    }
+}
+
+impl Settings {
+    /// Parameters of the largest parts, each with the setting that makes it large.
+    fn largest(&self) -> Vec<(&'static str, u128)> {
+        let mut largest = Vec::new();
+        if self.head.views.contains(&View::Bilinear) {
+            largest.push(("head.width", (self.head.width as u128).pow(3)));
+        }
+        if let Some(backbone) = &self.backbone {
+            let [hidden, layers, intermediate, words, positions] = [
+                backbone.hidden_size,
+                backbone.num_hidden_layers,
+                backbone.intermediate_size,
+                backbone.vocab_size,
+                backbone.max_position_embeddings,
+            ]
+            .map(|size| size as u128);
+            // The vocabulary may turn out smaller than it is asked for.
+            let embeddings = positions * hidden + words.min(1 << 20) * hidden;
+            let layers = layers * (4 * hidden * hidden + 2 * hidden * intermediate);
+            largest.push(("backbone.hidden_size", 2 * (embeddings + layers)));
+        }
+        largest
     }
 }
 

@@ -22,6 +22,7 @@ use super::config::SettingRow;
 use super::device::PlaceArgs;
 use super::inputs::{expect_jsonl, input, is_stdin};
 use super::manifest::FileRecord;
+use super::model_folder;
 use super::progress::ProgressArgs;
 use super::signals::SignalWatch;
 use super::threads::start_pool;
@@ -29,7 +30,7 @@ use super::values::{parse_bytes, parse_seconds, parse_threads};
 use super::{Outcome, UsageError, console, note};
 use crate::checkpoint::{HubOptions, ModelFiles, ModelSource, locate};
 use crate::evaluation::Fields;
-use crate::files::{Claim, OutputFolder};
+use crate::files::Claim;
 use crate::training::{
     BackboneSettings, Job, LabelledPairs, NegativeKind, Parameters, Settings, Source, Split, Start, TrainError,
     dataset::{self, Dataset, Related},
@@ -38,7 +39,9 @@ use crate::training::{
 
 /// Trains a dual encoder on labelled pairs with the model card's recipe.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    allow_negative_numbers = true,
+    after_help = "\
 Each line of the data is a record as `crag score` reads it, with a label (0, 1, false or true; a file without any holds \
 related pairs alone) and its document, by which data is split. Phase 1 is contrastive, phase 2 fine-tunes; the epoch of \
 phase 2 with the best F1 on the validation pairs is kept, with its best threshold.
@@ -52,7 +55,8 @@ Examples:
   crag train ... --out my-model --resume                                    # after a kill: to the same bytes
 
 Exit codes: 0 done; 1 could not run or go on; 2 usage, or --resume with other settings or data; 3 done, but some lines \
-were no labelled pairs; 11 another run writes this output; 130, 143 interrupted.")]
+were no labelled pairs; 11 another run writes this output; 130, 143 interrupted."
+)]
 pub struct TrainArgs {
     /// Labelled pairs, JSONL; several files are one data set. gzip, zstd and bzip2 are unpacked
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
@@ -168,7 +172,7 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
         resume: args.resume,
         wait: args.lock_timeout,
     };
-    let output = OutputFolder::claim(&args.out, claim)?;
+    let output = model_folder::claim(&args.out, claim, &args.reads())?;
     start_pool(args.threads)?;
     console::allow_bars(args.progress.wants_bars());
     let started = Timestamp::now();
@@ -227,6 +231,10 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
             note("interrupted; the same command with --resume goes on");
             return Ok(signals.outcome());
         }
+        // The state itself is what cannot be read where it is a file of weights.
+        Err(TrainError::Checkpoint(error)) if args.resume => {
+            anyhow::bail!("{error}; if this is a state that an earlier run left, begin again with --force");
+        }
         Err(error @ (TrainError::Io { .. } | TrainError::Checkpoint(_))) => {
             let error = anyhow::Error::from(error);
             anyhow::bail!("{error:#}; what was finished is kept, and the same command with --resume goes on");
@@ -242,6 +250,9 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
     let done = finished.write(output.partial())?;
     output.publish(&done)?;
     let best = trained.judgement;
+    if best.roc_auc == 0.5 {
+        console::warn("ROC-AUC is 0.5: the model tells no related pair from an unrelated one");
+    }
     let text = format!(
         "wrote {}: epoch {} of fine-tuning, F1 {:.4}, ROC-AUC {:.4} on the validation pairs, threshold {:.3}",
         args.out.display(),
@@ -265,6 +276,16 @@ fn as_usage(error: TrainError) -> anyhow::Error {
 }
 
 impl TrainArgs {
+    /// All that the run reads, with the flag that names it.
+    fn reads(&self) -> Vec<(&str, &Path)> {
+        let mut reads: Vec<(&str, &Path)> = Vec::new();
+        reads.extend(self.train.iter().map(|path| ("--train", path.as_path())));
+        reads.extend(self.valid.iter().map(|path| ("--valid", path.as_path())));
+        reads.extend(self.recipe.iter().map(|path| ("--recipe", path.as_path())));
+        reads.extend(self.backbone.iter().map(|path| ("--backbone", Path::new(path))));
+        reads
+    }
+
     fn settings(&self) -> anyhow::Result<Settings> {
         let mut settings = match &self.recipe {
             Some(path) => {
@@ -308,7 +329,7 @@ impl TrainArgs {
         let mut read = |paths: &[PathBuf]| -> anyhow::Result<LabelledPairs> {
             let mut pairs = LabelledPairs::default();
             for path in paths {
-                files.push(read_file(path, &fields, self.max_line_bytes, &mut pairs)?);
+                files.push(self.read_file(path, &fields, &mut pairs)?);
             }
             Ok(pairs)
         };
@@ -331,7 +352,49 @@ impl TrainArgs {
                 split.shared
             ));
         }
+        if split.repeated > 0 {
+            console::warn(&format!(
+                "{} pairs to train on have a text that is validated on too, in a document of another name: validation \
+                 will flatter the model",
+                split.repeated
+            ));
+        }
+        if split.valid.is_empty() {
+            let message = format!(
+                "valid_fraction: {} of all documents are none; give a larger share, or the pairs to validate on (--valid)",
+                settings.valid_fraction
+            );
+            return Err(UsageError(message).into());
+        }
         Ok((split, all, files))
+    }
+
+    fn read_file(&self, path: &Path, fields: &Fields, pairs: &mut LabelledPairs) -> anyhow::Result<FileRecord> {
+        expect_jsonl(path)?;
+        let file = input(path);
+        let name = file.name();
+        let mut open = file.open().with_context(|| name.clone())?;
+        let source = Source {
+            name: &name,
+            fields,
+            max_line_bytes: self.max_line_bytes,
+        };
+        if !pairs.read(&source, &mut open)? {
+            if self.gold != Fields::default().gold {
+                let message = format!("--gold {}: no record of {name} has this field", self.gold);
+                return Err(UsageError(message).into());
+            }
+            note(&format!(
+                "{name}: no record has \"{}\", so all its pairs are taken as related",
+                self.gold
+            ));
+        }
+        let digest = open.finish().with_context(|| name.clone())?;
+        Ok(FileRecord {
+            name,
+            bytes: digest.bytes,
+            sha256: digest.sha256_hex(),
+        })
     }
 
     /// What training begins from, and the backbone's files where there is one.
@@ -351,30 +414,6 @@ impl TrainArgs {
         let start = Start::from_backbone(&files, &settings.head, settings.seed).map_err(as_usage)?;
         Ok((start, Some(files)))
     }
-}
-
-fn read_file(
-    path: &Path,
-    fields: &Fields,
-    max_line_bytes: usize,
-    pairs: &mut LabelledPairs,
-) -> anyhow::Result<FileRecord> {
-    expect_jsonl(path)?;
-    let file = input(path);
-    let name = file.name();
-    let mut open = file.open().with_context(|| name.clone())?;
-    let source = Source {
-        name: &name,
-        fields,
-        max_line_bytes,
-    };
-    pairs.read(&source, &mut open)?;
-    let digest = open.finish().with_context(|| name.clone())?;
-    Ok(FileRecord {
-        name,
-        bytes: digest.bytes,
-        sha256: digest.sha256_hex(),
-    })
 }
 
 /// Token ids of both halves; says what is no pair.
@@ -398,6 +437,7 @@ fn prepare(
         false => NegativeKind::Hard,
     });
     report_rejected(&rejected);
+    report_doubts(&train, settings.head.max_length);
     dataset::check(all, &train, &valid, negatives != NegativeKind::None)?;
     Ok(Data {
         train,
@@ -437,6 +477,21 @@ fn fingerprint(settings: &Settings, start: &Start, data: [&Dataset; 2], related:
         hasher.update(&bytes);
     }
     Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// Says what is odd about pairs that are trained on all the same.
+fn report_doubts(train: &Dataset, max_length: usize) {
+    let contexts = train.texts.iter().map(Vec::len).sum::<usize>();
+    if train.truncated > 0 {
+        console::warn(&format!(
+            "{} of {contexts} contexts have no whole mention in their first {max_length} tokens, and teach nothing of it",
+            train.truncated
+        ));
+    }
+    let contradicted = train.contradicted();
+    if contradicted > 0 {
+        console::warn(&format!("{contradicted} pairs come both as related and as unrelated"));
+    }
 }
 
 fn report_rejected(rejected: &[String]) {

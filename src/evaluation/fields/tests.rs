@@ -155,19 +155,24 @@ fn labels_are_read_without_a_probability() {
     let fields = fields();
     let read = |line: &'static str| fields.labels(line.as_bytes());
     let found = read(r#"{"label":true,"probability":"none","pmid":17}"#).unwrap();
-    assert_eq!(found.label, Some(true));
+    assert_eq!(found.label, Ok(Some(true)));
     assert_eq!(found.document, Some(("pmid", Cow::Borrowed("17"))));
     let found = read(r#"{"label":null,"doc_id":"x","pmid":17}"#).unwrap();
     assert_eq!(
         (found.label, found.document),
-        (None, Some(("doc_id", Cow::Borrowed("x"))))
+        (Ok(None), Some(("doc_id", Cow::Borrowed("x"))))
+    );
+    assert!(found.has_field && !read("{}").unwrap().has_field);
+    assert_eq!(
+        read(r#"{"pmid":7.0}"#).unwrap().document,
+        Some(("pmid", Cow::Borrowed("7")))
     );
     for (line, message) in [
         (r#"{"label":"yes"}"#, "field \"label\": expected 0, 1, false or true"),
         (r#"{"label":1,"label":0}"#, "found twice"),
         ("[1]", "expected an object"),
     ] {
-        let error = read(line).unwrap_err();
+        let error = read(line).and_then(|found| found.label).unwrap_err();
         assert!(error.contains(message), "{error}");
     }
 }
