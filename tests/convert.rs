@@ -237,6 +237,32 @@ fn inspect(model: &Path) -> Vec<serde_json::Value> {
 }
 
 #[test]
+fn packed_weights_are_not_believed_when_another_program_has_written_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("converted");
+    convert(&fixture("model/safetensors"), "f32", &out);
+    let path = out.join("model.safetensors");
+    // As Python's load_file and save_file leave it: the tensors, the changed one too, and metadata of its own.
+    let bytes = std::fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    header["__metadata__"] = serde_json::json!({"format": "pt"});
+    let header = header.to_string().into_bytes();
+    let saved = [&(header.len() as u64).to_le_bytes()[..], &header, &bytes[8 + length..]].concat();
+    std::fs::write(&path, saved).unwrap();
+    let same = scores(&out);
+    assert!(same == scores(&fixture("model/safetensors")));
+    set_first_weight(&path, 5.0);
+    assert!(scores(&out) != same, "the tensor's new value counts");
+    let said = crag().args(["inspect", "--model"]).arg(&out).output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(
+        said.contains("not used: another program has written the file"),
+        "{said}"
+    );
+}
+
+#[test]
 fn packed_weights_of_the_wrong_size_are_one_clear_error() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("converted");

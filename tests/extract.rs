@@ -163,6 +163,24 @@ fn a_run_that_fails_does_not_leave_an_earlier_ones_counts() {
     assert_eq!(counts()["outcome"]["status"], "failed");
     assert!(counts()["outcome"]["error"].as_str().unwrap().contains("nothing.txt"));
     assert!(counts().get("documents").is_none());
+    // Each problem has its place for whoever reads JSON.
+    let torn = folder.path().join("torn.txt");
+    std::fs::write(&torn, "1|t|Aspirin caused rash.\ngarbage\n").unwrap();
+    let run = extract(&["--from", "pubtator", "--log-format", "json"], &[torn]);
+    let events = json_lines(run.stderr.as_bytes());
+    assert_eq!(
+        (&events[0]["event"], &events[0]["line"]),
+        (&"problem".into(), &2.into())
+    );
+    assert_eq!(
+        (&events[0]["reason"], &events[0]["document"]),
+        (&"malformed_line".into(), &"1".into())
+    );
+    let last = events.last().unwrap();
+    assert_eq!(
+        (&last["event"], &last["problems"]["malformed_line"]),
+        (&"summary".into(), &1.into())
+    );
     // What is no summary stays.
     std::fs::write(&path, "mine").unwrap();
     assert_eq!(extract(&with, &[folder.path().join("nothing.txt")]).code, 1);

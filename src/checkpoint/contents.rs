@@ -130,6 +130,14 @@ impl Checkpoint {
         layouts.into_iter().map(str::to_owned).collect()
     }
 
+    /// Whether the packed tensors stand for the tensors beside them: not where another program has written the file
+    /// since, which may have changed those.
+    pub fn packed_are_current(&self) -> bool {
+        let is_packed = |tensor: &PlacedTensor| tensor.name.starts_with(PACKED_PREFIX);
+        let mut with_packed = self.files.iter().filter(|file| file.tensors.iter().any(is_packed));
+        with_packed.all(|file| file.is_ours)
+    }
+
     /// Where a packed f32 tensor lies in its mapped file, in bytes. None if there is none of that name, or
     /// if it is not memory-mapped.
     pub fn packed(&self, name: &str) -> Option<(Arc<Mmap>, Range<usize>)> {
@@ -171,6 +179,7 @@ pub(super) struct Contents {
     bytes: Bytes,
     tensors: Vec<PlacedTensor>,
     raw_names: Vec<String>,
+    is_ours: bool,
     storage: String,
 }
 
@@ -246,6 +255,7 @@ impl Contents {
             bytes,
             tensors,
             raw_names: listing.raw_names,
+            is_ours: listing.is_ours,
             storage: listing.storage,
         })
     }

@@ -31,12 +31,16 @@ pub(super) const BESIDE: [&str; 5] = [
 /// Large tokenizers stay below 20 MB; anything above this is not one of the files in [`BESIDE`].
 const LARGEST_SMALL_FILE: u64 = 256 << 20;
 
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 pub(super) fn is_index(name: &str) -> bool {
     name.ends_with(".index.json")
 }
 
 pub(super) fn locate_folder(folder: &Path) -> Result<ModelFiles, CheckpointError> {
-    let Some(name) = WEIGHTS.into_iter().find(|name| folder.join(name).exists()) else {
+    // A link that leads nowhere is there, and is said to be broken when it is opened.
+    let is_there = |name: &&str| folder.join(name).symlink_metadata().is_ok();
+    let Some(name) = WEIGHTS.into_iter().find(is_there) else {
         return Err(CheckpointError::NoWeights {
             place: folder.display().to_string(),
             looked_for: WEIGHTS.join(", "),
@@ -92,6 +96,10 @@ fn read_small(path: &Path) -> Result<Option<NamedBytes>, CheckpointError> {
             name,
             format!("larger than {LARGEST_SMALL_FILE} bytes"),
         ));
+    }
+    // As some editors write it.
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
     }
     if let Some(reason) = looks_like_anything_but_weights(&bytes) {
         return Err(CheckpointError::malformed(name, reason));

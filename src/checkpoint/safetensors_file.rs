@@ -10,11 +10,16 @@ use std::fmt;
 use candle_core::DType;
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
+use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::error::{quoting, shorten};
 use super::listing::{Listing, MOST_TENSORS, StoredTensor};
 use super::{CheckpointError, names};
+
+/// Metadata of files that packed weights were written to together with the tensors that they stand for. Another program
+/// that changes a tensor writes the file anew, and its own metadata.
+pub(super) const PACKED_MARK: &str = "crag.packed";
 
 /// The format's own limit.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -52,7 +57,7 @@ pub(super) fn list(file: &str, bytes: &[u8], held: &str) -> Result<Listing, Chec
     let data_start = 8 + header.len();
     let data_len = bytes.len() - data_start;
 
-    let mut entries = read_header(header)
+    let (mut entries, is_ours) = read_header(header)
         .map_err(|error| malformed(format!("the header is not valid: {}", quoting(&error.to_string()))))?;
     entries.sort_by(|(a, left), (b, right)| left.data_offsets.cmp(&right.data_offsets).then_with(|| a.cmp(b)));
     let mut tensors = Vec::with_capacity(entries.len());
@@ -118,11 +123,13 @@ pub(super) fn list(file: &str, bytes: &[u8], held: &str) -> Result<Listing, Chec
     Ok(Listing {
         tensors,
         raw_names,
+        is_ours,
         storage: format!("safetensors, {held}"),
     })
 }
 
-fn read_header(header: &[u8]) -> Result<Vec<(String, TensorInfo)>, serde_json::Error> {
+/// Names and places of the tensors, and whether the file is as [`super::write_safetensors`] wrote it.
+fn read_header(header: &[u8]) -> Result<(Vec<(String, TensorInfo)>, bool), serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(header);
     let entries = deserializer.deserialize_map(Entries)?;
     // The format pads the header with spaces.
@@ -133,7 +140,7 @@ fn read_header(header: &[u8]) -> Result<Vec<(String, TensorInfo)>, serde_json::E
 struct Entries;
 
 impl<'de> Visitor<'de> for Entries {
-    type Value = Vec<(String, TensorInfo)>;
+    type Value = (Vec<(String, TensorInfo)>, bool);
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("an object from tensor names to dtype, shape and data_offsets")
@@ -141,6 +148,7 @@ impl<'de> Visitor<'de> for Entries {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut entries = Vec::new();
+        let mut is_ours = false;
         let mut seen = HashSet::new();
         while let Some(name) = map.next_key::<String>()? {
             if entries.len() == MOST_TENSORS {
@@ -155,7 +163,7 @@ impl<'de> Visitor<'de> for Entries {
                 )));
             }
             if name == "__metadata__" {
-                map.next_value::<IgnoredAny>()?;
+                is_ours = map.next_value::<Metadata>()?.is_ours;
             } else {
                 let info = map.next_value::<TensorInfo>().map_err(|error| {
                     serde::de::Error::custom(format_args!("tensor \"{}\": {error}", shorten(&name)))
@@ -163,6 +171,39 @@ impl<'de> Visitor<'de> for Entries {
                 entries.push((name, info));
             }
         }
-        Ok(entries)
+        Ok((entries, is_ours))
+    }
+}
+
+/// What the format lets a writer say of a file.
+struct Metadata {
+    is_ours: bool,
+}
+
+impl<'de> Deserialize<'de> for Metadata {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MetadataVisitor;
+        impl<'de> Visitor<'de> for MetadataVisitor {
+            type Value = Metadata;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+
+            // Whatever other writers put here is theirs.
+            fn visit_unit<E>(self) -> Result<Metadata, E> {
+                Ok(Metadata { is_ours: false })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Metadata, A::Error> {
+                let mut is_ours = false;
+                while let Some(key) = map.next_key::<String>()? {
+                    map.next_value::<IgnoredAny>()?;
+                    is_ours |= key == PACKED_MARK;
+                }
+                Ok(Metadata { is_ours })
+            }
+        }
+        deserializer.deserialize_any(MetadataVisitor)
     }
 }

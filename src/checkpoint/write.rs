@@ -8,6 +8,7 @@ use candle_core::{DType, Tensor};
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
+use super::safetensors_file::PACKED_MARK;
 use super::{CheckpointError, PACKED_PREFIX};
 
 /// Writes `tensors` (f32, f16 or bf16) to `path` so that it holds either what it held before or all of them.
@@ -57,7 +58,11 @@ pub fn write_safetensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()
 fn header(file: &str, tensors: &[&(String, Tensor)]) -> Result<Vec<u8>, CheckpointError> {
     let mut entries = Map::new();
     // Python's loaders ask for this key.
-    entries.insert("__metadata__".into(), json!({"format": "pt"}));
+    let mut metadata = json!({"format": "pt"});
+    if tensors.iter().any(|(name, _)| name.starts_with(PACKED_PREFIX)) {
+        metadata[PACKED_MARK] = json!("written together");
+    }
+    entries.insert("__metadata__".into(), metadata);
     let mut offset = 0usize;
     for (name, tensor) in tensors {
         let dtype = match tensor.dtype() {

@@ -8,7 +8,7 @@ use super::console::{self, Records};
 use super::progress::{ProgressArgs, Watched};
 use super::records::RecordArgs;
 use super::{Outcome, manifest};
-use crate::files::Input;
+use crate::files::{Input, refuse_stdout};
 use crate::scoring::{self, Counts, ErrorCode, LineError, Position, Progress, ScoreError, Sink};
 
 /// What to check.
@@ -36,6 +36,7 @@ pub fn run(args: CheckArgs) -> anyhow::Result<Outcome> {
     let options = args.records.options(&inputs);
     let sizes = inputs.sizes();
     let inputs = inputs.open();
+    refuse_stdout(&inputs)?;
     let names: Vec<String> = inputs.iter().map(Input::name).collect();
     let mut problems = Problems {
         names: &names,

@@ -118,18 +118,26 @@ pub fn warn(text: &str) {
     event("warning", "warning", text, Map::new());
 }
 
+/// As [`warn`], with its particulars for whoever reads JSON.
+pub fn problem(name: &str, text: &str, particulars: Value) {
+    event("warning", name, text, fields(particulars));
+}
+
 /// What only `--verbose` asks for.
 pub fn detail(text: &str) {
     event("debug", "detail", text, Map::new());
 }
 
 /// A stage of a run, with its numbers for whoever reads JSON.
-pub fn report(name: &str, text: &str, fields: Value) {
-    let fields = match fields {
+pub fn report(name: &str, text: &str, numbers: Value) {
+    event("info", name, text, fields(numbers));
+}
+
+fn fields(value: Value) -> Map<String, Value> {
+    match value {
         Value::Object(fields) => fields,
         _ => Map::new(),
-    };
-    event("info", name, text, fields);
+    }
 }
 
 /// Why the process ends.

@@ -165,7 +165,11 @@ fn extract(args: &ExtractArgs) -> anyhow::Result<Outcome> {
     let mut listener = |problem: &Problem| {
         reported += 1;
         if reported <= limit {
-            console::warn(&problem.to_string());
+            let place = &problem.place;
+            let particulars = json!({
+                "file": *place.file, "line": place.line, "document": place.document, "reason": problem.reason.name(),
+            });
+            console::problem("problem", &problem.to_string(), particulars);
         }
         if reported == limit + 1 {
             console::warn("further problems are counted, not reported one by one; see --max-reports");
@@ -185,17 +189,17 @@ fn extract(args: &ExtractArgs) -> anyhow::Result<Outcome> {
         true => Outcome::Incomplete,
         false => Outcome::Complete,
     };
+    let mut counts = summary.to_json();
+    counts["outcome"] = json!(End::new(&Ok(outcome)));
     if let Some(file) = summary_file {
-        let mut counts = summary.to_json();
-        counts["outcome"] = json!(End::new(&Ok(outcome)));
         file.finish(&manifest::to_text(&counts)?)?;
     }
     for remark in args.remarks(&options, &summary) {
         console::warn(&remark);
     }
     match summary.has_problems() {
-        true => console::warn(&summary.to_string()),
-        false => note(&summary.to_string()),
+        true => console::problem("summary", &summary.to_string(), counts),
+        false => console::report("summary", &summary.to_string(), counts),
     }
     Ok(outcome)
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap_complete::Shell;
 
-use super::{Outcome, command, console};
+use super::{Outcome, UsageError, command, console};
 
 #[derive(Debug, clap::Args)]
 pub struct CompletionsArgs {
@@ -30,6 +30,13 @@ pub fn completions(args: CompletionsArgs) -> anyhow::Result<Outcome> {
 pub fn man(args: ManArgs) -> anyhow::Result<Outcome> {
     match args.folder {
         Some(folder) => {
+            if folder.exists() && !folder.is_dir() {
+                let message = format!(
+                    "{}: expected a folder for the man pages, found a file",
+                    folder.display()
+                );
+                return Err(UsageError(message).into());
+            }
             std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
             clap_mangen::generate_to(command(), &folder).with_context(|| folder.display().to_string())?;
             console::note(&format!("wrote the man pages to {}", folder.display()));

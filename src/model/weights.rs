@@ -76,6 +76,8 @@ pub struct StoredLayouts {
     pub found: Vec<String>,
     /// What the selected kernel wants for the encoders; used if it is among `found`.
     pub wanted: String,
+    /// Whether they stand for the model's tensors; see [`Checkpoint::packed_are_current`].
+    pub are_current: bool,
 }
 
 impl StoredLayouts {
@@ -89,20 +91,29 @@ impl StoredLayouts {
         };
         let found: Vec<String> = checkpoint.packed_layouts().into_iter().filter(has_layer).collect();
         let wanted = PackedLayout::name_for(cpu::selected(), precision);
-        (!found.is_empty()).then_some(Self { found, wanted })
+        (!found.is_empty()).then_some(Self {
+            found,
+            wanted,
+            are_current: checkpoint.packed_are_current(),
+        })
     }
 
     pub fn are_used(&self) -> bool {
-        self.found.contains(&self.wanted)
+        self.are_current && self.found.contains(&self.wanted)
     }
 }
 
 impl std::fmt::Display for StoredLayouts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let found = self.found.join(", ");
-        match self.are_used() {
-            true => write!(f, "{found}"),
-            false => write!(
+        match (self.are_current, self.are_used()) {
+            (true, true) => write!(f, "{found}"),
+            (false, _) => write!(
+                f,
+                "{found}, not used: another program has written the file since crag convert did, and may have changed the \
+                 tensors that they stand for; convert it again"
+            ),
+            (true, false) => write!(
                 f,
                 "{found}, of no use here: this kernel and --dtype need {}, so the model's own tensors are packed at \
                  each start; crag convert with the same --dtype on this machine saves that",
@@ -152,7 +163,8 @@ impl Loader<'_> {
         if self.device.is_cpu() {
             let layout = PackedLayout::new(cpu::selected(), precision, out_features, in_features).map_err(failed)?;
             let stored = format!("{PACKED_PREFIX}{}.{name}", layout.name);
-            if let Some((map, range)) = self.checkpoint.packed(&stored) {
+            let packed = self.checkpoint.packed(&stored);
+            if let Some((map, range)) = packed.filter(|_| self.checkpoint.packed_are_current()) {
                 let terms = self.tensor(&format!("{stored}{TERMS}"))?.to_vec1::<f32>()?;
                 let (bias, columns) = terms.split_at(out_features.min(terms.len()));
                 let packed = PackedLinear::from_mapped(&layout, precision, map, range, columns.to_vec(), bias);
