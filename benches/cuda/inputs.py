@@ -3,6 +3,7 @@
     inputs.py checkpoint OUT PAIRS [--small]   full-size random checkpoint (238,534,913 parameters)
     inputs.py pairs SOURCE OUT COUNT           JSONL of COUNT records from DRUG-AE.rel or a JSONL file
     inputs.py edges OUT                        texts that are empty, of one token, or too long
+    inputs.py tokens MODEL PAIRS               how many tokens a pair of a JSONL file has, by its first 7,000
 
 The network, its random weights and the vocabulary are those of the fixtures in tests/fixtures/model.
 """
@@ -77,6 +78,16 @@ def write_checkpoint(out, source, small):
     print(f"{sum(p.numel() for p in model.parameters())} parameters, last layer scaled by {factor:.2f}")
 
 
+def count_tokens(model, pairs):
+    from fullsize import load_tokenizer
+
+    tokenizer = load_tokenizer(model)
+    records = [record for record, _ in zip(read_pairs(pairs), range(7000))]
+    # the markers add two tokens a side, and more where an entity occurs more than once
+    tokens = tokenizer([record["text"] for record in records], max_length=126, truncation=True)["input_ids"]
+    print(f"{2 * sum(len(t) + 2 for t in tokens) / len(records):.1f} tokens a pair")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -90,11 +101,16 @@ def main():
     pairs.add_argument("count", type=int)
     edges = commands.add_parser("edges")
     edges.add_argument("out")
+    tokens = commands.add_parser("tokens")
+    tokens.add_argument("model")
+    tokens.add_argument("pairs")
     args = parser.parse_args()
     if args.command == "checkpoint":
         write_checkpoint(args.out, args.source, args.small)
     elif args.command == "pairs":
         write_pairs(args.source, args.out, args.count)
+    elif args.command == "tokens":
+        count_tokens(args.model, args.pairs)
     else:
         write_edges(args.out)
 

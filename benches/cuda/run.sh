@@ -2,115 +2,158 @@
 # Tests, accuracy, speed and a profile of crag on one GPU, against PyTorch, within ten minutes.
 #
 #   benches/cuda/run.sh --crag BINARY --pairs FILE [--tests BINARY] [--ops BINARY] [--out FOLDER] [--device cuda|cpu]
+#       [--part all|check|speed] [--seconds N] [--work FOLDER]
 #
 # Needs a driver, Python with torch, transformers and safetensors; no Rust and no network. FILE is
 # the ADE corpus' DRUG-AE.rel or a JSONL file of pairs. `--device cpu` goes through the same steps on
 # a small checkpoint and a few pairs, which shows that the script works and nothing else.
 # The binaries are those of `cargo build --release --features cuda` (crag), `cargo test --release --features
-# cuda --no-run` (the one of tests/main.rs) and `cargo bench --features cuda --bench cuda-ops --no-run`.
-# Everything is left in FOLDER; the table at the end is summary.py's.
+# cuda --no-run` (the one of tests/main.rs) and `cargo bench --features cuda --bench cuda-ops --no-run`; each may
+# be packed with xz.
+# What decides comes first; no step begins or goes on after N seconds (570), and the table is printed whatever came of
+# them. `check` is tests, accuracy and training, `speed` the rest; a FOLDER named by --work keeps pairs and checkpoint for
+# a second call. FOLDER of --out gets summary.txt (the table, summary.py's), steps.txt and results.tar.gz with all else,
+# after every step anew.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-crag= pairs= tests= ops= out=${OUT:-cuda-results} device=cuda
+crag= pairs= tests= ops= out=${OUT:-cuda-results} device=cuda part=all seconds=570 work=
 while [ $# -gt 0 ]; do
   case $1 in
     --crag) crag=$2 ;; --pairs) pairs=$2 ;; --tests) tests=$2 ;; --ops) ops=$2 ;; --out) out=$2 ;; --device) device=$2 ;;
+    --part) part=$2 ;; --seconds) seconds=$2 ;; --work) work=$2 ;;
     *) echo "unknown option $1" >&2; exit 2 ;;
   esac
   shift 2
 done
-[ -x "$crag" ] && [ -r "$pairs" ] || { sed -n 2,11p "$0" >&2; exit 2; }
-mkdir -p "$out"; out=$(cd "$out" && pwd)
-# nothing of an earlier run may be taken for this one's
-(cd "$out" && rm -f speed-* peer-* accuracy* edges-* profile* train* tests.log scoring.log ops.log ceilings* pairs.log usage.txt summary.txt)
+[ -r "$crag" ] && [ -r "$pairs" ] || { sed -n 2,19p "$0" >&2; exit 2; }
 python=${PYTHON:-python3}
-work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
-: > "$out/steps.txt"
+if [ -z "$work" ]; then work=$(mktemp -d); trap 'rm -rf "$work"' EXIT; fi
+mkdir -p "$out" "$work"; out=$(cd "$out" && pwd); work=$(cd "$work" && pwd)
+# nothing of an earlier run may be taken for this one's
+results=$work/results; rm -rf "$results"; mkdir "$results"
+: > "$results/steps.txt"
+
+binary() { # binary NAME FILE: where the program is, unpacked and by its full name
+  if [ "${2%.xz}" = "$2" ]; then realpath "$2"; return; fi
+  "$python" -c 'import lzma, shutil, sys; shutil.copyfileobj(lzma.open(sys.argv[1]), open(sys.argv[2], "wb"))' "$2" "$work/$1" && chmod +x "$work/$1"
+  echo "$work/$1"
+}
+crag=$(binary crag "$crag"); [ -z "$tests" ] || tests=$(binary tests "$tests"); [ -z "$ops" ] || ops=$(binary ops "$ops")
+
 # the libraries that the binary opens, where PyTorch keeps them
 libraries=$("$python" -c 'import glob, site
 print(":".join(d for p in site.getsitepackages() + [site.getusersitepackages()] for d in sorted(glob.glob(p + "/nvidia/*/lib"))))' 2>/dev/null)
-export LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+export LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}:/usr/local/cuda/lib64:/usr/local/nvidia/lib64"
+# no network, and kernels that the driver compiles are compiled once
+export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 CUDA_CACHE_PATH=$work/jit CUDA_CACHE_MAXSIZE=1073741824
 
-step() { # step NAME SECONDS COMMAND...: output to NAME.log, exit status and time to steps.txt
-  local name=$1 limit=$2 begin=$SECONDS code; shift 2
-  timeout -k 5 "$limit" "$@" > "$out/$name.log" 2>&1; code=$?
-  printf '%s\t%s\t%s\n' "$name" $((SECONDS - begin)) $code >> "$out/steps.txt"
-  echo "$name: exit $code, $((SECONDS - begin)) s" >&2
+pack() {
+  cp "$results/steps.txt" "$out/"
+  # the answers of the speed runs are large and nobody asks for them
+  tar -czf "$out/results.tar.gz.$BASHPID" -C "$work" --exclude 'speed-*.jsonl' --exclude profile.jsonl --exclude 'peer-*.jsonl' results && mv "$out/results.tar.gz.$BASHPID" "$out/results.tar.gz"
+}
+summary() {
+  "$python" "$here/summary.py" "$results" | tee "$results/summary.txt"
+  cp "$results/summary.txt" "$out/"; pack
+}
+trap 'summary; exit 124' TERM
+
+limited() { # limited NAME SECONDS OUTPUT REMARKS COMMAND...: for at most so long, and no longer than the whole may take
+  local name=$1 limit=$2 output=$3 remarks=$4 left=$((seconds - SECONDS)) begin=$SECONDS code; shift 4
+  if [ $left -lt 5 ]; then
+    printf '%s\t0\tno time left\n' "$name" >> "$results/steps.txt"; echo "$name: no time left" >&2; return
+  fi
+  : > "$output"
+  timeout -k 5 $((left < limit ? left : limit)) "$@" >> "$output" 2>> "$remarks"; code=$?
+  [ $code = 3 ] && [ "${name#edges}" != "$name" ] && code=0 # error records are what some of these ask for
+  printf '%s\t%s\t%s\n' "$name" $((SECONDS - begin)) $code >> "$results/steps.txt"
+  echo "$name: exit $code, $((SECONDS - begin)) s: $(tail -c 200 "$remarks" | tail -1)" >&2
+  pack
+}
+step() { # step NAME SECONDS COMMAND...: all that it says to NAME.log
+  local name=$1 limit=$2; shift 2
+  limited "$name" "$limit" "$results/$name.log" "$results/$name.log" "$@"
 }
 score() { # score NAME SECONDS INPUT OPTIONS...: answers to NAME.jsonl, remarks to NAME.err
-  local name=$1 limit=$2 input=$3 begin=$SECONDS code; shift 3
-  timeout -k 5 "$limit" "$crag" score --model "$work/model" --offline "$@" "$input" > "$out/$name.jsonl" 2> "$out/$name.err"; code=$?
-  [ $code = 3 ] && [ "${name#edges}" != "$name" ] && code=0 # error records are what some of these ask for
-  printf '%s\t%s\t%s\n' "$name" $((SECONDS - begin)) $code >> "$out/steps.txt"
-  echo "$name: exit $code, $((SECONDS - begin)) s: $(tail -c 200 "$out/$name.err" | tail -1)" >&2
+  local name=$1 limit=$2 input=$3; shift 3
+  limited "$name" "$limit" "$results/$name.jsonl" "$results/$name.err" "$crag" score --model "$work/model" --offline "$@" "$input"
 }
 
-small= count=200000 compared=4096 on_cpu=256 eager=50000 compile=--compile dtypes="f32 bf16 f16" budgets="8192 16384 32768 65536"
+small= count=200000 compared=4096 on_cpu=256 eager=30000 compiled=60000 compile=--compile dtypes="bf16 f32 f16" budgets="8192 32768 65536" peer_budgets="16384 32768 8192"
 if [ "$device" = cpu ]; then
-  small=--small count=2000 compared=200 on_cpu=200 eager=500 compile= dtypes=f32 budgets="512 4096"
+  small=--small count=2000 compared=200 on_cpu=200 eager=500 compile= dtypes=f32 budgets="512 4096" peer_budgets="1024 4096"
 fi
+dtype=bf16; [ "$device" = cpu ] && dtype=f32
 
-nvidia-smi --query-gpu=name,memory.total,driver_version,power.limit,clocks.max.sm --format=csv,noheader > "$out/gpu.txt" 2>&1
+checkpoint() {
+  [ -f "$work/model/crag.json" ] || step checkpoint 150 "$python" "$here/inputs.py" checkpoint "$work/model" "$pairs" $small
+}
+kernels() { # the tests of the kernels take the GPU, while the checkpoint is made on the CPU
+  if [ "$device" = cuda ] && [ -n "$tests" ]; then CRAG_REQUIRE_GPU=1 step tests 150 "$tests" --nocapture cuda::gpu; fi
+}
+accuracy() {
+  for dtype_of in $dtypes; do
+    score accuracy-$dtype_of 60 "$work/compared.jsonl" --device $device --dtype $dtype_of
+    score edges-$dtype_of 30 "$work/edges.jsonl" --device $device --dtype $dtype_of
+  done
+  score accuracy-cpu 60 "$work/on_cpu.jsonl" --device cpu
+  step accuracy 90 "$python" "$here/peer.py" accuracy "$work/model" "$work/compared.jsonl" "$results/accuracy.json" --device $device --count $compared
+}
+training() {
+  step training-data 20 "$python" "$here/training.py" data "$work/pairs.jsonl" "$work"
+  for place in cpu $device; do
+    step train-$place 60 "$crag" train --recipe "$work/recipe.toml" --train "$work/related.jsonl" --device $place --out "$work/trained-$place" --force
+  done
+  step training 20 "$python" "$here/training.py" compare "$work/trained-cpu/log.jsonl" "$work/trained-$device/log.jsonl"
+}
+scoring() { # the tests of scoring take the GPU too
+  if [ "$device" = cuda ] && [ -n "$tests" ]; then
+    CRAG_TEST_BINARY="$crag" CRAG_TEST_ROOT="$(cd "$here/../.." && pwd)" step scoring 120 "$tests" score:: lines:: formats:: parity::
+  fi
+}
+decisive() {
+  if [ "$device" = cuda ]; then
+    nvidia-smi --query-gpu=utilization.gpu,power.draw,clocks.sm --format=csv,noheader,nounits -lms 250 > "$results/usage.txt" 2>/dev/null & sampling=$!
+  fi
+  score speed-$dtype-default 60 "$work/pairs.jsonl" --device $device --dtype $dtype --no-reuse
+  [ "$device" = cuda ] && kill $sampling 2>/dev/null
+  [ "$(wc -l < "$results/speed-$dtype-default.jsonl")" = $count ] || echo "speed-$dtype-default: lines are missing" >&2
+  if [ "$device" = cuda ]; then
+    head -40000 "$work/pairs.jsonl" > "$work/profiled.jsonl"
+    CRAG_CUDA_PROFILE=1 score profile 60 "$work/profiled.jsonl" --device cuda --dtype $dtype --no-reuse
+    step ceilings 60 "$python" "$here/ceilings.py" "$results/ceilings.json"
+  fi
+  step tokens 40 "$python" "$here/inputs.py" tokens "$work/model" "$work/pairs.jsonl"
+  if [ -n "$compile" ]; then
+    step peer-compiled 260 "$python" "$here/peer.py" speed "$work/model" "$work/pairs.jsonl" "$results/peer-compiled.json" --device $device --limit $compiled --budgets $peer_budgets $compile
+  fi
+}
+sweep() {
+  for budget in $budgets; do
+    score speed-$dtype-$budget 60 "$work/pairs.jsonl" --device $device --dtype $dtype --no-reuse --batch-tokens $budget
+    rm -f "$results/speed-$dtype-$budget.jsonl"
+  done
+  if [ "$device" = cuda ]; then
+    CRAG_CUDA_LT=0 score speed-$dtype-cublas 60 "$work/pairs.jsonl" --device cuda --dtype $dtype --no-reuse
+    rm -f "$results/speed-$dtype-cublas.jsonl"
+    [ -n "$ops" ] && step ops 60 "$ops" 16384
+  fi
+  step peer-eager 100 "$python" "$here/peer.py" speed "$work/model" "$work/pairs.jsonl" "$results/peer-eager.json" --device $device --limit $eager --budgets $peer_budgets
+}
+
+nvidia-smi --query-gpu=name,memory.total,driver_version,power.limit,clocks.max.sm --format=csv,noheader > "$results/gpu.txt" 2>&1
 step pairs 60 "$python" "$here/inputs.py" pairs "$pairs" "$work/pairs.jsonl" $count
 step edge-inputs 20 "$python" "$here/inputs.py" edges "$work/edges.jsonl"
 head -$compared "$work/pairs.jsonl" > "$work/compared.jsonl"
 head -$on_cpu "$work/pairs.jsonl" > "$work/on_cpu.jsonl"
-# the checkpoint is made on the CPU while the tests use the GPU
-step checkpoint 150 "$python" "$here/inputs.py" checkpoint "$work/model" "$pairs" $small &
-making=$!
-if [ "$device" = cuda ] && [ -n "$tests" ]; then
-  CRAG_REQUIRE_GPU=1 step tests 150 "$tests" --nocapture cuda::gpu
-  # the tests of scoring take the GPU too; they look for their files where the binary was compiled
-  CRAG_TEST_BINARY="$crag" step scoring 120 "$tests" score:: lines:: formats:: parity::
-fi
+checkpoint & making=$!
+[ $part = speed ] || kernels
 wait $making
-
 step inspect 60 "$crag" inspect --model "$work/model" --offline
-for dtype in $dtypes; do
-  score accuracy-$dtype 60 "$work/compared.jsonl" --device $device --dtype $dtype
-  score edges-$dtype 30 "$work/edges.jsonl" --device $device --dtype $dtype
-done
-score accuracy-cpu 60 "$work/on_cpu.jsonl" --device cpu
-step accuracy 90 "$python" "$here/peer.py" accuracy "$work/model" "$work/compared.jsonl" "$out/accuracy.json" --device $device --count $compared
-
-step training-data 20 "$python" "$here/training.py" data "$work/pairs.jsonl" "$work"
-for place in cpu $device; do
-  step train-$place 60 "$crag" train --recipe "$work/recipe.toml" --train "$work/related.jsonl" --device $place --out "$work/trained-$place" --force
-done
-step training 20 "$python" "$here/training.py" compare "$work/trained-cpu/log.jsonl" "$work/trained-$device/log.jsonl"
-
-dtype=bf16; [ "$device" = cpu ] && dtype=f32
-"$python" - "$work" >> "$out/pairs.log" <<'PYTHON'
-import json, sys; sys.path.insert(0, "")
-from transformers import AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1] + "/model")
-records = [json.loads(line) for line in open(sys.argv[1] + "/pairs.jsonl")][:7000]
-# the markers add two tokens a side, and more where an entity occurs more than once
-tokens = tokenizer([r["text"] for r in records], max_length=126, truncation=True)["input_ids"]
-print(f"{2 * sum(len(t) + 2 for t in tokens) / len(records):.1f} tokens a pair")
-PYTHON
-if [ "$device" = cuda ]; then
-  nvidia-smi --query-gpu=utilization.gpu,power.draw,clocks.sm --format=csv,noheader,nounits -lms 250 > "$out/usage.txt" 2>/dev/null & sampling=$!
-fi
-for budget in $budgets; do
-  score speed-$dtype-$budget 60 "$work/pairs.jsonl" --device $device --dtype $dtype --no-reuse --batch-tokens $budget
-  rm -f "$out/speed-$dtype-$budget.jsonl"
-done
-score speed-$dtype-default 60 "$work/pairs.jsonl" --device $device --dtype $dtype --no-reuse
-[ "$(wc -l < "$out/speed-$dtype-default.jsonl")" = $count ] || echo "speed-$dtype-default: lines are missing" >&2
-rm -f "$out/speed-$dtype-default.jsonl"
-if [ "$device" = cuda ]; then
-  kill $sampling 2>/dev/null
-  CRAG_CUDA_LT=0 score speed-$dtype-cublas 60 "$work/pairs.jsonl" --device cuda --dtype $dtype --no-reuse
-  head -40000 "$work/pairs.jsonl" > "$work/profiled.jsonl"
-  CRAG_CUDA_PROFILE=1 score profile 60 "$work/profiled.jsonl" --device cuda --dtype $dtype --no-reuse
-  cp "$out/profile.err" "$out/profile.txt"; rm -f "$out/speed-$dtype-cublas.jsonl" "$out/profile.jsonl"
-  [ -n "$ops" ] && step ops 60 "$ops" 16384
-  step ceilings 60 "$python" "$here/ceilings.py" "$out/ceilings.json"
-fi
-step peer-eager 100 "$python" "$here/peer.py" speed "$work/model" "$work/pairs.jsonl" "$out/peer-eager.json" --device $device --limit $eager
-if [ -n "$compile" ]; then
-  step peer-compiled 220 "$python" "$here/peer.py" speed "$work/model" "$work/pairs.jsonl" "$out/peer-compiled.json" --device $device $compile
-fi
-rm -f "$out"/peer-*.json.jsonl
-"$python" "$here/summary.py" "$out" | tee "$out/summary.txt"
+case $part in
+  check) accuracy; training; scoring ;;
+  speed) decisive; sweep ;;
+  *) accuracy; decisive; training; sweep; scoring ;;
+esac
+trap - TERM
+summary

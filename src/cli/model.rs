@@ -166,11 +166,8 @@ impl ModelArgs {
         hub.progress &= console::can_draw();
         let mut files = locate(&source, &hub)?;
         if let Some(path) = &self.model_config {
-            let bytes = std::fs::read(path).with_context(|| format!("--model-config {}", path.display()))?;
-            files.sidecar = Some(NamedBytes {
-                name: path.display().to_string(),
-                bytes: bytes.into(),
-            });
+            let file = NamedBytes::read(path).context("--model-config")?;
+            files.sidecar = Some(file);
         }
         if files.is_demo {
             console::warn(DEMO_NOTICE);
@@ -208,6 +205,7 @@ impl ModelArgs {
             .filter(|layouts| !layouts.are_used())
             .map(|layouts| format!("{}: packed weights {layouts}", description.files.source));
         let network = description.load(device.placement)?;
+        network.warm_up().with_context(|| description.files.source.clone())?;
         Ok(OpenModel {
             unused_packed,
             description,

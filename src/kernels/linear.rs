@@ -12,6 +12,14 @@ pub struct Linear {
     weight: Weight,
 }
 
+/// What the rows of a layer's input are, which says how many there are in a full batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    Tokens,
+    /// Texts, or pairs of them.
+    Texts,
+}
+
 #[derive(Clone, Debug)]
 enum Weight {
     Cpu(std::sync::Arc<cpu::PackedLinear>),
@@ -20,9 +28,24 @@ enum Weight {
 }
 
 impl Linear {
-    /// `weight`: `[N, K]` as PyTorch stores it; `bias`: `[N]`. Any float dtype; both are converted
-    /// as `precision` asks and moved to `device`. Errors where the device does not compute so.
+    /// [`Self::for_rows`] of tokens.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>, precision: Precision, device: &Device) -> Result<Self> {
+        Self::for_rows(Rows::Tokens, weight, bias, precision, device)
+    }
+
+    /// `weight`: `[N, K]` as PyTorch stores it; `bias`: `[N]`. Any float dtype; both are converted
+    /// as `precision` asks and moved to `device`. Errors where the device does not compute so. Any number of `rows` is
+    /// multiplied; a GPU's way of doing it suits a full batch of them.
+    pub fn for_rows(
+        rows: Rows,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        precision: Precision,
+        device: &Device,
+    ) -> Result<Self> {
+        // The CPU's kernels do all alike.
+        #[cfg(not(feature = "cuda"))]
+        let _ = rows;
         let (out_features, in_features) = weight.dims2()?;
         if let Some(bias) = bias
             && bias.dims() != [out_features]
@@ -36,6 +59,7 @@ impl Linear {
             Device::Cpu => Weight::Cpu(std::sync::Arc::new(cpu::PackedLinear::new(weight, bias, precision)?)),
             #[cfg(feature = "cuda")]
             Device::Cuda(_) => Weight::Cuda(super::cuda::DenseLinear::new(
+                rows,
                 weight,
                 bias,
                 precision.hidden_dtype(device)?,

@@ -29,7 +29,7 @@ use candle_core::{DType, Device, Result, bail};
 pub use attention::attention;
 pub use bilinear::Bilinear;
 pub use embedding::Embedding;
-pub use linear::Linear;
+pub use linear::{Linear, Rows};
 pub use norm::LayerNorm;
 pub use pooling::{attention_pool, first_token_pool, mean_pool};
 pub use sequences::Sequences;

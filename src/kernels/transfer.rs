@@ -2,8 +2,17 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-/// `[n]`, u32, on `device`. On a GPU the copy does not wait for work that is queued there.
-pub fn upload(values: &[u32], device: &Device) -> Result<Tensor> {
+/// What is uploaded: token ids and representations.
+#[cfg(feature = "cuda")]
+pub trait Element: candle_core::WithDType + super::cuda::transfer::Element {}
+#[cfg(not(feature = "cuda"))]
+pub trait Element: candle_core::WithDType {}
+
+impl Element for u32 {}
+impl Element for f32 {}
+
+/// `[n]` on `device`. On a GPU the copy does not wait for work that is queued there.
+pub fn upload<T: Element>(values: &[T], device: &Device) -> Result<Tensor> {
     match device {
         #[cfg(feature = "cuda")]
         Device::Cuda(gpu) => super::cuda::transfer::upload(values, gpu),

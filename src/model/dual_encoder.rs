@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::{
     Side,
     checkpoint::Checkpoint,
-    kernels::{Bilinear, Precision, Sequences, upload},
+    kernels::{Bilinear, Precision, Sequences, download, upload},
 };
 
 use super::{
@@ -162,6 +162,26 @@ impl DualEncoder {
         let hidden = part.encoder.forward(&packed, &sequences)?;
         let pooled = part.pooler.forward(&hidden, &sequences)?;
         Ok(part.projection.forward(&pooled)?)
+    }
+
+    /// Has a GPU load all kernels and choose its products' algorithms, so that no batch of a run waits for that; on the
+    /// CPU there is nothing to do.
+    pub fn warm_up(&self) -> Result<(), ModelError> {
+        const TOKENS: usize = 2048;
+        if self.placement.device.is_cpu() {
+            return Ok(());
+        }
+        // Any vocabulary has a first id.
+        let text = vec![0u32; self.max_length.min(128)];
+        let texts = vec![text.as_slice(); (TOKENS / text.len().max(1)).max(1)];
+        let logits = self
+            .encode(Side::Drug, &texts)
+            .and_then(|drug| self.logits(&drug, &self.encode(Side::Adr, &texts)?));
+        match logits.and_then(|logits| Ok(download(&logits)?)) {
+            // A run may find batches that fit.
+            Err(error) if error.is_out_of_memory() => Ok(()),
+            warm => warm.map(|_| ()),
+        }
     }
 
     /// Logits of pairs. `drug`, `adr`: `[N, F]` representations. Returns `[N]`.

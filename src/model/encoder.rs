@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use crate::kernels::{Activation, Embedding, LayerNorm, Linear, Precision, Sequences, attention};
+use crate::kernels::{Activation, Embedding, LayerNorm, Linear, Precision, Rows, Sequences, attention};
 
 use super::{
     config::ModelConfig,
@@ -73,11 +73,11 @@ impl Layer {
         Ok(Self {
             heads: *config.num_attention_heads,
             query_key_value: query_key_value(loader, roles, precision)?,
-            attention_output: loader.linear(&roles.attention_output, precision)?,
+            attention_output: loader.linear(Rows::Tokens, &roles.attention_output, precision)?,
             attention_norm: loader.norm(&roles.attention_norm, *config.layer_norm_eps)?,
-            intermediate: loader.linear(&roles.intermediate, precision)?,
+            intermediate: loader.linear(Rows::Tokens, &roles.intermediate, precision)?,
             activation: config.hidden_act.kernel(),
-            output: loader.linear(&roles.output, precision)?,
+            output: loader.linear(Rows::Tokens, &roles.output, precision)?,
             output_norm: loader.norm(&roles.output_norm, *config.layer_norm_eps)?,
         })
     }
@@ -98,14 +98,20 @@ fn query_key_value(loader: &Loader<'_>, roles: &LayerRoles, precision: Precision
     let parts = [&roles.query, &roles.key, &roles.value];
     let out_features = parts.iter().map(|part| part.out_features).sum();
     let name = format!("{}+key+value", roles.query.weight);
-    loader.packed_or(&name, [out_features, roles.query.in_features], precision, || {
-        let weights = parts.map(|part| loader.tensor(&part.weight));
-        let weights = weights.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let biases = parts.iter().zip(&weights).map(|(part, weight)| match &part.bias {
-            Some(name) => loader.tensor(name),
-            None => Ok(Tensor::zeros(part.out_features, weight.dtype(), weight.device())?),
-        });
-        let biases = biases.collect::<Result<Vec<_>, _>>()?;
-        Ok((Tensor::cat(&weights, 0)?, Some(Tensor::cat(&biases, 0)?)))
-    })
+    loader.packed_or(
+        &name,
+        Rows::Tokens,
+        [out_features, roles.query.in_features],
+        precision,
+        || {
+            let weights = parts.map(|part| loader.tensor(&part.weight));
+            let weights = weights.into_iter().collect::<Result<Vec<_>, _>>()?;
+            let biases = parts.iter().zip(&weights).map(|(part, weight)| match &part.bias {
+                Some(name) => loader.tensor(name),
+                None => Ok(Tensor::zeros(part.out_features, weight.dtype(), weight.device())?),
+            });
+            let biases = biases.collect::<Result<Vec<_>, _>>()?;
+            Ok((Tensor::cat(&weights, 0)?, Some(Tensor::cat(&biases, 0)?)))
+        },
+    )
 }

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::kernels::{Activation, Bilinear, LayerNorm, Linear, Precision, abs_diff, product};
+use crate::kernels::{Activation, Bilinear, LayerNorm, Linear, Precision, Rows, abs_diff, product};
 
 use super::{
     config::View,
@@ -27,7 +27,10 @@ impl Steps {
         for role in roles {
             match role {
                 HeadStep::Linear(role) => {
-                    steps.push((Step::Linear(loader.linear(role, Precision::F32)?), Activation::Identity));
+                    steps.push((
+                        Step::Linear(loader.linear(Rows::Texts, role, Precision::F32)?),
+                        Activation::Identity,
+                    ));
                 }
                 HeadStep::Norm(role) => steps.push((Step::Norm(loader.norm(role, NORM_EPS)?), Activation::Identity)),
                 HeadStep::Activation => {
@@ -61,7 +64,7 @@ pub(super) fn load_bilinear(
         _ => Precision::F32,
     };
     let rows = role.outputs * role.width;
-    let weight = loader.packed_or(&role.weight, [rows, role.width], precision, || {
+    let weight = loader.packed_or(&role.weight, Rows::Texts, [rows, role.width], precision, || {
         Ok((loader.tensor(&role.weight)?.reshape((rows, role.width))?, None))
     })?;
     let bias = loader.optional(role.bias.as_ref())?;

@@ -8,7 +8,7 @@ use crate::{
     Side,
     checkpoint::{Checkpoint, CheckpointError, PACKED_PREFIX},
     kernels::{
-        LayerNorm, Linear, Precision,
+        LayerNorm, Linear, Precision, Rows,
         cpu::{self, PackedLayout, PackedLinear},
         memory,
     },
@@ -144,8 +144,9 @@ impl Loader<'_> {
         name.map(|name| self.tensor(name)).transpose()
     }
 
-    pub fn linear(&self, role: &LinearRole, precision: Precision) -> Result<Linear, ModelError> {
-        self.packed_or(&role.weight, [role.out_features, role.in_features], precision, || {
+    pub fn linear(&self, rows: Rows, role: &LinearRole, precision: Precision) -> Result<Linear, ModelError> {
+        let sizes = [role.out_features, role.in_features];
+        self.packed_or(&role.weight, rows, sizes, precision, || {
             Ok((self.tensor(&role.weight)?, self.optional(role.bias.as_ref())?))
         })
     }
@@ -155,6 +156,7 @@ impl Loader<'_> {
     pub fn packed_or(
         &self,
         name: &str,
+        rows: Rows,
         [out_features, in_features]: [usize; 2],
         precision: Precision,
         tensors: impl FnOnce() -> Result<(Tensor, Option<Tensor>), ModelError>,
@@ -172,7 +174,7 @@ impl Loader<'_> {
             }
         }
         let (weight, bias) = tensors()?;
-        let linear = Linear::new(&weight, bias.as_ref(), precision, self.device).map_err(failed)?;
+        let linear = Linear::for_rows(rows, &weight, bias.as_ref(), precision, self.device).map_err(failed)?;
         if let (Some(noted), Some(packed)) = (self.packed, linear.packed()) {
             let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
             noted.push((name.to_owned(), packed.clone()));

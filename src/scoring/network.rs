@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use super::PairModel;
 use crate::{
     Side,
-    kernels::{download, memory},
+    kernels::{download, memory, upload},
     model::{DualEncoder, ModelError, probability},
 };
 
@@ -39,11 +39,8 @@ impl PairModel for DualEncoder {
             "representations of different widths"
         );
         let classify = |pairs: &[(&[f32], &[f32])]| {
-            let drug: Vec<f32> = pairs.iter().flat_map(|(drug, _)| drug.iter().copied()).collect();
-            let adr: Vec<f32> = pairs.iter().flat_map(|(_, adr)| adr.iter().copied()).collect();
-            let shape = (pairs.len(), width);
-            let drug = Tensor::from_vec(drug, shape, device)?;
-            let adr = Tensor::from_vec(adr, shape, device)?;
+            let drug = matrix(pairs.iter().map(|(drug, _)| *drug), width, device)?;
+            let adr = matrix(pairs.iter().map(|(_, adr)| *adr), width, device)?;
             let logits = download(&self.logits(&drug, &adr)?)?;
             Ok(logits.into_iter().map(probability).collect())
         };
@@ -72,6 +69,22 @@ impl PairModel for DualEncoder {
 
     fn fitting_tokens(&self) -> usize {
         FITTING_TOKENS.load(Ordering::Relaxed)
+    }
+}
+
+/// `[N, width]` on `device`, of as many values a row.
+fn matrix<'r>(
+    rows: impl ExactSizeIterator<Item = &'r [f32]>,
+    width: usize,
+    device: &Device,
+) -> candle_core::Result<Tensor> {
+    let shape = (rows.len(), width);
+    let mut values = Vec::with_capacity(rows.len() * width);
+    rows.for_each(|row| values.extend_from_slice(row));
+    match device.is_cpu() {
+        // No copy is needed.
+        true => Tensor::from_vec(values, shape, device),
+        false => upload(&values, device)?.reshape(shape),
     }
 }
 

@@ -7,7 +7,7 @@ pub mod pack;
 #[cfg(unix)]
 pub mod signals;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use assert_cmd::Command;
 
@@ -28,9 +28,15 @@ pub fn crag() -> Command {
     command
 }
 
+/// The project's folder: where this was compiled, or where a binary that was carried to another machine is told.
+fn root() -> PathBuf {
+    let compiled = || env!("CARGO_MANIFEST_DIR").into();
+    std::env::var_os("CRAG_TEST_ROOT").map_or_else(compiled, PathBuf::from)
+}
+
 /// A file or folder under `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    root().join("tests/fixtures").join(name)
 }
 
 /// The lines of a JSONL file or of captured output as objects.
@@ -43,7 +49,7 @@ pub fn json_lines(text: &[u8]) -> Vec<serde_json::Value> {
 
 /// The threshold of the built-in model.
 pub fn demo_threshold() -> f32 {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/checkpoint/demo/crag.json");
+    let path = root().join("src/checkpoint/demo/crag.json");
     let settings: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     settings["threshold"].as_f64().unwrap() as f32
 }

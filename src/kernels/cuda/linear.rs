@@ -15,7 +15,7 @@ use super::launch::{Operand, start, view};
 use super::product::{Multiply, Plan, Sizes};
 use super::rows::{add_norm, bias_activation};
 use super::{for_float, profile};
-use crate::kernels::{Activation, LayerNorm};
+use crate::kernels::{Activation, LayerNorm, Rows};
 
 /// Weight and bias of one layer on a GPU.
 #[derive(Clone, Debug)]
@@ -28,12 +28,13 @@ pub struct DenseLinear {
     /// How to multiply, without the bias and with it; none where cuBLAS proper has to. They hold the biases' addresses, and go
     /// with the biases.
     plans: Arc<[OnceLock<Option<Plan>>; 2]>,
+    rows: Rows,
 }
 
 impl DenseLinear {
     /// `weight`: `[N, K]`; `bias`: `[N]`; any float dtype, converted to `dtype` (f32, bf16 or f16)
     /// and moved to `device`.
-    pub fn new(weight: &Tensor, bias: Option<&Tensor>, dtype: DType, device: &Device) -> Result<Self> {
+    pub fn new(rows: Rows, weight: &Tensor, bias: Option<&Tensor>, dtype: DType, device: &Device) -> Result<Self> {
         let own = |t: &Tensor, dtype: DType| -> Result<Tensor> {
             at_start(&t.to_device(device)?.to_dtype(dtype)?.contiguous()?)
         };
@@ -42,6 +43,7 @@ impl DenseLinear {
             bias: bias.map(|bias| own(bias, DType::F32)).transpose()?,
             product_bias: bias.map(|bias| own(bias, dtype)).transpose()?,
             plans: Arc::default(),
+            rows,
         })
     }
 
@@ -66,7 +68,7 @@ impl DenseLinear {
         }
         let bias = self.product_bias.as_ref().filter(|_| with_bias).map(Operand::of);
         let bias = bias.as_ref().map(|bias| bias.view::<T>(OP)).transpose()?;
-        let new = Plan::new(device, sizes, bias.as_ref())?;
+        let new = Plan::new(device, sizes, bias.as_ref(), self.rows)?;
         // Another thread may have been faster; its plan is the same.
         Ok(plan.get_or_init(|| new).as_ref())
     }
@@ -193,7 +195,7 @@ fn product<T: Multiply>(
     let plan = linear.plan::<T>(device, sizes, with_bias)?;
     let flops = 2.0 * rows as f64 * out_features as f64 * in_features as f64;
     let moved = (rows * (in_features + out_features) + in_features * out_features) * size_of::<T>();
-    let _span = profile::span("products", device, flops, moved as f64);
+    let _span = profile::span(T::PRODUCTS, device, flops, moved as f64);
     let multiplied = match plan {
         Some(plan) => plan.multiply(device, rows, &x, &weight, &mut out)?,
         None => false,

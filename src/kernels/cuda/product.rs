@@ -26,9 +26,16 @@ use candle_core::{CudaDevice, Result, bail};
 use half::{bf16, f16};
 
 use super::launch::{Float, checked, int};
+use crate::kernels::Rows;
 
-/// Rows of the batch for which an algorithm is chosen: one that fills a large GPU.
-const FULL_BATCH: u64 = 16_384;
+/// How many rows there are in a batch that fills a large GPU, for which an algorithm is chosen: texts have some forty
+/// tokens.
+fn full_batch(rows: Rows) -> u64 {
+    match rows {
+        Rows::Tokens => 16_384,
+        Rows::Texts => 400,
+    }
+}
 
 /// Of a layer: `weight` is `[out_features, in_features]`.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +47,8 @@ pub(super) struct Sizes {
 /// A type that is multiplied.
 pub(super) trait Multiply: Float {
     const MATRIX: cudaDataType_t;
+    /// In profiles.
+    const PRODUCTS: &'static str;
 
     /// By cuBLAS proper. The slices hold as many elements as `sizes` and `rows` say.
     fn gemm(
@@ -53,9 +62,10 @@ pub(super) trait Multiply: Float {
 }
 
 macro_rules! multiply {
-    ($type:ty, $matrix:ident, $one:expr, $zero:expr) => {
+    ($type:ty, $matrix:ident, $products:literal, $one:expr, $zero:expr) => {
         impl Multiply for $type {
             const MATRIX: cudaDataType_t = cudaDataType_t::$matrix;
+            const PRODUCTS: &'static str = $products;
 
             fn gemm(
                 device: &CudaDevice,
@@ -70,9 +80,9 @@ macro_rules! multiply {
         }
     };
 }
-multiply!(f32, CUDA_R_32F, 1.0, 0.0);
-multiply!(bf16, CUDA_R_16BF, bf16::ONE, bf16::ZERO);
-multiply!(f16, CUDA_R_16F, f16::ONE, f16::ZERO);
+multiply!(f32, CUDA_R_32F, "products f32", 1.0, 0.0);
+multiply!(bf16, CUDA_R_16BF, "products bf16", bf16::ONE, bf16::ZERO);
+multiply!(f16, CUDA_R_16F, "products f16", f16::ONE, f16::ZERO);
 
 /// cuBLAS is column-major: `out^T [N, M] = weight [N, K] x^T [K, M]`, `weight` stored transposed.
 fn gemm<T: Float>(
@@ -121,7 +131,12 @@ pub(super) struct Plan {
 impl Plan {
     /// None where cublasLt has no algorithm for the sizes, or may not be asked. `bias` is read at every product and
     /// so has to outlive the plan: `out_features` elements that start an allocation.
-    pub fn new<T: Multiply>(device: &CudaDevice, sizes: Sizes, bias: Option<&CudaView<T>>) -> Result<Option<Self>> {
+    pub fn new<T: Multiply>(
+        device: &CudaDevice,
+        sizes: Sizes,
+        bias: Option<&CudaView<T>>,
+        rows: Rows,
+    ) -> Result<Option<Self>> {
         if !is_wanted() {
             return Ok(None);
         }
@@ -130,7 +145,7 @@ impl Plan {
         let bias = bias.map(|bias| bias.device_ptr(&stream).0);
         // One that splits sums, but always alike, is still better than another for each number of rows.
         for sums in [Sums::Whole, Sums::Any] {
-            match Self::find::<T>(&library, sizes, bias, sums) {
+            match Self::find::<T>(&library, sizes, bias, full_batch(rows), sums) {
                 Ok(plan) => return Ok(Some(plan)),
                 Err(error) if does_not_fit(&error) => {}
                 Err(error) => bail!("linear: cublasLt finds no algorithm for {sizes:?}: {error}"),
@@ -143,10 +158,11 @@ impl Plan {
         library: &Arc<Library>,
         sizes: Sizes,
         bias: Option<u64>,
+        rows: u64,
         sums: Sums,
     ) -> std::result::Result<Self, LtError> {
         let description = Description::new(bias)?;
-        let layouts = Layouts::new(T::MATRIX, sizes, FULL_BATCH)?;
+        let layouts = Layouts::new(T::MATRIX, sizes, rows)?;
         let preferences = Preferences::new(sums)?;
         // SAFETY: all handles are alive, and those of the types that the function takes.
         let found = unsafe {
@@ -216,11 +232,11 @@ impl Plan {
     }
 }
 
-/// Whether the library says that there is no such algorithm, or that this one is not for these sizes.
+/// Whether cuBLAS proper may do what cublasLt did not: not where memory ran out or the GPU failed, which would come again.
 fn does_not_fit(error: &LtError) -> bool {
-    matches!(
+    !matches!(
         error.0,
-        cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED | cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE
+        cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED | cublasStatus_t::CUBLAS_STATUS_EXECUTION_FAILED
     )
 }
 

@@ -1,23 +1,30 @@
 //! Moving a batch to the GPU and its results back without making one host thread wait for another.
 
+use candle_core::cuda_backend::CudaDType;
+use candle_core::cuda_backend::cudarc::driver::DeviceRepr;
 use candle_core::cuda_backend::cudarc::driver::sys::CUevent_flags;
-use candle_core::{CudaDevice, CudaStorage, Device, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CudaDevice, CudaStorage, Device, Result, Shape, Storage, Tensor, WithDType, bail};
 
 use super::launch::{checked, view};
 
 /// A copy of up to 64 KiB from ordinary memory is taken over by the driver at once; a larger one
 /// makes the host wait until the stream has come to it, behind all work that is queued.
-const PIECE: usize = 64 * 1024 / size_of::<u32>();
+const PIECE_BYTES: usize = 64 * 1024;
 
-/// `[n]`, u32, on `device`; `values` may be dropped at once.
-pub fn upload(values: &[u32], device: &CudaDevice) -> Result<Tensor> {
+/// What the driver can copy and candle can hold.
+pub trait Element: WithDType + CudaDType + DeviceRepr {}
+impl<T: WithDType + CudaDType + DeviceRepr> Element for T {}
+
+/// `[n]` on `device`; `values` may be dropped at once.
+pub fn upload<T: Element>(values: &[T], device: &CudaDevice) -> Result<Tensor> {
     if values.is_empty() {
-        return Tensor::zeros(0, candle_core::DType::U32, &Device::Cuda(device.clone()));
+        return Tensor::zeros(0, T::DTYPE, &Device::Cuda(device.clone()));
     }
     // SAFETY: all of it is written below.
-    let mut buffer = unsafe { device.alloc::<u32>(values.len())? };
-    for (i, piece) in values.chunks(PIECE).enumerate() {
-        let start = i * PIECE;
+    let mut buffer = unsafe { device.alloc::<T>(values.len())? };
+    let most = PIECE_BYTES / size_of::<T>();
+    for (i, piece) in values.chunks(most).enumerate() {
+        let start = i * most;
         device.memcpy_htod(piece, &mut buffer.slice_mut(start..start + piece.len()))?;
     }
     let storage = CudaStorage::wrap_cuda_slice(buffer, device.clone());
