@@ -319,6 +319,44 @@ fn an_existing_folder_is_refused_without_force() {
     assert!(scores(&out) == scores(&model));
 }
 
+#[test]
+fn a_replaced_folder_keeps_its_permissions_and_one_that_cannot_be_replaced_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    std::fs::set_permissions(&out, std::fs::Permissions::from_mode(0o2750)).unwrap();
+    let model = fixture("model/mean");
+    let mode = || std::fs::metadata(&out).unwrap().permissions().mode() & 0o7777;
+    convert(&model, "f32", &out);
+    assert_eq!(mode(), 0o2750);
+    assert_eq!(force(&model, &out, &[]).0, 0);
+    assert_eq!(mode(), 0o2750);
+    // The old one is back where a run ended between the two renames, whatever becomes of the next.
+    std::fs::rename(&out, folder.path().join("out.partial.old")).unwrap();
+    let (code, said) = force(Path::new("/nonexistent"), &out, &[]);
+    assert_ne!(code, 0, "{said}");
+    let (code, said) = force(&fixture("model/cases.jsonl"), &out, &[]);
+    assert_ne!(code, 0, "{said}");
+    assert!(scores(&out) == scores(&model));
+    // The folder that this runs in would be another one afterwards.
+    let working = folder.path().join("working");
+    std::fs::create_dir(&working).unwrap();
+    let here = crag()
+        .current_dir(&working)
+        .args(["convert", "--model"])
+        .arg(&model)
+        .arg(".")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(here.stderr).unwrap();
+    assert_eq!(here.status.code(), Some(2), "{said}");
+    assert!(said.contains("the working folder"), "{said}");
+    let mounted = force(&model, Path::new("/proc"), &[]);
+    assert_eq!(mounted.0, 2, "{}", mounted.1);
+    assert!(mounted.1.contains("mount point"), "{}", mounted.1);
+}
+
 /// Sets the first value of one of the model's own f32 tensors.
 fn set_first_weight(path: &Path, value: f32) {
     let mut bytes = std::fs::read(path).unwrap();

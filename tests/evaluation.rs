@@ -400,6 +400,13 @@ fn a_report_is_never_written_over_its_records_and_goes_where_a_link_leads() {
             .unwrap()
             .ends_with("</html>")
     );
+    let appended = std::process::Command::new(env!("CARGO_BIN_EXE_crag"))
+        .args(["eval", "--scored", &input])
+        .stdout(std::fs::OpenOptions::new().append(true).open(&input).unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(appended.status.code(), Some(2));
+    assert_eq!(std::fs::read_to_string(&input).unwrap(), records);
     let onto_a_folder = run(
         &[
             "eval",

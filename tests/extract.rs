@@ -140,6 +140,16 @@ fn extract_writes_over_none_of_its_inputs() {
         std::slice::from_ref(&corpus),
     );
     assert_eq!(run.code, 2, "{}", run.stderr);
+    let notes = folder.path().join("notes");
+    std::fs::create_dir(&notes).unwrap();
+    std::fs::write(notes.join("x.txt"), "").unwrap();
+    std::fs::write(notes.join("x.ann"), "").unwrap();
+    let counts = notes.join("counts.txt");
+    let next_document = extract(
+        &["--from", "brat", "--summary-json", counts.to_str().unwrap()],
+        &[notes],
+    );
+    assert_eq!(next_document.code, 2, "{}", next_document.stderr);
     let appended = std::process::Command::new(env!("CARGO_BIN_EXE_crag"))
         .args(["extract", "--from", "pubtator"])
         .arg(&corpus)

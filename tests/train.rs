@@ -279,7 +279,7 @@ fn what_cannot_be_trained_on_is_one_clear_error_and_leaves_nothing() {
         lines.replace("\"doc_id\"", "\"label\":null,\"doc_id\""),
     )
     .unwrap();
-    let cases: [(&[&str], i32, &str); 18] = [
+    let cases: [(&[&str], i32, &str); 19] = [
         (&["--train", "empty.jsonl"], 1, "empty.jsonl: the file is empty"),
         (&["--train", "none.jsonl"], 1, "no line is a labelled pair"),
         (&["--train", "missing.jsonl"], 1, "missing.jsonl"),
@@ -318,6 +318,11 @@ fn what_cannot_be_trained_on_is_one_clear_error_and_leaves_nothing() {
         ),
         (
             &["--train", "pairs.jsonl", "--width", "3000000"],
+            2,
+            "head.width: expected a model that fits",
+        ),
+        (
+            &["--train", "pairs.jsonl", "--width", "3000000", "--views", "drug"],
             2,
             "head.width: expected a model that fits",
         ),

@@ -78,6 +78,14 @@ pub(super) fn assemble(folder: &Path, weights: &Path, source: String) -> Result<
     })
 }
 
+impl NamedBytes {
+    /// The whole of a small file.
+    pub fn read(path: &Path) -> Result<Self, CheckpointError> {
+        let not_found = || CheckpointError::io(path, "reading it failed", ErrorKind::NotFound.into());
+        read_small(path)?.ok_or_else(not_found)
+    }
+}
+
 /// The whole of a small file; `None` where there is none.
 fn read_small(path: &Path) -> Result<Option<NamedBytes>, CheckpointError> {
     let name = path.display().to_string();
@@ -127,8 +135,7 @@ pub(super) fn shard_names(index: &Path) -> Result<Vec<String>, CheckpointError> 
 
 fn read_index(path: &Path) -> Result<Index, CheckpointError> {
     let name = path.display().to_string();
-    let bytes = read_small(path)?
-        .ok_or_else(|| CheckpointError::io(path, "reading it failed", std::io::Error::from(ErrorKind::NotFound)))?;
+    let bytes = NamedBytes::read(path)?;
     let index: Index = serde_json::from_slice(&bytes.bytes).map_err(|error| {
         CheckpointError::malformed(
             &name,

@@ -14,7 +14,7 @@ use candle_core::{DType, Tensor};
 use crate::{
     Side,
     checkpoint::{Checkpoint, HubOptions, ModelSource, NamedBytes, locate, write_safetensors},
-    files::{Claim, OutputError},
+    files::{Claim, OutputError, RealDisk, replace},
     kernels::Precision,
     model::{DualEncoder, packed_tensors},
 };
@@ -123,7 +123,11 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
     if !written? {
         return Ok(signals.outcome());
     }
-    output.publish(&work)?;
+    if let Err(error) = output.publish(&work) {
+        // Twice the model's size would stay behind.
+        let _ = fs::remove_dir_all(&work);
+        return Err(error.into());
+    }
     super::note(&format!(
         "wrote {} ({} tensors in {:?})",
         out.display(),
@@ -137,7 +141,7 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
 fn write_folder(args: &ConvertArgs, model: &Description, folder: &Path, stop: &AtomicBool) -> anyhow::Result<bool> {
     let write = |name: &str, bytes: &[u8]| {
         let path = folder.join(name);
-        fs::write(&path, bytes).with_context(|| path.display().to_string())
+        replace(&RealDisk, &path, bytes).with_context(|| path.display().to_string())
     };
     let copies: [(&str, &Option<NamedBytes>); 4] = [
         ("config.json", &model.files.config),

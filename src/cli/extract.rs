@@ -157,6 +157,15 @@ fn extract(args: &ExtractArgs) -> anyhow::Result<Outcome> {
     // What cannot be written is said before the long work.
     let inputs = sources.inputs();
     refuse_stdout(&inputs)?;
+    if let (FromArg::Brat, Some(path)) = (args.from, &args.summary_json)
+        && args.would_be_read(path)
+    {
+        let message = format!(
+            "--summary-json {}: in a folder that is read, this name would be a document of the next run; name another",
+            path.display()
+        );
+        return Err(UsageError(message).into());
+    }
     let summary_file = match &args.summary_json {
         Some(path) => Some(ReportFile::beside_inputs("--summary-json", path, &inputs)?),
         None => None,
@@ -285,6 +294,20 @@ impl ExtractArgs {
             note("reading documents from the terminal; ctrl-d ends");
         }
         Ok(Sources::Streams(format, inputs))
+    }
+
+    /// Whether a file of this name would be one of the documents in the folders that are read.
+    fn would_be_read(&self, path: &Path) -> bool {
+        let named = path
+            .extension()
+            .is_some_and(|ending| ending == "txt" || ending == "ann");
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new(".")).canonicalize();
+        let below = |read: &PathBuf| {
+            let read = read.canonicalize().ok().filter(|read| read.is_dir());
+            read.is_some_and(|read| folder.as_ref().is_ok_and(|folder| folder.starts_with(read)))
+        };
+        named && self.files.iter().any(below)
     }
 
     /// What a person who finds no pairs, or no labels, would want to know.

@@ -288,6 +288,7 @@ fn document(lines: Vec<Relation>, report: &mut dyn Report) -> Result<RawDocument
                 kind: kind.to_owned(),
                 concepts: Vec::new(),
                 key: format!("{}.{side}", line.place.line),
+                aliases: Vec::new(),
                 composite: Composite::No,
             };
             let mentions = [mention(0, EFFECT), mention(1, DRUG)];

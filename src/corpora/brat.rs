@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::document::{
-    Composite, Documents, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation, split_concepts,
+    Composite, Documents, MOST_ENDS, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation,
+    split_concepts,
 };
 use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8, quoted};
 use super::source::{EXPECTED_UTF8, is_utf16};
@@ -228,6 +229,13 @@ fn document(
         match parse(line, number) {
             Ok(Parsed::Mention(mention)) => document.mentions.push(mention),
             Ok(Parsed::Relation(relation)) => document.relations.push(relation),
+            Ok(Parsed::Event(event)) if event.arguments.len() > MOST_ENDS => {
+                let message = format!(
+                    "expected an event of at most {MOST_ENDS} arguments, found {}",
+                    event.arguments.len()
+                );
+                report.report(Problem::new(place.at(number), Reason::MalformedLine, message))?;
+            }
             Ok(Parsed::Event(event)) => events.push(event),
             Ok(Parsed::Concept { mention, concept }) => concepts.push((number, mention, concept)),
             Ok(Parsed::Other) => {}
@@ -279,6 +287,18 @@ fn add_events(document: &mut RawDocument, events: &[Event<'_>]) {
             }
         }
     }
+    // A relation to an event that relates others says nothing of mentions.
+    let relating: HashSet<&str> = events
+        .iter()
+        .filter(|event| !event.arguments.is_empty())
+        .map(|event| event.key)
+        .collect();
+    let before = document.relations.len();
+    document.relations.retain(|relation| {
+        let is_event = |end: &RawEndpoint| matches!(end, RawEndpoint::Mention(key) if relating.contains(key.as_str()));
+        !relation.ends.iter().any(is_event)
+    });
+    document.other_relations += (before - document.relations.len()) as u64;
     for event in events {
         let arguments: Vec<String> = event.arguments.iter().map(|key| meant(key)).collect();
         for (i, one) in arguments.iter().enumerate() {
@@ -372,6 +392,7 @@ fn parse(line: &str, number: u64) -> Result<Parsed<'_>, String> {
                 kind: kind.to_owned(),
                 concepts: Vec::new(),
                 key: key.to_owned(),
+                aliases: Vec::new(),
                 composite: Composite::No,
             }))
         }

@@ -21,6 +21,8 @@ pub struct RawDocument {
     pub relations: Vec<RawRelation>,
     /// Relations that the adapter has reported already.
     pub lost_relations: u64,
+    /// Relations that relate no two mentions: of one mention, or of relations and events.
+    pub other_relations: u64,
     /// Keys of annotations that are no mentions but say where an event is.
     pub triggers: Vec<String>,
 }
@@ -52,6 +54,16 @@ pub enum Unit {
 }
 
 impl Unit {
+    /// Of the text.
+    pub fn length(self, text: &str) -> u64 {
+        let length = match self {
+            Unit::CodePoint => text.chars().count(),
+            Unit::Utf16 => text.encode_utf16().count(),
+            Unit::Byte => text.len(),
+        };
+        length as u64
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Unit::CodePoint => "code_point",
@@ -63,6 +75,9 @@ impl Unit {
 
 /// The offset of a mention that states none: it lies outside of every text.
 pub const NOWHERE: u64 = u64::MAX - 1;
+
+/// What one relation or event may relate, each two of them: a few kilobytes should not become millions of pairs.
+pub const MOST_ENDS: usize = 16;
 
 /// An annotated mention.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -79,6 +94,8 @@ pub struct RawMention {
     pub concepts: Vec<String>,
     /// What relations call it; empty where they do not.
     pub key: String,
+    /// Keys of annotations that it stands for.
+    pub aliases: Vec<String>,
     pub composite: Composite,
 }
 

@@ -325,6 +325,7 @@ fn parse(line: &str, number: u64) -> Result<Parsed<'_>, String> {
         kind: kind.to_owned(),
         concepts,
         key: String::new(),
+        aliases: Vec::new(),
         composite: if names_parts { Composite::Whole } else { Composite::No },
     };
     Ok(Parsed::Mention { pmid, mention })

@@ -49,6 +49,7 @@ pub fn resolve(
         }
     };
     choose_composites(&mut raw.mentions, composite, summary);
+    summary.other_relations += raw.other_relations;
     summary.triggers_left_out += raw.triggers.len() as u64;
     summary.mentions += raw.mentions.len() as u64;
     for mention in &raw.mentions {
@@ -75,11 +76,10 @@ pub fn resolve(
                 None
             }
         };
-        if !mention.key.is_empty() {
+        let own = Some(mention.key).filter(|key| !key.is_empty());
+        for key in mention.aliases.into_iter().chain(own) {
             // A key that comes twice names neither.
-            keys.entry(mention.key)
-                .and_modify(|known| *known = None)
-                .or_insert(index);
+            keys.entry(key).and_modify(|known| *known = None).or_insert(index);
         }
     }
     summary.resolved += mentions.len() as u64;
@@ -98,34 +98,52 @@ pub fn resolve(
     Ok(Resolved { document, reading })
 }
 
-/// Leaves either composite mentions or their parts.
+/// Leaves either composite mentions or their parts. What relations say of parts that are left out, they say of the whole.
 fn choose_composites(mentions: &mut Vec<RawMention>, composite: CompositeUse, summary: &mut Summary) {
+    // Offsets of two passages may both count from the passage.
     let extent = |mention: &RawMention| {
         let start = mention.spans.iter().map(|span| span.0).min().unwrap_or(0);
-        (start, mention.spans.iter().map(|span| span.1).max().unwrap_or(0))
+        let end = mention.spans.iter().map(|span| span.1).max().unwrap_or(0);
+        (mention.home, start, end)
     };
     let by_role = |role| {
-        mentions
-            .iter()
-            .filter(move |mention| mention.composite == role)
-            .map(extent)
+        let of_role = mentions.iter().enumerate().filter(move |(_, m)| m.composite == role);
+        of_role
+            .map(|(index, mention)| (index, extent(mention)))
+            .collect::<Vec<_>>()
     };
-    let wholes: Vec<(u64, u64)> = by_role(Composite::Whole).collect();
-    let parts: Vec<(u64, u64)> = by_role(Composite::Part).collect();
-    if wholes.is_empty() || parts.is_empty() {
-        return;
-    }
-    let before = mentions.len();
-    let within = |part: (u64, u64), whole: (u64, u64)| whole.0 <= part.0 && part.1 <= whole.1;
-    mentions.retain(|mention| {
-        let place = extent(mention);
-        match (composite, mention.composite) {
-            (CompositeUse::Whole, Composite::Part) => !wholes.iter().any(|&whole| within(place, whole)),
-            (CompositeUse::Parts, Composite::Whole) => !parts.iter().any(|&part| within(part, place)),
-            _ => true,
+    let (wholes, parts) = (by_role(Composite::Whole), by_role(Composite::Part));
+    let mut left_out = HashSet::new();
+    for &(part, (home, start, end)) in &parts {
+        for &(whole, extent) in &wholes {
+            if home != extent.0 || start < extent.1 || extent.2 < end {
+                continue;
+            }
+            match composite {
+                CompositeUse::Whole if left_out.insert(part) => {
+                    let key = std::mem::take(&mut mentions[part].key);
+                    let concepts = std::mem::take(&mut mentions[part].concepts);
+                    let whole = &mut mentions[whole];
+                    whole.aliases.extend(Some(key).filter(|key| !key.is_empty()));
+                    for concept in concepts {
+                        if !whole.concepts.contains(&concept) {
+                            whole.concepts.push(concept);
+                        }
+                    }
+                }
+                CompositeUse::Whole => {}
+                CompositeUse::Parts => {
+                    left_out.insert(whole);
+                }
+            }
         }
+    }
+    let mut index = 0;
+    mentions.retain(|_| {
+        index += 1;
+        !left_out.contains(&(index - 1))
     });
-    summary.composites_left_out += (before - mentions.len()) as u64;
+    summary.composites_left_out += left_out.len() as u64;
 }
 
 /// Why a mention's offsets do not hold.
@@ -269,6 +287,19 @@ impl<'a> Placed<'a> {
     }
 }
 
+/// How many spaces there are between a block and the next of its passage when they are put together: as many as their
+/// offsets say, so that these hold in the passage's text.
+fn separator(passage: &RawPassage, number: usize, unit: Unit) -> usize {
+    /// More than that is no space between sentences.
+    const MOST: u64 = 16;
+    let gap = || {
+        let (block, next) = (passage.blocks.get(number)?, passage.blocks.get(number + 1)?);
+        let end = block.offset?.checked_add(unit.length(&block.text))?;
+        next.offset?.checked_sub(end).filter(|gap| *gap <= MOST)
+    };
+    gap().map_or(1, |gap| gap as usize)
+}
+
 fn locate_all(raw: &RawDocument, reading: Reading) -> Vec<Found> {
     let mut blocks: Vec<Placed<'_>> = Vec::new();
     // Where a passage's blocks begin.
@@ -277,7 +308,7 @@ fn locate_all(raw: &RawDocument, reading: Reading) -> Vec<Found> {
     for (index, passage) in raw.passages.iter().enumerate() {
         first.push(blocks.len());
         let mut shift = 0;
-        for block in &passage.blocks {
+        for (number, block) in passage.blocks.iter().enumerate() {
             let mut placed = Placed::new(&block.text, reading.unit);
             placed.passage = index;
             placed.shift = shift;
@@ -289,7 +320,7 @@ fn locate_all(raw: &RawDocument, reading: Reading) -> Vec<Found> {
                 (false, None) => next_base,
             };
             next_base = placed.base.saturating_add(placed.length()).saturating_add(1);
-            shift += block.text.len() + 1;
+            shift += block.text.len() + separator(passage, number, reading.unit);
             blocks.push(placed);
         }
     }
@@ -449,23 +480,17 @@ fn passages(raw: Vec<RawPassage>, reading: Option<Reading>) -> Vec<Passage> {
     let (mut next, mut stated_end, mut ascending) = (0u64, 0u64, true);
     for passage in raw {
         let offset = passage.blocks.first().and_then(|block| block.offset);
-        let sentences = passage.blocks_are_sentences.then(|| {
-            let mut start = 0;
-            let ranges = passage.blocks.iter().map(|block| {
-                let range = start..start + block.text.len();
-                start = range.end + 1;
-                range
-            });
-            ranges.collect()
-        });
-        let text = match <[_; 1]>::try_from(passage.blocks) {
-            Ok([block]) => block.text,
-            Err(blocks) => blocks
-                .iter()
-                .map(|block| block.text.as_str())
-                .collect::<Vec<_>>()
-                .join(" "),
-        };
+        let unit = reading.map_or(Unit::CodePoint, |reading| reading.unit);
+        let mut text = String::new();
+        let mut ranges = Vec::with_capacity(passage.blocks.len());
+        for (number, block) in passage.blocks.iter().enumerate() {
+            ranges.push(text.len()..text.len() + block.text.len());
+            text += &block.text;
+            if number + 1 < passage.blocks.len() {
+                text.extend(std::iter::repeat_n(' ', separator(&passage, number, unit)));
+            }
+        }
+        let sentences = passage.blocks_are_sentences.then_some(ranges);
         let length = text.chars().count() as u64;
         let offset = offset.unwrap_or(next);
         ascending &= offset >= stated_end && offset <= i64::MAX as u64;

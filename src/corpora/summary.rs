@@ -22,6 +22,8 @@ pub struct Summary {
     pub repeated_documents: u64,
     pub mentions: u64,
     pub resolved: u64,
+    /// Relations of one mention, or of relations and events.
+    pub other_relations: u64,
     /// Annotations that say where an event is, and are no mentions.
     pub triggers_left_out: u64,
     /// Parts of composite mentions, left out for the whole (or the other way round).
@@ -131,6 +133,7 @@ impl Summary {
             "mention_types": names(&self.mention_types),
             "relations": self.relations,
             "relations_unresolved": self.relations_unresolved,
+            "relations_not_of_two_mentions": self.other_relations,
             "relation_types": names(&self.relation_types),
             "offset_units": units.collect::<serde_json::Map<_, _>>(),
             "passage_relative_documents": self.passage_relative,
@@ -157,6 +160,7 @@ impl fmt::Display for Summary {
             write!(f, " ({positive} labelled 1, {negative} labelled 0)")?;
         }
         for (count, what) in [
+            (self.other_relations, "relations of other than mentions passed over"),
             (self.triggers_left_out, "triggers of events left out"),
             (self.composites_left_out, "annotations of composite mentions left out"),
             (self.repeated_documents, "documents whose identifier came before"),

@@ -45,6 +45,16 @@ impl OutputFolder {
             Err(error) => return Err(io_error(target, "cannot be looked at", error)),
         };
         let name = target.file_name().ok_or_else(|| no_folder("none"))?;
+        if is_mount_point(&target) {
+            return Err(no_folder(
+                "a mount point, which cannot be replaced; name a folder in it",
+            ));
+        }
+        if std::env::current_dir().is_ok_and(|working| working.starts_with(&target)) {
+            return Err(no_folder(
+                "the working folder, which would be gone; name a folder in it",
+            ));
+        }
         let partial = target.with_file_name(suffixed(name, ".partial"));
         let lock = lock_in(&target, &partial, claim)?;
         let output = Self {
@@ -52,6 +62,12 @@ impl OutputFolder {
             partial,
             _lock: lock,
         };
+        // Of a run that ended between its two renames.
+        let old = output.old();
+        if old.is_dir() && output.target.symlink_metadata().is_err() {
+            uninterrupted(|| RealDisk.rename(&old, &output.target))
+                .map_err(|source| io_error(&old, "the old output cannot be put back", source))?;
+        }
         if !claim.resume && !claim.force {
             if output.exists() {
                 return Err(OutputError::Exists {
@@ -101,16 +117,21 @@ impl OutputFolder {
         cleared.map_err(|source| io_error(&self.partial, "cannot be cleared", source))
     }
 
+    /// Where an output is that is being replaced, between two renames.
+    fn old(&self) -> PathBuf {
+        let name = self.target.file_name().unwrap_or_default();
+        self.target.with_file_name(suffixed(name, ".partial.old"))
+    }
+
     /// Puts `done`, a folder in [`Self::partial`] whose files are on the disk, in the output's place, and removes all
     /// else there. An output that was there before is replaced.
     pub fn publish(self, done: &Path) -> Result<(), OutputError> {
         let failed = |source| io_error(&self.target, "cannot be put in its place", source);
         let sync = |folder: &Path| uninterrupted(|| RealDisk.sync_folder(folder));
         sync(done).map_err(|source| io_error(done, "the folder's names cannot be brought to the disk", source))?;
-        let old = self
-            .target
-            .with_file_name(suffixed(self.target.file_name().unwrap_or_default(), ".partial.old"));
+        let old = self.old();
         if self.target.is_dir() {
+            keep_permissions(&self.target, done).map_err(failed)?;
             remove(&old).map_err(|source| io_error(&old, "cannot be removed", source))?;
             uninterrupted(|| RealDisk.rename(&self.target, &old)).map_err(failed)?;
         }
@@ -130,6 +151,33 @@ impl Drop for OutputFolder {
             let _ = fs::remove_dir(&self.partial);
         }
     }
+}
+
+/// Whether another file system begins at `path`.
+fn is_mount_point(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let device = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.dev());
+        device(path).is_some_and(|own| device(folder_of(path)) != Some(own))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
+    }
+}
+
+/// Gives `new` the group, where this process may, and the permissions of `old`.
+fn keep_permissions(old: &Path, new: &Path) -> io::Result<()> {
+    let metadata = fs::metadata(old)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt as _, chown};
+        // Not everybody may; then the group is that of whoever runs this.
+        let _ = chown(new, None, Some(metadata.gid()));
+    }
+    fs::set_permissions(new, metadata.permissions())
 }
 
 fn lock_in(target: &Path, partial: &Path, claim: Claim) -> Result<File, OutputError> {

@@ -333,7 +333,8 @@ impl Settings {
 impl Settings {
     /// Parameters of the largest parts, each with the setting that makes it large.
     fn largest(&self) -> Vec<(&'static str, u128)> {
-        let mut largest = Vec::new();
+        // The classifier's first layer.
+        let mut largest = vec![("head.width", (self.head.width as u128).pow(2))];
         if self.head.views.contains(&View::Bilinear) {
             largest.push(("head.width", (self.head.width as u128).pow(3)));
         }

@@ -19,7 +19,7 @@ use crate::evaluation::{
     Curves, Differences, Evaluation, LabelledSet, MatchBy, Mismatches, Mistakes, Origin, Report, Request, Run,
     Threshold, compare, evaluate, pair,
 };
-use crate::files::Input;
+use crate::files::{Input, refuse_stdout};
 use crate::model::config;
 use crate::scoring::Options;
 
@@ -124,6 +124,7 @@ pub fn run(mut args: EvalArgs, settings: &[SettingRow]) -> anyhow::Result<Outcom
         args.choice.beneath = std::mem::take(&mut args.model);
     }
     args.check()?;
+    refuse_stdout(&args.inputs())?;
     let report = args
         .report
         .as_ref()

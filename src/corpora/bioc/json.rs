@@ -108,6 +108,15 @@ impl Cutter {
         }
     }
 
+    /// Where the torn object in hand ends, which goes no further than `end`: where the next line begins a document,
+    /// unless it is known to be one line.
+    fn first_line(&self, source: &Source, end: usize, is_one_line: bool) -> usize {
+        match memchr::memmem::find(&source.bytes()[..end], b"\n{") {
+            Some(first) if !is_one_line => first,
+            _ => end,
+        }
+    }
+
     /// What is to be said where the stream ends: that a collection or an array does not, if so.
     fn broken_off(&mut self, line: u64) -> Option<(Piece, u64)> {
         let awaited = match self.outer.last()? {
@@ -152,12 +161,15 @@ impl Cutter {
             }
             Stop::Line(at) => {
                 self.one_a_line = true;
-                Ok(Some((Piece::Torn(at), line)))
+                Ok(Some((Piece::Torn(self.first_line(source, at, by_line)), line)))
             }
             Stop::Torn => {
-                // Nothing that follows can be told apart any more.
+                // Nothing that follows can be told apart any more, but for documents in lines of their own.
                 self.outer.clear();
-                Ok(Some((Piece::Torn(source.bytes().len()), line)))
+                let end = source.bytes().len();
+                let first = self.first_line(source, end, by_line || !at_top);
+                self.one_a_line |= first < end;
+                Ok(Some((Piece::Torn(first), line)))
             }
             Stop::TooLarge => Ok(Some((Piece::TooLarge, line))),
         }

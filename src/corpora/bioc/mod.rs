@@ -11,10 +11,12 @@
 mod json;
 mod xml;
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 
 use super::document::{
-    Composite, Documents, NOWHERE, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation,
+    Composite, Documents, MOST_ENDS, NOWHERE, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation,
     split_concepts,
 };
 use super::options::plain;
@@ -234,6 +236,8 @@ struct BiocLocation {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct BiocRelation {
+    #[serde(deserialize_with = "json::text")]
+    id: String,
     infons: json::Infons,
     #[serde(deserialize_with = "json::list")]
     nodes: Vec<BiocNode>,
@@ -261,9 +265,10 @@ impl BiocDocument {
             let index = document.passages.len();
             let has_text = passage.text.as_ref().is_some_and(|text| !text.is_empty());
             let mut blocks = Vec::new();
+            let in_sentences = !has_text && !passage.sentences.is_empty();
             let mut annotations = std::mem::take(&mut passage.annotations);
             relations.append(&mut passage.relations);
-            if has_text || passage.sentences.is_empty() {
+            if !in_sentences {
                 blocks.push(RawBlock {
                     text: passage.text.unwrap_or_default(),
                     offset: passage.offset,
@@ -288,13 +293,22 @@ impl BiocDocument {
             }
             document.passages.push(RawPassage {
                 section: section(&passage.infons),
-                blocks_are_sentences: blocks.len() > 1,
+                blocks_are_sentences: in_sentences,
                 blocks,
             });
         }
         add_mentions(&mut document.mentions, self.annotations, None);
         let kinds: Vec<String> = document.mentions.iter().map(|mention| plain(&mention.kind)).collect();
         let kinds: std::collections::BTreeSet<String> = kinds.into_iter().collect();
+        let ids: HashSet<String> = relations.iter().map(|relation| relation.id.clone()).collect();
+        let is_mention = |key: &str| document.mentions.iter().any(|mention| mention.key == key);
+        // Of one mention (a negation, a status), or of relations: these relate no two mentions.
+        let is_other = |relation: &BiocRelation| {
+            let of_relation = |node: &BiocNode| ids.contains(&node.refid) && !is_mention(&node.refid);
+            relation.nodes.len() == 1 || relation.nodes.iter().any(of_relation)
+        };
+        let (others, relations): (Vec<_>, Vec<_>) = relations.into_iter().partition(is_other);
+        document.other_relations = others.len() as u64;
         for relation in relations {
             match relation.into_raw(&kinds) {
                 Ok(pairs) => document.relations.extend(pairs),
@@ -346,6 +360,7 @@ fn add_mentions(mentions: &mut Vec<RawMention>, annotations: Vec<BiocAnnotation>
             kind: infons.get("type").unwrap_or_default().trim().to_owned(),
             concepts: split_concepts(&concepts),
             key: annotation.id,
+            aliases: Vec::new(),
             composite,
         });
     }
@@ -389,12 +404,15 @@ impl BiocRelation {
         let nodes = &self.nodes;
         if nodes.len() < 2 {
             return Err(format!(
-                "{} relation: expected two ends, as nodes or infons, found {} and no such infons",
+                "{} relation: expected two ends, as nodes or infons, found none",
+                quoted(&kind)
+            ));
+        }
+        if nodes.len() > MOST_ENDS {
+            return Err(format!(
+                "{} relation: expected at most {MOST_ENDS} nodes, found {}",
                 quoted(&kind),
-                match nodes.len() {
-                    0 => "no node",
-                    _ => "one node",
-                }
+                nodes.len()
             ));
         }
         let end = |node: &BiocNode| RawEndpoint::Mention(node.refid.clone());

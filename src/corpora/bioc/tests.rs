@@ -188,7 +188,7 @@ fn text_may_stand_in_sentences() {
         10,
         "X. Caused rash",
         &(annotation("Chemical", "D1", "X", "10+1") + &annotation("Disease", "D2", "rash", "20+4")),
-    ) + &sentence(30, "Fever came", &annotation("Disease", "D3", "Fever", "30+5"));
+    ) + &sentence(25, "Fever came", &annotation("Disease", "D3", "Fever", "25+5"));
     let text = collection(&format!(
         "<document><id>1</id><passage><offset>10</offset>{passage}</passage></document>"
     ));
@@ -307,6 +307,14 @@ fn a_file_that_breaks_off_between_documents_says_so() {
         assert_eq!(found.reasons, ["malformed_document"], "{broken}");
         assert_eq!(found.records.len(), 1);
     }
+    // What is empty is whole.
+    for whole in [
+        "<collection/>".to_owned(),
+        "<collection />".to_owned(),
+        both.clone() + "<collection\n/>",
+    ] {
+        assert_eq!(bioc(whole.as_str()).problems, [""; 0], "{whole}");
+    }
     // A document may stand alone.
     assert_eq!(bioc(plain("1")).problems, [""; 0]);
 }
@@ -347,11 +355,16 @@ fn relations_relate_each_two_of_what_is_there_and_say_what_is_not() {
     };
     let all = of(&kind("type", "cause"), &nodes(&["Chemical", "Disease", "ADE"]));
     assert_eq!((all.problems.len(), all.labels()), (0, vec![Some(1), Some(1)]));
-    for ids in [&["Chemical"][..], &[], &["Chemical", "T9"]] {
+    for ids in [&[][..], &["Chemical", "T9"]] {
         let found = of(&kind("type", "cause"), &nodes(ids));
         assert_eq!(found.reasons, ["dangling_relation"], "{ids:?}");
         assert!(found.problems[0].contains("document \"1\""), "{:?}", found.problems);
         assert_eq!((found.summary.relations, found.summary.relations_unresolved), (1, 1));
+    }
+    // Of one mention, or of a relation: valid, and no statement of two mentions.
+    for ids in [&["Chemical"][..], &["Chemical", "R"]] {
+        let found = of(&kind("type", "cause"), &nodes(ids));
+        assert_eq!((found.problems.len(), found.summary.other_relations), (0, 1), "{ids:?}");
     }
     // The infon's name is told by its letters, as types are.
     let treats = of(
@@ -359,6 +372,61 @@ fn relations_relate_each_two_of_what_is_there_and_say_what_is_not() {
         &nodes(&["Chemical", "Disease"]),
     );
     assert_eq!(treats.labels(), [Some(0), Some(0)]);
+}
+
+#[test]
+fn a_relation_to_a_part_of_a_composite_mention_is_one_to_the_whole() {
+    let role = |annotation: String, id: &str, role: &str| {
+        annotation
+            .replace("id='Disease'", &format!("id='{id}'"))
+            .replace("<text>", &format!("<infon key=\"CompositeRole\">{role}</infon><text>"))
+    };
+    let part = annotation("Disease", "D2", "liver damage", "109+5 125+6");
+    let annotations = annotation("Chemical", "D1", "X", "100+1")
+        + &role(
+            annotation("Disease", "", "liver and renal damage", "109+22"),
+            "W",
+            "CompositeMention",
+        )
+        + &role(part, "P", "IndividualMention");
+    for ends in [
+        "<node refid='Chemical'/><node refid='P'/>",
+        "<infon key='entity1'>D1</infon><infon key='entity2'>D2</infon>",
+    ] {
+        let relation = format!("<relation id='R'><infon key='type'>CID</infon>{ends}</relation>");
+        let found = bioc(collection(&xml(
+            "1",
+            "X caused liver and renal damage.",
+            &annotations,
+            &relation,
+        )));
+        assert_eq!(found.problems, [""; 0], "{ends}");
+        assert_eq!(
+            (found.ids(), found.labels()),
+            (vec!["1:100-101:109-131"], vec![Some(1)]),
+            "{ends}"
+        );
+        assert_eq!(found.records[0]["adr_concepts"], serde_json::json!(["D2"]));
+    }
+}
+
+#[test]
+fn one_sentence_is_one_sentence_too() {
+    let annotations = annotation("Chemical", "D1", "Aspirin", "0+7") + &annotation("Disease", "D2", "rash", "21+4");
+    let text = collection(&format!(
+        "<document><id>1</id><passage><offset>0</offset><sentence><offset>0</offset><text>Aspirin was given. A rash came.\
+         </text>{annotations}</sentence></passage></document>"
+    ));
+    assert_eq!(bioc(text).ids(), ["1:0-7:21-25"]);
+}
+
+#[test]
+fn a_relation_of_thousands_of_ends_is_one_problem() {
+    let node = "<node refid='Chemical'/><node refid='Disease'/>".repeat(5000);
+    let relation = format!("<relation id='R'><infon key='type'>CID</infon>{node}</relation>");
+    let annotations = annotation("Chemical", "D1", "Aspirin", "100+7") + &annotation("Disease", "D2", "rash", "115+4");
+    let found = bioc(collection(&xml("1", "Aspirin caused rash.", &annotations, &relation)));
+    assert_eq!(found.reasons, ["dangling_relation"]);
 }
 
 #[test]
@@ -393,6 +461,34 @@ fn a_torn_first_line_costs_itself_alone() {
         let found = bioc(format!("{torn}\n{line}\n{line}\n"));
         assert_eq!(found.reasons, ["malformed_document"], "{torn}");
         assert_eq!(found.records.len(), 2, "{torn}");
+    }
+    // Also where a document could follow in JSON.
+    for torn in ["{\"id\": 7,", "{\"passages\": [", "{\"id\":", "{"] {
+        let found = bioc(format!("{torn}\n{line}\n{line}\n"));
+        assert_eq!((found.reasons.len(), found.records.len()), (1, 2), "{torn}");
+    }
+}
+
+#[test]
+fn sentences_are_as_far_apart_as_their_offsets_say() {
+    for (gap, second) in [("", 15), (" ", 16), ("  ", 17)] {
+        let sentence = |offset: u64, text: &str, annotations: &str| {
+            format!("<sentence><offset>{offset}</offset><text>{text}</text>{annotations}</sentence>")
+        };
+        let adr = annotation("Disease", "D2", "rash", &format!("{}+4", second + 4));
+        let drug = annotation("Chemical", "D1", "X", "0+1");
+        let passage = sentence(0, "X was given. So", &drug) + &sentence(second, "... rash.", &adr);
+        let text = collection(&format!(
+            "<document><id>1</id><passage><offset>0</offset>{passage}</passage></document>"
+        ));
+        let options = Options {
+            scope: crate::corpora::Scope::Passage,
+            ..Options::default()
+        };
+        let found = extract_with(Format::Bioc, text, &options).unwrap();
+        assert_eq!(found.problems, [""; 0]);
+        assert_eq!(found.ids(), [format!("1:0-1:{}-{}", second + 4, second + 8)]);
+        assert_eq!(found.records[0]["text"], format!("X was given. So{gap}... rash."));
     }
 }
 

@@ -12,9 +12,9 @@ use super::{BiocAnnotation, BiocDocument, BiocLocation, BiocNode, BiocPassage, B
 use crate::corpora::report::{CorpusError, quoted};
 use crate::corpora::source::Source;
 
-/// Longest markup that has to be in hand to be told: `</document>` and the byte after `</document`.
-const LOOKAHEAD: usize = 12;
-const COLLECTION_END: &str = "</collection";
+/// Longest markup that has to be in hand to be told: `</collection` and the byte after it.
+const LOOKAHEAD: usize = 13;
+const COLLECTION_END: &str = "</collection>";
 
 #[derive(Debug, Default)]
 pub struct Cutter {
@@ -53,7 +53,7 @@ impl Cutter {
             }
         }
         let line = source.line();
-        let piece = match self.find(source, LOOKAHEAD - 2, Some(max_bytes))? {
+        let piece = match self.find(source, "<document".len() + 1, Some(max_bytes))? {
             Mark::Close(at) if at <= max_bytes => Piece::Document(at),
             Mark::Open(at) if at <= max_bytes => Piece::Torn(at),
             Mark::Close(at) | Mark::Open(at) => {
@@ -66,7 +66,7 @@ impl Cutter {
                 Piece::Torn(source.bytes().len())
             }
             Mark::TooLarge => {
-                match self.find(source, LOOKAHEAD - 2, None)? {
+                match self.find(source, "<document".len() + 1, None)? {
                     Mark::Close(at) | Mark::Open(at) => source.consume(at),
                     Mark::End | Mark::TooLarge => {}
                 }
@@ -104,6 +104,18 @@ impl Cutter {
                     };
                     if is_tag(b"<document") {
                         return Ok(Mark::Open(at));
+                    } else if is_tag(b"<collection") {
+                        if let Some(end) = memchr::memchr(b'>', rest) {
+                            self.saw_collection = true;
+                            // One that ends where it begins is empty.
+                            self.awaited = (rest[end - 1] != b'/').then_some(COLLECTION_END);
+                            at += end + 1;
+                            continue;
+                        }
+                        if at_end {
+                            self.awaited = Some(">");
+                            return Ok(Mark::End);
+                        }
                     } else if is_tag(b"</document") {
                         if let Some(end) = memchr::memchr(b'>', rest) {
                             return Ok(Mark::Close(at + end + 1));
@@ -115,10 +127,7 @@ impl Cutter {
                     } else {
                         let openings: [(&[u8], &'static [u8]); 3] =
                             [(b"<!--", b"-->"), (b"<![CDATA[", b"]]>"), (b"<?", b"?>")];
-                        if rest.starts_with(b"<collection") {
-                            self.saw_collection = true;
-                            self.awaited = Some(COLLECTION_END);
-                        } else if rest.starts_with(COLLECTION_END.as_bytes()) {
+                        if is_tag(b"</collection") {
                             self.awaited = None;
                         }
                         let opening = openings.iter().find(|(start, _)| rest.starts_with(start));
@@ -278,7 +287,10 @@ impl Builder {
                 Element::Annotation
             }
             Some(_) if holder && is("relation") => {
-                self.relation = BiocRelation::default();
+                self.relation = BiocRelation {
+                    id: attribute(start, "id")?.unwrap_or_default(),
+                    ..BiocRelation::default()
+                };
                 Element::Relation
             }
             Some(Element::Passage | Element::Annotation | Element::Relation) if is("infon") => {
