@@ -1040,6 +1040,23 @@ fn a_calibration_goes_to_the_model_that_was_scored_and_nowhere_else() {
         assert!(said.contains("expected a folder or a weight file"), "{said}");
     }
     assert!(!folder.path("empty/crag.json").exists() && !folder.path("crag.json").exists());
+    // Into another file go the model's own settings too; into a pipe nothing can.
+    let model = fixture("model/views").display().to_string();
+    let out = folder.name("out.json");
+    let (code, said) = in_folder(&["calibrate", "--scored", &records, "--model", &model, "-o", &out]);
+    assert_eq!(code, 0, "{said}");
+    let written: Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
+    assert!(
+        written["threshold"] == 0.4 && written["calibration"].is_object(),
+        "{written}"
+    );
+    for pipe in ["-", "/dev/stdout"] {
+        let (code, said) = in_folder(&["calibrate", "--scored", &records, "-o", pipe]);
+        assert_eq!(code, 2, "{said}");
+    }
+    let (code, said) = in_folder(&["calibrate", "--scored", &records, "-o", "nowhere/out.json"]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("cannot be written"), "{said}");
     // Fitted with other settings, it is of those.
     let settings = folder.write("settings.json", "{\"max_length\": 16}");
     let model = ["--model", "./demo", "--model-config", &settings, "--folds", "1"];

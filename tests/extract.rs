@@ -150,6 +150,14 @@ fn extract_writes_over_none_of_its_inputs() {
         &[notes],
     );
     assert_eq!(next_document.code, 2, "{}", next_document.stderr);
+    let both = std::process::Command::new(env!("CARGO_BIN_EXE_crag"))
+        .args(["extract", "--from", "pubtator", "--summary-json"])
+        .arg(folder.path().join("out"))
+        .arg(&corpus)
+        .stdout(std::fs::File::create(folder.path().join("out")).unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(both.status.code(), Some(2), "{}", String::from_utf8_lossy(&both.stderr));
     let appended = std::process::Command::new(env!("CARGO_BIN_EXE_crag"))
         .args(["extract", "--from", "pubtator"])
         .arg(&corpus)

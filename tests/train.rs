@@ -279,7 +279,7 @@ fn what_cannot_be_trained_on_is_one_clear_error_and_leaves_nothing() {
         lines.replace("\"doc_id\"", "\"label\":null,\"doc_id\""),
     )
     .unwrap();
-    let cases: [(&[&str], i32, &str); 19] = [
+    let cases: [(&[&str], i32, &str); 20] = [
         (&["--train", "empty.jsonl"], 1, "empty.jsonl: the file is empty"),
         (&["--train", "none.jsonl"], 1, "no line is a labelled pair"),
         (&["--train", "missing.jsonl"], 1, "missing.jsonl"),
@@ -306,6 +306,11 @@ fn what_cannot_be_trained_on_is_one_clear_error_and_leaves_nothing() {
             "expected one of them",
         ),
         (&["--train", "-", "--valid", "-"], 2, "stdin"),
+        (
+            &["--train", "pairs.jsonl", "--document", "nope"],
+            2,
+            "--document nope: no record has",
+        ),
         (
             &["--train", "null.jsonl"],
             1,
@@ -792,6 +797,49 @@ fn both_encoders_begin_from_the_backbone_and_markers_from_its_mean() {
             .success();
         assert!(!score.get_output().stdout.is_empty());
     }
+}
+
+#[test]
+fn a_backbone_whose_vocabulary_is_another_models_is_told() {
+    let case = Case::new();
+    let (folder, _) = backbone(case.folder.path(), "bert.");
+    let vocabulary = fs::read_to_string(folder.join("vocab.txt")).unwrap();
+    fs::write(
+        case.path("backbone.toml"),
+        RECIPE
+            .split("[head]")
+            .nth(1)
+            .map(|rest| format!("[head]{rest}"))
+            .unwrap(),
+    )
+    .unwrap();
+    let train = |out: &str| {
+        let mut command = crag();
+        command.current_dir(case.folder.path());
+        command.args([
+            "train",
+            "--recipe",
+            "backbone.toml",
+            "--train",
+            "pairs.jsonl",
+            "--device",
+            "cpu",
+        ]);
+        command.args(["--epochs", "1", "--out", out, "--backbone"]).arg(&folder);
+        command.assert()
+    };
+    let head: String = vocabulary
+        .lines()
+        .take(300)
+        .map(|line| line.to_owned() + "\n")
+        .collect();
+    fs::write(folder.join("vocab.txt"), head).unwrap();
+    let cut = stderr(&train("cut").success());
+    assert!(cut.contains("if its vocabulary was cut short"), "{cut}");
+    let more: String = (0..50).map(|i| format!("zz{i}\n")).collect();
+    fs::write(folder.join("vocab.txt"), vocabulary + &more).unwrap();
+    let long = stderr(&train("long").code(1));
+    assert!(long.contains("are they of one model?"), "{long}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::evaluation::{
     Comparison, Estimate, LabelledSet, MatchBy, Method, Metric, Mistakes, Origin, Request, Threshold, compare,
     cross_fitted, evaluate, fit,
 };
+use crate::files::{Destination, with_suffix};
 use crate::model::config::Sidecar;
 use crate::scoring::Options;
 
@@ -91,6 +92,7 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
         args.choice.beneath = args.model.take().into_iter().collect();
     }
     let target = args.target()?;
+    try_to_write(&target)?;
     let existing = read_sidecar(&target)?;
     if let (Some(sidecar), false) = (&existing, args.force)
         && sidecar.calibration.is_some()
@@ -186,7 +188,14 @@ impl CalibrateArgs {
             })?;
         }
         if let Some(output) = &self.output {
-            return Ok(output.clone());
+            // Links are followed, so that what they lead to is written.
+            return match Destination::of(output).context("--output")? {
+                Destination::File(target) => Ok(target),
+                _ => {
+                    let message = format!("--output {}: expected the name of a file", output.display());
+                    Err(UsageError(message).into())
+                }
+            };
         }
         if let Some(settings) = &self.choice.model_config {
             // Those are the settings that the fit holds for.
@@ -212,7 +221,16 @@ impl CalibrateArgs {
         let name = input(path)?.name();
         if self.labelled.scored {
             let set = self.labelled.read(path, MatchBy::Nothing, Mistakes::none())?;
-            return Ok((name, set, None));
+            let source = self.model.as_deref().map(|model| ModelSource::parse(model, None));
+            let beside = source.transpose()?.and_then(|source| source.sidecar());
+            let sidecar = beside.map(|path| read_sidecar(&path)).transpose()?.flatten();
+            if sidecar.is_none() && self.output.is_some() {
+                console::note(
+                    "the file holds the calibration alone: with --model-config it stands in place of the model's own \
+                     settings; --model takes them over",
+                );
+            }
+            return Ok((name, set, sidecar));
         }
         if self.model.is_none() {
             refuse_scored(path, &self.labelled)?;
@@ -329,6 +347,13 @@ fn described(calibration: &Calibration) -> String {
 
 fn number(of: &Estimate) -> String {
     of.value.map_or("not defined".to_owned(), |value| format!("{value:.4}"))
+}
+
+/// Finds out now whether the file can be written, and not when all has been scored.
+fn try_to_write(path: &Path) -> anyhow::Result<()> {
+    let trial = with_suffix(path, ".tmp");
+    let tried = fs::File::create(&trial).and_then(|_| fs::remove_file(&trial));
+    tried.with_context(|| format!("{}: cannot be written", path.display()))
 }
 
 fn read_sidecar(path: &Path) -> anyhow::Result<Option<Sidecar>> {

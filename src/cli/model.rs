@@ -258,8 +258,8 @@ fn named(file: &Option<NamedBytes>) -> Option<(&str, &[u8])> {
     file.as_ref().map(|f| (f.name.as_str(), f.bytes.as_ref()))
 }
 
-/// Every token id must have a row in both word embeddings.
-fn check_vocabulary(source: &str, tokenizer: &Tokenizer, roles: &Roles) -> anyhow::Result<()> {
+/// Every token id must have a row in both word embeddings; where there are many more rows, a warning.
+pub fn check_vocabulary(source: &str, tokenizer: &Tokenizer, roles: &Roles) -> anyhow::Result<()> {
     let mut warned = false;
     for side in Side::BOTH {
         let encoder = roles.encoder(side);

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde_json::Value;
 
-use super::stdout;
-use crate::files::{Destination, Input, refuse_inputs, with_suffix};
+use super::{UsageError, stdout};
+use crate::files::{Destination, Identity, Input, refuse_inputs, with_suffix};
 
 /// What the name ends in until the file is complete.
 const PARTIAL: &str = ".partial";
@@ -32,6 +32,11 @@ impl ReportFile {
             // Neither a pipe nor a device can be replaced.
             Destination::Stream(stream) => (Some(File::options().append(true).open(stream)), None),
             Destination::File(target) => {
+                let own = Identity::of_path(target).with_context(context)?;
+                if own.is_some() && own == Identity::of_stdout() {
+                    let message = format!("{flag} {}: stdout goes there; name another file", path.display());
+                    return Err(UsageError(message).into());
+                }
                 let partial = with_suffix(target, PARTIAL);
                 (Some(File::create(&partial)), Some(partial))
             }

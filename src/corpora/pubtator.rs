@@ -294,9 +294,9 @@ fn parse(line: &str, number: u64) -> Result<Parsed<'_>, String> {
     };
     let pmid = pmid.trim();
     let (second, third) = (second.trim(), third.trim());
-    // A relation has at most a fifth field (BioRED: whether it is new), and may relate numbers.
-    let has_offsets = third.parse::<u64>().is_ok() && line.split('\t').count() > 5;
-    if second.starts_with(char::is_alphabetic) && !has_offsets {
+    // What stands for a start that is missing; numbers may be related, too.
+    let is_no_start = ["na", "nan", "none", "null", "start"].contains(&second.to_ascii_lowercase().as_str());
+    if second.starts_with(char::is_alphabetic) && !is_no_start {
         let ends = [third, fourth].map(|end| RawEndpoint::Concepts(end.to_owned()));
         let relation = RawRelation {
             line: number,

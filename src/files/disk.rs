@@ -99,9 +99,13 @@ pub(super) fn put_in_place(disk: &dyn Disk, beside: &Path, path: &Path) -> io::R
     uninterrupted(|| disk.rename(beside, path))
 }
 
-/// Replaces the file at `path`: whoever looks, also after a loss of power, finds the old contents or the new.
+/// Replaces the file at `path`: whoever looks, also after a loss of power, finds the old contents or the new. Who may
+/// read it stays as it was.
 pub fn replace(disk: &dyn Disk, path: &Path, contents: &[u8]) -> io::Result<()> {
     let beside = write_beside(disk, path, contents)?;
+    if let Ok(metadata) = fs::metadata(path) {
+        fs::set_permissions(&beside, metadata.permissions())?;
+    }
     put_in_place(disk, &beside, path)?;
     uninterrupted(|| disk.sync_folder(folder_of(path)))
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{
-    LabelledPairs, TrainError,
+    TrainError,
     random::{mixed, named},
     records::{LabelledPair, Mention},
 };
@@ -236,15 +236,10 @@ impl Builder {
 }
 
 /// Both halves must be able to teach or to judge.
-pub fn check(pairs: &LabelledPairs, train: &Dataset, valid: &Dataset, mined: bool) -> Result<(), TrainError> {
-    let place = || match pairs.pairs.first() {
-        Some(pair) => pair
-            .place
-            .rsplit_once(':')
-            .map_or(String::new(), |(file, _)| file.to_owned()),
-        None => "the training data".to_owned(),
-    };
-    for (name, data) in [("training", train), ("validation", valid)] {
+pub fn check(split: &Split, train: &Dataset, valid: &Dataset, mined: bool) -> Result<(), TrainError> {
+    for (name, pairs, data) in [("training", &split.train, train), ("validation", &split.valid, valid)] {
+        let file = pairs.first().and_then(|pair| pair.place.rsplit_once(':'));
+        let place = || file.map_or_else(|| format!("the {name} data"), |(file, _)| file.to_owned());
         let positives = data.examples.iter().filter(|e| e.label).count();
         let negatives = data.examples.len() - positives;
         if positives == 0 {

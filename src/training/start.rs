@@ -178,6 +178,13 @@ impl Start {
             let tensor = match name == "embeddings.word_embeddings.weight" {
                 true => {
                     hidden = tensor.dim(1)?;
+                    let (rows, ids) = (tensor.dim(0)?, tokenizer.vocab_size());
+                    if ids > rows + MARKERS.len() {
+                        let reason = format!(
+                            "its tokenizer has {ids} entries, its word embeddings {rows} rows; are they of one model?"
+                        );
+                        return Err(TrainError::Backbone { place: source, reason });
+                    }
                     grown(&tensor, tokenizer.vocab_size())?
                 }
                 false => tensor,

@@ -22,6 +22,7 @@ use super::config::SettingRow;
 use super::device::PlaceArgs;
 use super::inputs::{expect_jsonl, input, is_stdin};
 use super::manifest::FileRecord;
+use super::model::check_vocabulary;
 use super::model_folder;
 use super::progress::ProgressArgs;
 use super::signals::SignalWatch;
@@ -179,6 +180,7 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
     let device = args.place.open()?;
     let (split, all, files) = args.read(&settings)?;
     let (start, backbone) = args.start(&settings, &split)?;
+    check_vocabulary(&start.source, &start.tokenizer, &start.network.roles)?;
     let data = prepare(&settings, &start, &split, &all, files)?;
     let parameters =
         Parameters::new(&start.network.roles, &start.tensors, &device.placement.device).map_err(TrainError::from)?;
@@ -337,6 +339,10 @@ impl TrainArgs {
         let mut all = pairs.clone();
         all.rejected.append(&mut held_out.rejected);
         if !all.pairs.iter().any(|pair| pair.document.is_some()) {
+            if let Some(field) = &self.document {
+                let message = format!("--document {field}: no record has a string or a number in this field");
+                return Err(UsageError(message).into());
+            }
             note(
                 "no record names its document, so each text is one of its own; if several are of one document, name the \
                  field with --document",
@@ -438,7 +444,7 @@ fn prepare(
     });
     report_rejected(&rejected);
     report_doubts(&train, settings.head.max_length);
-    dataset::check(all, &train, &valid, negatives != NegativeKind::None)?;
+    dataset::check(split, &train, &valid, negatives != NegativeKind::None)?;
     Ok(Data {
         train,
         valid,

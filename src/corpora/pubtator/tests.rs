@@ -186,7 +186,7 @@ fn a_mention_with_odd_offsets_is_no_relation() {
     // BioRED relates genes by numbers.
     let genes = DOCUMENT
         .replace("\tD2|-1", "\t12")
-        .replace("CID\tD1\tD2", "CID\tD1\t12\tNovel");
+        .replace("CID\tD1\tD2", "CID\tD1\t12\tNovel\t");
     assert_eq!(pubtator(genes).labels(), [Some(1)]);
 }
 
