@@ -254,6 +254,12 @@ fn packed_weights_are_not_believed_when_another_program_has_written_the_file() {
     assert!(same == scores(&fixture("model/safetensors")));
     set_first_weight(&path, 5.0);
     assert!(scores(&out) != same, "the tensor's new value counts");
+    // Where a program keeps the metadata, the values tell.
+    let kept = folder.path().join("kept");
+    convert(&fixture("model/safetensors"), "f32", &kept);
+    assert!(scores(&kept) == same);
+    set_first_weight(&kept.join("model.safetensors"), 5.0);
+    assert!(scores(&kept) == scores(&out));
     let said = crag().args(["inspect", "--model"]).arg(&out).output().unwrap();
     let said = String::from_utf8(said.stdout).unwrap();
     assert!(

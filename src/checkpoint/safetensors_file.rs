@@ -15,11 +15,29 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::error::{quoting, shorten};
 use super::listing::{Listing, MOST_TENSORS, StoredTensor};
-use super::{CheckpointError, names};
+use super::{CheckpointError, PACKED_PREFIX, names};
 
-/// Metadata of files that packed weights were written to together with the tensors that they stand for. Another program
-/// that changes a tensor writes the file anew, and its own metadata.
+/// Metadata of files that packed weights were written to together with the tensors that they stand for: [`mark_of`] those.
 pub(super) const PACKED_MARK: &str = "crag.packed";
+
+/// Bytes of a mark.
+pub(super) const MARK_BYTES: usize = blake3::OUT_LEN * 2;
+
+/// Tells tensors from others of the same names: a hash of each one's name, length, first, middle and last bytes. Who trains a
+/// model on, or writes other values into it, changes some of these; reading all would take as long as packing.
+pub(super) fn mark_of(mut tensors: Vec<(String, &[u8])>) -> String {
+    const SAMPLE: usize = 64;
+    tensors.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    let mut hasher = blake3::Hasher::new();
+    for (name, bytes) in tensors {
+        let length = bytes.len();
+        hasher.update(name.as_bytes()).update(&(length as u64).to_le_bytes());
+        for start in [0, length / 2, length.saturating_sub(SAMPLE)] {
+            hasher.update(&bytes[start..(start + SAMPLE).min(length)]);
+        }
+    }
+    hasher.finalize().to_hex().to_string()
+}
 
 /// The format's own limit.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -57,11 +75,13 @@ pub(super) fn list(file: &str, bytes: &[u8], held: &str) -> Result<Listing, Chec
     let data_start = 8 + header.len();
     let data_len = bytes.len() - data_start;
 
-    let (mut entries, is_ours) = read_header(header)
+    let (mut entries, mark) = read_header(header)
         .map_err(|error| malformed(format!("the header is not valid: {}", quoting(&error.to_string()))))?;
     entries.sort_by(|(a, left), (b, right)| left.data_offsets.cmp(&right.data_offsets).then_with(|| a.cmp(b)));
     let mut tensors = Vec::with_capacity(entries.len());
     let mut raw_names = Vec::with_capacity(entries.len());
+    // The model's tensors, to be compared with what packed ones stand for.
+    let mut own = Vec::new();
     let mut expected_start = 0;
     for (raw_name, info) in entries {
         let refuse = |reason: String| Err(CheckpointError::tensor(file, &raw_name, reason));
@@ -82,6 +102,9 @@ pub(super) fn list(file: &str, bytes: &[u8], held: &str) -> Result<Listing, Chec
             ));
         }
         expected_start = end;
+        if !raw_name.starts_with(PACKED_PREFIX) {
+            own.push((raw_name.clone(), &bytes[data_start + start..data_start + end]));
+        }
         let bits = info
             .shape
             .iter()
@@ -112,6 +135,7 @@ pub(super) fn list(file: &str, bytes: &[u8], held: &str) -> Result<Listing, Chec
         }
         raw_names.push(raw_name);
     }
+    let is_ours = mark.is_some_and(|mark| mark == mark_of(own));
     if expected_start != data_len {
         return Err(malformed(format!(
             "{data_len} bytes of data, of which the header describes {expected_start}"
@@ -128,8 +152,10 @@ pub(super) fn list(file: &str, bytes: &[u8], held: &str) -> Result<Listing, Chec
     })
 }
 
-/// Names and places of the tensors, and whether the file is as [`super::write_safetensors`] wrote it.
-fn read_header(header: &[u8]) -> Result<(Vec<(String, TensorInfo)>, bool), serde_json::Error> {
+/// Names and places of the tensors, and the [`PACKED_MARK`].
+type Header = (Vec<(String, TensorInfo)>, Option<String>);
+
+fn read_header(header: &[u8]) -> serde_json::Result<Header> {
     let mut deserializer = serde_json::Deserializer::from_slice(header);
     let entries = deserializer.deserialize_map(Entries)?;
     // The format pads the header with spaces.
@@ -140,7 +166,7 @@ fn read_header(header: &[u8]) -> Result<(Vec<(String, TensorInfo)>, bool), serde
 struct Entries;
 
 impl<'de> Visitor<'de> for Entries {
-    type Value = (Vec<(String, TensorInfo)>, bool);
+    type Value = Header;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("an object from tensor names to dtype, shape and data_offsets")
@@ -148,7 +174,7 @@ impl<'de> Visitor<'de> for Entries {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut entries = Vec::new();
-        let mut is_ours = false;
+        let mut mark = None;
         let mut seen = HashSet::new();
         while let Some(name) = map.next_key::<String>()? {
             if entries.len() == MOST_TENSORS {
@@ -163,7 +189,7 @@ impl<'de> Visitor<'de> for Entries {
                 )));
             }
             if name == "__metadata__" {
-                is_ours = map.next_value::<Metadata>()?.is_ours;
+                mark = map.next_value::<Metadata>()?.mark;
             } else {
                 let info = map.next_value::<TensorInfo>().map_err(|error| {
                     serde::de::Error::custom(format_args!("tensor \"{}\": {error}", shorten(&name)))
@@ -171,13 +197,13 @@ impl<'de> Visitor<'de> for Entries {
                 entries.push((name, info));
             }
         }
-        Ok((entries, is_ours))
+        Ok((entries, mark))
     }
 }
 
 /// What the format lets a writer say of a file.
 struct Metadata {
-    is_ours: bool,
+    mark: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for Metadata {
@@ -192,16 +218,18 @@ impl<'de> Deserialize<'de> for Metadata {
 
             // Whatever other writers put here is theirs.
             fn visit_unit<E>(self) -> Result<Metadata, E> {
-                Ok(Metadata { is_ours: false })
+                Ok(Metadata { mark: None })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Metadata, A::Error> {
-                let mut is_ours = false;
+                let mut mark = None;
                 while let Some(key) = map.next_key::<String>()? {
-                    map.next_value::<IgnoredAny>()?;
-                    is_ours |= key == PACKED_MARK;
+                    match key == PACKED_MARK {
+                        true => mark = map.next_value::<Option<String>>()?,
+                        false => drop(map.next_value::<IgnoredAny>()?),
+                    }
                 }
-                Ok(Metadata { is_ours })
+                Ok(Metadata { mark })
             }
         }
         deserializer.deserialize_any(MetadataVisitor)

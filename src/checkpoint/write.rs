@@ -1,14 +1,15 @@
 //! Writing safetensors: header first, then one tensor after the other, so that memory holds one at a time.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek as _, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
-use super::safetensors_file::PACKED_MARK;
+use super::safetensors_file::{MARK_BYTES, PACKED_MARK, mark_of};
 use super::{CheckpointError, PACKED_PREFIX};
 
 /// Writes `tensors` (f32, f16 or bf16) to `path` so that it holds either what it held before or all of them.
@@ -31,7 +32,7 @@ pub fn write_safetensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()
         };
         rank(a, left).cmp(&rank(b, right)).then_with(|| a.cmp(b))
     });
-    let header = header(&file_name, &order)?;
+    let (header, offsets) = header(&file_name, &order)?;
 
     let failed = |action, source| CheckpointError::io(path, action, source);
     let (mut beside, file) = create_beside(path).map_err(|error| failed("creating a file beside it failed", error))?;
@@ -46,7 +47,17 @@ pub fn write_safetensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()
             ElementsError::Candle(error) => CheckpointError::tensor(&file_name, name, error.to_string()),
         })?;
     }
-    let file = out.into_inner().map_err(|error| write_failed(error.into_error()))?;
+    let mut file = out.into_inner().map_err(|error| write_failed(error.into_error()))?;
+    if let Some(at) = memchr::memmem::find(&header, NO_MARK.as_bytes()) {
+        let own = offsets.iter().filter(|(name, _)| !name.starts_with(PACKED_PREFIX));
+        // SAFETY: the file was created here under a name of its own, and nobody else writes to it or cuts it.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(write_failed)?;
+        let data = &map[8 + header.len()..];
+        let mark = mark_of(own.map(|(name, range)| (name.clone(), &data[range.clone()])).collect());
+        drop(map);
+        file.seek(SeekFrom::Start(8 + at as u64)).map_err(write_failed)?;
+        file.write_all(mark.as_bytes()).map_err(write_failed)?;
+    }
     file.sync_all().map_err(write_failed)?;
     drop(file);
     fs::rename(&beside.path, path).map_err(|error| failed("renaming the finished file failed", error))?;
@@ -55,15 +66,24 @@ pub fn write_safetensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()
     Ok(())
 }
 
-fn header(file: &str, tensors: &[&(String, Tensor)]) -> Result<Vec<u8>, CheckpointError> {
+type Offsets = Vec<(String, Range<usize>)>;
+
+/// What stands in the header until the mark is known: as long, and no tensor's name.
+const NO_MARK: &str = "----------------------------------------------------------------";
+const _: () = assert!(NO_MARK.len() == MARK_BYTES);
+
+/// The header, and where each tensor's bytes will be behind it.
+fn header(file: &str, tensors: &[&(String, Tensor)]) -> Result<(Vec<u8>, Offsets), CheckpointError> {
     let mut entries = Map::new();
     // Python's loaders ask for this key.
     let mut metadata = json!({"format": "pt"});
     if tensors.iter().any(|(name, _)| name.starts_with(PACKED_PREFIX)) {
-        metadata[PACKED_MARK] = json!("written together");
+        // In its place when all has been written.
+        metadata[PACKED_MARK] = json!(NO_MARK);
     }
     entries.insert("__metadata__".into(), metadata);
     let mut offset = 0usize;
+    let mut offsets = Offsets::new();
     for (name, tensor) in tensors {
         let dtype = match tensor.dtype() {
             DType::F32 => "F32",
@@ -79,12 +99,13 @@ fn header(file: &str, tensors: &[&(String, Tensor)]) -> Result<Vec<u8>, Checkpoi
         if entries.insert(name.clone(), entry).is_some() {
             return Err(CheckpointError::tensor(file, name, "there are two of this name"));
         }
+        offsets.push((name.clone(), offset..end));
         offset = end;
     }
     let mut header = Value::Object(entries).to_string().into_bytes();
     // With the eight bytes of its length before it, the header ends at a cache line.
     header.resize((header.len() + 8).next_multiple_of(64) - 8, b' ');
-    Ok(header)
+    Ok((header, offsets))
 }
 
 enum ElementsError {
@@ -154,7 +175,7 @@ fn create_beside(path: &Path) -> io::Result<(Beside, File)> {
         hidden.push(name);
         hidden.push(format!(".{}-{attempt}.partial", std::process::id()));
         let beside = path.with_file_name(hidden);
-        match OpenOptions::new().write(true).create_new(true).open(&beside) {
+        match OpenOptions::new().read(true).write(true).create_new(true).open(&beside) {
             Ok(file) => {
                 let beside = Beside {
                     path: beside,

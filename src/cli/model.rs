@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use crate::{
     Side,
     checkpoint::{Checkpoint, FileHash, HubOptions, ModelFiles, ModelSource, NamedBytes, locate},
+    files::Identity,
     model::{DualEncoder, ModelConfig, Placement, Roles, StoredLayouts},
     scoring::Cache,
     text::{Tokenizer, TokenizerFiles},
@@ -164,7 +165,7 @@ impl ModelArgs {
         let mut hub = HubOptions::from_env();
         hub.offline |= self.offline;
         hub.progress &= console::can_draw();
-        let mut files = locate(&source, &hub)?;
+        let (mut files, checkpoint) = opened(&source, &hub)?;
         if let Some(path) = &self.model_config {
             let file = NamedBytes::read(path).context("--model-config")?;
             files.sidecar = Some(file);
@@ -172,7 +173,6 @@ impl ModelArgs {
         if files.is_demo {
             console::warn(DEMO_NOTICE);
         }
-        let checkpoint = Checkpoint::open(&files)?;
         let roles = Roles::read(checkpoint.tensors()).with_context(|| files.source.clone())?;
         let config = ModelConfig::read(&roles, named(&files.config), named(&files.sidecar))
             .with_context(|| files.source.clone())?;
@@ -252,6 +252,24 @@ impl Description {
         DualEncoder::load(&self.checkpoint, &self.roles, &self.config, placement)
             .with_context(|| self.files.source.clone())
     }
+}
+
+/// The files of one model, all of one moment: its folder may be replaced by another while it is read.
+fn opened(source: &ModelSource, hub: &HubOptions) -> anyhow::Result<(ModelFiles, Checkpoint)> {
+    const ATTEMPTS: usize = 10;
+    let folder = source.path().filter(|path| path.is_dir());
+    let identity = || folder.and_then(|folder| Identity::of_path(folder).ok().flatten());
+    for _ in 1..ATTEMPTS {
+        let before = identity();
+        let files = locate(source, hub)?;
+        let checkpoint = Checkpoint::open(&files);
+        if identity() == before {
+            return Ok((files, checkpoint?));
+        }
+    }
+    let files = locate(source, hub)?;
+    let checkpoint = Checkpoint::open(&files)?;
+    Ok((files, checkpoint))
 }
 
 fn named(file: &Option<NamedBytes>) -> Option<(&str, &[u8])> {

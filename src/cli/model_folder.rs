@@ -10,10 +10,12 @@ use crate::files::{Claim, OutputFolder};
 
 /// All that a model's folder holds: what is written here, and the other forms of weights. Split weights have names of
 /// their own.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "added_tokens.json",
     "config.json",
     "crag.json",
+    // Of a calibration that was killed.
+    "crag.json.tmp",
     "curve.svg",
     "log.jsonl",
     "manifest.json",

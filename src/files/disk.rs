@@ -35,6 +35,11 @@ pub trait Disk: Send + Sync {
         fs::rename(from, to)
     }
 
+    /// Lets two files or folders change places at once. False, and nothing done, where the system cannot.
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<bool> {
+        exchange(one, other)
+    }
+
     /// Returns when the names in the folder would survive a loss of power.
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         if cfg!(unix) {
@@ -47,6 +52,39 @@ pub trait Disk: Send + Sync {
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
+}
+
+#[cfg(target_os = "linux")]
+fn exchange(one: &Path, other: &Path) -> io::Result<bool> {
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt as _;
+    let [one, other] = [one, other].map(|path| CString::new(path.as_os_str().as_bytes()));
+    let (one, other) = (one?, other?);
+    // SAFETY: both names end in a zero byte and outlive the call, which changes names on the disk and no memory.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            one.as_ptr(),
+            libc::AT_FDCWD,
+            other.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    };
+    if done == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        // An old kernel, or a file system that has no such thing.
+        Some(libc::ENOSYS | libc::EINVAL | libc::EOPNOTSUPP) => Ok(false),
+        _ => Err(error),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exchange(_: &Path, _: &Path) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// The disk as it is.

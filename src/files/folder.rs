@@ -132,6 +132,12 @@ impl OutputFolder {
         let old = self.old();
         if self.target.is_dir() {
             keep_permissions(&self.target, done).map_err(failed)?;
+            if uninterrupted(|| RealDisk.exchange(done, &self.target)).map_err(failed)? {
+                // The old one is where the new one was made.
+                sync(folder_of(&self.target)).map_err(failed)?;
+                self.clear()?;
+                return remove(&old).map_err(|source| io_error(&old, "the old output cannot be removed", source));
+            }
             remove(&old).map_err(|source| io_error(&old, "cannot be removed", source))?;
             uninterrupted(|| RealDisk.rename(&self.target, &old)).map_err(failed)?;
         }
@@ -208,7 +214,12 @@ fn others(folder: &Path) -> io::Result<Vec<PathBuf>> {
 /// Removes a file or a folder with all that is in it; nothing is fine, too.
 fn remove(path: &Path) -> io::Result<()> {
     let removed = match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path).or_else(|_| {
+            // A folder of one's own may be closed to oneself.
+            #[cfg(unix)]
+            fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+            fs::remove_dir_all(path)
+        }),
         Ok(_) => fs::remove_file(path),
         Err(error) => Err(error),
     };
