@@ -390,6 +390,8 @@ fn resuming_begins_where_there_is_nothing_and_sees_that_nothing_is_left_to_do() 
     let resume = |out: &str, more: &[&str]| case.train(out, &[&["--resume"], more].concat()).assert();
     resume("out", &[]).success();
     let finished = fs::read(case.path("out/manifest.json")).unwrap();
+    // What has been laid beside it since is nobody's business where nothing is replaced.
+    fs::write(case.path("out/README.md"), "mine").unwrap();
     let assert = resume("out", &[]).success();
     assert!(stderr(&assert).contains("nothing to do"), "{}", stderr(&assert));
     for other in [["--seed", "8"], ["--save-dtype", "f16"]] {

@@ -37,7 +37,9 @@ const NAMES: [&str; 16] = [
 /// would be gone when the folder is replaced.
 pub fn claim(out: &Path, claim: Claim, reads: &[(&str, &Path)]) -> anyhow::Result<OutputFolder> {
     let output = OutputFolder::claim(out, claim)?;
-    if !output.exists() {
+    // A finished output that is only looked at again is not replaced.
+    let is_kept = claim.resume && !claim.force && !output.is_begun();
+    if !output.exists() || is_kept {
         return Ok(output);
     }
     let target = output.target();
