@@ -298,16 +298,13 @@ impl ExtractArgs {
 
     /// Whether a file of this name would be one of the documents in the folders that are read.
     fn would_be_read(&self, path: &Path) -> bool {
-        let named = path
-            .extension()
-            .is_some_and(|ending| ending == "txt" || ending == "ann");
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new(".")).canonicalize();
         let below = |read: &PathBuf| {
             let read = read.canonicalize().ok().filter(|read| read.is_dir());
             read.is_some_and(|read| folder.as_ref().is_ok_and(|folder| folder.starts_with(read)))
         };
-        named && self.files.iter().any(below)
+        corpora::is_brat_name(path) && self.files.iter().any(below)
     }
 
     /// What a person who finds no pairs, or no labels, would want to know.

@@ -83,7 +83,8 @@ fn named(stem: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn is_named(path: &Path) -> bool {
+/// Whether a file of this name is one of a document's two.
+pub fn is_named(path: &Path) -> bool {
     path.extension()
         .is_some_and(|ending| ending == "ann" || ending == "txt")
 }

@@ -25,7 +25,7 @@ mod summary;
 #[cfg(test)]
 mod testing;
 
-pub use brat::{BratFiles, FindError, find as find_brat};
+pub use brat::{BratFiles, FindError, find as find_brat, is_named as is_brat_name};
 pub use extract::{Format, Sources, run};
 pub use options::{CompositeUse, DEFAULT_ADR_TYPES, DEFAULT_DRUG_TYPES, DEFAULT_RELATION_TYPES};
 pub use options::{Labels, Options, Overlap, Scope, TypeSet};

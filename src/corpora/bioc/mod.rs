@@ -300,17 +300,13 @@ impl BiocDocument {
         add_mentions(&mut document.mentions, self.annotations, None);
         let kinds: Vec<String> = document.mentions.iter().map(|mention| plain(&mention.kind)).collect();
         let kinds: std::collections::BTreeSet<String> = kinds.into_iter().collect();
-        let ids: HashSet<String> = relations.iter().map(|relation| relation.id.clone()).collect();
-        let is_mention = |key: &str| document.mentions.iter().any(|mention| mention.key == key);
-        // Of one mention (a negation, a status), or of relations: these relate no two mentions.
-        let is_other = |relation: &BiocRelation| {
-            let of_relation = |node: &BiocNode| ids.contains(&node.refid) && !is_mention(&node.refid);
-            relation.nodes.len() == 1 || relation.nodes.iter().any(of_relation)
-        };
-        let (others, relations): (Vec<_>, Vec<_>) = relations.into_iter().partition(is_other);
-        document.other_relations = others.len() as u64;
+        let mut ids: HashSet<String> = relations.iter().map(|relation| relation.id.clone()).collect();
+        document.mentions.iter().for_each(|mention| {
+            ids.remove(&mention.key);
+        });
         for relation in relations {
-            match relation.into_raw(&kinds) {
+            match relation.into_raw(&kinds, &ids) {
+                Ok(pairs) if pairs.is_empty() => document.other_relations += 1,
                 Ok(pairs) => document.relations.extend(pairs),
                 Err(message) => {
                     document.lost_relations += 1;
@@ -367,8 +363,13 @@ fn add_mentions(mentions: &mut Vec<RawMention>, annotations: Vec<BiocAnnotation>
 }
 
 impl BiocRelation {
-    /// Each two of its ends, as brat's events have it; an error says that there are no two.
-    fn into_raw(self, kinds: &std::collections::BTreeSet<String>) -> Result<Vec<RawRelation>, String> {
+    /// Each two of its ends, as brat's events have it; none of a relation of one mention (a negation, a status) or of
+    /// `relations`, which relates no two mentions. An error says that it has no ends, or too many.
+    fn into_raw(
+        self,
+        kinds: &std::collections::BTreeSet<String>,
+        relations: &HashSet<String>,
+    ) -> Result<Vec<RawRelation>, String> {
         let infons = &self.infons;
         let names = ["relation", "type", "relationtype", "predicate", "label"];
         let called = |name: &str| infons.iter().find(|(key, _)| plain(key) == name);
@@ -402,7 +403,10 @@ impl BiocRelation {
             return Ok(vec![related(ends)]);
         }
         let nodes = &self.nodes;
-        if nodes.len() < 2 {
+        if nodes.len() == 1 || nodes.iter().any(|node| relations.contains(&node.refid)) {
+            return Ok(Vec::new());
+        }
+        if nodes.is_empty() {
             return Err(format!(
                 "{} relation: expected two ends, as nodes or infons, found none",
                 quoted(&kind)

@@ -361,6 +361,11 @@ fn relations_relate_each_two_of_what_is_there_and_say_what_is_not() {
         assert!(found.problems[0].contains("document \"1\""), "{:?}", found.problems);
         assert_eq!((found.summary.relations, found.summary.relations_unresolved), (1, 1));
     }
+    // PubTator3 names concepts in infons, and both in one node.
+    let infons = kind("type", "cause") + &kind("role1", "Chemical|D1") + &kind("role2", "Disease|D2");
+    let found = of(&infons, &nodes(&["0"]));
+    assert_eq!((found.problems.len(), found.summary.other_relations), (0, 0));
+    assert_eq!(found.labels(), [Some(1), Some(0)]);
     // Of one mention, or of a relation: valid, and no statement of two mentions.
     for ids in [&["Chemical"][..], &["Chemical", "R"]] {
         let found = of(&kind("type", "cause"), &nodes(ids));
