@@ -135,7 +135,7 @@ impl Checkpoint {
     pub fn packed_are_current(&self) -> bool {
         let is_packed = |tensor: &PlacedTensor| tensor.name.starts_with(PACKED_PREFIX);
         let mut with_packed = self.files.iter().filter(|file| file.tensors.iter().any(is_packed));
-        with_packed.all(|file| file.is_ours)
+        with_packed.all(|file| file.mark_fits)
     }
 
     /// Where a packed f32 tensor lies in its mapped file, in bytes. None if there is none of that name, or
@@ -179,7 +179,7 @@ pub(super) struct Contents {
     bytes: Bytes,
     tensors: Vec<PlacedTensor>,
     raw_names: Vec<String>,
-    is_ours: bool,
+    mark_fits: bool,
     storage: String,
 }
 
@@ -255,7 +255,7 @@ impl Contents {
             bytes,
             tensors,
             raw_names: listing.raw_names,
-            is_ours: listing.is_ours,
+            mark_fits: listing.mark_fits,
             storage: listing.storage,
         })
     }

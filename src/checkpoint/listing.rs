@@ -27,7 +27,7 @@ pub(super) struct Listing {
     pub tensors: Vec<StoredTensor>,
     /// Every name in the file as stored, the ignored ones too.
     pub raw_names: Vec<String>,
-    /// Nobody else has written the file since it was written here.
-    pub is_ours: bool,
+    /// The file says of what its packed tensors were made, and its other tensors are still that.
+    pub mark_fits: bool,
     pub storage: String,
 }

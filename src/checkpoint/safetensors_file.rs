@@ -135,7 +135,7 @@ pub(super) fn list(file: &str, bytes: &[u8], held: &str) -> Result<Listing, Chec
         }
         raw_names.push(raw_name);
     }
-    let is_ours = mark.is_some_and(|mark| mark == mark_of(own));
+    let mark_fits = mark.is_some_and(|mark| mark == mark_of(own));
     if expected_start != data_len {
         return Err(malformed(format!(
             "{data_len} bytes of data, of which the header describes {expected_start}"
@@ -147,7 +147,7 @@ pub(super) fn list(file: &str, bytes: &[u8], held: &str) -> Result<Listing, Chec
     Ok(Listing {
         tensors,
         raw_names,
-        is_ours,
+        mark_fits,
         storage: format!("safetensors, {held}"),
     })
 }

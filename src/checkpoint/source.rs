@@ -71,9 +71,7 @@ impl ModelSource {
             revision: revision.to_string(),
         })
     }
-}
 
-impl ModelSource {
     /// Where it is on this machine; none of what is built in or on the hub.
     pub fn path(&self) -> Option<&Path> {
         match self {

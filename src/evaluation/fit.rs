@@ -23,8 +23,8 @@ pub enum FitError {
     #[error("expected positive and negative records to fit to, found {positives} and {negatives}")]
     OneClass { positives: usize, negatives: usize },
     #[error(
-        "no temperature above 1/1000 is the best: no record's probability is clearly on the wrong side of 0.5, so ever lower temperatures fit ever \
-         better; give records that the model gets wrong too, or use another method"
+        "no temperature above 1/1000 is the best: no record's probability is clearly on the wrong side of 0.5, so ever \
+         lower temperatures fit ever better; give records that the model gets wrong too, or use another method"
     )]
     Separated,
     #[error(

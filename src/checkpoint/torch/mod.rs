@@ -76,7 +76,7 @@ pub(super) fn list(file: &str, bytes: &[u8]) -> Result<Listing, CheckpointError>
     Ok(Listing {
         tensors,
         raw_names,
-        is_ours: false,
+        mark_fits: false,
         storage: match found.key {
             Some(key) => format!("PyTorch zip pickle (state dict under \"{key}\")"),
             None => "PyTorch zip pickle".to_string(),

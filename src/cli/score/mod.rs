@@ -130,7 +130,7 @@ pub(super) enum WindowArg {
 
 pub fn run(mut args: ScoreArgs, settings: Vec<SettingRow>) -> anyhow::Result<Outcome> {
     match prepare(&mut args) {
-        Ok(prepared) => score(&args, &settings, prepared),
+        Ok(prepared) => prepared.score(&args, &settings),
         Err(error) => {
             args.reports.tell_failure(&error);
             Err(error)
@@ -190,60 +190,53 @@ fn prepare(args: &mut ScoreArgs) -> anyhow::Result<Prepared> {
     })
 }
 
-fn score(args: &ScoreArgs, settings: &[SettingRow], prepared: Prepared) -> anyhow::Result<Outcome> {
-    let Prepared {
-        record,
-        signals,
-        what,
-        inputs,
-        output,
-        reports,
-        started,
-        ensemble,
-    } = prepared;
-    let models = ensemble.models.iter();
-    models
-        .filter_map(|model| model.model.unused_packed.as_deref())
-        .for_each(console::note);
-    let mut options = args.options(ensemble.threshold(), &what);
-    if record.is_some() {
-        // Flags have no length limit of ours.
-        options.max_line_bytes = usize::MAX;
-    }
-    tell_details(args, &ensemble, &options, settings);
-    let run = Run {
-        args,
-        ensemble: &ensemble,
-        signals: &signals,
-        account: Account {
-            ensemble: &ensemble,
-            run_id: reports.run_id.clone(),
-            started,
-            settings,
-            options: &options,
-        },
-    };
-    std::thread::scope(|scope| {
-        // Hashing a gigabyte takes seconds: beside the run, not before it.
-        let hash = || std::thread::Builder::new().spawn_scoped(scope, || ensemble.records());
-        let hashing = reports.wants_manifest().then(hash).transpose();
-        let hashing = hashing.context("cannot start a thread that hashes the weights")?;
-        let models = Models(RefCell::new(hashing));
-        let (result, counts) = match record {
-            Some(_) if !args.output.is_given() => run.score_pair(inputs, options.clone()),
-            _ => run.score_lines(inputs, &what, output, &reports, &models),
-        };
-        let written = reports.write(&run.account, &models, &End::new(&result), &counts);
-        // The run's own end is what the exit code tells of.
-        match (result, written) {
-            (Ok(_), Err(error)) => Err(error),
-            (Err(run), Err(error)) => {
-                console::warn(&format!("{error:#}"));
-                Err(run)
-            }
-            (result, Ok(())) => result,
+impl Prepared {
+    fn score(self, args: &ScoreArgs, settings: &[SettingRow]) -> anyhow::Result<Outcome> {
+        let ensemble = self.ensemble;
+        let models = ensemble.models.iter();
+        models
+            .filter_map(|model| model.model.unused_packed.as_deref())
+            .for_each(console::note);
+        let mut options = args.options(ensemble.threshold(), &self.what);
+        if self.record.is_some() {
+            // Flags have no length limit of ours.
+            options.max_line_bytes = usize::MAX;
         }
-    })
+        tell_details(args, &ensemble, &options, settings);
+        let run = Run {
+            args,
+            ensemble: &ensemble,
+            signals: &self.signals,
+            account: Account {
+                ensemble: &ensemble,
+                run_id: self.reports.run_id.clone(),
+                started: self.started,
+                settings,
+                options: &options,
+            },
+        };
+        std::thread::scope(|scope| {
+            // Hashing a gigabyte takes seconds: beside the run, not before it.
+            let hash = || std::thread::Builder::new().spawn_scoped(scope, || ensemble.records());
+            let hashing = self.reports.wants_manifest().then(hash).transpose();
+            let hashing = hashing.context("cannot start a thread that hashes the weights")?;
+            let models = Models(RefCell::new(hashing));
+            let (result, counts) = match self.record {
+                Some(_) if !args.output.is_given() => run.score_pair(self.inputs, options.clone()),
+                _ => run.score_lines(self.inputs, &self.what, self.output, &self.reports, &models),
+            };
+            let written = self.reports.write(&run.account, &models, &End::new(&result), &counts);
+            // The run's own end is what the exit code tells of.
+            match (result, written) {
+                (Ok(_), Err(error)) => Err(error),
+                (Err(run), Err(error)) => {
+                    console::warn(&format!("{error:#}"));
+                    Err(run)
+                }
+                (result, Ok(())) => result,
+            }
+        })
+    }
 }
 
 /// A pair given by flags, as if it were a line, so that all that is checked there is checked here.
