@@ -8,7 +8,7 @@ use crate::common::{crag, fixture, json_lines};
 /// random and small: 24 wide, so that few roundings average out.
 const TOLERANCES: [(&str, f64); 2] = [("bf16", 1e-2), ("int8", 4e-2)];
 
-const KERNELS: [&str; 4] = ["portable", "neon", "avx2", "avx512"];
+const KERNELS: [&str; 5] = ["portable", "neon", "avx2", "avx512", "amx"];
 
 fn on_cpu(arguments: &[&str]) -> assert_cmd::Command {
     let mut command = crag();

@@ -6,7 +6,7 @@
 use super::buffer::{Scratch, with_scratch};
 use super::detect::Kernel;
 use super::format::F32;
-use super::gemm::{multiply_panel, pack_rows, panel_width, words};
+use super::gemm::{Product, multiply_panel, pack_rows, packed_rows, panel_width, words};
 use super::packing::interleave;
 use super::simd::{Simd, Task};
 use super::vector_math::exp;
@@ -93,7 +93,7 @@ impl Head {
         let sums = scratch.sums.scratch(S::TILE_ROWS * panel);
         let left = scratch
             .left
-            .scratch(S::TILE_ROWS * words::<F32>(width).max(words::<F32>(tokens)));
+            .scratch(packed_rows::<S, F32>(S::TILE_ROWS, width.max(tokens)));
         let scale = 1.0 / (width as f32).sqrt();
         for first in (0..tokens).step_by(S::TILE_ROWS) {
             let rows = S::TILE_ROWS.min(tokens - first);
@@ -108,7 +108,7 @@ impl Head {
                 &mut [],
             );
             for (p, keys) in keys.chunks_exact(panel * words::<F32>(width)).enumerate() {
-                multiply_panel(simd, F32, (left, &[]), rows, (keys, &[]), sums);
+                multiply_panel(simd, F32, Product::plain(left, rows, keys, sums));
                 for (scores, sums) in scores
                     .chunks_exact_mut(score_width)
                     .zip(sums.chunks_exact(panel))
@@ -124,7 +124,7 @@ impl Head {
             }
             pack_rows(simd, F32, scores, score_width, rows, tokens, left, &mut []);
             for (p, values) in values.chunks_exact(panel * words::<F32>(tokens)).enumerate() {
-                multiply_panel(simd, F32, (left, &[]), rows, (values, &[]), sums);
+                multiply_panel(simd, F32, Product::plain(left, rows, values, sums));
                 let columns = p * panel..width.min((p + 1) * panel);
                 for (r, sums) in sums.chunks_exact(panel).take(rows).enumerate() {
                     let row = &mut out[(first + r) * hidden + self.query..][..width];

@@ -6,8 +6,8 @@
 //! the end. Columns are cut at panels and outputs, which depends on the sizes alone, never on the pairs.
 
 use super::buffer::{Scratch, with_scratch};
-use super::format::{Bf16, F32, Format};
-use super::gemm::{multiply_panel, pack_rows, panel_width, words};
+use super::format::{Format, WithFormat, with_format};
+use super::gemm::{Product, multiply_panel, pack_rows, packed_rows, panel_width, words};
 use super::linear::PackedLinear;
 use super::simd::{Simd, Task};
 use crate::kernels::Precision;
@@ -27,18 +27,13 @@ impl PackedLinear {
             rows * self.out_features,
             "x1 is [rows, F1], the bias [O]"
         );
-        match self.precision {
-            Precision::F32 => self.fuse(F32, x1, x2, rows, bias),
-            Precision::Bf16 => self.fuse(Bf16, x1, x2, rows, bias),
-            other => unreachable!("a bilinear's weights are f32 or bf16, found {}", other.name()),
-        }
-    }
-
-    fn fuse<F: Format>(&self, format: F, x1: &[f32], x2: &[f32], rows: usize, bias: &[f32]) -> Vec<f32> {
+        assert!(
+            self.precision != Precision::Int8,
+            "a bilinear's weights are f32 or bf16"
+        );
         let mut out = vec![0.0; rows * bias.len()];
         with_scratch(|scratch| {
             let fuse = Fuse {
-                format,
                 layer: self,
                 x1,
                 x2,
@@ -47,17 +42,13 @@ impl PackedLinear {
                 out: &mut out,
                 scratch,
             };
-            match self.precision {
-                Precision::F32 => self.kernel.run(fuse),
-                _ => self.kernel.run_with_dots(fuse),
-            }
+            with_format(self.kernel, self.precision, fuse);
         });
         out
     }
 }
 
-struct Fuse<'a, F> {
-    format: F,
+struct Fuse<'a> {
     layer: &'a PackedLinear,
     x1: &'a [f32],
     x2: &'a [f32],
@@ -67,28 +58,37 @@ struct Fuse<'a, F> {
     scratch: &'a mut Scratch,
 }
 
-impl<F: Format> Task for Fuse<'_, F> {
+impl WithFormat for Fuse<'_> {
+    type Output = ();
+
+    fn run<F: Format>(self, format: F) {
+        F::run(self.layer.kernel, (format, self));
+    }
+}
+
+impl<F: Format> Task for (F, Fuse<'_>) {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let (k, outputs) = (self.layer.in_features, self.bias.len());
-        let f1 = self.layer.out_features / outputs.max(1);
+        let (format, fuse) = self;
+        let (k, outputs) = (fuse.layer.in_features, fuse.bias.len());
+        let f1 = fuse.layer.out_features / outputs.max(1);
         let (width, words) = (panel_width::<S>(), words::<F>(k));
         let block_rows = (BLOCK_WORDS / words / S::TILE_ROWS).max(1) * S::TILE_ROWS;
-        for first in (0..self.rows).step_by(block_rows) {
-            let rows = block_rows.min(self.rows - first);
-            let x1 = &self.x1[first * f1..][..rows * f1];
-            let out = &mut self.out[first * outputs..][..rows * outputs];
-            let left = self.scratch.left.scratch(rows * words);
-            let sums = self.scratch.sums.scratch(rows * width);
-            let lanes = self.scratch.scores.scratch(rows * S::LANES);
-            pack_rows(simd, self.format, &self.x2[first * k..], k, rows, k, left, &mut []);
-            let panels = self.layer.panels.as_slice().chunks_exact(width * words);
+        for first in (0..fuse.rows).step_by(block_rows) {
+            let rows = block_rows.min(fuse.rows - first);
+            let x1 = &fuse.x1[first * f1..][..rows * f1];
+            let out = &mut fuse.out[first * outputs..][..rows * outputs];
+            let left = fuse.scratch.left.scratch(packed_rows::<S, F>(rows, k));
+            let sums = fuse.scratch.sums.scratch(rows * width);
+            let lanes = fuse.scratch.scores.scratch(rows * S::LANES);
+            pack_rows(simd, format, &fuse.x2[first * k..], k, rows, k, left, &mut []);
+            let panels = fuse.layer.panels.as_slice().chunks_exact(width * words);
             for (p, panel) in panels.enumerate() {
-                multiply_panel(simd, self.format, (left, &[]), rows, (panel, &[]), sums);
+                multiply_panel(simd, format, Product::plain(left, rows, panel, sums));
                 let mut column = p * width;
-                let end = self.layer.out_features.min(column + width);
+                let end = fuse.layer.out_features.min(column + width);
                 while column < end {
                     // The columns of this panel that belong to one output.
                     let (output, begin) = (column / f1, column % f1);
@@ -105,7 +105,7 @@ impl<F: Format> Task for Fuse<'_, F> {
                             sum = simd.mul_add(simd.load_or(product, 0.0), simd.load_or(other, 0.0), sum);
                         }
                         if begin + count == f1 {
-                            out[r * outputs + output] = simd.sum(sum) + self.bias[output];
+                            out[r * outputs + output] = simd.sum(sum) + fuse.bias[output];
                         } else {
                             simd.store(sum, &mut lanes[r * S::LANES..]);
                         }

@@ -5,15 +5,15 @@ use std::sync::OnceLock;
 #[cfg(any(target_arch = "aarch64", test))]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
-use super::simd::{Avx2, Avx512, Bf16Dots, ByteDots};
+use super::simd::{Avx2, Avx512, Bf16Dots, ByteDots, WholeTiles};
 use super::simd::{Portable, Simd, Task};
 use crate::kernels::Precision;
 
-/// The environment variable that forces a kernel: `portable`, `neon`, `avx2` or `avx512`.
+/// The environment variable that forces a kernel: `portable`, `neon`, `avx2`, `avx512` or `amx`.
 pub const KERNEL_VARIABLE: &str = "CRAG_KERNEL";
 
 /// The slowest first.
-pub(super) const SETTINGS: [&str; 4] = ["portable", "neon", "avx2", "avx512"];
+pub(super) const SETTINGS: [&str; 5] = ["portable", "neon", "avx2", "avx512", "amx"];
 
 /// A family of kernels that this machine can run. Results of two families differ by rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +33,13 @@ enum InstructionSet {
     Avx512Vnni(Avx512<ByteDots>),
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16(Avx512<Bf16Dots>),
+    #[cfg(target_arch = "x86_64")]
+    Amx(Avx512<WholeTiles>),
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum KernelError {
-    #[error("{KERNEL_VARIABLE}={found}: expected portable, neon, avx2 or avx512; unset it to take the fastest")]
+    #[error("{KERNEL_VARIABLE}={found}: expected portable, neon, avx2, avx512 or amx; unset it to take the fastest")]
     Unknown { found: String },
     #[error("{KERNEL_VARIABLE}={name}: this machine has no {name}; it can run {available}, or unset the variable")]
     Unavailable { name: String, available: String },
@@ -69,6 +71,8 @@ impl Kernel {
                 Avx512::detect().map(InstructionSet::Avx512Vnni),
                 Avx512::detect().map(InstructionSet::Avx512),
             ],
+            #[cfg(target_arch = "x86_64")]
+            "amx" => &[Avx512::detect().map(InstructionSet::Amx)],
             _ => &[],
         };
         found.iter().flatten().copied().map(Self).collect()
@@ -84,6 +88,8 @@ impl Kernel {
             InstructionSet::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512(_) | InstructionSet::Avx512Vnni(_) | InstructionSet::Avx512Bf16(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Amx(_) => "amx",
         }
     }
 
@@ -95,7 +101,7 @@ impl Kernel {
         }
         let architecture = std::env::consts::ARCH;
         let vnni = match precision {
-            Precision::Int8 if self.is_native(precision) => "vnni",
+            Precision::Int8 if self.is_native(precision) && !self.has_tiles() => "vnni",
             _ => "",
         };
         let (set, way) = (self.setting(), self.way(precision));
@@ -115,9 +121,18 @@ impl Kernel {
         match (precision, self.0) {
             (Precision::F32, _) => true,
             #[cfg(target_arch = "x86_64")]
-            (Precision::Bf16 | Precision::Int8, InstructionSet::Avx512Bf16(_)) => true,
+            (Precision::Bf16 | Precision::Int8, InstructionSet::Avx512Bf16(_) | InstructionSet::Amx(_)) => true,
             #[cfg(target_arch = "x86_64")]
             (Precision::Int8, InstructionSet::Avx512Vnni(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether products are the machine's own, of whole tiles; f32 is then computed as three bf16.
+    pub(super) fn has_tiles(self) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Amx(_) => true,
             _ => false,
         }
     }
@@ -136,6 +151,8 @@ impl Kernel {
             InstructionSet::Avx512Vnni(simd) => simd.base().vectorize(task),
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512Bf16(simd) => simd.base().vectorize(task),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Amx(simd) => simd.base().vectorize(task),
         }
     }
 
@@ -146,7 +163,18 @@ impl Kernel {
             InstructionSet::Avx512Vnni(simd) => simd.vectorize(task),
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512Bf16(simd) => simd.vectorize(task),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Amx(simd) => simd.vectorize(task),
             _ => self.run(task),
+        }
+    }
+
+    /// As [`Self::run`], for a kernel with products of whole tiles.
+    pub(super) fn run_with_tiles<T: Task>(self, task: T) -> T::Output {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Amx(simd) => simd.vectorize(task),
+            _ => unreachable!("{} has no products of whole tiles", self.setting()),
         }
     }
 }

@@ -3,20 +3,34 @@
 //! All formats share one layout and one loop, see [`super::gemm`]: a *word* has 32 bits and holds one
 //! f32, two bf16 or four bytes that are neighbours along k, and a sum has 32 bits too.
 //!
+//! **Split f32.** Where the machine multiplies whole tiles of bf16 many times as fast as vectors of f32, an f32 is
+//! written as the sum of three bf16, `x = h + m + l`, each the rest of those before it rounded: 24 bits of
+//! significand in three times 8, so that nothing is left over (Henry, Tang and Heinecke, arXiv:1904.06376). Of the
+//! nine products of two such sums six are computed; `m l`, `l m` and `l l` are below 2^-26 of the whole, and the
+//! rounding of f32 is 2^-24. Three *planes* of words then follow one another, block by block.
+//!
 //! **int8.** Both operands are cut along k into groups, and each group of a row or a column has a scale
 //! of its own, since the largest of few values is smaller than that of many. A weight is `t q` with `q`
 //! from -127 to 127; a value of a row is `m + s q` with `q` from 0 to 255 and `m` the least value of the
 //! group. So within a group `sum x w = s t sum q_x q_w + m t sum q_w`, where the first sum is exact in
 //! i32 and the second is known beforehand. Zero needs no byte of its own, so none of the 256 is lost.
 
-use super::simd::{LINE, Simd};
+use super::detect::Kernel;
+use super::simd::{LINE, Operands, Simd, Task};
+use crate::kernels::Precision;
 
-pub(super) trait Format: Copy {
+pub(super) trait Format: Copy + Sync {
     /// Neighbours along k in a word.
     const VALUES: usize;
-    /// Words along k whose products are summed before the sum is added to those before it; a multiple
-    /// of [`LINE`] that divides [`super::gemm::CHUNK`].
+    /// Lines of words that the same [`Self::VALUES`] times [`LINE`] neighbours fill.
+    const PLANES: usize = 1;
+    /// Words along k, of all planes, whose products are summed before the sum is added to those before it; a
+    /// multiple of [`LINE`] that divides [`Self::CHUNK`].
     const GROUP: usize;
+    /// Words along k of a panel that stay in the L1 cache while all rows go by.
+    const CHUNK: usize = 256;
+    /// What a machine that multiplies whole tiles takes the words for.
+    const OPERANDS: Operands;
     /// Numbers that go with each group of a row of the left operand.
     const ROW_TERMS: usize;
     /// Numbers that go with each group of a column of the right operand.
@@ -24,22 +38,28 @@ pub(super) trait Format: Copy {
     /// [`Self::VALUES`] times [`LINE`].
     type Values: AsMut<[f32]> + Copy;
 
+    /// Runs `task` compiled for the instructions that `kernel` has for this format.
+    fn run<T: Task>(kernel: Kernel, task: T) -> T::Output {
+        kernel.run_with_dots(task)
+    }
+
     /// Zeros, or whatever packs fastest: weights beyond K are zero.
     const PADDING: Self::Values;
 
     /// What packing a group of a row and settling its sums need to know of it.
     fn row_terms<S: Simd>(simd: S, group: &[f32], terms: &mut [f32]);
 
-    /// Packs one line of a row of the left operand; `terms` are those of its group.
-    fn pack<S: Simd>(simd: S, values: &Self::Values, terms: &[f32], line: &mut [f32; LINE]);
+    /// Packs the same values of a row of the left operand into a line of each plane: `lines[0]`, and so on at every
+    /// `stride`; `terms` are those of their group.
+    fn pack<S: Simd>(simd: S, values: &Self::Values, terms: &[f32], lines: &mut [[f32; LINE]], stride: usize);
 
     /// The first values of `from`, if there are enough for a line.
     fn whole(from: &[f32]) -> Option<&Self::Values>;
 
     /// Packs a group of a column of the right operand into words, zeros beyond its end, and sets its terms.
-    fn pack_column(group: &[f32], words: &mut [f32], terms: &mut [f32]);
+    fn pack_column<S: Simd>(simd: S, group: &[f32], words: &mut [f32], terms: &mut [f32]);
 
-    /// `sum + x w` in each lane.
+    /// `sum + x w` in each lane, of formats with one plane.
     fn multiply_add<S: Simd>(simd: S, x: S::V, w: S::V, sum: S::V) -> S::V;
 
     /// `before` plus what a group's sum stands for, as f32. `row`: the group's row terms; `column`:
@@ -65,17 +85,22 @@ impl Format for F32 {
     const VALUES: usize = 1;
     /// Short, since separate sums round less.
     const GROUP: usize = 32;
+    const OPERANDS: Operands = Operands::None;
     const ROW_TERMS: usize = 0;
     const COLUMN_TERMS: usize = 0;
     type Values = [f32; LINE];
     const PADDING: Self::Values = [0.0; LINE];
 
+    fn run<T: Task>(kernel: Kernel, task: T) -> T::Output {
+        kernel.run(task)
+    }
+
     #[inline(always)]
     fn row_terms<S: Simd>(_: S, _: &[f32], _: &mut [f32]) {}
 
     #[inline(always)]
-    fn pack<S: Simd>(_: S, values: &Self::Values, _: &[f32], line: &mut [f32; LINE]) {
-        *line = *values;
+    fn pack<S: Simd>(_: S, values: &Self::Values, _: &[f32], lines: &mut [[f32; LINE]], _: usize) {
+        lines[0] = *values;
     }
 
     #[inline(always)]
@@ -83,7 +108,8 @@ impl Format for F32 {
         from.first_chunk()
     }
 
-    fn pack_column(column: &[f32], words: &mut [f32], _: &mut [f32]) {
+    #[inline(always)]
+    fn pack_column<S: Simd>(_: S, column: &[f32], words: &mut [f32], _: &mut [f32]) {
         words[..column.len()].copy_from_slice(column);
         words[column.len()..].fill(0.0);
     }
@@ -105,6 +131,7 @@ pub(super) struct Bf16;
 impl Format for Bf16 {
     const VALUES: usize = 2;
     const GROUP: usize = 256;
+    const OPERANDS: Operands = Operands::Bf16;
     const ROW_TERMS: usize = 0;
     const COLUMN_TERMS: usize = 0;
     type Values = [f32; 2 * LINE];
@@ -114,8 +141,8 @@ impl Format for Bf16 {
     fn row_terms<S: Simd>(_: S, _: &[f32], _: &mut [f32]) {}
 
     #[inline(always)]
-    fn pack<S: Simd>(simd: S, values: &Self::Values, _: &[f32], line: &mut [f32; LINE]) {
-        simd.pack_bf16(values, line);
+    fn pack<S: Simd>(simd: S, values: &Self::Values, _: &[f32], lines: &mut [[f32; LINE]], _: usize) {
+        simd.pack_bf16(values, &mut lines[0]);
     }
 
     #[inline(always)]
@@ -123,17 +150,87 @@ impl Format for Bf16 {
         from.first_chunk()
     }
 
-    fn pack_column(column: &[f32], words: &mut [f32], _: &mut [f32]) {
-        let bits = |x: Option<&f32>| x.map_or(0, |&x| u32::from(half::bf16::from_f32(x).to_bits()));
-        words.fill(0.0);
-        for (word, pair) in words.iter_mut().zip(column.chunks(2)) {
-            *word = f32::from_bits(bits(pair.first()) | bits(pair.get(1)) << 16);
-        }
+    #[inline(always)]
+    fn pack_column<S: Simd>(simd: S, column: &[f32], words: &mut [f32], _: &mut [f32]) {
+        pack_lines::<S, Self>(simd, column, words);
     }
 
     #[inline(always)]
     fn multiply_add<S: Simd>(simd: S, x: S::V, w: S::V, sum: S::V) -> S::V {
         simd.dot_bf16(x, w, sum)
+    }
+
+    #[inline(always)]
+    unsafe fn settle<S: Simd>(simd: S, sum: S::V, before: S::V, _: *const f32, _: *const f32, _: usize) -> S::V {
+        simd.add(before, sum)
+    }
+}
+
+/// Packs a column as a row is: the formats without terms take both operands alike.
+#[inline(always)]
+fn pack_lines<S: Simd, F: Format>(simd: S, column: &[f32], words: &mut [f32]) {
+    words.fill(0.0);
+    let lines = words.as_chunks_mut::<LINE>().0.chunks_mut(F::PLANES);
+    for (values, lines) in column.chunks(F::VALUES * LINE).zip(lines) {
+        match F::whole(values) {
+            Some(whole) => F::pack(simd, whole, &[], lines, 1),
+            None => {
+                let mut padded = F::PADDING;
+                padded.as_mut()[..values.len()].copy_from_slice(values);
+                F::pack(simd, &padded, &[], lines, 1);
+            }
+        }
+    }
+}
+
+/// f32 as three bf16, for machines that multiply whole tiles; see above.
+#[derive(Clone, Copy)]
+pub(super) struct SplitF32;
+
+impl Format for SplitF32 {
+    const VALUES: usize = 2;
+    const PLANES: usize = 3;
+    /// 64 values in three planes: separate sums round less.
+    const GROUP: usize = 96;
+    const CHUNK: usize = 96;
+    const OPERANDS: Operands = Operands::SplitF32;
+    const ROW_TERMS: usize = 0;
+    const COLUMN_TERMS: usize = 0;
+    type Values = [f32; 2 * LINE];
+    const PADDING: Self::Values = [0.0; 2 * LINE];
+
+    fn run<T: Task>(kernel: Kernel, task: T) -> T::Output {
+        kernel.run_with_tiles(task)
+    }
+
+    #[inline(always)]
+    fn row_terms<S: Simd>(_: S, _: &[f32], _: &mut [f32]) {}
+
+    #[inline(always)]
+    fn pack<S: Simd>(simd: S, values: &Self::Values, _: &[f32], lines: &mut [[f32; LINE]], stride: usize) {
+        let mut rest = *values;
+        for plane in 0..Self::PLANES {
+            let line = &mut lines[plane * stride];
+            simd.pack_bf16(&rest, line);
+            if plane + 1 < Self::PLANES {
+                simd.subtract_bf16(line, &mut rest);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn whole(from: &[f32]) -> Option<&Self::Values> {
+        from.first_chunk()
+    }
+
+    #[inline(always)]
+    fn pack_column<S: Simd>(simd: S, column: &[f32], words: &mut [f32], _: &mut [f32]) {
+        pack_lines::<S, Self>(simd, column, words);
+    }
+
+    #[inline(always)]
+    fn multiply_add<S: Simd>(_: S, _: S::V, _: S::V, _: S::V) -> S::V {
+        unreachable!("products of split f32 are those of whole tiles")
     }
 
     #[inline(always)]
@@ -149,6 +246,7 @@ impl Format for Int8 {
     const VALUES: usize = 4;
     /// 256 values share a scale.
     const GROUP: usize = 64;
+    const OPERANDS: Operands = Operands::Bytes;
     /// Scale and least value.
     const ROW_TERMS: usize = 2;
     /// Scale, and scale times the sum of the group's bytes.
@@ -174,9 +272,9 @@ impl Format for Int8 {
     }
 
     #[inline(always)]
-    fn pack<S: Simd>(simd: S, values: &Self::Values, terms: &[f32], line: &mut [f32; LINE]) {
+    fn pack<S: Simd>(simd: S, values: &Self::Values, terms: &[f32], lines: &mut [[f32; LINE]], _: usize) {
         let factor = if terms[0] > 0.0 { 1.0 / terms[0] } else { 0.0 };
-        simd.pack_u8(values, terms[1], factor, line);
+        simd.pack_u8(values, terms[1], factor, &mut lines[0]);
     }
 
     #[inline(always)]
@@ -184,7 +282,8 @@ impl Format for Int8 {
         from.first_chunk()
     }
 
-    fn pack_column(group: &[f32], words: &mut [f32], terms: &mut [f32]) {
+    #[inline(always)]
+    fn pack_column<S: Simd>(_: S, group: &[f32], words: &mut [f32], terms: &mut [f32]) {
         let most = group.iter().fold(0.0, |most: f32, w| most.max(w.abs()));
         let finite = group.iter().all(|w| w.is_finite());
         let scale = most / 127.0;
@@ -230,5 +329,23 @@ impl Format for Int8 {
         };
         let offset = simd.mul_add(least, total, before);
         simd.mul_add(simd.mul(simd.i32_to_f32(sum), column_scale), scale, offset)
+    }
+}
+
+/// Work that is compiled once for each format.
+pub(super) trait WithFormat {
+    type Output;
+
+    fn run<F: Format>(self, format: F) -> Self::Output;
+}
+
+/// Runs `task` with the format in which `kernel` computes products in `precision`, which must not be f16.
+pub(super) fn with_format<T: WithFormat>(kernel: Kernel, precision: Precision, task: T) -> T::Output {
+    match precision {
+        Precision::F32 if kernel.has_tiles() => task.run(SplitF32),
+        Precision::F32 => task.run(F32),
+        Precision::Bf16 => task.run(Bf16),
+        Precision::Int8 => task.run(Int8),
+        Precision::F16 => unreachable!("the CPU does not compute in f16"),
     }
 }

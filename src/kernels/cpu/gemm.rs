@@ -2,7 +2,7 @@
 //!
 //! The right operand is packed into *panels* of [`panel_width`] columns: `[words, width]`, so that the
 //! inner loop reads it in order; a word is one, two or four neighbours along k, see [`Format`]. Rows of
-//! the left operand are packed as `[chunk][tile][block][row][16]`: chunks of [`CHUNK`] words
+//! the left operand are packed as `[chunk][tile][block][row][16]`: chunks of [`Format::CHUNK`] words
 //! along k, tiles of [`Simd::TILE_ROWS`] rows (the last may have fewer), blocks of [`LINE`] words. That
 //! writes whole cache lines, no transposition, and gives a tile a contiguous piece of memory whatever
 //! K is. Along k both are padded to whole blocks, the right operand with zeros.
@@ -12,15 +12,15 @@
 //! on the number of rows, on a row's position, or on the tile that it falls into. Separate sums lose
 //! less to rounding. Chunks are whole groups and exist for the caches: a panel's chunk is read from L1
 //! for all tiles.
+//!
+//! Where the machine multiplies whole tiles ([`Simd::TILES`]), a group's sums are its own to order; they depend
+//! on a row and the group alone too.
 
 use super::format::Format;
-use super::simd::{LINE, Simd};
+use super::simd::{LINE, Simd, TileProduct, WHOLE_TILE_ROWS};
 
 /// Vectors side by side in a panel.
 pub(super) const TILE_VECTORS: usize = 2;
-
-/// Words along k of a panel that stay in the L1 cache while all rows go by.
-pub(super) const CHUNK: usize = 256;
 
 /// Columns in a panel of the right operand.
 #[inline(always)]
@@ -34,15 +34,33 @@ pub(super) const fn groups<F: Format>(k: usize) -> usize {
     words::<F>(k).div_ceil(F::GROUP)
 }
 
-/// Words that `k` values are packed into: whole blocks.
+/// Words that `k` values are packed into: whole blocks of every plane.
 #[inline(always)]
 pub(super) const fn words<F: Format>(k: usize) -> usize {
-    k.div_ceil(F::VALUES).next_multiple_of(LINE)
+    k.div_ceil(F::VALUES).next_multiple_of(LINE) * F::PLANES
+}
+
+/// Values of a group.
+#[inline(always)]
+pub(super) const fn group_values<F: Format>() -> usize {
+    F::GROUP / F::PLANES * F::VALUES
+}
+
+/// Words that [`pack_rows`] wants room for. Whole tiles are read to their last row, whether it is there or not.
+#[inline(always)]
+pub(super) const fn packed_rows<S: Simd, F: Format>(rows: usize, k: usize) -> usize {
+    rows * words::<F>(k) + beyond::<S>()
+}
+
+/// Words that may be read beyond the last row of a tile.
+#[inline(always)]
+const fn beyond<S: Simd>() -> usize {
+    if S::TILES { WHOLE_TILE_ROWS * LINE } else { 0 }
 }
 
 /// Packs `rows` rows of `k` values for [`multiply_panel`]; row `r` begins at `r * stride` in `from`.
 ///
-/// `to` holds `rows * words(k)` words, `terms` `rows * groups(k) * ROW_TERMS` numbers.
+/// `to` holds [`packed_rows`] words, `terms` `rows * groups(k) * ROW_TERMS` numbers.
 #[expect(
     clippy::too_many_arguments,
     reason = "an inner loop's operands; a struct would only rename them"
@@ -58,28 +76,28 @@ pub(super) fn pack_rows<S: Simd, F: Format>(
     to: &mut [f32],
     terms: &mut [f32],
 ) {
-    const { assert!(CHUNK.is_multiple_of(F::GROUP) && F::GROUP.is_multiple_of(LINE)) };
+    const { assert!(F::CHUNK.is_multiple_of(F::GROUP) && F::GROUP.is_multiple_of(F::PLANES * LINE)) };
     let (words, groups) = (words::<F>(k), groups::<F>(k));
     let lines = to[..rows * words].as_chunks_mut::<LINE>().0;
     for r in 0..rows {
         let row = &from[r * stride..][..k];
         let first = r / S::TILE_ROWS * S::TILE_ROWS;
         let tile_rows = S::TILE_ROWS.min(rows - first);
-        for (group, values) in row.chunks(F::GROUP * F::VALUES).enumerate() {
+        for (group, values) in row.chunks(group_values::<F>()).enumerate() {
             let terms = &mut terms[(r * groups + group) * F::ROW_TERMS..][..F::ROW_TERMS];
             F::row_terms(simd, values, terms);
-            let begin = group * F::GROUP / CHUNK * CHUNK;
-            let depth = CHUNK.min(words - begin);
+            let begin = group * F::GROUP / F::CHUNK * F::CHUNK;
+            let depth = F::CHUNK.min(words - begin);
             let tile = (begin * rows + first * depth) / LINE;
             let block = (group * F::GROUP - begin) / LINE;
             for (i, values) in values.chunks(F::VALUES * LINE).enumerate() {
-                let line = &mut lines[tile + (block + i) * tile_rows + (r - first)];
+                let lines = &mut lines[tile + (block + i * F::PLANES) * tile_rows + (r - first)..];
                 match F::whole(values) {
-                    Some(whole) => F::pack(simd, whole, terms, line),
+                    Some(whole) => F::pack(simd, whole, terms, lines, tile_rows),
                     None => {
                         let mut padded = F::PADDING;
                         padded.as_mut()[..values.len()].copy_from_slice(values);
-                        F::pack(simd, &padded, terms, line);
+                        F::pack(simd, &padded, terms, lines, tile_rows);
                     }
                 }
             }
@@ -87,55 +105,119 @@ pub(super) fn pack_rows<S: Simd, F: Format>(
     }
 }
 
-/// Multiplies packed rows with one panel.
+/// Packed rows times one panel, or a segment of both along k.
+pub(super) struct Product<'a> {
+    /// [`pack_rows`] of `rows` rows.
+    pub left: &'a [f32],
+    pub row_terms: &'a [f32],
+    pub rows: usize,
+    /// `[words, panel_width]`.
+    pub panel: &'a [f32],
+    /// `[groups, COLUMN_TERMS, panel_width]`.
+    pub columns: &'a [f32],
+    /// `[rows, panel_width]`, which is overwritten if `is_first`, else added to.
+    pub sums: &'a mut [f32],
+    pub is_first: bool,
+}
+
+impl<'a> Product<'a> {
+    /// Of words without terms, all along k.
+    pub fn plain(left: &'a [f32], rows: usize, panel: &'a [f32], sums: &'a mut [f32]) -> Self {
+        Self {
+            left,
+            row_terms: &[],
+            rows,
+            panel,
+            columns: &[],
+            sums,
+            is_first: true,
+        }
+    }
+}
+
+/// Where sums go once nothing is to be added to them.
 ///
-/// `left` and `row_terms`: [`pack_rows`] of `rows` rows; `panel`: `[words, panel_width]`; `columns`:
-/// `[groups, COLUMN_TERMS, panel_width]`; `sums`: `[rows, panel_width]`, which is overwritten.
+/// Implementations must be `#[inline(always)]`, as everything beneath a task.
+pub(super) trait Sink {
+    /// Takes the sums of rows from `first` on: `[rows, panel_width]`.
+    fn put<S: Simd>(&mut self, simd: S, first: usize, sums: &[f32]);
+}
+
+/// Leaves them where they are.
+struct Leave;
+
+impl Sink for Leave {
+    #[inline(always)]
+    fn put<S: Simd>(&mut self, _: S, _: usize, _: &[f32]) {}
+}
+
+/// Multiplies packed rows with one panel; the result is in [`Product::sums`].
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
-pub(super) fn multiply_panel<S: Simd, F: Format>(
-    simd: S,
-    format: F,
-    (left, row_terms): (&[f32], &[f32]),
-    rows: usize,
-    (panel, columns): (&[f32], &[f32]),
-    sums: &mut [f32],
-) {
+pub(super) fn multiply_panel<S: Simd, F: Format>(simd: S, format: F, product: Product<'_>) {
+    multiply(simd, format, product, None::<&mut Leave>);
+}
+
+/// Multiplies packed rows with one panel, the last segment of it; the result goes to `sink`, and
+/// [`Product::sums`] has no meaning afterwards.
+#[inline(always)]
+pub(super) fn multiply_panel_into<S: Simd, F: Format>(simd: S, format: F, product: Product<'_>, sink: &mut impl Sink) {
+    multiply(simd, format, product, Some(sink));
+}
+
+#[inline(always)]
+fn multiply<S: Simd, F: Format>(simd: S, format: F, product: Product<'_>, mut sink: Option<&mut impl Sink>) {
+    let Product { rows, is_first, .. } = product;
     let width = panel_width::<S>();
-    let k = panel.len() / width;
+    let k = product.panel.len() / width;
     let groups = k.div_ceil(F::GROUP);
-    let (left, panel, sums) = (&left[..rows * k], &panel[..k * width], &mut sums[..rows * width]);
-    let row_terms = &row_terms[..rows * groups * F::ROW_TERMS];
-    let columns = &columns[..groups * F::COLUMN_TERMS * width];
+    let beyond = beyond::<S>();
+    let (left, panel) = (&product.left[..rows * k + beyond], &product.panel[..k * width]);
+    let sums = &mut product.sums[..rows * width];
+    let row_terms = &product.row_terms[..rows * groups * F::ROW_TERMS];
+    let columns = &product.columns[..groups * F::COLUMN_TERMS * width];
     assert!(k.is_multiple_of(LINE));
-    for begin in (0..k).step_by(CHUNK) {
-        let depth = CHUNK.min(k - begin);
+    let mut tile_product = TileProduct::zeros();
+    for begin in (0..k).step_by(F::CHUNK) {
+        let depth = F::CHUNK.min(k - begin);
         let group = begin / F::GROUP;
         let panel = &panel[begin * width..][..depth * width];
         let columns = &columns[group * F::COLUMN_TERMS * width..][..depth.div_ceil(F::GROUP) * F::COLUMN_TERMS * width];
+        let is_last = begin + depth == k;
         let mut first = 0;
         while first < rows {
             let tile_rows = S::TILE_ROWS.min(rows - first);
             let tile = Tile {
-                left: &left[begin * rows + first * depth..][..tile_rows * depth],
+                left: &left[begin * rows + first * depth..][..tile_rows * depth + beyond],
                 panel,
                 row_terms: &row_terms[first * groups * F::ROW_TERMS..][..tile_rows * groups * F::ROW_TERMS],
                 columns,
                 sums: &mut sums[first * width..][..tile_rows * width],
+                first,
                 group,
                 groups,
+                is_first: is_first && begin == 0,
             };
             // SAFETY: the slices have just been cut to the lengths that `Tile` states, `depth` is a whole
             // number of blocks because the panel's and CHUNK are, and `tile_rows` is the number of rows.
-            unsafe { multiply_tile(simd, format, tile_rows, tile) };
+            unsafe {
+                if S::TILES {
+                    let sink = sink.as_deref_mut().filter(|_| is_last);
+                    whole_tile(simd, format, tile_rows, tile, &mut tile_product, sink);
+                } else {
+                    multiply_tile(simd, format, tile_rows, tile);
+                }
+            }
             first += tile_rows;
         }
+    }
+    if let Some(sink) = sink.filter(|_| !S::TILES) {
+        sink.put(simd, 0, sums);
     }
 }
 
 /// One chunk of a tile of rows and a panel. With `depth` words in the chunk, a multiple of [`LINE`]:
 struct Tile<'a> {
-    /// `[depth / 16, rows, 16]`.
+    /// `[depth / 16, rows, 16]`; where tiles are whole, and [`WHOLE_TILE_ROWS`] more lines of 16.
     left: &'a [f32],
     /// `[depth, panel_width]`.
     panel: &'a [f32],
@@ -143,8 +225,11 @@ struct Tile<'a> {
     row_terms: &'a [f32],
     /// `[groups of this chunk, COLUMN_TERMS, panel_width]`.
     columns: &'a [f32],
-    /// `[rows, panel_width]`; overwritten by the first chunk, added to by the others.
+    /// `[rows, panel_width]`; overwritten if `is_first`, else added to.
     sums: &'a mut [f32],
+    is_first: bool,
+    /// The tile's first row.
+    first: usize,
     /// The chunk's first group, and how many groups there are in all chunks.
     group: usize,
     groups: usize,
@@ -194,12 +279,12 @@ unsafe fn tile<S: Simd, F: Format, const ROWS: usize>(simd: S, _: F, operands: T
         };
     }
     let width = panel_width::<S>();
-    let mut blocks = operands.left.len() / (ROWS * LINE);
+    let mut blocks = operands.panel.len() / (width * LINE);
     let (mut left, mut panel) = (operands.left.as_ptr(), operands.panel.as_ptr());
     let (sums, mut columns) = (operands.sums.as_mut_ptr(), operands.columns.as_ptr());
     let mut total = [simd.splat(0.0); MAX_ROWS];
     let mut other_total = [simd.splat(0.0); MAX_ROWS];
-    if S::TOTALS_IN_REGISTERS && operands.group > 0 {
+    if S::TOTALS_IN_REGISTERS && !operands.is_first {
         // SAFETY: the caller states that `sums` holds ROWS rows of TILE_VECTORS vectors.
         unsafe {
             for_each_row!(|R| {
@@ -210,7 +295,7 @@ unsafe fn tile<S: Simd, F: Format, const ROWS: usize>(simd: S, _: F, operands: T
     }
     // SAFETY: each of ROWS rows has terms for `groups` groups, of which `group` is one.
     let mut row_terms = unsafe { operands.row_terms.as_ptr().add(operands.group * F::ROW_TERMS) };
-    let mut is_first = operands.group == 0;
+    let mut is_first = operands.is_first;
     while blocks > 0 {
         let mut first = [simd.splat(0.0); MAX_ROWS];
         let mut second = [simd.splat(0.0); MAX_ROWS];
@@ -275,5 +360,67 @@ unsafe fn tile<S: Simd, F: Format, const ROWS: usize>(simd: S, _: F, operands: T
                 simd.store_ptr(other_total[R], sums.add(R * width + S::LANES));
             });
         }
+    }
+}
+
+/// [`tile()`] by the machine's products of whole tiles, which sum a group at a time. In the last chunk the result goes
+/// to a `sink` and not to the sums, from where it would only be read again.
+///
+/// # Safety
+/// The slices of `operands` have the lengths that [`Tile`] states, with `rows` rows; [`Simd::TILES`].
+#[inline(always)]
+unsafe fn whole_tile<S: Simd, F: Format>(
+    simd: S,
+    _: F,
+    rows: usize,
+    operands: Tile,
+    product: &mut TileProduct,
+    sink: Option<&mut impl Sink>,
+) {
+    let width = panel_width::<S>();
+    let blocks = operands.panel.len() / (width * LINE);
+    let in_group = F::GROUP / LINE;
+    for (i, begin) in (0..blocks).step_by(in_group).enumerate() {
+        let group = operands.group + i;
+        // SAFETY: from `begin` on, the operands hold as many whole blocks as are multiplied, for `rows` rows and
+        // TILE_VECTORS vectors.
+        unsafe {
+            let left = operands.left.as_ptr().add(begin * rows * LINE);
+            let right = operands.panel.as_ptr().add(begin * LINE * width);
+            let blocks = in_group.min(blocks - begin);
+            simd.multiply_tiles(F::OPERANDS, rows, blocks, left, right, product);
+        }
+        let is_first = operands.is_first && i == 0;
+        let sums = operands.sums.as_mut_ptr();
+        let settled = match sink {
+            Some(_) if begin + in_group >= blocks => product.0.as_mut_ptr(),
+            _ => sums,
+        };
+        let product = product.0.as_ptr();
+        let columns = operands.columns[i * F::COLUMN_TERMS * width..].as_ptr();
+        for r in 0..rows {
+            // SAFETY: `product`, `sums` and so `settled` hold a vector at each multiple of LANES of a row, and there
+            // are terms of this group for each row and for each column.
+            unsafe {
+                let row = operands
+                    .row_terms
+                    .as_ptr()
+                    .add((r * operands.groups + group) * F::ROW_TERMS);
+                for vector in 0..TILE_VECTORS {
+                    let at = r * width + vector * S::LANES;
+                    let before = if is_first {
+                        simd.splat(0.0)
+                    } else {
+                        simd.load_ptr(sums.add(at))
+                    };
+                    let column = columns.wrapping_add(vector * S::LANES);
+                    let sum = F::settle(simd, simd.load_ptr(product.add(at)), before, row, column, width);
+                    simd.store_ptr(sum, settled.add(at));
+                }
+            }
+        }
+    }
+    if let Some(sink) = sink {
+        sink.put(simd, operands.first, &product.0[..rows * width]);
     }
 }

@@ -11,8 +11,10 @@ use memmap2::Mmap;
 
 use super::buffer::{Scratch, Words, with_scratch};
 use super::detect::{Kernel, selected};
-use super::format::{Bf16, F32, Format, Int8};
-use super::gemm::{groups, multiply_panel, pack_rows, panel_width, words};
+use super::format::{Format, Int8, WithFormat, with_format};
+use super::gemm::{
+    Product, Sink, groups, multiply_panel, multiply_panel_into, pack_rows, packed_rows, panel_width, words,
+};
 use super::norm::Norm;
 use super::packing::PackPanels;
 use super::simd::{MAX_LANES, Simd, Task};
@@ -43,8 +45,25 @@ impl fmt::Debug for PackedLinear {
     }
 }
 
-/// The packed rows of the left operand that stay in the L2 cache while all panels go by, in words.
-const BLOCK_WORDS: usize = 128 * 1024;
+/// The packed rows of the left operand that stay in the L2 cache while all panels go by, in words: 512 KiB, and
+/// 1.25 MiB of the 2 that machines with AMX have.
+const fn block_words<S: Simd>() -> usize {
+    if S::TILES { 320 * 1024 } else { 128 * 1024 }
+}
+
+/// Words along k that are multiplied with all panels before the next ones are packed.
+///
+/// Products of whole tiles are so fast that weights come too slowly from memory when few rows share them; so long rows
+/// are cut, such that a block has 256 of them. Sums wait in memory for the next segment, and the order in which
+/// they are added is the same.
+const fn segment_words<S: Simd, F: Format>(words: usize) -> usize {
+    const ROWS: usize = 256;
+    if !S::TILES {
+        return words;
+    }
+    let segments = words.div_ceil(block_words::<S>() / ROWS);
+    words.div_ceil(segments).next_multiple_of(F::CHUNK)
+}
 
 /// How a layer's weights are packed. What was packed under one descriptor can be used under an equal
 /// one only: another kernel may want other panels.
@@ -66,13 +85,11 @@ impl PackedLayout {
         if out_features == 0 || in_features == 0 {
             bail!("linear: expected a weight without empty dimensions, found [{out_features}, {in_features}]")
         }
+        if precision == Precision::F16 {
+            bail!("linear: the CPU does not compute in f16")
+        }
         let columns = out_features.next_multiple_of(kernel.run(PanelWidth));
-        let (words, terms) = match precision {
-            Precision::F32 => sizes::<F32>(in_features),
-            Precision::Bf16 => sizes::<Bf16>(in_features),
-            Precision::Int8 => sizes::<Int8>(in_features),
-            Precision::F16 => bail!("linear: the CPU does not compute in f16"),
-        };
+        let (words, terms) = with_format(kernel, precision, Sizes { k: in_features });
         Ok(Self {
             in_features,
             out_features,
@@ -87,14 +104,23 @@ impl PackedLayout {
         let width = kernel.run(PanelWidth);
         match precision {
             Precision::Int8 => format!("int8-panels-of-{width}-groups-of-{}-v1", Int8::GROUP * Int8::VALUES),
+            Precision::F32 if kernel.has_tiles() => format!("f32-in-three-bf16-panels-of-{width}-v1"),
             _ => format!("{}-panels-of-{width}-v1", precision.name()),
         }
     }
 }
 
 /// Words and terms of a column of `k` values.
-fn sizes<F: Format>(k: usize) -> (usize, usize) {
-    (words::<F>(k), groups::<F>(k) * F::COLUMN_TERMS)
+struct Sizes {
+    k: usize,
+}
+
+impl WithFormat for Sizes {
+    type Output = (usize, usize);
+
+    fn run<F: Format>(self, _: F) -> (usize, usize) {
+        (words::<F>(self.k), groups::<F>(self.k) * F::COLUMN_TERMS)
+    }
 }
 
 struct PanelWidth;
@@ -119,12 +145,13 @@ impl PackedLinear {
         let (out_features, in_features) = weight.dims2()?;
         let layout = PackedLayout::new(kernel, precision, out_features, in_features)?;
         let mut columns = vec![0.0; layout.column_terms];
-        let columns_to = columns.as_mut_slice();
-        let panels = match precision {
-            Precision::Bf16 => kernel.run(PackPanels::<Bf16>::new(weight, columns_to)),
-            Precision::Int8 => kernel.run(PackPanels::<Int8>::new(weight, columns_to)),
-            _ => kernel.run(PackPanels::<F32>::new(weight, columns_to)),
-        }?;
+        let pack = PackPanels {
+            kernel,
+            width: kernel.run(PanelWidth),
+            weight,
+            columns: &mut columns,
+        };
+        let panels = with_format(kernel, precision, pack)?;
         let mut padded_bias = vec![0.0; out_features.next_multiple_of(kernel.run(PanelWidth))];
         if let Some(bias) = bias {
             if bias.dims() != [out_features] {
@@ -251,33 +278,21 @@ impl PackedLinear {
         let len = rows * self.out_features;
         let mut out = Vec::with_capacity(len);
         let room = &mut out.spare_capacity_mut()[..len];
-        match self.precision {
-            Precision::Bf16 => self.run_as(Bf16, x, rows, finish, room),
-            Precision::Int8 => self.run_as(Int8, x, rows, finish, room),
-            _ => self.run_as(F32, x, rows, finish, room),
-        }
-        // SAFETY: `Forward` writes each column of each row of the `len` elements: its blocks of rows
-        // and its panels of columns cover both ranges without a gap.
-        unsafe { out.set_len(len) };
-        out
-    }
-
-    fn run_as<F: Format>(&self, format: F, x: &[f32], rows: usize, finish: Finish, out: &mut [MaybeUninit<f32>]) {
         with_scratch(|scratch| {
             let forward = Forward {
-                format,
                 layer: self,
                 x,
                 rows,
                 finish,
-                out,
+                out: room,
                 scratch,
             };
-            match self.precision {
-                Precision::F32 => self.kernel.run(forward),
-                _ => self.kernel.run_with_dots(forward),
-            }
+            with_format(self.kernel, self.precision, forward);
         });
+        // SAFETY: `Forward` writes each column of each row of the `len` elements: its blocks of rows
+        // and its panels of columns cover both ranges without a gap.
+        unsafe { out.set_len(len) };
+        out
     }
 }
 
@@ -288,8 +303,7 @@ enum Finish<'a> {
     AddNorm { residual: &'a [f32], norm: Norm<'a> },
 }
 
-struct Forward<'a, F> {
-    format: F,
+struct Forward<'a> {
     layer: &'a PackedLinear,
     x: &'a [f32],
     rows: usize,
@@ -299,46 +313,91 @@ struct Forward<'a, F> {
     scratch: &'a mut Scratch,
 }
 
-impl<F: Format> Task for Forward<'_, F> {
+impl WithFormat for Forward<'_> {
+    type Output = ();
+
+    fn run<F: Format>(self, format: F) {
+        F::run(self.layer.kernel, (format, self));
+    }
+}
+
+impl<F: Format> Task for (F, Forward<'_>) {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let (n, k) = (self.layer.out_features, self.layer.in_features);
+        let (format, forward) = self;
+        let (n, k) = (forward.layer.out_features, forward.layer.in_features);
         let (width, words) = (panel_width::<S>(), words::<F>(k));
-        let panels = self.layer.panels.as_slice().chunks_exact(width * words);
+        let panels = forward.layer.panels.as_slice().chunks_exact(width * words);
         let columns = groups::<F>(k) * F::COLUMN_TERMS * width;
-        let biases = self.layer.bias.chunks_exact(width);
-        let (activation, residual) = match self.finish {
+        let biases = forward.layer.bias.chunks_exact(width);
+        let (activation, residual) = match forward.finish {
             Finish::Activation(activation) => (activation, None),
             Finish::AddNorm { residual, .. } => (Activation::Identity, Some(residual)),
         };
-        let block_rows = (BLOCK_WORDS / words / S::TILE_ROWS).max(1) * S::TILE_ROWS;
-        for first in (0..self.rows).step_by(block_rows) {
-            let rows = block_rows.min(self.rows - first);
-            let left = self.scratch.left.scratch(rows * words);
-            let terms = self.scratch.terms.scratch(rows * groups::<F>(k) * F::ROW_TERMS);
-            let sums = self.scratch.sums.scratch(rows * width);
-            let out = &mut self.out[first * n..][..rows * n];
-            pack_rows(simd, self.format, &self.x[first * k..], k, rows, k, left, terms);
-            for (p, (panel, bias)) in panels.clone().zip(biases.clone()).enumerate() {
-                let columns = &self.layer.columns[p * columns..][..columns];
-                multiply_panel(simd, self.format, (left, terms), rows, (panel, columns), sums);
-                let residual = residual.map(|values| &values[first * n..]);
-                with_activation(
-                    activation,
-                    FinishPanel {
-                        simd,
-                        sums,
+        let segment_words = segment_words::<S, F>(words);
+        let segment_values = segment_words / F::PLANES * F::VALUES;
+        let block_rows = (block_words::<S>() / segment_words / S::TILE_ROWS).max(1) * S::TILE_ROWS;
+        // Blocks of about equal size: a small last one would have the weights to itself.
+        let blocks = forward.rows.div_ceil(block_rows).max(1);
+        let block_rows = forward.rows.div_ceil(blocks).next_multiple_of(S::TILE_ROWS).max(1);
+        for first in (0..forward.rows).step_by(block_rows) {
+            let rows = block_rows.min(forward.rows - first);
+            let out = &mut forward.out[first * n..][..rows * n];
+            // Of one panel, or of all where they wait for further segments.
+            let waiting = if segment_words < words { rows * width } else { 0 };
+            let sums = forward.scratch.sums.scratch((waiting * panels.len()).max(rows * width));
+            for begin in (0..words).step_by(segment_words) {
+                let end = words.min(begin + segment_words);
+                let from = begin / segment_words * segment_values;
+                let values = segment_values.min(k - from);
+                let left = forward.scratch.left.scratch(packed_rows::<S, F>(rows, values));
+                let terms = forward.scratch.terms.scratch(rows * groups::<F>(values) * F::ROW_TERMS);
+                pack_rows(
+                    simd,
+                    format,
+                    &forward.x[first * k + from..],
+                    k,
+                    rows,
+                    values,
+                    left,
+                    terms,
+                );
+                let terms_before = begin / F::GROUP * F::COLUMN_TERMS * width;
+                for (p, (panel, bias)) in panels.clone().zip(biases.clone()).enumerate() {
+                    let product = Product {
+                        left,
+                        row_terms: terms,
+                        rows,
+                        panel: &panel[begin * width..end * width],
+                        columns: &forward.layer.columns[p * columns..][..columns][terms_before..],
+                        sums: &mut sums[p * waiting..][..rows * width],
+                        is_first: begin == 0,
+                    };
+                    if end < words {
+                        multiply_panel(simd, format, product);
+                        continue;
+                    }
+                    let finish = FinishPanel {
                         bias,
-                        residual,
-                        out,
+                        residual: residual.map(|values| &values[first * n..]),
+                        out: &mut *out,
                         n,
                         range: p * width..n.min((p + 1) * width),
-                    },
-                );
+                    };
+                    with_activation(
+                        activation,
+                        Last {
+                            simd,
+                            format,
+                            product,
+                            finish,
+                        },
+                    );
+                }
             }
-            if let Finish::AddNorm { norm, .. } = self.finish {
+            if let Finish::AddNorm { norm, .. } = forward.finish {
                 for row in out.chunks_exact_mut(n) {
                     // SAFETY: the panels above have written every column of the rows of this block.
                     let row = unsafe { row.assume_init_mut() };
@@ -349,11 +408,26 @@ impl<F: Format> Task for Forward<'_, F> {
     }
 }
 
-/// Takes one panel's sums to their columns of the result.
-struct FinishPanel<'a, S> {
+/// The product of one panel's last segment, and what becomes of it.
+struct Last<'a, S, F> {
     simd: S,
-    /// `[rows, panel_width]`.
-    sums: &'a [f32],
+    format: F,
+    product: Product<'a>,
+    finish: FinishPanel<'a>,
+}
+
+impl<S: Simd, F: Format> WithElementwise for Last<'_, S, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<E: Elementwise>(self, f: E) {
+        let mut sink = Finished { f, to: self.finish };
+        multiply_panel_into(self.simd, self.format, self.product, &mut sink);
+    }
+}
+
+/// One panel's columns of the result.
+struct FinishPanel<'a> {
     /// `[panel_width]`.
     bias: &'a [f32],
     /// `[rows, n]`, as is `out`.
@@ -364,26 +438,34 @@ struct FinishPanel<'a, S> {
     range: Range<usize>,
 }
 
-impl<S: Simd> WithElementwise for FinishPanel<'_, S> {
-    type Output = ();
+/// Adds bias and residual, applies `f` and stores.
+struct Finished<'a, E> {
+    f: E,
+    to: FinishPanel<'a>,
+}
 
+impl<E: Elementwise> Sink for Finished<'_, E> {
     #[inline(always)]
-    fn run<F: Elementwise>(self, f: F) {
-        let simd = self.simd;
-        let rows = self
-            .sums
-            .chunks_exact(self.bias.len())
-            .zip(self.out.chunks_exact_mut(self.n));
-        for (r, (sums, out)) in rows.enumerate() {
-            let out = &mut out[self.range.clone()];
-            let residual = self.residual.map(|values| &values[r * self.n..][self.range.clone()]);
+    fn put<S: Simd>(&mut self, simd: S, first: usize, sums: &[f32]) {
+        let FinishPanel {
+            bias,
+            residual,
+            out,
+            n,
+            range,
+        } = &mut self.to;
+        let from = first * *n;
+        let out = out[from..].chunks_exact_mut(*n);
+        for (r, (sums, out)) in sums.chunks_exact(panel_width::<S>()).zip(out).enumerate() {
+            let out = &mut out[range.clone()];
+            let residual = residual.map(|values| &values[from + r * *n..][range.clone()]);
             for (j, out) in out.chunks_mut(S::LANES).enumerate() {
                 let at = j * S::LANES;
-                let mut y = simd.add(simd.load(&sums[at..]), simd.load(&self.bias[at..]));
+                let mut y = simd.add(simd.load(&sums[at..]), simd.load(&bias[at..]));
                 if let Some(residual) = residual {
                     y = simd.add(y, simd.load_or(&residual[at..][..out.len()], 0.0));
                 }
-                store_new(simd, f.apply(simd, y), out);
+                store_new(simd, self.f.apply(simd, y), out);
             }
         }
     }

@@ -6,42 +6,41 @@ use candle_core::{CpuStorage, DType, Result, Storage, Tensor};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::buffer::AlignedBuffer;
-use super::format::Format;
-use super::gemm::{groups, panel_width, words};
+use super::buffer::{AlignedBuffer, Scratch, with_scratch};
+use super::detect::Kernel;
+use super::format::{Format, WithFormat};
+use super::gemm::{group_values, groups, words};
 use super::simd::{Simd, Task};
 
-/// Packs `weight`, `[N, K]` of any float type, into panels `[words, panel_width]` of its rows, and
-/// writes `[groups, COLUMN_TERMS, panel_width]` for each panel. Columns beyond N and k beyond K are zero.
-pub(super) struct PackPanels<'a, F> {
-    format: PhantomData<F>,
-    weight: &'a Tensor,
-    columns: &'a mut [f32],
+/// Packs `weight`, `[N, K]` of any float type, into panels `[words, width]` of its rows, and
+/// writes `[groups, COLUMN_TERMS, width]` for each panel. Columns beyond N and k beyond K are zero.
+pub(super) struct PackPanels<'a> {
+    pub kernel: Kernel,
+    pub weight: &'a Tensor,
+    pub width: usize,
+    pub columns: &'a mut [f32],
 }
 
-impl<'a, F> PackPanels<'a, F> {
-    pub fn new(weight: &'a Tensor, columns: &'a mut [f32]) -> Self {
-        Self {
-            format: PhantomData,
-            weight,
-            columns,
-        }
-    }
-}
-
-impl<F: Format + Sync> Task for PackPanels<'_, F> {
+impl WithFormat for PackPanels<'_> {
     type Output = Result<AlignedBuffer>;
 
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> Result<AlignedBuffer> {
-        pack::<F>(self.weight, panel_width::<S>(), self.columns)
+    fn run<F: Format>(self, _: F) -> Result<AlignedBuffer> {
+        pack::<F>(self)
     }
 }
 
-fn pack<F: Format>(weight: &Tensor, width: usize, columns: &mut [f32]) -> Result<AlignedBuffer> {
+fn pack<F: Format>(
+    PackPanels {
+        kernel,
+        weight,
+        width,
+        columns,
+    }: PackPanels,
+) -> Result<AlignedBuffer> {
     let (n, k) = weight.dims2()?;
     let mut packed = AlignedBuffer::zeroed(n.div_ceil(width) * width * words::<F>(k));
     let panels = Panels {
+        kernel,
         k,
         width,
         words: packed.as_mut_slice(),
@@ -63,6 +62,7 @@ fn pack<F: Format>(weight: &Tensor, width: usize, columns: &mut [f32]) -> Result
 }
 
 struct Panels<'a> {
+    kernel: Kernel,
     k: usize,
     width: usize,
     words: &'a mut [f32],
@@ -72,7 +72,7 @@ struct Panels<'a> {
 impl Panels<'_> {
     /// Spread over rayon's threads: this happens once, when a model is loaded, and waits for memory.
     fn fill<F: Format, T: Copy + Sync>(self, weight: &[T], to_f32: impl Fn(T) -> f32 + Sync) {
-        let Self { k, width, .. } = self;
+        let Self { kernel, k, width, .. } = self;
         let (words, groups) = (words::<F>(k), groups::<F>(k));
         // Without terms there is nothing to cut, so they are cut by hand.
         let terms = width * groups * F::COLUMN_TERMS;
@@ -88,27 +88,68 @@ impl Panels<'_> {
             .zip(self.words.par_chunks_mut(width * words))
             .zip(columns)
             .for_each(|((weight, panel), columns)| {
-                let count = weight.len() / k;
-                if F::VALUES == 1 {
-                    interleave(count, |n| &weight[n * k..][..k], width, panel, &to_f32);
-                    return;
-                }
-                let mut packed = vec![0.0; count * words];
-                let mut column = Vec::with_capacity(k);
-                let mut terms = vec![0.0; F::COLUMN_TERMS];
-                for (n, (weight, packed)) in weight.chunks_exact(k).zip(packed.chunks_exact_mut(words)).enumerate() {
-                    column.clear();
-                    column.extend(weight.iter().map(|&w| to_f32(w)));
-                    let pieces = column.chunks(F::GROUP * F::VALUES).zip(packed.chunks_mut(F::GROUP));
-                    for (group, (values, words)) in pieces.enumerate() {
-                        F::pack_column(values, words, &mut terms);
-                        for (i, &term) in terms.iter().enumerate() {
-                            columns[(group * F::COLUMN_TERMS + i) * width + n] = term;
-                        }
-                    }
-                }
-                interleave(count, |n| &packed[n * words..][..words], width, panel, |word: f32| word);
+                with_scratch(|scratch| {
+                    let pack = PackPanel {
+                        k,
+                        width,
+                        weight,
+                        to_f32: &to_f32,
+                        panel,
+                        columns,
+                        scratch,
+                    };
+                    F::run(kernel, (PhantomData::<F>, pack));
+                });
             });
+    }
+}
+
+/// One panel, by the calling thread.
+struct PackPanel<'a, T, C> {
+    k: usize,
+    width: usize,
+    /// `[width, k]`, or fewer rows.
+    weight: &'a [T],
+    to_f32: C,
+    panel: &'a mut [f32],
+    columns: &'a mut [f32],
+    scratch: &'a mut Scratch,
+}
+
+impl<F: Format, T: Copy, C: Fn(T) -> f32> Task for (PhantomData<F>, PackPanel<'_, T, C>) {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let PackPanel {
+            k,
+            width,
+            weight,
+            to_f32,
+            panel,
+            columns,
+            scratch,
+        } = self.1;
+        let count = weight.len() / k;
+        if F::VALUES == 1 {
+            interleave(count, |n| &weight[n * k..][..k], width, panel, to_f32);
+            return;
+        }
+        let words = words::<F>(k);
+        let packed = scratch.left.scratch(count * words);
+        let column = scratch.sums.scratch(k);
+        let mut terms = vec![0.0; F::COLUMN_TERMS];
+        for (n, (weight, packed)) in weight.chunks_exact(k).zip(packed.chunks_exact_mut(words)).enumerate() {
+            column.iter_mut().zip(weight).for_each(|(to, &w)| *to = to_f32(w));
+            let pieces = column.chunks(group_values::<F>()).zip(packed.chunks_mut(F::GROUP));
+            for (group, (values, words)) in pieces.enumerate() {
+                F::pack_column(simd, values, words, &mut terms);
+                for (i, &term) in terms.iter().enumerate() {
+                    columns[(group * F::COLUMN_TERMS + i) * width + n] = term;
+                }
+            }
+        }
+        interleave(count, |n| &packed[n * words..][..words], width, panel, |word: f32| word);
     }
 }
 

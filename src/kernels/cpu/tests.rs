@@ -548,7 +548,7 @@ fn a_kernel_is_selected_by_its_setting() {
     let error = select(Some("sse")).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "CRAG_KERNEL=sse: expected portable, neon, avx2 or avx512; unset it to take the fastest"
+        "CRAG_KERNEL=sse: expected portable, neon, avx2, avx512 or amx; unset it to take the fastest"
     );
 }
 

@@ -1,10 +1,11 @@
-//! AVX-512: 16 lanes, 32 registers.
+//! AVX-512: 16 lanes, 32 registers; and AMX beside it.
 
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 use std::mem::transmute;
 
-use super::{LINE, Simd, Task};
+use super::amx;
+use super::{LINE, Operands, Simd, Task, TileProduct, WHOLE_TILE_ROWS};
 
 /// Proof that the machine has AVX-512F and -BW (which include AVX2 and FMA), and the dot products of `D`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub(in super::super) trait Dots: Copy {
     const BYTES: bool;
     /// AVX512-BF16; the machines that have it have AVX512-VNNI too.
     const BF16: bool;
+    /// AMX-BF16 and AMX-INT8: products of whole tiles.
+    const TILES: bool = false;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub(in super::super) struct NoDots;
 pub(in super::super) struct ByteDots;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Bf16Dots;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct WholeTiles;
 
 impl Dots for NoDots {
     const BYTES: bool = false;
@@ -40,13 +45,20 @@ impl Dots for Bf16Dots {
     const BF16: bool = true;
 }
 
+impl Dots for WholeTiles {
+    const BYTES: bool = true;
+    const BF16: bool = true;
+    const TILES: bool = true;
+}
+
 impl<D: Dots> Avx512<D> {
     pub fn detect() -> Option<Self> {
         let base = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
         let found = base
             && is_x86_feature_detected!("fma")
             && (!D::BYTES || is_x86_feature_detected!("avx512vnni"))
-            && (!D::BF16 || is_x86_feature_detected!("avx512bf16"));
+            && (!D::BF16 || is_x86_feature_detected!("avx512bf16"))
+            && (!D::TILES || amx::is_usable());
         found.then_some(Self(PhantomData))
     }
 
@@ -70,7 +82,9 @@ impl<D: Dots> Simd for Avx512<D> {
     const LANES: usize = 16;
 
     /// 6 x 2 vectors of a group's sums, as many totals, 2 of weights and a broadcast leave 5 of 32 registers free.
-    const TILE_ROWS: usize = 6;
+    const TILE_ROWS: usize = if D::TILES { WHOLE_TILE_ROWS } else { 6 };
+
+    const TILES: bool = D::TILES;
 
     #[inline]
     fn vectorize<T: Task>(self, task: T) -> T::Output {
@@ -86,7 +100,11 @@ impl<D: Dots> Simd for Avx512<D> {
         fn all<T: Task, S: Simd>(simd: S, task: T) -> T::Output {
             task.run(simd)
         }
-        if D::BF16 {
+        if D::TILES {
+            // SAFETY: a value of `Avx512<WholeTiles>` exists only where AMX was found and its use is allowed.
+            let _configured = unsafe { amx::Configured::new() };
+            avx512!(all(self, task))
+        } else if D::BF16 {
             avx512!(all(self, task))
         } else if D::BYTES {
             avx512!(bytes(self, task))
@@ -220,6 +238,20 @@ impl<D: Dots> Simd for Avx512<D> {
     }
 
     #[inline(always)]
+    unsafe fn multiply_tiles(
+        self,
+        operands: Operands,
+        rows: usize,
+        blocks: usize,
+        left: *const f32,
+        right: *const f32,
+        to: &mut TileProduct,
+    ) {
+        // SAFETY: the caller states the sizes, and that TILES holds: then a value of this type is proof of AMX.
+        unsafe { amx::multiply(operands, rows, blocks, left, right, to) }
+    }
+
+    #[inline(always)]
     fn add_i32(self, a: __m512, b: __m512) -> __m512 {
         avx512!(_mm512_castsi512_ps(_mm512_add_epi32(
             _mm512_castps_si512(a),
@@ -244,6 +276,19 @@ impl<D: Dots> Simd for Avx512<D> {
                 _mm512_inserti64x4::<1>(_mm512_castsi256_si512(half(first)), half(second))
             };
             _mm512_storeu_ps(to.as_mut_ptr(), _mm512_castsi512_ps(words));
+        }
+    }
+
+    #[inline(always)]
+    fn subtract_bf16(self, words: &[f32; LINE], from: &mut [f32; 2 * LINE]) {
+        // SAFETY: the token proves the instructions; `words` and `from` have room for one vector and two.
+        unsafe {
+            for (half, from) in from.as_chunks_mut::<LINE>().0.iter_mut().enumerate() {
+                let words = _mm256_loadu_si256(words.as_ptr().cast::<__m256i>().add(half));
+                let rounded = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(words)));
+                let rest = _mm512_sub_ps(_mm512_loadu_ps(from.as_ptr()), rounded);
+                _mm512_storeu_ps(from.as_mut_ptr(), rest);
+            }
         }
     }
 

@@ -12,6 +12,8 @@
 use half::bf16;
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -22,7 +24,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
-pub(super) use avx512::{Avx512, Bf16Dots, ByteDots};
+pub(super) use avx512::{Avx512, Bf16Dots, ByteDots, WholeTiles};
 #[cfg(any(target_arch = "aarch64", test))]
 pub(super) use neon::Neon;
 pub(super) use portable::Portable;
@@ -32,6 +34,33 @@ pub(super) const LINE: usize = 16;
 
 /// The most lanes a vector of any instruction set has.
 pub(super) const MAX_LANES: usize = 16;
+
+/// What the words of two tiles are taken for when the machine multiplies them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operands {
+    /// Two bf16 a word, sums in f32.
+    Bf16,
+    /// Four u8 a word of the left operand, four i8 of the right, sums in i32.
+    Bytes,
+    /// f32 in three planes of bf16, see [`super::format`]: six products of planes, sums in f32.
+    SplitF32,
+    /// No machine multiplies tiles of such words.
+    None,
+}
+
+/// Rows of the largest product of whole tiles.
+pub(super) const WHOLE_TILE_ROWS: usize = 32;
+
+/// Room for the product of [`Simd::multiply_tiles`].
+#[repr(C, align(64))]
+pub(super) struct TileProduct(pub [f32; WHOLE_TILE_ROWS * 2 * MAX_LANES]);
+
+impl TileProduct {
+    #[inline(always)]
+    pub fn zeros() -> Self {
+        Self([0.0; WHOLE_TILE_ROWS * 2 * MAX_LANES])
+    }
+}
 
 /// Work that is compiled once for each instruction set.
 pub(super) trait Task {
@@ -55,6 +84,9 @@ pub(super) trait Simd: Copy {
     /// Whether the totals of groups before stay in registers beside such a tile's sums; else they wait in
     /// memory until a group ends. The order of sums is the same.
     const TOTALS_IN_REGISTERS: bool = true;
+
+    /// Whether the machine multiplies tiles of up to [`WHOLE_TILE_ROWS`] rows at once, with [`Self::multiply_tiles`].
+    const TILES: bool = false;
 
     /// Runs `task` compiled for this instruction set.
     fn vectorize<T: Task>(self, task: T) -> T::Output;
@@ -92,6 +124,26 @@ pub(super) trait Simd: Copy {
     fn add_i32(self, a: Self::V, b: Self::V) -> Self::V;
     /// Words of one i32 each as f32, rounded to nearest.
     fn i32_to_f32(self, v: Self::V) -> Self::V;
+    /// The product of `rows` rows with a panel of two vectors over `blocks` blocks of [`LINE`] words, in `to` as
+    /// `[rows, 2 LANES]`: all that the words of `operands` mean, so three blocks are one of split f32.
+    ///
+    /// # Safety
+    /// [`Self::TILES`] must hold, `operands` be such that tiles of them exist, and `blocks` be positive. `left` must be
+    /// valid for reading `[blocks, rows, LINE]` and, whatever it holds, as much after that as makes the last block's
+    /// rows [`WHOLE_TILE_ROWS`]; `right` for `[blocks, LINE, 2 LANES]`. Only within [`Self::vectorize`].
+    unsafe fn multiply_tiles(
+        self,
+        operands: Operands,
+        rows: usize,
+        blocks: usize,
+        left: *const f32,
+        right: *const f32,
+        to: &mut TileProduct,
+    ) {
+        let _ = (operands, rows, blocks, left, right, to);
+        unreachable!("only where TILES holds")
+    }
+
     /// `x * 2^n` for whole `n` from -250 to 250; NaN where `x` or `n` is.
     fn scale(self, x: Self::V, n: Self::V) -> Self::V;
 
@@ -101,6 +153,16 @@ pub(super) trait Simd: Copy {
         let bits = |x: f32| u32::from(bf16::from_f32(x).to_bits());
         for (to, pair) in to.iter_mut().zip(from.as_chunks::<2>().0) {
             *to = f32::from_bits(bits(pair[0]) | bits(pair[1]) << 16);
+        }
+    }
+
+    /// `from` less the words of [`Self::pack_bf16`].
+    #[inline(always)]
+    fn subtract_bf16(self, words: &[f32; LINE], from: &mut [f32; 2 * LINE]) {
+        for (pair, word) in from.as_chunks_mut::<2>().0.iter_mut().zip(words) {
+            let bits = word.to_bits();
+            pair[0] -= f32::from_bits(bits << 16);
+            pair[1] -= f32::from_bits(bits & 0xffff_0000);
         }
     }
 

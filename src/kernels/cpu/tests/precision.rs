@@ -7,6 +7,8 @@ use candle_core::{Device, Tensor};
 
 use super::{Kernel, assert_close, assert_same_bits, matrix, random, tolerance, values};
 use crate::kernels::cpu::detect::SETTINGS;
+use crate::kernels::cpu::format::{Format, SplitF32};
+use crate::kernels::cpu::simd::{LINE, Simd, Task};
 use crate::kernels::cpu::{PackedLinear, selected};
 use crate::kernels::{Activation, Precision, reference};
 
@@ -189,6 +191,11 @@ fn the_name_of_a_kernel_says_what_it_emulates() {
     if let Some(name) = name("avx2", Precision::Int8) {
         assert_eq!(name, "x86_64-int8-avx2 (emulated in i16)");
     }
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+        if let Some(name) = name("amx", precision) {
+            assert_eq!(name, format!("x86_64-{}-amx", precision.name()));
+        }
+    }
     for kernel in Kernel::variants("avx512") {
         let (bf16, int8) = (kernel.name(Precision::Bf16), kernel.name(Precision::Int8));
         match (kernel.is_native(Precision::Bf16), kernel.is_native(Precision::Int8)) {
@@ -238,4 +245,66 @@ fn packed_weights_are_used_from_a_file_as_they_are() {
 #[test]
 fn f16_on_the_cpu_is_an_error() {
     assert!(PackedLinear::new(&matrix(4, 4, 1), None, Precision::F16).is_err());
+}
+
+/// Takes the three bf16 of each value apart again.
+struct Split<'a> {
+    values: &'a [f32; 2 * LINE],
+}
+
+impl Task for Split<'_> {
+    type Output = [[f32; 2 * LINE]; 3];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let mut planes = [[0.0; LINE]; 3];
+        SplitF32::pack(simd, self.values, &[], &mut planes, 1);
+        planes.map(|plane| {
+            let mut halves = [0.0; 2 * LINE];
+            for (pair, word) in halves.as_chunks_mut::<2>().0.iter_mut().zip(plane) {
+                *pair = [word.to_bits() << 16, word.to_bits() & 0xffff_0000].map(f32::from_bits);
+            }
+            halves
+        })
+    }
+}
+
+#[test]
+fn three_bf16_hold_every_bit_of_an_f32() {
+    for setting in SETTINGS {
+        for kernel in Kernel::variants(setting) {
+            for seed in 0..200 {
+                // All magnitudes whose third part is not denormal.
+                let values = random(2 * LINE, seed);
+                let values: [f32; 2 * LINE] = std::array::from_fn(|i| values[i] * f32::powi(2.0, i as i32 * 5 - 85));
+                let planes = kernel.run_with_dots(Split { values: &values });
+                for (i, &x) in values.iter().enumerate() {
+                    let sum: f64 = planes.iter().map(|plane| f64::from(plane[i])).sum();
+                    assert_eq!(sum, f64::from(x), "{}: {x:e}", kernel.name(Precision::F32));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_in_three_bf16_are_as_exact_as_those_of_f32() {
+    let Some(kernel) = Kernel::find("amx") else {
+        eprintln!("skipped: this machine has no amx");
+        return;
+    };
+    // Of one value each, so that nothing but the products is rounded: without any of the six, or with fewer bits, 2^-18
+    // would be missing.
+    for seed in 0..100 {
+        let (x, weight) = (random(40, seed), random(1, seed + 1000));
+        let layer = Tensor::from_vec(weight.clone(), (1, 1), &Device::Cpu).unwrap();
+        let layer = PackedLinear::for_kernel(kernel, &layer, None, Precision::F32).unwrap();
+        let found = layer.forward(&x, 40, Activation::Identity);
+        for (x, found) in x.iter().zip(found) {
+            let exact = f64::from(*x) * f64::from(weight[0]);
+            let error = (f64::from(found) - exact).abs();
+            // Two units in the last place.
+            assert!(error <= 2.4e-7 * exact.abs(), "{x:e} {:e}: off by {error:e}", weight[0]);
+        }
+    }
 }
