@@ -8,7 +8,8 @@
 //! `threads` threads at once, each with its own operands:
 //!
 //! - `registers`: multiply-adds between registers alone, with the widest instruction that this machine has
-//!   for the precision. Nothing reads memory, so no product can be faster.
+//!   for the precision (AMX where `CRAG_KERNEL` is; f32 takes six of its bf16 products). Nothing reads memory, so
+//!   no product can be faster.
 //! - `products`: the largest rate of this crate's linear layers over the shapes of a BERT-base layer,
 //!   packing of rows and bias included; `by_shape` has each. `CRAG_KERNEL` picks the kernel.
 
@@ -27,6 +28,8 @@ const LAYERS: [(usize, usize); 4] = [(768, 2304), (768, 768), (768, 3072), (3072
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
 
 fn main() {
+    // As the program does: results would else lie in fresh pages each time.
+    crag::kernels::memory::keep_freed_buffers();
     let arguments: Vec<String> = std::env::args().collect();
     let value = |name: &str, default: &str| {
         let at = arguments.iter().position(|argument| argument == name);
@@ -128,7 +131,13 @@ mod registers {
     fn loop_of(precision: Precision) -> Option<(fn(), f64)> {
         let avx512 = is_x86_feature_detected!("avx512f");
         let fma = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        // Where the kernel is found, the process may use the tiles.
+        let tiles = crag::kernels::cpu::selected().setting() == "amx";
         let found: (fn(), f64) = match precision {
+            // SAFETY: as for the others.
+            Precision::F32 if tiles => (|| unsafe { x86::tiles_bf16() }, 16_384.0 / 6.0),
+            Precision::Bf16 if tiles => (|| unsafe { x86::tiles_bf16() }, 16_384.0),
+            Precision::Int8 if tiles => (|| unsafe { x86::tiles_int8() }, 32_768.0),
             // SAFETY: each is called on a machine that has just been seen to have its instructions.
             Precision::F32 if avx512 => (|| unsafe { x86::f32_512() }, 32.0),
             Precision::F32 if fma => (|| unsafe { x86::f32_256() }, 16.0),
@@ -146,10 +155,54 @@ mod registers {
 
     #[cfg(target_arch = "x86_64")]
     mod x86 {
+        use std::arch::asm;
         use std::arch::x86_64::*;
         use std::hint::black_box;
 
         use super::{STEPS, SUMS};
+
+        macro_rules! tiles {
+            ($($name:ident, $multiply:literal;)*) => {
+                $(
+                    /// # Safety
+                    /// The machine must have AMX, and the process leave to use it.
+                    pub unsafe fn $name() {
+                        #[repr(align(64))]
+                        struct Configuration([u8; 64]);
+                        let mut configuration = Configuration([0; 64]);
+                        configuration.0[0] = 1;
+                        for tile in 0..8 {
+                            configuration.0[16 + 2 * tile] = 64;
+                            configuration.0[48 + tile] = 16;
+                        }
+                        // SAFETY: the caller's; four sums are as many products as it takes until the first is ready.
+                        unsafe {
+                            asm!(
+                                "ldtilecfg [{configuration}]",
+                                "2:",
+                                concat!($multiply, " tmm0, tmm4, tmm6"),
+                                concat!($multiply, " tmm1, tmm4, tmm7"),
+                                concat!($multiply, " tmm2, tmm5, tmm6"),
+                                concat!($multiply, " tmm3, tmm5, tmm7"),
+                                "dec {steps}",
+                                "jnz 2b",
+                                "tilerelease",
+                                configuration = in(reg) &configuration,
+                                steps = inout(reg) STEPS * SUMS / 4 => _,
+                                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                                options(nostack),
+                            );
+                        }
+                    }
+                )*
+            };
+        }
+
+        tiles! {
+            tiles_bf16, "tdpbf16ps";
+            tiles_int8, "tdpbusd";
+        }
 
         macro_rules! loops {
             ($($name:ident, $features:literal, $vector:ty, $zero:expr, |$sum:ident, $a:ident, $b:ident| $step:expr;)*) => {
