@@ -7,7 +7,8 @@
 //! written as the sum of three bf16, `x = h + m + l`, each the rest of those before it rounded: 24 bits of
 //! significand in three times 8, so that nothing is left over (Henry, Tang and Heinecke, arXiv:1904.06376). Of the
 //! nine products of two such sums six are computed; `m l`, `l m` and `l l` are below 2^-26 of the whole, and the
-//! rounding of f32 is 2^-24. Three *planes* of words then follow one another, block by block.
+//! rounding of f32 is 2^-24. Three *planes* of words then follow one another, block by block. Denormal parts count as
+//! zero, so below 2^-110 bits are lost, and what rounds to no finite bf16 (from 3.39e38 on) is not finite.
 //!
 //! **int8.** Both operands are cut along k into groups, and each group of a row or a column has a scale
 //! of its own, since the largest of few values is smaller than that of many. A weight is `t q` with `q`
