@@ -170,7 +170,10 @@ impl Kernel {
     }
 
     /// As [`Self::run`], for a kernel with products of whole tiles.
-    pub(super) fn run_with_tiles<T: Task>(self, task: T) -> T::Output {
+    pub(super) fn run_with_tiles<T: Task>(
+        self,
+        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "only AMX has them"))] task: T,
+    ) -> T::Output {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Amx(simd) => simd.vectorize(task),
