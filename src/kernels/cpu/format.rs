@@ -47,8 +47,9 @@ pub(super) trait Format: Copy + Sync {
     /// Zeros, or whatever packs fastest: weights beyond K are zero.
     const PADDING: Self::Values;
 
-    /// What packing a group of a row and settling its sums need to know of it.
-    fn row_terms<S: Simd>(simd: S, group: &[f32], terms: &mut [f32]);
+    /// What packing a group of a row and settling its sums need to know of it; nothing unless there are terms.
+    #[inline(always)]
+    fn row_terms<S: Simd>(_: S, _: &[f32], _: &mut [f32]) {}
 
     /// Packs the same values of a row of the left operand into a line of each plane: `lines[0]`, and so on at every
     /// `stride`; `terms` are those of their group.
@@ -57,26 +58,43 @@ pub(super) trait Format: Copy + Sync {
     /// The first values of `from`, if there are enough for a line.
     fn whole(from: &[f32]) -> Option<&Self::Values>;
 
-    /// Packs a group of a column of the right operand into words, zeros beyond its end, and sets its terms.
-    fn pack_column<S: Simd>(simd: S, group: &[f32], words: &mut [f32], terms: &mut [f32]);
+    /// [`Self::pack`] of as many values or fewer, padded.
+    #[inline(always)]
+    fn pack_some<S: Simd>(simd: S, values: &[f32], terms: &[f32], lines: &mut [[f32; LINE]], stride: usize) {
+        match Self::whole(values) {
+            Some(whole) => Self::pack(simd, whole, terms, lines, stride),
+            None => {
+                let mut padded = Self::PADDING;
+                padded.as_mut()[..values.len()].copy_from_slice(values);
+                Self::pack(simd, &padded, terms, lines, stride);
+            }
+        }
+    }
+
+    /// Packs a group of a column of the right operand into words, zeros beyond its end, and sets its terms. Without
+    /// terms both operands are packed alike.
+    #[inline(always)]
+    fn pack_column<S: Simd>(simd: S, group: &[f32], words: &mut [f32], _: &mut [f32]) {
+        words.fill(0.0);
+        let lines = words.as_chunks_mut::<LINE>().0.chunks_mut(Self::PLANES);
+        for (values, lines) in group.chunks(Self::VALUES * LINE).zip(lines) {
+            Self::pack_some(simd, values, &[], lines, 1);
+        }
+    }
 
     /// `sum + x w` in each lane, of formats with one plane.
     fn multiply_add<S: Simd>(simd: S, x: S::V, w: S::V, sum: S::V) -> S::V;
 
-    /// `before` plus what a group's sum stands for, as f32. `row`: the group's row terms; `column`:
-    /// `[COLUMN_TERMS, width]`, read from these lanes' first column on.
+    /// `before` plus what a group's sum stands for, as f32: itself, unless there are terms. `row`: the group's row terms;
+    /// `column`: `[COLUMN_TERMS, width]`, read from these lanes' first column on.
     ///
     /// # Safety
     /// `row` must be valid for reading `ROW_TERMS` values, `column` for a vector at each of `COLUMN_TERMS`
     /// multiples of `width`.
-    unsafe fn settle<S: Simd>(
-        simd: S,
-        sum: S::V,
-        before: S::V,
-        row: *const f32,
-        column: *const f32,
-        width: usize,
-    ) -> S::V;
+    #[inline(always)]
+    unsafe fn settle<S: Simd>(simd: S, sum: S::V, before: S::V, _: *const f32, _: *const f32, _: usize) -> S::V {
+        simd.add(before, sum)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -97,9 +115,6 @@ impl Format for F32 {
     }
 
     #[inline(always)]
-    fn row_terms<S: Simd>(_: S, _: &[f32], _: &mut [f32]) {}
-
-    #[inline(always)]
     fn pack<S: Simd>(_: S, values: &Self::Values, _: &[f32], lines: &mut [[f32; LINE]], _: usize) {
         lines[0] = *values;
     }
@@ -110,19 +125,8 @@ impl Format for F32 {
     }
 
     #[inline(always)]
-    fn pack_column<S: Simd>(_: S, column: &[f32], words: &mut [f32], _: &mut [f32]) {
-        words[..column.len()].copy_from_slice(column);
-        words[column.len()..].fill(0.0);
-    }
-
-    #[inline(always)]
     fn multiply_add<S: Simd>(simd: S, x: S::V, w: S::V, sum: S::V) -> S::V {
         simd.mul_add(x, w, sum)
-    }
-
-    #[inline(always)]
-    unsafe fn settle<S: Simd>(simd: S, sum: S::V, before: S::V, _: *const f32, _: *const f32, _: usize) -> S::V {
-        simd.add(before, sum)
     }
 }
 
@@ -139,9 +143,6 @@ impl Format for Bf16 {
     const PADDING: Self::Values = [0.0; 2 * LINE];
 
     #[inline(always)]
-    fn row_terms<S: Simd>(_: S, _: &[f32], _: &mut [f32]) {}
-
-    #[inline(always)]
     fn pack<S: Simd>(simd: S, values: &Self::Values, _: &[f32], lines: &mut [[f32; LINE]], _: usize) {
         simd.pack_bf16(values, &mut lines[0]);
     }
@@ -152,35 +153,8 @@ impl Format for Bf16 {
     }
 
     #[inline(always)]
-    fn pack_column<S: Simd>(simd: S, column: &[f32], words: &mut [f32], _: &mut [f32]) {
-        pack_lines::<S, Self>(simd, column, words);
-    }
-
-    #[inline(always)]
     fn multiply_add<S: Simd>(simd: S, x: S::V, w: S::V, sum: S::V) -> S::V {
         simd.dot_bf16(x, w, sum)
-    }
-
-    #[inline(always)]
-    unsafe fn settle<S: Simd>(simd: S, sum: S::V, before: S::V, _: *const f32, _: *const f32, _: usize) -> S::V {
-        simd.add(before, sum)
-    }
-}
-
-/// Packs a column as a row is: the formats without terms take both operands alike.
-#[inline(always)]
-fn pack_lines<S: Simd, F: Format>(simd: S, column: &[f32], words: &mut [f32]) {
-    words.fill(0.0);
-    let lines = words.as_chunks_mut::<LINE>().0.chunks_mut(F::PLANES);
-    for (values, lines) in column.chunks(F::VALUES * LINE).zip(lines) {
-        match F::whole(values) {
-            Some(whole) => F::pack(simd, whole, &[], lines, 1),
-            None => {
-                let mut padded = F::PADDING;
-                padded.as_mut()[..values.len()].copy_from_slice(values);
-                F::pack(simd, &padded, &[], lines, 1);
-            }
-        }
     }
 }
 
@@ -205,9 +179,6 @@ impl Format for SplitF32 {
     }
 
     #[inline(always)]
-    fn row_terms<S: Simd>(_: S, _: &[f32], _: &mut [f32]) {}
-
-    #[inline(always)]
     fn pack<S: Simd>(simd: S, values: &Self::Values, _: &[f32], lines: &mut [[f32; LINE]], stride: usize) {
         let mut rest = *values;
         for plane in 0..Self::PLANES {
@@ -225,18 +196,8 @@ impl Format for SplitF32 {
     }
 
     #[inline(always)]
-    fn pack_column<S: Simd>(simd: S, column: &[f32], words: &mut [f32], _: &mut [f32]) {
-        pack_lines::<S, Self>(simd, column, words);
-    }
-
-    #[inline(always)]
     fn multiply_add<S: Simd>(_: S, _: S::V, _: S::V, _: S::V) -> S::V {
         unreachable!("products of split f32 are those of whole tiles")
-    }
-
-    #[inline(always)]
-    unsafe fn settle<S: Simd>(simd: S, sum: S::V, before: S::V, _: *const f32, _: *const f32, _: usize) -> S::V {
-        simd.add(before, sum)
     }
 }
 

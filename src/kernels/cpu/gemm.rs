@@ -92,14 +92,7 @@ pub(super) fn pack_rows<S: Simd, F: Format>(
             let block = (group * F::GROUP - begin) / LINE;
             for (i, values) in values.chunks(F::VALUES * LINE).enumerate() {
                 let lines = &mut lines[tile + (block + i * F::PLANES) * tile_rows + (r - first)..];
-                match F::whole(values) {
-                    Some(whole) => F::pack(simd, whole, terms, lines, tile_rows),
-                    None => {
-                        let mut padded = F::PADDING;
-                        padded.as_mut()[..values.len()].copy_from_slice(values);
-                        F::pack(simd, &padded, terms, lines, tile_rows);
-                    }
-                }
+                F::pack_some(simd, values, terms, lines, tile_rows);
             }
         }
     }
@@ -391,15 +384,14 @@ unsafe fn whole_tile<S: Simd, F: Format>(
             simd.multiply_tiles(F::OPERANDS, rows, blocks, left, right, product);
         }
         let is_first = operands.is_first && i == 0;
-        let sums = operands.sums.as_mut_ptr();
+        let (of_group, sums) = (product.0.as_mut_ptr(), operands.sums.as_mut_ptr());
         let settled = match sink {
-            Some(_) if begin + in_group >= blocks => product.0.as_mut_ptr(),
+            Some(_) if begin + in_group >= blocks => of_group,
             _ => sums,
         };
-        let product = product.0.as_ptr();
         let columns = operands.columns[i * F::COLUMN_TERMS * width..].as_ptr();
         for r in 0..rows {
-            // SAFETY: `product`, `sums` and so `settled` hold a vector at each multiple of LANES of a row, and there
+            // SAFETY: `of_group`, `sums` and so `settled` hold a vector at each multiple of LANES of a row, and there
             // are terms of this group for each row and for each column.
             unsafe {
                 let row = operands
@@ -414,7 +406,7 @@ unsafe fn whole_tile<S: Simd, F: Format>(
                         simd.load_ptr(sums.add(at))
                     };
                     let column = columns.wrapping_add(vector * S::LANES);
-                    let sum = F::settle(simd, simd.load_ptr(product.add(at)), before, row, column, width);
+                    let sum = F::settle(simd, simd.load_ptr(of_group.add(at)), before, row, column, width);
                     simd.store_ptr(sum, settled.add(at));
                 }
             }

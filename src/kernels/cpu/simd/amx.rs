@@ -1,4 +1,4 @@
-//! AMX: products of whole tiles, 16 rows of 64 bytes each, sixteen times as many multiplications a cycle as AVX-512.
+//! AMX: products of whole tiles, 16 rows of 64 bytes each, sixteen times as many multiplications of bf16 a cycle as AVX-512 has of f32.
 //!
 //! Tiles are registers that the compiler does not know: each product is one block of assembly that
 //! begins with zeros and ends with a store. What lies outside is their configuration, which a thread loads
@@ -15,7 +15,7 @@ const LINE_BYTES: usize = LINE * size_of::<f32>();
 /// Bytes from one row of a panel, or of the product, to the next.
 const PANEL_BYTES: usize = 2 * MAX_LANES * size_of::<f32>();
 
-/// What the instructions `ldtilecfg` loads: all eight tiles have 16 rows of 64 bytes.
+/// What the instruction `ldtilecfg` loads: all eight tiles have 16 rows of 64 bytes.
 #[repr(C, align(64))]
 struct Configuration {
     palette: u8,
@@ -111,7 +111,7 @@ pub(super) unsafe fn multiply(
     to: &mut TileProduct,
 ) {
     // Four sums, tmm0 to tmm3, of two tiles of the left operand (tmm4, tmm5) and two of the right (tmm6, tmm7): as many
-    // products as it takes until the first sum is ready for another. The loads between them are for nothing.
+    // products as it takes until the first sum is ready for another.
     macro_rules! products {
         ($multiply:literal, upper) => {
             concat!($multiply, " tmm0, tmm4, tmm6\n", $multiply, " tmm1, tmm4, tmm7")
