@@ -111,6 +111,8 @@ pub(super) struct Product<'a> {
     /// `[rows, panel_width]`, which is overwritten if `is_first`, else added to.
     pub sums: &'a mut [f32],
     pub is_first: bool,
+    /// What will be multiplied after this panel: asked for from memory meanwhile.
+    pub next: &'a [f32],
 }
 
 impl<'a> Product<'a> {
@@ -124,6 +126,7 @@ impl<'a> Product<'a> {
             columns: &[],
             sums,
             is_first: true,
+            next: &[],
         }
     }
 }
@@ -164,7 +167,7 @@ fn multiply<S: Simd, F: Format>(simd: S, format: F, product: Product<'_>, mut si
     let k = product.panel.len() / width;
     let groups = k.div_ceil(F::GROUP);
     let beyond = beyond::<S>();
-    let (left, panel) = (&product.left[..rows * k + beyond], &product.panel[..k * width]);
+    let (left, whole_panel) = (&product.left[..rows * k + beyond], &product.panel[..k * width]);
     let sums = &mut product.sums[..rows * width];
     let row_terms = &product.row_terms[..rows * groups * F::ROW_TERMS];
     let columns = &product.columns[..groups * F::COLUMN_TERMS * width];
@@ -173,12 +176,17 @@ fn multiply<S: Simd, F: Format>(simd: S, format: F, product: Product<'_>, mut si
     for begin in (0..k).step_by(F::CHUNK) {
         let depth = F::CHUNK.min(k - begin);
         let group = begin / F::GROUP;
-        let panel = &panel[begin * width..][..depth * width];
+        let panel = &whole_panel[begin * width..][..depth * width];
         let columns = &columns[group * F::COLUMN_TERMS * width..][..depth.div_ceil(F::GROUP) * F::COLUMN_TERMS * width];
         let is_last = begin + depth == k;
+        let next = if is_last { product.next } else { &whole_panel[(begin + depth) * width..] };
+        let next = &next[..next.len().min(F::CHUNK * width)];
         let mut first = 0;
         while first < rows {
             let tile_rows = S::TILE_ROWS.min(rows - first);
+            if S::TILES {
+                simd.prefetch(&next[next.len() * first / rows..next.len() * (first + tile_rows) / rows]);
+            }
             let tile = Tile {
                 left: &left[begin * rows + first * depth..][..tile_rows * depth + beyond],
                 panel,

@@ -329,7 +329,8 @@ impl<F: Format> Task for (F, Forward<'_>) {
         let (format, forward) = self;
         let (n, k) = (forward.layer.out_features, forward.layer.in_features);
         let (width, words) = (panel_width::<S>(), words::<F>(k));
-        let panels = forward.layer.panels.as_slice().chunks_exact(width * words);
+        let all = forward.layer.panels.as_slice();
+        let panels = all.chunks_exact(width * words);
         let columns = groups::<F>(k) * F::COLUMN_TERMS * width;
         let biases = forward.layer.bias.chunks_exact(width);
         let (activation, residual) = match forward.finish {
@@ -366,6 +367,10 @@ impl<F: Format> Task for (F, Forward<'_>) {
                 );
                 let terms_before = begin / F::GROUP * F::COLUMN_TERMS * width;
                 for (p, (panel, bias)) in panels.clone().zip(biases.clone()).enumerate() {
+                    let next = match all.get((p + 1) * width * words..) {
+                        Some(next) if !next.is_empty() => &next[begin * width..end * width],
+                        _ => &all[..width * words][end * width..],
+                    };
                     let product = Product {
                         left,
                         row_terms: terms,
@@ -374,6 +379,7 @@ impl<F: Format> Task for (F, Forward<'_>) {
                         columns: &forward.layer.columns[p * columns..][..columns][terms_before..],
                         sums: &mut sums[p * waiting..][..rows * width],
                         is_first: begin == 0,
+                        next,
                     };
                     if end < words {
                         multiply_panel(simd, format, product);

@@ -252,6 +252,15 @@ impl<D: Dots> Simd for Avx512<D> {
     }
 
     #[inline(always)]
+    fn prefetch(self, words: &[f32]) {
+        if D::TILES {
+            for line in words.chunks(LINE) {
+                avx512!(_mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()));
+            }
+        }
+    }
+
+    #[inline(always)]
     fn add_i32(self, a: __m512, b: __m512) -> __m512 {
         avx512!(_mm512_castsi512_ps(_mm512_add_epi32(
             _mm512_castps_si512(a),

@@ -144,6 +144,12 @@ pub(super) trait Simd: Copy {
         unreachable!("only where TILES holds")
     }
 
+    /// Asks for `words` to be brought near, into the L2 cache; where that does not pay, does nothing.
+    #[inline(always)]
+    fn prefetch(self, words: &[f32]) {
+        let _ = words;
+    }
+
     /// `x * 2^n` for whole `n` from -250 to 250; NaN where `x` or `n` is.
     fn scale(self, x: Self::V, n: Self::V) -> Self::V;
 
