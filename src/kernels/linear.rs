@@ -132,7 +132,7 @@ impl Linear {
         }
     }
 
-    fn check(&self, x: &Tensor) -> Result<usize> {
+    pub(super) fn check(&self, x: &Tensor) -> Result<usize> {
         match x.dims() {
             &[rows, width] if width == self.in_features => Ok(rows),
             found => bail!("linear: expected [M, {}], found {found:?}", self.in_features),

@@ -15,6 +15,7 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod embedding;
+mod feed_forward;
 mod linear;
 pub mod memory;
 mod norm;
@@ -29,6 +30,7 @@ use candle_core::{DType, Device, Result, bail};
 pub use attention::attention;
 pub use bilinear::Bilinear;
 pub use embedding::Embedding;
+pub use feed_forward::feed_forward;
 pub use linear::{Linear, Rows};
 pub use norm::LayerNorm;
 pub use pooling::{attention_pool, first_token_pool, mean_pool};

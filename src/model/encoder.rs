@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use crate::kernels::{Activation, Embedding, LayerNorm, Linear, Precision, Rows, Sequences, attention};
+use crate::kernels::{Activation, Embedding, LayerNorm, Linear, Precision, Rows, Sequences, attention, feed_forward};
 
 use super::{
     config::ModelConfig,
@@ -88,8 +88,13 @@ impl Layer {
         let hidden = self
             .attention_output
             .forward_add_norm(&context, hidden, &self.attention_norm)?;
-        let intermediate = self.intermediate.forward(&hidden, self.activation)?;
-        self.output.forward_add_norm(&intermediate, &hidden, &self.output_norm)
+        feed_forward(
+            &hidden,
+            &self.intermediate,
+            self.activation,
+            &self.output,
+            &self.output_norm,
+        )
     }
 }
 

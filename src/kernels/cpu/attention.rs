@@ -3,10 +3,10 @@
 //! The scores of a tile of queries are the product of its rows with panels of the transposed keys,
 //! the output that of the softmax with panels of the values; both run through [`super::gemm`].
 
-use super::buffer::{Scratch, with_scratch};
+use super::buffer::{AttentionScratch, with_scratch};
 use super::detect::Kernel;
 use super::format::F32;
-use super::gemm::{Product, multiply_panel, pack_rows, packed_rows, panel_width, words};
+use super::gemm::{PackedRows, Product, multiply_panel, packed_rows, panel_width, words};
 use super::packing::interleave;
 use super::simd::{Simd, Task};
 use super::vector_math::exp;
@@ -21,7 +21,7 @@ pub(super) fn attention(kernel: Kernel, qkv: &[f32], offsets: &[u32], hidden: us
             hidden,
             heads,
             out: &mut out,
-            scratch,
+            scratch: &mut scratch.attention,
         })
     });
     out
@@ -33,7 +33,7 @@ struct Attention<'a> {
     hidden: usize,
     heads: usize,
     out: &'a mut [f32],
-    scratch: &'a mut Scratch,
+    scratch: &'a mut AttentionScratch,
 }
 
 impl Task for Attention<'_> {
@@ -77,7 +77,7 @@ struct Head {
 impl Head {
     /// `out`: `[tokens, hidden]`, of which this head's columns are written.
     #[inline(always)]
-    fn attend<S: Simd>(&self, simd: S, qkv: &[f32], out: &mut [f32], hidden: usize, scratch: &mut Scratch) {
+    fn attend<S: Simd>(&self, simd: S, qkv: &[f32], out: &mut [f32], hidden: usize, scratch: &mut AttentionScratch) {
         let Self { tokens, width, .. } = *self;
         let panel = panel_width::<S>();
         // A row of scores is padded to whole panels, its use as left operand to whole blocks.
@@ -90,23 +90,16 @@ impl Head {
         self.pack_values(panel, qkv, values);
 
         let scores = scratch.scores.scratch(S::TILE_ROWS * score_width);
-        let sums = scratch.sums.scratch(S::TILE_ROWS * panel);
+        let sums = scratch.product.sums.scratch(S::TILE_ROWS * panel);
         let left = scratch
+            .product
             .left
             .scratch(packed_rows::<S, F32>(S::TILE_ROWS, width.max(tokens)));
         let scale = 1.0 / (width as f32).sqrt();
         for first in (0..tokens).step_by(S::TILE_ROWS) {
             let rows = S::TILE_ROWS.min(tokens - first);
-            pack_rows(
-                simd,
-                F32,
-                &qkv[first * self.stride + self.query..],
-                self.stride,
-                rows,
-                width,
-                left,
-                &mut [],
-            );
+            let queries = &qkv[first * self.stride + self.query..];
+            packed(left, rows, width).pack(simd, F32, queries, self.stride, 0..width);
             for (p, keys) in keys.chunks_exact(panel * words::<F32>(width)).enumerate() {
                 multiply_panel(simd, F32, Product::plain(left, rows, keys, sums));
                 for (scores, sums) in scores
@@ -122,7 +115,7 @@ impl Head {
                 scores[tokens..].fill(f32::NEG_INFINITY);
                 softmax(simd, scores, scale);
             }
-            pack_rows(simd, F32, scores, score_width, rows, tokens, left, &mut []);
+            packed(left, rows, tokens).pack(simd, F32, scores, score_width, 0..tokens);
             for (p, values) in values.chunks_exact(panel * words::<F32>(tokens)).enumerate() {
                 multiply_panel(simd, F32, Product::plain(left, rows, values, sums));
                 let columns = p * panel..width.min((p + 1) * panel);
@@ -161,6 +154,11 @@ impl Head {
             rest.fill(0.0);
         }
     }
+}
+
+fn packed(words: &mut [f32], rows: usize, k: usize) -> PackedRows<'_> {
+    let terms = &mut [];
+    PackedRows { words, terms, rows, k }
 }
 
 /// `softmax(scale * scores)` in place, over whole vectors; padding of minus infinity becomes 0.

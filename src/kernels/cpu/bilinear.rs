@@ -7,7 +7,7 @@
 
 use super::buffer::{Scratch, with_scratch};
 use super::format::{Format, WithFormat, with_format};
-use super::gemm::{Product, multiply_panel, pack_rows, packed_rows, panel_width, words};
+use super::gemm::{PackedRows, Product, multiply_panel, packed_rows, panel_width, words};
 use super::linear::PackedLinear;
 use super::simd::{Simd, Task};
 use crate::kernels::Precision;
@@ -80,10 +80,16 @@ impl<F: Format> Task for (F, Fuse<'_>) {
             let rows = block_rows.min(fuse.rows - first);
             let x1 = &fuse.x1[first * f1..][..rows * f1];
             let out = &mut fuse.out[first * outputs..][..rows * outputs];
-            let left = fuse.scratch.left.scratch(packed_rows::<S, F>(rows, k));
-            let sums = fuse.scratch.sums.scratch(rows * width);
-            let lanes = fuse.scratch.scores.scratch(rows * S::LANES);
-            pack_rows(simd, format, &fuse.x2[first * k..], k, rows, k, left, &mut []);
+            let left = fuse.scratch.product.left.scratch(packed_rows::<S, F>(rows, k));
+            let sums = fuse.scratch.product.sums.scratch(rows * width);
+            let lanes = fuse.scratch.between.scratch(rows * S::LANES);
+            let mut packed = PackedRows {
+                words: left,
+                terms: &mut [],
+                rows,
+                k,
+            };
+            packed.pack(simd, format, &fuse.x2[first * k..], k, 0..k);
             let panels = fuse.layer.panels.as_slice().chunks_exact(width * words);
             for (p, panel) in panels.enumerate() {
                 multiply_panel(simd, format, Product::plain(left, rows, panel, sums));

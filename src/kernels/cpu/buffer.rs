@@ -2,6 +2,7 @@
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -82,12 +83,31 @@ impl Words {
 /// Working memory of the kernels, one per thread. What it holds between calls has no meaning.
 #[derive(Default)]
 pub(super) struct Scratch {
+    /// Of a product.
+    pub product: ProductScratch,
+    /// Of a product whose result is the left operand of the other.
+    pub product_before: ProductScratch,
+    /// Results that go from one to the other.
+    pub between: AlignedBuffer,
+    /// Of attention, head by head.
+    pub attention: AttentionScratch,
+}
+
+/// What a product needs beside its panels.
+#[derive(Default)]
+pub(super) struct ProductScratch {
     /// Rows of the left operand, packed.
     pub left: AlignedBuffer,
     /// What its format has to know of each row.
     pub terms: AlignedBuffer,
     /// Sums of one panel.
     pub sums: AlignedBuffer,
+}
+
+#[derive(Default)]
+pub(super) struct AttentionScratch {
+    /// Of the products of one head.
+    pub product: ProductScratch,
     /// Transposed keys of one head.
     pub keys: AlignedBuffer,
     /// Values of one head.
@@ -102,4 +122,10 @@ pub(super) fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
         static SCRATCH: RefCell<Scratch> = RefCell::default();
     }
     SCRATCH.with_borrow_mut(f)
+}
+
+/// `values` as memory to be written to: whoever gets it must leave initialised values there.
+pub(super) fn as_uninit(values: &mut [f32]) -> &mut [MaybeUninit<f32>] {
+    // SAFETY: the layout is the same; nothing in this module writes anything but values through it.
+    unsafe { &mut *(std::ptr::from_mut(values) as *mut [MaybeUninit<f32>]) }
 }

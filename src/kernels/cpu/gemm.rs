@@ -16,6 +16,8 @@
 //! Where the machine multiplies whole tiles ([`Simd::TILES`]), a group's sums are its own to order; they depend
 //! on a row and the group alone too.
 
+use std::ops::Range;
+
 use super::format::Format;
 use super::simd::{LINE, Simd, TileProduct, WHOLE_TILE_ROWS};
 
@@ -46,7 +48,7 @@ pub(super) const fn group_values<F: Format>() -> usize {
     F::GROUP / F::PLANES * F::VALUES
 }
 
-/// Words that [`pack_rows`] wants room for. Whole tiles are read to their last row, whether it is there or not.
+/// Words that [`PackedRows`] wants room for. Whole tiles are read to their last row, whether it is there or not.
 #[inline(always)]
 pub(super) const fn packed_rows<S: Simd, F: Format>(rows: usize, k: usize) -> usize {
     rows * words::<F>(k) + beyond::<S>()
@@ -58,41 +60,49 @@ const fn beyond<S: Simd>() -> usize {
     if S::TILES { WHOLE_TILE_ROWS * LINE } else { 0 }
 }
 
-/// Packs `rows` rows of `k` values for [`multiply_panel`]; row `r` begins at `r * stride` in `from`.
-///
-/// `to` holds [`packed_rows`] words, `terms` `rows * groups(k) * ROW_TERMS` numbers.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "an inner loop's operands; a struct would only rename them"
-)]
-#[inline(always)]
-pub(super) fn pack_rows<S: Simd, F: Format>(
-    simd: S,
-    _: F,
-    from: &[f32],
-    stride: usize,
-    rows: usize,
-    k: usize,
-    to: &mut [f32],
-    terms: &mut [f32],
-) {
-    const { assert!(F::CHUNK.is_multiple_of(F::GROUP) && F::GROUP.is_multiple_of(F::PLANES * LINE)) };
-    let (words, groups) = (words::<F>(k), groups::<F>(k));
-    let lines = to[..rows * words].as_chunks_mut::<LINE>().0;
-    for r in 0..rows {
-        let row = &from[r * stride..][..k];
-        let first = r / S::TILE_ROWS * S::TILE_ROWS;
-        let tile_rows = S::TILE_ROWS.min(rows - first);
-        for (group, values) in row.chunks(group_values::<F>()).enumerate() {
-            let terms = &mut terms[(r * groups + group) * F::ROW_TERMS..][..F::ROW_TERMS];
-            F::row_terms(simd, values, terms);
-            let begin = group * F::GROUP / F::CHUNK * F::CHUNK;
-            let depth = F::CHUNK.min(words - begin);
-            let tile = (begin * rows + first * depth) / LINE;
-            let block = (group * F::GROUP - begin) / LINE;
-            for (i, values) in values.chunks(F::VALUES * LINE).enumerate() {
-                let lines = &mut lines[tile + (block + i * F::PLANES) * tile_rows + (r - first)..];
-                F::pack_some(simd, values, terms, lines, tile_rows);
+/// Rows of the left operand, packed or to be packed.
+pub(super) struct PackedRows<'a> {
+    /// [`packed_rows`] words.
+    pub words: &'a mut [f32],
+    /// `[rows, groups(k), ROW_TERMS]`.
+    pub terms: &'a mut [f32],
+    pub rows: usize,
+    /// Values of a row.
+    pub k: usize,
+}
+
+impl PackedRows<'_> {
+    /// Packs the values `columns` of all rows; row `r` has them at `r * stride` in `from`.
+    ///
+    /// `columns` begins at a whole line of words, and where groups have terms at a whole group; it ends so too,
+    /// or at `k`.
+    #[inline(always)]
+    pub fn pack<S: Simd, F: Format>(&mut self, simd: S, _: F, from: &[f32], stride: usize, columns: Range<usize>) {
+        const { assert!(F::CHUNK.is_multiple_of(F::GROUP) && F::GROUP.is_multiple_of(F::PLANES * LINE)) };
+        let (rows, words, groups) = (self.rows, words::<F>(self.k), groups::<F>(self.k));
+        let group_values = group_values::<F>();
+        let lines = self.words[..rows * words].as_chunks_mut::<LINE>().0;
+        for r in 0..rows {
+            let row = &from[r * stride..][..columns.len()];
+            let first = r / S::TILE_ROWS * S::TILE_ROWS;
+            let tile_rows = S::TILE_ROWS.min(rows - first);
+            let mut at = columns.start;
+            while at < columns.end {
+                let group = at / group_values;
+                let end = columns.end.min((group + 1) * group_values);
+                let values = &row[at - columns.start..end - columns.start];
+                let terms = &mut self.terms[(r * groups + group) * F::ROW_TERMS..][..F::ROW_TERMS];
+                F::row_terms(simd, values, terms);
+                let begin = group * F::GROUP / F::CHUNK * F::CHUNK;
+                let depth = F::CHUNK.min(words - begin);
+                let tile = (begin * rows + first * depth) / LINE;
+                let in_group = (at - group * group_values) / (F::VALUES * LINE) * F::PLANES;
+                let block = (group * F::GROUP - begin) / LINE + in_group;
+                for (i, values) in values.chunks(F::VALUES * LINE).enumerate() {
+                    let lines = &mut lines[tile + (block + i * F::PLANES) * tile_rows + (r - first)..];
+                    F::pack_some(simd, values, terms, lines, tile_rows);
+                }
+                at = end;
             }
         }
     }
@@ -100,7 +110,7 @@ pub(super) fn pack_rows<S: Simd, F: Format>(
 
 /// Packed rows times one panel, or a segment of both along k.
 pub(super) struct Product<'a> {
-    /// [`pack_rows`] of `rows` rows.
+    /// [`PackedRows::words`] of `rows` rows.
     pub left: &'a [f32],
     pub row_terms: &'a [f32],
     pub rows: usize,
@@ -179,14 +189,16 @@ fn multiply<S: Simd, F: Format>(simd: S, format: F, product: Product<'_>, mut si
         let panel = &whole_panel[begin * width..][..depth * width];
         let columns = &columns[group * F::COLUMN_TERMS * width..][..depth.div_ceil(F::GROUP) * F::COLUMN_TERMS * width];
         let is_last = begin + depth == k;
-        let next = if is_last { product.next } else { &whole_panel[(begin + depth) * width..] };
+        let next = if is_last {
+            product.next
+        } else {
+            &whole_panel[(begin + depth) * width..]
+        };
         let next = &next[..next.len().min(F::CHUNK * width)];
         let mut first = 0;
         while first < rows {
             let tile_rows = S::TILE_ROWS.min(rows - first);
-            if S::TILES {
-                simd.prefetch(&next[next.len() * first / rows..next.len() * (first + tile_rows) / rows]);
-            }
+            let ahead = next.get(first / S::TILE_ROWS * (depth / LINE) * F::OPERANDS.ahead()..);
             let tile = Tile {
                 left: &left[begin * rows + first * depth..][..tile_rows * depth + beyond],
                 panel,
@@ -197,6 +209,7 @@ fn multiply<S: Simd, F: Format>(simd: S, format: F, product: Product<'_>, mut si
                 group,
                 groups,
                 is_first: is_first && begin == 0,
+                ahead: ahead.filter(|words| !words.is_empty()).unwrap_or(panel).as_ptr(),
             };
             // SAFETY: the slices have just been cut to the lengths that `Tile` states, `depth` is a whole
             // number of blocks because the panel's and CHUNK are, and `tile_rows` is the number of rows.
@@ -234,6 +247,8 @@ struct Tile<'a> {
     /// The chunk's first group, and how many groups there are in all chunks.
     group: usize,
     groups: usize,
+    /// What is asked for from memory meanwhile, see [`Simd::multiply_tiles`].
+    ahead: *const f32,
 }
 
 /// Calls [`tile`] compiled for that number of rows.
@@ -389,7 +404,8 @@ unsafe fn whole_tile<S: Simd, F: Format>(
             let left = operands.left.as_ptr().add(begin * rows * LINE);
             let right = operands.panel.as_ptr().add(begin * LINE * width);
             let blocks = in_group.min(blocks - begin);
-            simd.multiply_tiles(F::OPERANDS, rows, blocks, left, right, product);
+            let ahead = operands.ahead.wrapping_add(begin * F::OPERANDS.ahead());
+            simd.multiply_tiles(F::OPERANDS, rows, blocks, left, right, product.0.as_mut_ptr(), ahead);
         }
         let is_first = operands.is_first && i == 0;
         let (of_group, sums) = (product.0.as_mut_ptr(), operands.sums.as_mut_ptr());

@@ -15,7 +15,9 @@ mod bilinear;
 mod buffer;
 mod detect;
 mod embedding;
+mod feed_forward;
 mod format;
+mod forward;
 mod gemm;
 mod linear;
 mod norm;
@@ -55,6 +57,22 @@ pub fn embed(
     assert_eq!(weight.len(), hidden, "the norm is [hidden]");
     let norm = Norm { weight, bias, eps };
     embedding::embed(selected(), ids, offsets, Tables { word, position, norm })
+}
+
+/// `LayerNorm(x + output(activation(intermediate(x))))`. `x`: `[rows, hidden]`. Returns `[rows, hidden]`.
+#[expect(clippy::too_many_arguments, reason = "two layers and a norm")]
+pub fn feed_forward(
+    x: &[f32],
+    rows: usize,
+    intermediate: &PackedLinear,
+    activation: Activation,
+    output: &PackedLinear,
+    weight: &[f32],
+    bias: &[f32],
+    eps: f32,
+) -> Vec<f32> {
+    let norm = Norm { weight, bias, eps };
+    feed_forward::feed_forward(x, rows, intermediate, activation, output, norm)
 }
 
 /// Self-attention within each sequence; `qkv`: `[T, 3 * hidden]`. Returns `[T, hidden]`.

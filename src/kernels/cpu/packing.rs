@@ -136,8 +136,8 @@ impl<F: Format, T: Copy, C: Fn(T) -> f32> Task for (PhantomData<F>, PackPanel<'_
             return;
         }
         let words = words::<F>(k);
-        let packed = scratch.left.scratch(count * words);
-        let column = scratch.sums.scratch(k);
+        let packed = scratch.product.left.scratch(count * words);
+        let column = scratch.product.sums.scratch(k);
         let mut terms = vec![0.0; F::COLUMN_TERMS];
         for (n, (weight, packed)) in weight.chunks_exact(k).zip(packed.chunks_exact_mut(words)).enumerate() {
             column.iter_mut().zip(weight).for_each(|(to, &w)| *to = to_f32(w));

@@ -47,7 +47,7 @@ impl Task for AttentionPool<'_> {
         for (sequence, out) in sequences.zip(self.out.chunks_exact_mut(self.keys.len().max(1))) {
             let tokens = &self.hidden[sequence[0] as usize * width..sequence[1] as usize * width];
             let count = tokens.len() / width;
-            let weights = self.scratch.scores.scratch(count.next_multiple_of(S::LANES));
+            let weights = self.scratch.attention.scores.scratch(count.next_multiple_of(S::LANES));
             for (key, out) in self.keys.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
                 for (weight, token) in weights.iter_mut().zip(tokens.chunks_exact(width)) {
                     *weight = dot(simd, token, key);
@@ -92,7 +92,7 @@ impl Task for MeanPool<'_> {
         for (sequence, out) in self.offsets.windows(2).zip(self.out.chunks_exact_mut(width)) {
             let tokens = &self.hidden[sequence[0] as usize * width..sequence[1] as usize * width];
             let count = tokens.len() / width;
-            let weights = self.scratch.scores.scratch(count);
+            let weights = self.scratch.attention.scores.scratch(count);
             weights.fill(1.0 / count as f32);
             weighted_sum(simd, tokens, weights, out);
         }

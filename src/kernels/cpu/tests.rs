@@ -6,7 +6,7 @@ use super::detect::{Kernel, KernelError, SETTINGS, select};
 use super::embedding::Tables;
 use super::norm::Norm;
 use super::simd::{MAX_LANES, Simd, Task};
-use super::{PackedLinear, attention, embedding, norm, pooling, vector_math};
+use super::{PackedLinear, attention, embedding, feed_forward, norm, pooling, vector_math};
 use crate::kernels::{Activation, Precision, reference};
 
 mod bilinear;
@@ -566,4 +566,31 @@ fn a_kernel_the_machine_lacks_is_an_error_that_names_those_it_has() {
         }
         other => panic!("expected an error, found {other:?}"),
     }
+}
+
+#[test]
+fn feed_forward_is_the_same_bits_as_its_two_products() {
+    for_each_kernel(|kernel| {
+        for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+            // Whole segments and runs, and a rest of either; more than one block of rows.
+            for (hidden, intermediate, rows) in [(64, 512, 1), (96, 1500, 40), (33, 300, 7), (768, 700, 600)] {
+                let (first, second) = (matrix(intermediate, hidden, 1), matrix(hidden, intermediate, 2));
+                let bias = Tensor::from_vec(random(intermediate, 3), intermediate, &Device::Cpu).unwrap();
+                let first = PackedLinear::for_kernel(kernel, &first, Some(&bias), precision).unwrap();
+                let second = PackedLinear::for_kernel(kernel, &second, None, precision).unwrap();
+                let (weight, shift) = (random(hidden, 4), random(hidden, 5));
+                let x = random(rows * hidden, 6);
+                let between = first.forward(&x, rows, Activation::Gelu);
+                let expected = second.forward_add_norm(&between, rows, &x, &weight, &shift, 1e-12);
+                let norm = Norm {
+                    weight: &weight,
+                    bias: &shift,
+                    eps: 1e-12,
+                };
+                let found = feed_forward::feed_forward(&x, rows, &first, Activation::Gelu, &second, norm);
+                let what = format!("{}: {rows} rows, {hidden} by {intermediate}", kernel.name(precision));
+                assert_same_bits(&found, &expected, &what);
+            }
+        }
+    });
 }

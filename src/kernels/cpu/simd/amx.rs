@@ -7,7 +7,7 @@
 use std::arch::asm;
 use std::marker::PhantomData;
 
-use super::{LINE, MAX_LANES, Operands, TileProduct};
+use super::{LINE, MAX_LANES, Operands};
 
 /// Bytes from one line of 16 words to the next in the left operand.
 const LINE_BYTES: usize = LINE * size_of::<f32>();
@@ -108,7 +108,8 @@ pub(super) unsafe fn multiply(
     blocks: usize,
     left: *const f32,
     right: *const f32,
-    to: &mut TileProduct,
+    to: *mut f32,
+    ahead: *const f32,
 ) {
     // Four sums, tmm0 to tmm3, of two tiles of the left operand (tmm4, tmm5) and two of the right (tmm6, tmm7): as many
     // products as it takes until the first sum is ready for another.
@@ -127,43 +128,62 @@ pub(super) unsafe fn multiply(
                 "tilezero tmm1",
                 "tilezero tmm2",
                 "tilezero tmm3",
-                "2:",
                 $($step,)*
-                "dec {steps}",
-                "jnz 2b",
                 "tilestored [{to} + {row}], tmm0",
                 "tilestored [{to} + {row} + 64], tmm1",
                 "tilestored [{to} + {row} + 2048], tmm2",
                 "tilestored [{to} + {row} + 2112], tmm3",
                 left = inout(reg) left => _,
                 right = inout(reg) right => _,
+                ahead = inout(reg) ahead => _,
                 steps = inout(reg) $steps => _,
                 block = in(reg) rows * LINE_BYTES,
                 line = in(reg) LINE_BYTES,
                 row = in(reg) PANEL_BYTES,
-                to = in(reg) to.0.as_mut_ptr(),
+                to = in(reg) to,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack),
             )
         };
     }
+    // A step's tiles are loaded as soon as the last products of the step before have taken theirs: those that come
+    // from L2 are then on their way while products are computed.
     macro_rules! sums_of {
         ($multiply:literal) => {
             sums!(
                 blocks,
                 "tileloadd tmm6, [{right} + {row}]",
-                "tileloadd tmm7, [{right} + {row} + 64]",
                 "tileloaddt1 tmm4, [{left} + {line}]",
-                products!($multiply, upper),
+                "tileloadd tmm7, [{right} + {row} + 64]",
                 "tileloaddt1 tmm5, [{left} + {line} + 1024]",
-                products!($multiply, lower),
+                "dec {steps}",
+                "jz 3f",
+                "2:",
                 "add {left}, {block}",
                 "add {right}, 2048",
+                products!($multiply, upper),
+                "tileloaddt1 tmm4, [{left} + {line}]",
+                "prefetcht1 [{ahead}]",
+                "prefetcht1 [{ahead} + 64]",
+                "add {ahead}, 128",
+                concat!($multiply, " tmm2, tmm5, tmm6"),
+                "tileloadd tmm6, [{right} + {row}]",
+                concat!($multiply, " tmm3, tmm5, tmm7"),
+                "tileloadd tmm7, [{right} + {row} + 64]",
+                "tileloaddt1 tmm5, [{left} + {line} + 1024]",
+                "dec {steps}",
+                "jnz 2b",
+                "3:",
+                products!($multiply, upper),
+                "prefetcht1 [{ahead}]",
+                "prefetcht1 [{ahead} + 64]",
+                products!($multiply, lower),
             )
         };
     }
-    // SAFETY: the caller states that the tiles are configured, and that all that is loaded and stored here is there.
+    // SAFETY: the caller states that the tiles are configured, and that all that is loaded and stored here is there;
+    // asking for memory that is not there does nothing.
     unsafe {
         match operands {
             Operands::Bf16 => sums_of!("tdpbf16ps"),
@@ -171,12 +191,17 @@ pub(super) unsafe fn multiply(
             // With x = h + m + l on either side, the small products first, and each tile loaded as seldom as can be.
             Operands::SplitF32 => sums!(
                 blocks / 3,
+                "2:",
                 "tileloadd tmm6, [{right} + {row} + 4096]", // l
                 "tileloadd tmm7, [{right} + {row} + 4160]",
                 "tileloaddt1 tmm4, [{left} + {line}]", // h l
                 products!("tdpbf16ps", upper),
                 "tileloaddt1 tmm5, [{left} + {line} + 1024]",
                 products!("tdpbf16ps", lower),
+                "prefetcht1 [{ahead}]",
+                "prefetcht1 [{ahead} + 64]",
+                "prefetcht1 [{ahead} + 128]",
+                "prefetcht1 [{ahead} + 192]",
                 "tileloadd tmm6, [{right} + {row} + 2048]", // h m
                 "tileloadd tmm7, [{right} + {row} + 2112]",
                 products!("tdpbf16ps", upper),
@@ -186,6 +211,10 @@ pub(super) unsafe fn multiply(
                 products!("tdpbf16ps", upper),
                 "tileloaddt1 tmm5, [{left} + {line} + 1024]",
                 products!("tdpbf16ps", lower),
+                "prefetcht1 [{ahead} + 256]",
+                "prefetcht1 [{ahead} + 320]",
+                "prefetcht1 [{ahead} + 384]",
+                "prefetcht1 [{ahead} + 448]",
                 "tileloadd tmm6, [{right} + {row}]", // m h
                 "tileloadd tmm7, [{right} + {row} + 64]",
                 products!("tdpbf16ps", upper),
@@ -197,6 +226,10 @@ pub(super) unsafe fn multiply(
                 products!("tdpbf16ps", lower),
                 "sub {left}, {block}",
                 "sub {left}, {block}",
+                "prefetcht1 [{ahead} + 512]",
+                "prefetcht1 [{ahead} + 576]",
+                "prefetcht1 [{ahead} + 640]",
+                "prefetcht1 [{ahead} + 704]",
                 "tileloaddt1 tmm4, [{left} + {line}]", // h h
                 products!("tdpbf16ps", upper),
                 "tileloaddt1 tmm5, [{left} + {line} + 1024]",
@@ -204,6 +237,9 @@ pub(super) unsafe fn multiply(
                 "lea {left}, [{left} + 2*{block}]",
                 "add {left}, {block}",
                 "add {right}, 6144",
+                "add {ahead}, 768",
+                "dec {steps}",
+                "jnz 2b",
             ),
             Operands::None => unreachable!("there are no tiles of such words"),
         }

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::mem::transmute;
 
 use super::amx;
-use super::{LINE, Operands, Simd, Task, TileProduct, WHOLE_TILE_ROWS};
+use super::{LINE, Operands, Simd, Task, WHOLE_TILE_ROWS};
 
 /// Proof that the machine has AVX-512F and -BW (which include AVX2 and FMA), and the dot products of `D`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,19 +245,11 @@ impl<D: Dots> Simd for Avx512<D> {
         blocks: usize,
         left: *const f32,
         right: *const f32,
-        to: &mut TileProduct,
+        to: *mut f32,
+        ahead: *const f32,
     ) {
         // SAFETY: the caller states the sizes, and that TILES holds: then a value of this type is proof of AMX.
-        unsafe { amx::multiply(operands, rows, blocks, left, right, to) }
-    }
-
-    #[inline(always)]
-    fn prefetch(self, words: &[f32]) {
-        if D::TILES {
-            for line in words.chunks(LINE) {
-                avx512!(_mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()));
-            }
-        }
+        unsafe { amx::multiply(operands, rows, blocks, left, right, to, ahead) }
     }
 
     #[inline(always)]

@@ -48,6 +48,17 @@ pub(super) enum Operands {
     None,
 }
 
+impl Operands {
+    /// Words that [`Simd::multiply_tiles`] asks for from memory with each block, so that with a full block of rows all of
+    /// the next panel are: 16 tiles of rows, of split f32 (whose rows are three times as long) 8.
+    pub const fn ahead(self) -> usize {
+        match self {
+            Self::SplitF32 => 4 * LINE,
+            _ => 2 * LINE,
+        }
+    }
+}
+
 /// Rows of the largest product of whole tiles.
 pub(super) const WHOLE_TILE_ROWS: usize = 32;
 
@@ -125,12 +136,14 @@ pub(super) trait Simd: Copy {
     /// Words of one i32 each as f32, rounded to nearest.
     fn i32_to_f32(self, v: Self::V) -> Self::V;
     /// The product of `rows` rows with a panel of two vectors over `blocks` blocks of [`LINE`] words, in `to` as
-    /// `[rows, 2 LANES]`: all that the words of `operands` mean, so three blocks are one of split f32.
+    /// `[rows, 2 LANES]`: all that the words of `operands` mean, so three blocks are one of split f32. For each block
+    /// [`Operands::ahead`] words more from `ahead` on are asked for from memory on the way.
     ///
     /// # Safety
     /// [`Self::TILES`] must hold, `operands` be such that tiles of them exist, and `blocks` be positive. `left` must be
     /// valid for reading `[blocks, rows, LINE]` and, whatever it holds, as much after that as makes the last block's
-    /// rows [`WHOLE_TILE_ROWS`]; `right` for `[blocks, LINE, 2 LANES]`. Only within [`Self::vectorize`].
+    /// rows [`WHOLE_TILE_ROWS`]; `right` for `[blocks, LINE, 2 LANES]`; `to` for writing `[WHOLE_TILE_ROWS, 2 LANES]`.
+    /// `ahead` may be anything. Only within [`Self::vectorize`].
     unsafe fn multiply_tiles(
         self,
         operands: Operands,
@@ -138,16 +151,11 @@ pub(super) trait Simd: Copy {
         blocks: usize,
         left: *const f32,
         right: *const f32,
-        to: &mut TileProduct,
+        to: *mut f32,
+        ahead: *const f32,
     ) {
-        let _ = (operands, rows, blocks, left, right, to);
+        let _ = (operands, rows, blocks, left, right, to, ahead);
         unreachable!("only where TILES holds")
-    }
-
-    /// Asks for `words` to be brought near, into the L2 cache; where that does not pay, does nothing.
-    #[inline(always)]
-    fn prefetch(self, words: &[f32]) {
-        let _ = words;
     }
 
     /// `x * 2^n` for whole `n` from -250 to 250; NaN where `x` or `n` is.
