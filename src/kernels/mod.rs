@@ -27,7 +27,7 @@ mod views;
 
 use candle_core::{DType, Device, Result, bail};
 
-pub use attention::attention;
+pub use attention::{attention, self_attention};
 pub use bilinear::Bilinear;
 pub use embedding::Embedding;
 pub use feed_forward::feed_forward;

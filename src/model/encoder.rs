@@ -3,7 +3,9 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use crate::kernels::{Activation, Embedding, LayerNorm, Linear, Precision, Rows, Sequences, attention, feed_forward};
+use crate::kernels::{
+    Activation, Embedding, LayerNorm, Linear, Precision, Rows, Sequences, feed_forward, self_attention,
+};
 
 use super::{
     config::ModelConfig,
@@ -83,8 +85,7 @@ impl Layer {
     }
 
     fn forward(&self, hidden: &Tensor, sequences: &Sequences) -> candle_core::Result<Tensor> {
-        let qkv = self.query_key_value.forward(hidden, Activation::Identity)?;
-        let context = attention(&qkv, sequences, self.heads)?;
+        let context = self_attention(hidden, &self.query_key_value, sequences, self.heads)?;
         let hidden = self
             .attention_output
             .forward_add_norm(&context, hidden, &self.attention_norm)?;

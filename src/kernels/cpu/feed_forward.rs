@@ -109,7 +109,8 @@ impl Source for Intermediate<'_> {
                     n: RUN,
                     range: at - begin..end.min(at + width) - begin,
                 };
-                segment.finish(simd, format, at / width, sums, self.activation, finish);
+                let p = at / width;
+                segment.finish(simd, format, p, segment.after::<S, F>(p), sums, self.activation, finish);
             }
             let packed = begin - columns.start..end - columns.start;
             to.pack(simd, format, run, RUN, packed);

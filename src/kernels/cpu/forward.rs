@@ -193,8 +193,9 @@ impl<F: Format, T: Source> Task for (F, Forward<'_, T>) {
                 };
                 for p in 0..panels {
                     let sums = &mut sums[p * waiting..][..rows * width];
+                    let next = segment.after::<S, F>(p);
                     if segment.words.end < words {
-                        multiply_panel(simd, format, segment.product::<S, F>(p, sums));
+                        multiply_panel(simd, format, segment.product::<S, F>(p, next, sums));
                         continue;
                     }
                     let finish = FinishPanel {
@@ -203,7 +204,7 @@ impl<F: Format, T: Source> Task for (F, Forward<'_, T>) {
                         n,
                         range: p * width..n.min((p + 1) * width),
                     };
-                    segment.finish(simd, format, p, sums, activation, finish);
+                    segment.finish(simd, format, p, next, sums, activation, finish);
                 }
             }
             if let Finish::AddNorm { norm, .. } = forward.finish {
@@ -226,37 +227,51 @@ pub(super) struct Segment<'a> {
 }
 
 impl Segment<'_> {
-    /// The product with panel `p`.
+    /// Of panel `p` the words that are multiplied.
     #[inline(always)]
-    fn product<'s, S: Simd, F: Format>(&'s self, p: usize, sums: &'s mut [f32]) -> Product<'s> {
+    pub fn panel<S: Simd, F: Format>(&self, p: usize) -> &[f32] {
         let (width, words) = (panel_width::<S>(), words::<F>(self.layer.in_features));
-        let panels = self.layer.panels.as_slice();
-        let segment = self.words.start * width..self.words.end * width;
+        let panel = &self.layer.panels.as_slice()[p * width * words..][..width * words];
+        &panel[self.words.start * width..self.words.end * width]
+    }
+
+    /// What follows panel `p` where all go by in order: the next one, or the next segment of the first.
+    #[inline(always)]
+    pub fn after<S: Simd, F: Format>(&self, p: usize) -> &[f32] {
+        let (width, words) = (panel_width::<S>(), words::<F>(self.layer.in_features));
+        match (p + 1) * width < self.layer.out_features {
+            true => self.panel::<S, F>(p + 1),
+            false => &self.layer.panels.as_slice()[self.words.end * width..width * words],
+        }
+    }
+
+    /// The product with panel `p`; `next` will be multiplied after it.
+    #[inline(always)]
+    fn product<'s, S: Simd, F: Format>(&'s self, p: usize, next: &'s [f32], sums: &'s mut [f32]) -> Product<'s> {
+        let width = panel_width::<S>();
         let columns = groups::<F>(self.layer.in_features) * F::COLUMN_TERMS * width;
         let terms_before = self.words.start / F::GROUP * F::COLUMN_TERMS * width;
         Product {
             left: self.rows.words,
             row_terms: self.rows.terms,
             rows: self.rows.rows,
-            panel: &panels[p * width * words..][segment.clone()],
+            panel: self.panel::<S, F>(p),
             columns: &self.layer.columns[p * columns..][..columns][terms_before..],
             sums,
             is_first: self.words.start == 0,
-            next: match panels.get((p + 1) * width * words..) {
-                Some(next) if !next.is_empty() => &next[segment],
-                // The first panel's next segment.
-                _ => &panels[segment.end..width * words],
-            },
+            next,
         }
     }
 
     /// The product with panel `p`, and what follows it; the segment must be the last.
+    #[expect(clippy::too_many_arguments, reason = "a product's operands and where it goes")]
     #[inline(always)]
     pub fn finish<S: Simd, F: Format>(
         &self,
         simd: S,
         format: F,
         p: usize,
+        next: &[f32],
         sums: &mut [f32],
         activation: Activation,
         finish: FinishPanel,
@@ -265,7 +280,7 @@ impl Segment<'_> {
         let last = Last {
             simd,
             format,
-            product: self.product::<S, F>(p, sums),
+            product: self.product::<S, F>(p, next, sums),
             bias: &self.layer.bias[p * width..][..width],
             finish,
         };

@@ -100,7 +100,8 @@ impl WithFormat for Sizes {
     }
 }
 
-struct PanelWidth;
+/// [`panel_width`] of a kernel.
+pub(super) struct PanelWidth;
 
 impl Task for PanelWidth {
     type Output = usize;

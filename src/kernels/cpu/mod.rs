@@ -80,6 +80,12 @@ pub fn attention(qkv: &[f32], offsets: &[u32], hidden: usize, heads: usize) -> V
     attention::attention(selected(), qkv, offsets, hidden, heads)
 }
 
+/// [`attention`] of the queries, keys and values that `projection` makes of `x`, `[T, K]`; it has `3 * hidden` columns.
+/// Returns `[T, hidden]`.
+pub fn self_attention(x: &[f32], projection: &PackedLinear, offsets: &[u32], heads: usize) -> Vec<f32> {
+    attention::self_attention(x, projection, offsets, heads)
+}
+
 /// Softmax-weighted mean of hidden states per head. Returns `[B, heads * width]`.
 pub fn attention_pool(hidden: &[f32], keys: &[f32], offsets: &[u32], heads: usize, width: usize) -> Vec<f32> {
     pooling::attention_pool(selected(), hidden, keys, offsets, heads, width)

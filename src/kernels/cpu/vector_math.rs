@@ -94,6 +94,15 @@ pub(super) fn exp<S: Simd>(simd: S, x: S::V) -> S::V {
     exp_of_bounded(simd, simd.max(simd.splat(-104.0), simd.min(simd.splat(89.0), x)))
 }
 
+/// [`exp`], but 0 from -87 down, before results are denormal: those take some processors hundreds of cycles, and in a
+/// softmax they, like the minus infinity of padding, count for nothing.
+#[inline(always)]
+pub(super) fn exp_or_zero<S: Simd>(simd: S, x: S::V) -> S::V {
+    let least = simd.splat(-87.0);
+    let e = exp_of_bounded(simd, simd.max(least, simd.min(simd.splat(89.0), x)));
+    simd.select_less(x, least, simd.splat(0.0), e)
+}
+
 /// [`exp`] for `x` from -150 to 89, or NaN.
 #[inline(always)]
 fn exp_of_bounded<S: Simd>(simd: S, x: S::V) -> S::V {

@@ -25,12 +25,18 @@ macro_rules! avx2 {
 
 impl Simd for Avx2 {
     type V = __m256;
+    type Vectors = Self;
 
     const LANES: usize = 8;
 
     /// 4 x 2 vectors of a group's sums, 4 of weights (halves of bf16) and a broadcast; of 16 registers that
     /// leaves 3, and the totals wait in memory.
     const TILE_ROWS: usize = 4;
+
+    #[inline(always)]
+    fn vectors(self) -> Self {
+        self
+    }
 
     #[inline]
     fn vectorize<T: Task>(self, task: T) -> T::Output {

@@ -78,6 +78,7 @@ macro_rules! avx512 {
 
 impl<D: Dots> Simd for Avx512<D> {
     type V = __m512;
+    type Vectors = Avx512;
 
     const LANES: usize = 16;
 
@@ -85,6 +86,11 @@ impl<D: Dots> Simd for Avx512<D> {
     const TILE_ROWS: usize = if D::TILES { WHOLE_TILE_ROWS } else { 6 };
 
     const TILES: bool = D::TILES;
+
+    #[inline(always)]
+    fn vectors(self) -> Avx512 {
+        self.base()
+    }
 
     #[inline]
     fn vectorize<T: Task>(self, task: T) -> T::Output {

@@ -85,6 +85,11 @@ pub(super) trait Task {
 pub(super) trait Simd: Copy {
     type V: Copy;
 
+    /// The same vectors without products of whole tiles.
+    type Vectors: Simd<V = Self::V>;
+
+    fn vectors(self) -> Self::Vectors;
+
     /// Values in a vector.
     const LANES: usize;
 

@@ -14,11 +14,17 @@ pub(in super::super) struct Neon;
 
 impl Simd for Neon {
     type V = f32x4;
+    type Vectors = Self;
 
     const LANES: usize = 4;
 
     /// As for AVX-512: of 32 registers 5 stay free.
     const TILE_ROWS: usize = 6;
+
+    #[inline(always)]
+    fn vectors(self) -> Self {
+        self
+    }
 
     #[inline]
     fn vectorize<T: Task>(self, task: T) -> T::Output {

@@ -18,6 +18,7 @@ fn zip(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
 
 impl Simd for Portable {
     type V = V;
+    type Vectors = Self;
 
     const LANES: usize = 4;
 
@@ -25,6 +26,11 @@ impl Simd for Portable {
     const TILE_ROWS: usize = 4;
 
     const TOTALS_IN_REGISTERS: bool = false;
+
+    #[inline(always)]
+    fn vectors(self) -> Self {
+        self
+    }
 
     #[inline]
     fn vectorize<T: Task>(self, task: T) -> T::Output {
