@@ -179,7 +179,7 @@ fn settings_that_have_changed_are_named() {
             &["--max-line-bytes", "1MiB"],
             "--max-line-bytes was 16777216 and is 1048576",
         ),
-        (&["--dtype", "bf16"], "kernel was "),
+        (&["--dtype", "bf16"], " (--dtype f32 takes the earlier one)"),
         (&["--threshold", "0.1", "--dtype", "bf16"], &format!("; {was_own}0.1")),
     ] {
         let message = refused(&place, &[&resume[..], arguments].concat());
@@ -198,6 +198,18 @@ fn settings_that_have_changed_are_named() {
     // Threads and batches change no byte.
     let run = place.score(&[&resume[..], &["--threads", "1", "--batch-tokens", "7", "--no-reuse"]].concat());
     assert_eq!(run.code, 3, "{}", run.stderr);
+}
+
+#[test]
+fn another_kernel_is_told_with_the_way_back() {
+    let place = stopped(&[]);
+    let run = place.command(&RESUME).env("CRAG_KERNEL", "portable").output().unwrap();
+    let message = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(2), "{message}");
+    assert!(
+        message.contains(" and is portable-f32 (CRAG_KERNEL="),
+        "expected the way back, found {message}"
+    );
 }
 
 #[test]

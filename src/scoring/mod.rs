@@ -88,7 +88,7 @@ pub use prepare::{Context, MissingEntity, Prepare, Prepared, Preparer};
 pub use read_records::read_records;
 pub use reader::{check_headers, check_inputs};
 pub use record::{Half, Record};
-pub use resume::{ConsumedInput, ON_ERROR, SHARD, Setting, Start};
+pub use resume::{ConsumedInput, KERNEL, ON_ERROR, SHARD, Setting, Start};
 pub use resume_error::ResumeError;
 pub use rows::RowEnds;
 pub use shard::{MergeError, Shard, check_shards, merge};

@@ -16,6 +16,7 @@ use super::counts::{Counts, SavedCounts};
 use super::resume_error::ResumeError;
 use super::sink::Position;
 use crate::files::hash_beginning;
+use crate::kernels::cpu::{KERNEL_VARIABLE, Kernel};
 
 /// Raised with every change to what a state means.
 const FORMAT: u64 = 2;
@@ -26,6 +27,9 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const SHARD: &str = "--shard";
 /// The setting that says whether a run ends at the first line that cannot be scored.
 pub const ON_ERROR: &str = "--on-error";
+
+/// The setting that names the kernels and their precision.
+pub const KERNEL: &str = "kernel";
 
 /// Something that answers depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -269,7 +273,9 @@ impl State {
                 Some(earlier) if earlier.value == setting.value || setting.accepts.contains(&earlier.value) => {}
                 Some(earlier) => {
                     let (was, is) = (short(&earlier.value), short(&setting.value));
-                    differences.push(format!("{name} was {was} and is {is}"));
+                    let way = if name == KERNEL { way_back(&was, &is) } else { None };
+                    let way = way.map(|way| format!(" ({way} takes the earlier one)"));
+                    differences.push(format!("{name} was {was} and is {is}{}", way.unwrap_or_default()));
                 }
                 None => differences.push(format!("{name} was not set and is {}", short(&setting.value))),
             }
@@ -315,6 +321,19 @@ impl State {
         let shard = self.settings.iter().find(|setting| setting.name == SHARD)?;
         Some(&shard.value)
     }
+}
+
+/// How a run on this machine gets the kernel `was` in place of `is`, where it has both.
+fn way_back(was: &str, is: &str) -> Option<String> {
+    let ((earlier, precision), (kernel, other_precision)) = (Kernel::named(was)?, Kernel::named(is)?);
+    let mut ways = Vec::new();
+    if earlier != kernel {
+        ways.push(format!("{KERNEL_VARIABLE}={}", earlier.setting()));
+    }
+    if precision != other_precision {
+        ways.push(format!("--dtype {}", precision.name()));
+    }
+    Some(ways.join(" with "))
 }
 
 /// The beginning of a hash says as much as all of it.

@@ -27,7 +27,7 @@ use super::values::{parse_count, parse_threads, parse_threshold};
 use super::{Outcome, UsageError, console};
 use crate::files::{Companion, Input};
 use crate::scoring::{
-    self, Counts, Finished, ON_ERROR, OnError, Options, OutputKey, SHARD, ScoreError, Setting, Sink, Stream,
+    self, Counts, Finished, KERNEL, ON_ERROR, OnError, Options, OutputKey, SHARD, ScoreError, Setting, Sink, Stream,
 };
 use crate::text::Window;
 use anyhow::Context as _;
@@ -405,7 +405,7 @@ impl Run<'_> {
                 _ => format!("model {}", model.name),
             };
             settings.push(Setting::new(setting, model.model.identity()));
-            settings.push(Setting::new("kernel", &model.model.kernel));
+            settings.push(Setting::new(KERNEL, &model.model.kernel));
         }
         settings.extend([
             Setting::new("--threshold", options.threshold),

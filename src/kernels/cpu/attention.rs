@@ -3,16 +3,13 @@
 //! The scores of a tile of queries are the product of its rows with panels of the transposed keys,
 //! the output that of the softmax with panels of the values; both run through [`super::gemm`].
 
-use super::buffer::{AttentionScratch, Scratch, as_uninit, with_scratch};
+use super::buffer::{AttentionScratch, with_scratch};
 use super::detect::Kernel;
-use super::format::{F32, Format, WithFormat, with_format};
-use super::forward::{FinishPanel, Rows, Segment, Source, block_words};
-use super::gemm::{PackedRows, Product, groups, multiply_panel, packed_rows, panel_width, words};
-use super::linear::{PackedLinear, PanelWidth};
+use super::format::F32;
+use super::gemm::{PackedRows, Product, multiply_panel, packed_rows, panel_width, words};
 use super::packing::interleave;
 use super::simd::{Simd, Task};
 use super::vector_math::exp_or_zero;
-use crate::kernels::Activation;
 
 /// See [`super::attention()`].
 pub(super) fn attention(kernel: Kernel, qkv: &[f32], offsets: &[u32], hidden: usize, heads: usize) -> Vec<f32> {
@@ -29,125 +26,6 @@ pub(super) fn attention(kernel: Kernel, qkv: &[f32], offsets: &[u32], hidden: us
     });
     out
 }
-
-/// [`attention`] of what the layer `projection` makes of `x`, `[T, K]`: of `[T, 3 hidden]`. The same bits. Returns
-/// `[T, hidden]`.
-///
-/// Where tiles are multiplied it goes head by head, so that queries, keys and values are used while they are in cache.
-pub(super) fn self_attention(x: &[f32], projection: &PackedLinear, offsets: &[u32], heads: usize) -> Vec<f32> {
-    let (kernel, k, hidden) = (projection.kernel, projection.in_features, projection.out_features / 3);
-    let tokens = x.len() / k;
-    if !kernel.has_tiles() || !(hidden / heads).is_multiple_of(kernel.run(PanelWidth)) {
-        let qkv = projection.forward(x, tokens, Activation::Identity);
-        return attention(kernel, &qkv, offsets, hidden, heads);
-    }
-    let mut out = vec![0.0; tokens * hidden];
-    with_scratch(|scratch| {
-        let attend = SelfAttention {
-            x,
-            projection,
-            offsets,
-            heads,
-            out: &mut out,
-            scratch,
-        };
-        with_format(kernel, projection.precision, attend);
-    });
-    out
-}
-
-struct SelfAttention<'a> {
-    x: &'a [f32],
-    projection: &'a PackedLinear,
-    offsets: &'a [u32],
-    heads: usize,
-    out: &'a mut [f32],
-    scratch: &'a mut Scratch,
-}
-
-impl WithFormat for SelfAttention<'_> {
-    type Output = ();
-
-    fn run<F: Format>(self, format: F) {
-        F::run(self.projection.kernel, (format, self));
-    }
-}
-
-impl<F: Format> Task for (F, SelfAttention<'_>) {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        if !S::TILES {
-            unreachable!("only where tiles are multiplied")
-        }
-        let (format, task) = self;
-        let (k, hidden) = (task.projection.in_features, task.projection.out_features / 3);
-        let (panel, width) = (panel_width::<S>(), hidden / task.heads);
-        // Panels of a head's queries, or keys, or values; of all three; and which one is the `i`th to be multiplied.
-        let part = width / panel;
-        let of_head = 3 * part;
-        let panel_at = |i: usize| {
-            let (head, rest) = (i / of_head % task.heads, i % of_head);
-            rest / part * (hidden / panel) + head * part + rest % part
-        };
-        let block_rows = (block_words::<S>() / words::<F>(k)).min(BLOCK_ROWS);
-        let mut sequences = task.offsets;
-        while sequences.len() > 1 {
-            // Whole sequences, as many as fit into a block, or one.
-            let begin = sequences[0] as usize;
-            let fit = sequences.partition_point(|&end| end as usize - begin <= block_rows);
-            let (block, rest) = (&sequences[..fit.max(2)], &sequences[fit.max(2) - 1..]);
-            sequences = rest;
-            let rows = block[block.len() - 1] as usize - begin;
-            let mut packed = PackedRows {
-                words: task.scratch.product.left.scratch(packed_rows::<S, F>(rows, k)),
-                terms: task.scratch.product.terms.scratch(rows * groups::<F>(k) * F::ROW_TERMS),
-                rows,
-                k,
-            };
-            Rows { x: task.x, k }.pack(simd, format, begin..begin + rows, 0..k, &mut packed);
-            let segment = Segment {
-                layer: task.projection,
-                rows: &packed,
-                words: 0..words::<F>(k),
-            };
-            let sums = task.scratch.product.sums.scratch(rows * panel);
-            let qkv = task.scratch.between.scratch(rows * 3 * width);
-            for head in 0..task.heads {
-                for j in 0..of_head {
-                    let i = head * of_head + j;
-                    let finish = FinishPanel {
-                        residual: None,
-                        out: as_uninit(qkv),
-                        n: 3 * width,
-                        range: j * panel..(j + 1) * panel,
-                    };
-                    let next = segment.panel::<S, F>(panel_at(i + 1));
-                    segment.finish(simd, format, panel_at(i), next, sums, Activation::Identity, finish);
-                }
-                for sequence in block.windows(2) {
-                    let (first, end) = (sequence[0] as usize, sequence[1] as usize);
-                    let of_sequence = Head {
-                        query: 0,
-                        key: width,
-                        value: 2 * width,
-                        out: head * width,
-                        width,
-                        stride: 3 * width,
-                        tokens: end - first,
-                    };
-                    let qkv = &qkv[(first - begin) * 3 * width..(end - begin) * 3 * width];
-                    let out = &mut task.out[first * hidden..end * hidden];
-                    of_sequence.attend(simd.vectors(), qkv, out, hidden, &mut task.scratch.attention);
-                }
-            }
-        }
-    }
-}
-
-/// The most rows whose queries, keys and values of one head stay in cache beside the packed rows.
-const BLOCK_ROWS: usize = 512;
 
 struct Attention<'a> {
     qkv: &'a [f32],
@@ -185,24 +63,31 @@ impl Task for Attention<'_> {
 }
 
 /// Where one head of one sequence lies in the rows of `qkv`.
-struct Head {
+pub(super) struct Head {
     /// First column of this head's queries, keys and values.
-    query: usize,
-    key: usize,
-    value: usize,
+    pub query: usize,
+    pub key: usize,
+    pub value: usize,
     /// First column of its result.
-    out: usize,
+    pub out: usize,
     /// Columns of each.
-    width: usize,
+    pub width: usize,
     /// From row to row.
-    stride: usize,
-    tokens: usize,
+    pub stride: usize,
+    pub tokens: usize,
 }
 
 impl Head {
     /// `out`: `[tokens, hidden]`, of which this head's columns are written.
     #[inline(always)]
-    fn attend<S: Simd>(&self, simd: S, qkv: &[f32], out: &mut [f32], hidden: usize, scratch: &mut AttentionScratch) {
+    pub fn attend<S: Simd>(
+        &self,
+        simd: S,
+        qkv: &[f32],
+        out: &mut [f32],
+        hidden: usize,
+        scratch: &mut AttentionScratch,
+    ) {
         let Self { tokens, width, .. } = *self;
         let panel = panel_width::<S>();
         // A row of scores is padded to whole panels, its use as left operand to whole blocks.

@@ -51,6 +51,14 @@ impl Kernel {
         SETTINGS.iter().rev().filter_map(|name| Self::find(name)).collect()
     }
 
+    /// The kernel whose [`Self::name`] that is, and in which precision, where this machine has it.
+    pub fn named(name: &str) -> Option<(Self, Precision)> {
+        let precisions = [Precision::F32, Precision::Bf16, Precision::Int8];
+        let all = Self::available().into_iter();
+        all.flat_map(|kernel| precisions.map(|precision| (kernel, precision)))
+            .find(|(kernel, precision)| kernel.name(*precision) == name)
+    }
+
     /// The kernel of that setting, where this machine has it.
     pub fn find(setting: &str) -> Option<Self> {
         Self::variants(setting).into_iter().next()

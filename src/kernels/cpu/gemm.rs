@@ -19,7 +19,7 @@
 use std::ops::Range;
 
 use super::format::Format;
-use super::simd::{LINE, Simd, TileProduct, WHOLE_TILE_ROWS};
+use super::simd::{LINE, Simd, TileProduct, Tiles, WHOLE_TILE_ROWS};
 
 /// Vectors side by side in a panel.
 pub(super) const TILE_VECTORS: usize = 2;
@@ -247,7 +247,7 @@ struct Tile<'a> {
     /// The chunk's first group, and how many groups there are in all chunks.
     group: usize,
     groups: usize,
-    /// What is asked for from memory meanwhile, see [`Simd::multiply_tiles`].
+    /// What is asked for from memory meanwhile, see [`Tiles::ahead`].
     ahead: *const f32,
 }
 
@@ -401,11 +401,15 @@ unsafe fn whole_tile<S: Simd, F: Format>(
         // SAFETY: from `begin` on, the operands hold as many whole blocks as are multiplied, for `rows` rows and
         // TILE_VECTORS vectors.
         unsafe {
-            let left = operands.left.as_ptr().add(begin * rows * LINE);
-            let right = operands.panel.as_ptr().add(begin * LINE * width);
-            let blocks = in_group.min(blocks - begin);
-            let ahead = operands.ahead.wrapping_add(begin * F::OPERANDS.ahead());
-            simd.multiply_tiles(F::OPERANDS, rows, blocks, left, right, product.0.as_mut_ptr(), ahead);
+            let tiles = Tiles {
+                operands: F::OPERANDS,
+                rows,
+                blocks: in_group.min(blocks - begin),
+                left: operands.left.as_ptr().add(begin * rows * LINE),
+                right: operands.panel.as_ptr().add(begin * LINE * width),
+                ahead: operands.ahead.wrapping_add(begin * F::OPERANDS.ahead()),
+            };
+            simd.multiply_tiles(tiles, product);
         }
         let is_first = operands.is_first && i == 0;
         let (of_group, sums) = (product.0.as_mut_ptr(), operands.sums.as_mut_ptr());

@@ -23,6 +23,7 @@ mod linear;
 mod norm;
 mod packing;
 mod pooling;
+mod self_attention;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ mod vector_math;
 
 pub use detect::{KERNEL_VARIABLE, Kernel, KernelError, check_selection, select, selected};
 pub use linear::{PackedLayout, PackedLinear};
+pub use self_attention::self_attention;
 
 use super::Activation;
 use embedding::Tables;
@@ -78,12 +80,6 @@ pub fn feed_forward(
 /// Self-attention within each sequence; `qkv`: `[T, 3 * hidden]`. Returns `[T, hidden]`.
 pub fn attention(qkv: &[f32], offsets: &[u32], hidden: usize, heads: usize) -> Vec<f32> {
     attention::attention(selected(), qkv, offsets, hidden, heads)
-}
-
-/// [`attention`] of the queries, keys and values that `projection` makes of `x`, `[T, K]`; it has `3 * hidden` columns.
-/// Returns `[T, hidden]`.
-pub fn self_attention(x: &[f32], projection: &PackedLinear, offsets: &[u32], heads: usize) -> Vec<f32> {
-    attention::self_attention(x, projection, offsets, heads)
 }
 
 /// Softmax-weighted mean of hidden states per head. Returns `[B, heads * width]`.

@@ -7,7 +7,7 @@
 use std::arch::asm;
 use std::marker::PhantomData;
 
-use super::{LINE, MAX_LANES, Operands};
+use super::{LINE, MAX_LANES, Operands, TileProduct, Tiles};
 
 /// Bytes from one line of 16 words to the next in the left operand.
 const LINE_BYTES: usize = LINE * size_of::<f32>();
@@ -102,15 +102,15 @@ impl Drop for Configured {
 /// # Safety
 /// As stated there. This thread's tiles must be configured.
 #[inline(always)]
-pub(super) unsafe fn multiply(
-    operands: Operands,
-    rows: usize,
-    blocks: usize,
-    left: *const f32,
-    right: *const f32,
-    to: *mut f32,
-    ahead: *const f32,
-) {
+pub(super) unsafe fn multiply(tiles: Tiles, to: &mut TileProduct) {
+    let Tiles {
+        operands,
+        rows,
+        blocks,
+        left,
+        right,
+        ahead,
+    } = tiles;
     // Four sums, tmm0 to tmm3, of two tiles of the left operand (tmm4, tmm5) and two of the right (tmm6, tmm7): as many
     // products as it takes until the first sum is ready for another.
     macro_rules! products {
@@ -140,7 +140,7 @@ pub(super) unsafe fn multiply(
                 block = in(reg) rows * LINE_BYTES,
                 line = in(reg) LINE_BYTES,
                 row = in(reg) PANEL_BYTES,
-                to = in(reg) to,
+                to = in(reg) to.0.as_mut_ptr(),
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack),

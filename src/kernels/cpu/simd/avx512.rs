@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::mem::transmute;
 
 use super::amx;
-use super::{LINE, Operands, Simd, Task, WHOLE_TILE_ROWS};
+use super::{LINE, Simd, Task, TileProduct, Tiles, WHOLE_TILE_ROWS};
 
 /// Proof that the machine has AVX-512F and -BW (which include AVX2 and FMA), and the dot products of `D`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,18 +244,9 @@ impl<D: Dots> Simd for Avx512<D> {
     }
 
     #[inline(always)]
-    unsafe fn multiply_tiles(
-        self,
-        operands: Operands,
-        rows: usize,
-        blocks: usize,
-        left: *const f32,
-        right: *const f32,
-        to: *mut f32,
-        ahead: *const f32,
-    ) {
-        // SAFETY: the caller states the sizes, and that TILES holds: then a value of this type is proof of AMX.
-        unsafe { amx::multiply(operands, rows, blocks, left, right, to, ahead) }
+    unsafe fn multiply_tiles(self, tiles: Tiles, to: &mut TileProduct) {
+        // SAFETY: the caller states what is valid, and that TILES holds: then a value of this type is proof of AMX.
+        unsafe { amx::multiply(tiles, to) }
     }
 
     #[inline(always)]

@@ -62,6 +62,24 @@ impl Operands {
 /// Rows of the largest product of whole tiles.
 pub(super) const WHOLE_TILE_ROWS: usize = 32;
 
+/// What [`Simd::multiply_tiles`] multiplies.
+#[derive(Clone, Copy)]
+pub(super) struct Tiles {
+    /// All that the words mean is multiplied, so three blocks are one of split f32. Not [`Operands::None`].
+    pub operands: Operands,
+    /// At most [`WHOLE_TILE_ROWS`].
+    pub rows: usize,
+    /// Blocks of [`LINE`] words along k; not 0.
+    pub blocks: usize,
+    /// Valid for reading `[blocks, rows, LINE]` and, whatever it holds, as much after that as makes the last block's
+    /// rows [`WHOLE_TILE_ROWS`].
+    pub left: *const f32,
+    /// Valid for reading `[blocks, LINE, 2 LANES]`.
+    pub right: *const f32,
+    /// From here on [`Operands::ahead`] words for each block are asked for from memory on the way. May be anything.
+    pub ahead: *const f32,
+}
+
 /// Room for the product of [`Simd::multiply_tiles`].
 #[repr(C, align(64))]
 pub(super) struct TileProduct(pub [f32; WHOLE_TILE_ROWS * 2 * MAX_LANES]);
@@ -140,26 +158,12 @@ pub(super) trait Simd: Copy {
     fn add_i32(self, a: Self::V, b: Self::V) -> Self::V;
     /// Words of one i32 each as f32, rounded to nearest.
     fn i32_to_f32(self, v: Self::V) -> Self::V;
-    /// The product of `rows` rows with a panel of two vectors over `blocks` blocks of [`LINE`] words, in `to` as
-    /// `[rows, 2 LANES]`: all that the words of `operands` mean, so three blocks are one of split f32. For each block
-    /// [`Operands::ahead`] words more from `ahead` on are asked for from memory on the way.
+    /// The product of rows with a panel of two vectors, in `to` as `[rows, 2 LANES]`.
     ///
     /// # Safety
-    /// [`Self::TILES`] must hold, `operands` be such that tiles of them exist, and `blocks` be positive. `left` must be
-    /// valid for reading `[blocks, rows, LINE]` and, whatever it holds, as much after that as makes the last block's
-    /// rows [`WHOLE_TILE_ROWS`]; `right` for `[blocks, LINE, 2 LANES]`; `to` for writing `[WHOLE_TILE_ROWS, 2 LANES]`.
-    /// `ahead` may be anything. Only within [`Self::vectorize`].
-    unsafe fn multiply_tiles(
-        self,
-        operands: Operands,
-        rows: usize,
-        blocks: usize,
-        left: *const f32,
-        right: *const f32,
-        to: *mut f32,
-        ahead: *const f32,
-    ) {
-        let _ = (operands, rows, blocks, left, right, to, ahead);
+    /// [`Self::TILES`] must hold, and the pointers of `tiles` be valid as it states. Only within [`Self::vectorize`].
+    unsafe fn multiply_tiles(self, tiles: Tiles, to: &mut TileProduct) {
+        let _ = (tiles, to);
         unreachable!("only where TILES holds")
     }
 
