@@ -3,10 +3,10 @@
 //! The scores of a tile of queries are the product of its rows with panels of the transposed keys,
 //! the output that of the softmax with panels of the values; both run through [`super::gemm`].
 
-use super::buffer::{AttentionScratch, with_scratch};
+use super::buffer::{AttentionScratch, ProductScratch, with_scratch};
 use super::detect::Kernel;
 use super::format::F32;
-use super::gemm::{PackedRows, Product, multiply_panel, packed_rows, panel_width, words};
+use super::gemm::{PackedRows, Product, multiply_panel, panel_width, words};
 use super::packing::interleave;
 use super::simd::{Simd, Task};
 use super::vector_math::exp_or_zero;
@@ -100,18 +100,16 @@ impl Head {
         self.pack_values(panel, qkv, values);
 
         let scores = scratch.scores.scratch(S::TILE_ROWS * score_width);
-        let sums = scratch.product.sums.scratch(S::TILE_ROWS * panel);
-        let left = scratch
-            .product
-            .left
-            .scratch(packed_rows::<S, F32>(S::TILE_ROWS, width.max(tokens)));
+        let ProductScratch { left, terms, sums } = &mut scratch.product;
+        let sums = sums.scratch(S::TILE_ROWS * panel);
         let scale = 1.0 / (width as f32).sqrt();
         for first in (0..tokens).step_by(S::TILE_ROWS) {
             let rows = S::TILE_ROWS.min(tokens - first);
             let queries = &qkv[first * self.stride + self.query..];
-            packed(left, rows, width).pack(simd, F32, queries, self.stride, 0..width);
+            let mut packed = PackedRows::new::<S, F32>(left, terms, rows, width);
+            packed.pack(simd, F32, queries, self.stride, 0..width);
             for (p, keys) in keys.chunks_exact(panel * words::<F32>(width)).enumerate() {
-                multiply_panel(simd, F32, Product::plain(left, rows, keys, sums));
+                multiply_panel(simd, F32, Product::plain(&packed, keys, sums));
                 for (scores, sums) in scores
                     .chunks_exact_mut(score_width)
                     .zip(sums.chunks_exact(panel))
@@ -125,9 +123,10 @@ impl Head {
                 scores[tokens..].fill(f32::NEG_INFINITY);
                 softmax(simd, scores, scale);
             }
-            packed(left, rows, tokens).pack(simd, F32, scores, score_width, 0..tokens);
+            let mut packed = PackedRows::new::<S, F32>(left, terms, rows, tokens);
+            packed.pack(simd, F32, scores, score_width, 0..tokens);
             for (p, values) in values.chunks_exact(panel * words::<F32>(tokens)).enumerate() {
-                multiply_panel(simd, F32, Product::plain(left, rows, values, sums));
+                multiply_panel(simd, F32, Product::plain(&packed, values, sums));
                 let columns = p * panel..width.min((p + 1) * panel);
                 for (r, sums) in sums.chunks_exact(panel).take(rows).enumerate() {
                     let row = &mut out[(first + r) * hidden + self.out..][..width];
@@ -164,11 +163,6 @@ impl Head {
             rest.fill(0.0);
         }
     }
-}
-
-fn packed(words: &mut [f32], rows: usize, k: usize) -> PackedRows<'_> {
-    let terms = &mut [];
-    PackedRows { words, terms, rows, k }
 }
 
 /// `softmax(scale * scores)` in place, over whole vectors; padding of minus infinity becomes 0.

@@ -5,9 +5,9 @@
 //! element (see [`super::gemm`]) times the other side's value, in lanes by column, the lanes folded at
 //! the end. Columns are cut at panels and outputs, which depends on the sizes alone, never on the pairs.
 
-use super::buffer::{Scratch, with_scratch};
+use super::buffer::{ProductScratch, Scratch, with_scratch};
 use super::format::{Format, WithFormat, with_format};
-use super::gemm::{PackedRows, Product, multiply_panel, packed_rows, panel_width, words};
+use super::gemm::{PackedRows, Product, multiply_panel, panel_width, words};
 use super::linear::PackedLinear;
 use super::simd::{Simd, Task};
 use crate::kernels::Precision;
@@ -80,19 +80,14 @@ impl<F: Format> Task for (F, Fuse<'_>) {
             let rows = block_rows.min(fuse.rows - first);
             let x1 = &fuse.x1[first * f1..][..rows * f1];
             let out = &mut fuse.out[first * outputs..][..rows * outputs];
-            let left = fuse.scratch.product.left.scratch(packed_rows::<S, F>(rows, k));
-            let sums = fuse.scratch.product.sums.scratch(rows * width);
+            let ProductScratch { left, terms, sums } = &mut fuse.scratch.product;
+            let sums = sums.scratch(rows * width);
             let lanes = fuse.scratch.between.scratch(rows * S::LANES);
-            let mut packed = PackedRows {
-                words: left,
-                terms: &mut [],
-                rows,
-                k,
-            };
+            let mut packed = PackedRows::new::<S, F>(left, terms, rows, k);
             packed.pack(simd, format, &fuse.x2[first * k..], k, 0..k);
             let panels = fuse.layer.panels.as_slice().chunks_exact(width * words);
             for (p, panel) in panels.enumerate() {
-                multiply_panel(simd, format, Product::plain(left, rows, panel, sums));
+                multiply_panel(simd, format, Product::plain(&packed, panel, sums));
                 let mut column = p * width;
                 let end = fuse.layer.out_features.min(column + width);
                 while column < end {

@@ -124,8 +124,11 @@ pub(super) fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
     SCRATCH.with_borrow_mut(f)
 }
 
-/// `values` as memory to be written to: whoever gets it must leave initialised values there.
-pub(super) fn as_uninit(values: &mut [f32]) -> &mut [MaybeUninit<f32>] {
-    // SAFETY: the layout is the same; nothing in this module writes anything but values through it.
+/// `values` as memory to be written to.
+///
+/// # Safety
+/// Only values may be written there, nothing that is uninitialised.
+pub(super) unsafe fn as_uninit(values: &mut [f32]) -> &mut [MaybeUninit<f32>] {
+    // SAFETY: the layout is the same, and the caller states that initialised values stay so.
     unsafe { &mut *(std::ptr::from_mut(values) as *mut [MaybeUninit<f32>]) }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::buffer::{AlignedBuffer, ProductScratch, as_uninit, with_scratch};
 use super::format::Format;
 use super::forward::{Finish, FinishPanel, Rows, Segment, Source, block_words, forward};
-use super::gemm::{PackedRows, groups, packed_rows, panel_width, words};
+use super::gemm::{PackedRows, panel_width, words};
 use super::linear::PackedLinear;
 use super::norm::Norm;
 use super::simd::Simd;
@@ -83,12 +83,8 @@ impl Source for Intermediate<'_> {
         to: &mut PackedRows,
     ) {
         let (k, count, width) = (self.x.k, rows.len(), panel_width::<S>());
-        let mut packed = PackedRows {
-            words: self.scratch.left.scratch(packed_rows::<S, F>(count, k)),
-            terms: self.scratch.terms.scratch(count * groups::<F>(k) * F::ROW_TERMS),
-            rows: count,
-            k,
-        };
+        let ProductScratch { left, terms, sums } = &mut *self.scratch;
+        let mut packed = PackedRows::new::<S, F>(left, terms, count, k);
         // They stay for the block's further segments.
         if columns.start == 0 {
             self.x.pack(simd, format, rows, 0..k, &mut packed);
@@ -98,14 +94,15 @@ impl Source for Intermediate<'_> {
             rows: &packed,
             words: 0..words::<F>(k),
         };
-        let sums = self.scratch.sums.scratch(count * width);
+        let sums = sums.scratch(count * width);
         for begin in columns.clone().step_by(RUN) {
             let end = columns.end.min(begin + RUN);
             let run = self.run.scratch(count * RUN);
             for at in (begin..end).step_by(width) {
                 let finish = FinishPanel {
                     residual: None,
-                    out: as_uninit(run),
+                    // SAFETY: a panel's results are values.
+                    out: unsafe { as_uninit(run) },
                     n: RUN,
                     range: at - begin..end.min(at + width) - begin,
                 };

@@ -9,9 +9,7 @@ use std::ops::Range;
 
 use super::buffer::ProductScratch;
 use super::format::{Format, WithFormat, with_format};
-use super::gemm::{
-    PackedRows, Product, Sink, groups, multiply_panel, multiply_panel_into, packed_rows, panel_width, words,
-};
+use super::gemm::{PackedRows, Product, Sink, groups, multiply_panel, multiply_panel_into, panel_width, words};
 use super::linear::PackedLinear;
 use super::norm::Norm;
 use super::simd::{MAX_LANES, Simd, Task};
@@ -172,16 +170,12 @@ impl<F: Format, T: Source> Task for (F, Forward<'_, T>) {
             let out = &mut forward.out[first * n..][..rows * n];
             // Of one panel, or of all where they wait for further segments.
             let waiting = if segment_words < words { rows * width } else { 0 };
-            let sums = forward.scratch.sums.scratch((waiting * panels).max(rows * width));
+            let ProductScratch { left, terms, sums } = &mut *forward.scratch;
+            let sums = sums.scratch((waiting * panels).max(rows * width));
             for begin in (0..words).step_by(segment_words) {
                 let from = begin / segment_words * segment_values;
                 let values = segment_values.min(k - from);
-                let mut packed = PackedRows {
-                    words: forward.scratch.left.scratch(packed_rows::<S, F>(rows, values)),
-                    terms: forward.scratch.terms.scratch(rows * groups::<F>(values) * F::ROW_TERMS),
-                    rows,
-                    k: values,
-                };
+                let mut packed = PackedRows::new::<S, F>(left, terms, rows, values);
                 let range = first..first + rows;
                 forward
                     .source

@@ -18,6 +18,7 @@
 
 use std::ops::Range;
 
+use super::buffer::AlignedBuffer;
 use super::format::Format;
 use super::simd::{LINE, Simd, TileProduct, Tiles, WHOLE_TILE_ROWS};
 
@@ -50,7 +51,7 @@ pub(super) const fn group_values<F: Format>() -> usize {
 
 /// Words that [`PackedRows`] wants room for. Whole tiles are read to their last row, whether it is there or not.
 #[inline(always)]
-pub(super) const fn packed_rows<S: Simd, F: Format>(rows: usize, k: usize) -> usize {
+const fn packed_rows<S: Simd, F: Format>(rows: usize, k: usize) -> usize {
     rows * words::<F>(k) + beyond::<S>()
 }
 
@@ -68,10 +69,26 @@ pub(super) struct PackedRows<'a> {
     pub terms: &'a mut [f32],
     pub rows: usize,
     /// Values of a row.
-    pub k: usize,
+    k: usize,
 }
 
-impl PackedRows<'_> {
+impl<'a> PackedRows<'a> {
+    /// Room for `rows` rows of `k` values; what it holds has no meaning, or is what was packed there last.
+    #[inline(always)]
+    pub fn new<S: Simd, F: Format>(
+        left: &'a mut AlignedBuffer,
+        terms: &'a mut AlignedBuffer,
+        rows: usize,
+        k: usize,
+    ) -> Self {
+        Self {
+            words: left.scratch(packed_rows::<S, F>(rows, k)),
+            terms: terms.scratch(rows * groups::<F>(k) * F::ROW_TERMS),
+            rows,
+            k,
+        }
+    }
+
     /// Packs the values `columns` of all rows; row `r` has them at `r * stride` in `from`.
     ///
     /// `columns` begins at a whole line of words, and where groups have terms at a whole group; it ends so too,
@@ -127,11 +144,11 @@ pub(super) struct Product<'a> {
 
 impl<'a> Product<'a> {
     /// Of words without terms, all along k.
-    pub fn plain(left: &'a [f32], rows: usize, panel: &'a [f32], sums: &'a mut [f32]) -> Self {
+    pub fn plain(rows: &'a PackedRows, panel: &'a [f32], sums: &'a mut [f32]) -> Self {
         Self {
-            left,
+            left: rows.words,
             row_terms: &[],
-            rows,
+            rows: rows.rows,
             panel,
             columns: &[],
             sums,

@@ -2,10 +2,10 @@
 //! a head's queries, keys and values are then used while they are in cache, and never all written to memory.
 
 use super::attention::{Head, attention};
-use super::buffer::{Scratch, as_uninit, with_scratch};
+use super::buffer::{ProductScratch, Scratch, as_uninit, with_scratch};
 use super::format::{Format, WithFormat, with_format};
 use super::forward::{FinishPanel, Rows, Segment, Source, block_words};
-use super::gemm::{PackedRows, groups, packed_rows, panel_width, words};
+use super::gemm::{PackedRows, panel_width, words};
 use super::linear::{PackedLinear, PanelWidth};
 use super::simd::{Simd, Task};
 use crate::kernels::Activation;
@@ -81,26 +81,23 @@ impl<F: Format> Task for (F, SelfAttention<'_>) {
             let (block, rest) = (&sequences[..fit.max(2)], &sequences[fit.max(2) - 1..]);
             sequences = rest;
             let rows = block[block.len() - 1] as usize - begin;
-            let mut packed = PackedRows {
-                words: task.scratch.product.left.scratch(packed_rows::<S, F>(rows, k)),
-                terms: task.scratch.product.terms.scratch(rows * groups::<F>(k) * F::ROW_TERMS),
-                rows,
-                k,
-            };
+            let ProductScratch { left, terms, sums } = &mut task.scratch.product;
+            let mut packed = PackedRows::new::<S, F>(left, terms, rows, k);
             Rows { x: task.x, k }.pack(simd, format, begin..begin + rows, 0..k, &mut packed);
             let segment = Segment {
                 layer: task.projection,
                 rows: &packed,
                 words: 0..words::<F>(k),
             };
-            let sums = task.scratch.product.sums.scratch(rows * panel);
+            let sums = sums.scratch(rows * panel);
             let qkv = task.scratch.between.scratch(rows * 3 * width);
             for head in 0..task.heads {
                 for j in 0..of_head {
                     let i = head * of_head + j;
                     let finish = FinishPanel {
                         residual: None,
-                        out: as_uninit(qkv),
+                        // SAFETY: a panel's results are values.
+                        out: unsafe { as_uninit(qkv) },
                         n: 3 * width,
                         range: j * panel..(j + 1) * panel,
                     };
