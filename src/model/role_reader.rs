@@ -3,7 +3,7 @@
 //! Each tensor is *claimed* by the role it fills. What nothing claims and what stays empty is told at the
 //! end, all at once; a tensor of the right name and the wrong shape is told at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{Side, checkpoint::TensorInfo};
 
@@ -39,10 +39,17 @@ fn side_of(name: &str) -> Option<Side> {
     }
 }
 
+/// Ends the name of the tensor that tells an encoder.
+const WORDS: &str = "embeddings.word_embeddings.weight";
+
+const CLASSIFIER: &str = "classifier (linear layers under a name that speaks of neither side)";
+
 /// Takes a checkpoint's tensors apart, one role after the other.
 struct Reader<'a> {
     unclaimed: BTreeMap<&'a str, &'a [usize]>,
     empty: Vec<String>,
+    /// Whether an encoder lacks some of its tensors but not all.
+    has_torn_encoder: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -50,18 +57,20 @@ impl<'a> Reader<'a> {
         Self {
             unclaimed: tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())).collect(),
             empty: Vec::new(),
+            has_torn_encoder: false,
         }
     }
 
     pub fn read(mut self) -> Result<Roles, RolesError> {
-        let drug = self.encoder(Side::Drug)?;
-        let adr = self.encoder(Side::Adr)?;
-        let hidden = drug.as_ref().or(adr.as_ref()).map(|e| e.hidden_size);
-        let poolers = match hidden {
-            Some(hidden) => [self.pooler(Side::Drug, hidden)?, self.pooler(Side::Adr, hidden)?],
-            None => [None, None],
+        let (drug, adr) = match (self.encoder(Side::Drug)?, self.encoder(Side::Adr)?) {
+            (Some(drug), Some(adr)) => (drug, adr),
+            (drug, adr) => {
+                let found_any = drug.is_some() || adr.is_some() || self.has_torn_encoder;
+                return Err(self.without_encoders(found_any));
+            }
         };
-        let poolers = match poolers {
+        let hidden = drug.hidden_size;
+        let poolers = match [self.pooler(Side::Drug, hidden)?, self.pooler(Side::Adr, hidden)?] {
             [Some(drug), Some(adr)] => Some([drug, adr]),
             [None, None] => None,
             [None, Some(_)] => self.missing("attention pooler of the drug side"),
@@ -82,17 +91,9 @@ impl<'a> Reader<'a> {
             self.projection(Side::Adr, adr_modules, hidden)?,
         ];
         let classifier = self.classifier(classifier)?;
-        let unclaimed: Vec<String> = self
-            .unclaimed
-            .iter()
-            .map(|(name, shape)| format!("\"{name}\" {shape:?}"))
-            .collect();
-        let (Some(drug), Some(adr), true) = (drug, adr, unclaimed.is_empty() && self.empty.is_empty()) else {
-            return Err(RolesError::Unexplained {
-                empty: self.empty,
-                unclaimed,
-            });
-        };
+        if !(self.unclaimed.is_empty() && self.empty.is_empty()) {
+            return Err(self.unexplained(|_| true));
+        }
         let roles = Roles {
             encoders: [drug, adr],
             poolers,
@@ -107,6 +108,27 @@ impl<'a> Reader<'a> {
     fn missing<T>(&mut self, role: impl Into<String>) -> Option<T> {
         self.empty.push(role.into());
         None
+    }
+
+    /// What stayed empty, and what is left over as far as `is_told`.
+    fn unexplained(self, is_told: impl Fn(&str) -> bool) -> RolesError {
+        let left = self.unclaimed.into_iter().filter(|(name, _)| is_told(name));
+        RolesError::Unexplained {
+            empty: self.empty,
+            unclaimed: left.map(|(name, shape)| format!("\"{name}\" {shape:?}")).collect(),
+        }
+    }
+
+    /// Without both encoders the head is not read: what is left of one would pass for parts of it.
+    ///
+    /// `found_any`: one of them is there, whole or in part. Then the head and the rest of an encoder are not left over, only not
+    /// looked at; but an encoder may be there whose name speaks of no side.
+    fn without_encoders(mut self, found_any: bool) -> RolesError {
+        let is_matrix = |(name, shape): (&&str, &&[usize])| side_of(name).is_none() && shape.len() == 2;
+        if !found_any && !self.unclaimed.iter().any(is_matrix) {
+            self.missing::<()>(CLASSIFIER);
+        }
+        self.unexplained(|name| !found_any || name.ends_with(WORDS))
     }
 
     /// Takes a tensor out of the unclaimed ones.
@@ -132,13 +154,25 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn linear(&mut self, module: &str, out: Option<usize>, input: usize) -> Result<Option<LinearRole>, RolesError> {
+    fn required_vector(&mut self, name: &str, width: usize) -> Result<Option<String>, RolesError> {
+        let found = self.vector(name, width)?;
+        Ok(found.or_else(|| self.missing(format!("\"{name}\""))))
+    }
+
+    /// A linear layer of these sizes, where they are known.
+    fn linear(
+        &mut self,
+        module: &str,
+        out: Option<usize>,
+        input: Option<usize>,
+    ) -> Result<Option<LinearRole>, RolesError> {
         let name = format!("{module}.weight");
-        let expected = format!("[{}, {input}]", out.map_or("out".into(), |o| o.to_string()));
+        let size = |known: Option<usize>, word: &str| known.map_or(word.to_owned(), |size| size.to_string());
+        let expected = format!("[{}, {}]", size(out, "out"), size(input, "in"));
         let Some((weight, out_features, in_features)) = self.matrix(&name, &expected)? else {
             return Ok(None);
         };
-        if in_features != input || out.is_some_and(|o| o != out_features) {
+        if input.is_some_and(|i| i != in_features) || out.is_some_and(|o| o != out_features) {
             return Err(shape_error(weight, &expected, &[out_features, in_features]));
         }
         let bias = self.vector(&format!("{module}.bias"), out_features)?;
@@ -152,35 +186,50 @@ impl<'a> Reader<'a> {
 
     /// A LayerNorm, also under the names `gamma` and `beta` of old TensorFlow conversions.
     fn norm(&mut self, module: &str, width: usize) -> Result<Option<NormRole>, RolesError> {
-        let old = self.unclaimed.contains_key(format!("{module}.gamma").as_str());
+        let old = ["gamma", "beta"]
+            .iter()
+            .any(|part| self.unclaimed.contains_key(format!("{module}.{part}").as_str()));
         let (weight, bias) = if old { ("gamma", "beta") } else { ("weight", "bias") };
-        let weight = self.vector(&format!("{module}.{weight}"), width)?;
-        let bias = self.vector(&format!("{module}.{bias}"), width)?;
-        match (weight, bias) {
-            (Some(weight), Some(bias)) => Ok(Some(NormRole { weight, bias, width })),
-            _ => Ok(self.missing(format!("\"{module}\""))),
+        let weight = self.required_vector(&format!("{module}.{weight}"), width)?;
+        let bias = self.required_vector(&format!("{module}.{bias}"), width)?;
+        Ok(weight.zip(bias).map(|(weight, bias)| NormRole { weight, bias, width }))
+    }
+
+    /// What stands before `ending` in the names of `side` that have it.
+    fn prefixes(&self, side: Side, ending: &str) -> Vec<String> {
+        let prefixes = self.unclaimed.keys().filter_map(|name| name.strip_suffix(ending));
+        let own = prefixes.filter(|prefix| side_of(prefix) == Some(side));
+        own.map(str::to_owned).collect()
+    }
+
+    /// One side's encoder. Of one that is there in part all that is missing is told, and `has_torn_encoder` set.
+    fn encoder(&mut self, side: Side) -> Result<Option<EncoderRoles>, RolesError> {
+        let role = format!("{} encoder (a BERT under a name with \"{0}\" in it)", side.name());
+        let prefixes = self.prefixes(side, WORDS);
+        match prefixes.as_slice() {
+            [prefix] => {
+                let encoder = self.encoder_under(prefix)?;
+                self.has_torn_encoder |= encoder.is_none();
+                Ok(encoder)
+            }
+            [] => {
+                // Told by other parts, it lacks the word embeddings.
+                let others = [
+                    "embeddings.position_embeddings.weight",
+                    "encoder.layer.0.attention.self.query.weight",
+                ];
+                let others = others.iter().flat_map(|ending| self.prefixes(side, ending)).next();
+                self.has_torn_encoder |= others.is_some();
+                Ok(self.missing(others.map_or(role, |prefix| format!("\"{prefix}{WORDS}\""))))
+            }
+            _ => Err(RolesError::Order {
+                part: role,
+                reason: format!("expected one, found {} ({})", prefixes.len(), prefixes.join(", ")),
+            }),
         }
     }
 
-    fn encoder(&mut self, side: Side) -> Result<Option<EncoderRoles>, RolesError> {
-        const WORDS: &str = "embeddings.word_embeddings.weight";
-        let prefixes: Vec<String> = self
-            .unclaimed
-            .keys()
-            .filter_map(|name| name.strip_suffix(WORDS))
-            .filter(|prefix| side_of(prefix) == Some(side))
-            .map(str::to_owned)
-            .collect();
-        let [prefix] = prefixes.as_slice() else {
-            let role = format!("{} encoder (a BERT under a name with \"{0}\" in it)", side.name());
-            return match prefixes.len() {
-                0 => Ok(self.missing(role)),
-                _ => Err(RolesError::Order {
-                    part: role,
-                    reason: format!("expected one, found {} ({})", prefixes.len(), prefixes.join(", ")),
-                }),
-            };
-        };
+    fn encoder_under(&mut self, prefix: &str) -> Result<Option<EncoderRoles>, RolesError> {
         let Some((word_embeddings, vocab_size, hidden_size)) =
             self.matrix(&format!("{prefix}{WORDS}"), "[vocabulary, hidden]")?
         else {
@@ -198,33 +247,25 @@ impl<'a> Reader<'a> {
         let position = table(self, "position_embeddings")?;
         let token_type = table(self, "token_type_embeddings")?;
         let embeddings_norm = self.norm(&format!("{embeddings}.LayerNorm"), hidden_size)?;
-        let mut layers = Vec::new();
-        while self
-            .unclaimed
-            .contains_key(format!("{prefix}encoder.layer.{}.attention.self.query.weight", layers.len()).as_str())
-        {
-            match self.layer(&format!("{prefix}encoder.layer.{}", layers.len()), hidden_size)? {
-                Some(layer) => layers.push(layer),
-                None => return Ok(None),
-            }
-        }
-        if layers.is_empty() {
-            return Ok(self.missing(format!("\"{prefix}encoder.layer.0\"")));
-        }
+        let layers = self.layers(&format!("{prefix}encoder.layer."), hidden_size)?;
         let pooler = format!("{prefix}pooler.dense");
         let bert_pooler = match self.unclaimed.contains_key(format!("{pooler}.weight").as_str()) {
-            true => self.linear(&pooler, Some(hidden_size), hidden_size)?,
+            true => self.linear(&pooler, Some(hidden_size), Some(hidden_size))?,
             false => None,
         };
-        let (Some((position, max_position_embeddings)), Some((token_type, _)), Some(embeddings_norm)) =
-            (position, token_type, embeddings_norm)
+        let (
+            Some((position_embeddings, max_position_embeddings)),
+            Some((token_type_embeddings, _)),
+            Some(embeddings_norm),
+            Some(layers),
+        ) = (position, token_type, embeddings_norm, layers)
         else {
             return Ok(None);
         };
         Ok(Some(EncoderRoles {
             word_embeddings,
-            position_embeddings: position,
-            token_type_embeddings: token_type,
+            position_embeddings,
+            token_type_embeddings,
             embeddings_norm,
             layers,
             bert_pooler,
@@ -234,14 +275,33 @@ impl<'a> Reader<'a> {
         }))
     }
 
+    /// The layers from 0 to the last that has a tensor: `{prefix}0`, `{prefix}1`, …
+    fn layers(&mut self, prefix: &str, hidden: usize) -> Result<Option<Vec<LayerRoles>>, RolesError> {
+        let names = self.unclaimed.keys().filter_map(|name| name.strip_prefix(prefix));
+        let numbers = names.filter_map(|name| name.split('.').next()?.parse::<usize>().ok());
+        let numbers: BTreeSet<usize> = numbers.collect();
+        let mut layers = Vec::new();
+        for i in (0..).take_while(|i| numbers.contains(i)) {
+            layers.push(self.layer(&format!("{prefix}{i}"), hidden)?);
+        }
+        // Layer 0 must be, and none between the first and the last may be missing.
+        if layers.is_empty() || layers.len() < numbers.len() {
+            return Ok(self.missing(format!("\"{prefix}{}\"", layers.len())));
+        }
+        Ok(layers.into_iter().collect())
+    }
+
     fn layer(&mut self, prefix: &str, hidden: usize) -> Result<Option<LayerRoles>, RolesError> {
-        let query = self.linear(&format!("{prefix}.attention.self.query"), Some(hidden), hidden)?;
-        let key = self.linear(&format!("{prefix}.attention.self.key"), Some(hidden), hidden)?;
-        let value = self.linear(&format!("{prefix}.attention.self.value"), Some(hidden), hidden)?;
-        let attention_output = self.linear(&format!("{prefix}.attention.output.dense"), Some(hidden), hidden)?;
+        let square = |reader: &mut Self, part: &str| {
+            reader.linear(&format!("{prefix}.attention.{part}"), Some(hidden), Some(hidden))
+        };
+        let query = square(self, "self.query")?;
+        let key = square(self, "self.key")?;
+        let value = square(self, "self.value")?;
+        let attention_output = square(self, "output.dense")?;
         let attention_norm = self.norm(&format!("{prefix}.attention.output.LayerNorm"), hidden)?;
-        let intermediate = self.linear(&format!("{prefix}.intermediate.dense"), None, hidden)?;
-        let width = intermediate.as_ref().map_or(hidden, |l| l.out_features);
+        let intermediate = self.linear(&format!("{prefix}.intermediate.dense"), None, Some(hidden))?;
+        let width = intermediate.as_ref().map(|l| l.out_features);
         let output = self.linear(&format!("{prefix}.output.dense"), Some(hidden), width)?;
         let output_norm = self.norm(&format!("{prefix}.output.LayerNorm"), hidden)?;
         Ok((|| {
@@ -275,7 +335,7 @@ impl<'a> Reader<'a> {
             return Err(shape_error(in_proj_weight, &expected, &[rows, columns]));
         }
         let in_proj_bias = self.vector(&format!("{prefix}in_proj_bias"), 3 * hidden)?;
-        let out_proj = self.linear(&format!("{prefix}out_proj"), Some(hidden), hidden)?;
+        let out_proj = self.linear(&format!("{prefix}out_proj"), Some(hidden), Some(hidden))?;
         let query = self.unclaimed.iter().find(|(name, shape)| {
             side_of(name) == Some(side)
                 && name.rsplit('.').next().is_some_and(|last| last.contains("query"))
@@ -373,22 +433,17 @@ impl<'a> Reader<'a> {
         modules
     }
 
-    fn projection(
-        &mut self,
-        side: Side,
-        modules: Vec<Module>,
-        hidden: Option<usize>,
-    ) -> Result<Vec<HeadStep>, RolesError> {
+    fn projection(&mut self, side: Side, modules: Vec<Module>, hidden: usize) -> Result<Vec<HeadStep>, RolesError> {
         let part = format!("{} projection", side.name());
         if modules.is_empty() {
             return Ok(Vec::new());
         }
-        head_order::steps(modules, hidden, None, true).map_err(|reason| RolesError::Order { part, reason })
+        head_order::steps(modules, Some(hidden), None, true).map_err(|reason| RolesError::Order { part, reason })
     }
 
     fn classifier(&mut self, modules: Vec<Module>) -> Result<Vec<HeadStep>, RolesError> {
         if !modules.iter().any(|m| matches!(m.step, HeadStep::Linear(_))) {
-            self.missing::<()>("classifier (linear layers under a name that speaks of neither side)");
+            self.missing::<()>(CLASSIFIER);
             return Ok(modules.into_iter().map(|m| m.step).collect());
         }
         head_order::steps(modules, None, Some(1), false).map_err(|reason| RolesError::Order {

@@ -259,6 +259,53 @@ fn an_empty_role_is_named() {
 }
 
 #[test]
+fn an_encoder_with_a_gap_names_the_missing_tensor_and_nothing_else() {
+    let shapes = [body(&SMALL), card_head(&SMALL)].concat();
+    for missing in [
+        "adr_encoder.embeddings.word_embeddings.weight",
+        "adr_encoder.embeddings.position_embeddings.weight",
+        "adr_encoder.embeddings.LayerNorm.bias",
+        "drug_encoder.encoder.layer.0.attention.self.query.weight",
+        "adr_encoder.encoder.layer.0.intermediate.dense.weight",
+        "adr_encoder.encoder.layer.1.attention.self.query.weight",
+        "adr_encoder.encoder.layer.1.output.LayerNorm.weight",
+    ] {
+        let kept = shapes.iter().filter(|(n, _)| n != missing).cloned().collect();
+        let message = read(kept).unwrap_err().to_string();
+        let expected = format!("; roles left empty: \"{missing}\"; is it");
+        assert!(message.contains(&expected), "{missing}: {message}");
+    }
+    let kept = shapes
+        .iter()
+        .filter(|(n, _)| !n.starts_with("adr_encoder.encoder.layer.0."));
+    let message = read(kept.cloned().collect()).unwrap_err().to_string();
+    assert!(
+        message.contains("; roles left empty: \"adr_encoder.encoder.layer.0\"; is it"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_plain_bert_is_told_from_a_damaged_dual_encoder() {
+    let message = read(encoder("bert", &SMALL)).unwrap_err().to_string();
+    assert!(
+        message.contains("drug encoder (a BERT") && message.contains("adr encoder (a BERT"),
+        "{message}"
+    );
+    assert!(
+        message.contains("left over: \"bert.embeddings.LayerNorm.bias\""),
+        "{message}"
+    );
+    let mut shapes = [body(&SMALL), card_head(&SMALL)].concat();
+    for (name, _) in &mut shapes {
+        *name = name.replace("adr_encoder", "symptom_encoder");
+    }
+    let message = read(shapes).unwrap_err().to_string();
+    let expected = "left over: \"symptom_encoder.embeddings.word_embeddings.weight\" [50, 128]; is it";
+    assert!(message.contains(expected), "{message}");
+}
+
+#[test]
 fn a_wrong_shape_names_the_tensor_and_both_shapes() {
     let mut shapes = [body(&SMALL), card_head(&SMALL)].concat();
     replace(
