@@ -429,26 +429,36 @@ impl Backbone {
             })?,
             None => BackboneConfig::default(),
         };
-        let encoder = roles.encoder(Side::Drug);
-        let intermediate = encoder.layers.first().map_or(0, |l| l.intermediate.out_features);
-        for (key, stated, shapes) in [
-            ("hidden_size", config.hidden_size, encoder.hidden_size),
-            ("num_hidden_layers", config.num_hidden_layers, encoder.layers.len()),
-            ("intermediate_size", config.intermediate_size, intermediate),
-        ] {
-            if let Some(stated) = stated
-                && stated != shapes
-            {
-                let expected = format!("{shapes}, as the tensors' shapes say (is it from the same revision?)");
-                return Err(field(key, expected, stated.to_string()));
+        for side in Side::BOTH {
+            let (encoder, name) = (roles.encoder(side), side.name());
+            let intermediate = encoder.layers.iter().map(|layer| layer.intermediate.out_features);
+            let sizes = [
+                ("hidden_size", config.hidden_size, encoder.hidden_size),
+                ("num_hidden_layers", config.num_hidden_layers, encoder.layers.len()),
+            ];
+            let sizes = sizes
+                .into_iter()
+                .chain(intermediate.map(|size| ("intermediate_size", config.intermediate_size, size)));
+            for (key, stated, found) in sizes {
+                if let Some(stated) = stated
+                    && stated != found
+                {
+                    let expected = format!(
+                        "{found}, as the {name} encoder's tensors say (is it from the same revision, and no tensor missing?)"
+                    );
+                    return Err(field(key, expected, stated.to_string()));
+                }
             }
-        }
-        // The vocabulary may grow by markers after config.json was written, but never shrink.
-        if let Some(stated) = config.vocab_size
-            && stated > encoder.vocab_size
-        {
-            let expected = format!("at most the {} rows of the word embeddings", encoder.vocab_size);
-            return Err(field("vocab_size", expected, stated.to_string()));
+            // The vocabulary may grow by markers after config.json was written, but never shrink.
+            if let Some(stated) = config.vocab_size
+                && stated > encoder.vocab_size
+            {
+                let expected = format!(
+                    "at most {}, the rows of \"{}\"",
+                    encoder.vocab_size, encoder.word_embeddings
+                );
+                return Err(field("vocab_size", expected, stated.to_string()));
+            }
         }
         if let Some(kind) = &config.position_embedding_type
             && kind != "absolute"
@@ -459,7 +469,7 @@ impl Backbone {
                 format!("\"{kind}\""),
             ));
         }
-        let hidden = encoder.hidden_size;
+        let hidden = roles.encoder(Side::Drug).hidden_size;
         let num_attention_heads = match config.num_attention_heads {
             Some(value) => Setting {
                 value,

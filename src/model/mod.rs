@@ -10,6 +10,7 @@ mod encoder;
 mod head;
 mod head_order;
 mod pooler;
+mod role_checks;
 mod role_reader;
 pub mod roles;
 mod weights;

@@ -9,10 +9,8 @@ use crate::{Side, checkpoint::TensorInfo};
 
 use super::{
     head_order::{self, Module},
-    roles::{
-        BilinearRole, EncoderRoles, HeadStep, LayerRoles, LinearRole, NormRole, PoolerRoles, Roles, RolesError,
-        output_width,
-    },
+    role_checks,
+    roles::{BilinearRole, EncoderRoles, HeadStep, LayerRoles, LinearRole, NormRole, PoolerRoles, Roles, RolesError},
 };
 
 impl Roles {
@@ -69,6 +67,7 @@ impl<'a> Reader<'a> {
                 return Err(self.without_encoders(found_any));
             }
         };
+        role_checks::check_encoders(&drug, &adr)?;
         let hidden = drug.hidden_size;
         let poolers = match [self.pooler(Side::Drug, hidden)?, self.pooler(Side::Adr, hidden)?] {
             [Some(drug), Some(adr)] => Some([drug, adr]),
@@ -101,7 +100,7 @@ impl<'a> Reader<'a> {
             bilinear,
             classifier,
         };
-        check_widths(&roles)?;
+        role_checks::check_head(&roles)?;
         Ok(roles)
     }
 
@@ -460,37 +459,4 @@ fn shape_error(tensor: impl Into<String>, expected: &str, found: &[usize]) -> Ro
         found: found.to_vec(),
         hint: "; do all files come from one model?",
     }
-}
-
-/// What must agree between parts.
-fn check_widths(roles: &Roles) -> Result<(), RolesError> {
-    let [drug, adr] = [roles.encoder(Side::Drug), roles.encoder(Side::Adr)];
-    if drug.hidden_size != adr.hidden_size {
-        return Err(RolesError::Order {
-            part: "encoders".into(),
-            reason: format!(
-                "the drug encoder is {} wide, the adr encoder {}",
-                drug.hidden_size, adr.hidden_size
-            ),
-        });
-    }
-    let [drug_width, adr_width] =
-        Side::BOTH.map(|side| output_width(roles.projection(side)).unwrap_or(drug.hidden_size));
-    if drug_width != adr_width {
-        return Err(RolesError::Order {
-            part: "projections".into(),
-            reason: format!("the drug side's gives {drug_width} numbers, the adr side's {adr_width}"),
-        });
-    }
-    if let Some(bilinear) = &roles.bilinear
-        && bilinear.width != drug_width
-    {
-        return Err(RolesError::Shape {
-            tensor: bilinear.weight.clone(),
-            expected: format!("[outputs, {drug_width}, {drug_width}], as wide as the projections"),
-            found: vec![bilinear.outputs, bilinear.width, bilinear.width],
-            hint: "",
-        });
-    }
-    Ok(())
 }

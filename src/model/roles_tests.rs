@@ -322,6 +322,48 @@ fn a_wrong_shape_names_the_tensor_and_both_shapes() {
 }
 
 #[test]
+fn encoders_of_different_sizes_are_refused_with_both_numbers() {
+    let head = card_head(&SMALL);
+    for (smaller, reason) in [
+        (
+            Sizes { layers: 1, ..SMALL },
+            "the drug encoder has 2 layers, the adr encoder 1",
+        ),
+        (
+            Sizes {
+                intermediate: 64,
+                ..SMALL
+            },
+            "layer 0 is 96 wide within the drug encoder (intermediate size), 64 within the adr encoder",
+        ),
+    ] {
+        for other in ["drug_encoder", "adr_encoder"] {
+            let sided = Side::BOTH.map(|side| format!("{}_encoder", side.name()));
+            let encoders = sided.map(|name| encoder(&name, if name == other { &smaller } else { &SMALL }));
+            let poolers = [pooler("drug_pooler", &SMALL), pooler("adr_pooler", &SMALL)];
+            let message = read([encoders.concat(), poolers.concat(), head.clone()].concat());
+            let message = message.unwrap_err().to_string();
+            assert!(message.contains("copies of one backbone"), "{message}");
+            assert_eq!(message.contains(reason), other == "adr_encoder", "{message}");
+        }
+    }
+}
+
+#[test]
+fn config_json_is_held_against_both_encoders() {
+    let mut shapes = [body(&SMALL), card_head(&SMALL)].concat();
+    replace(&mut shapes, "adr_encoder.embeddings.word_embeddings.weight", &[46, 128]);
+    let roles = read(shapes).unwrap();
+    let read = |json: &str| ModelConfig::read(&roles, Some(("config.json", json.as_bytes())), None);
+    read(r#"{"vocab_size": 46}"#).unwrap();
+    let message = read(r#"{"vocab_size": 50}"#).unwrap_err().to_string();
+    assert!(
+        message.contains("at most 46, the rows of \"adr_encoder.embeddings.word_embeddings.weight\", found 50"),
+        "{message}"
+    );
+}
+
+#[test]
 fn a_classifier_that_does_not_end_in_one_logit_is_refused() {
     let mut shapes = [body(&SMALL), card_head(&SMALL)].concat();
     replace(&mut shapes, "classifier.7.weight", &[2, 8]);
