@@ -25,6 +25,7 @@ mod lines;
 mod lines_fuzz;
 mod lines_stub;
 mod manifest;
+mod missing_tensors;
 mod output;
 mod parity;
 mod precision;

@@ -69,7 +69,12 @@ fn by_widths(modules: Vec<Module>, input: Option<usize>, output: Option<usize>) 
     extend_chain(&linears, &mut Vec::new(), input, output, &mut orders);
     let order = match orders.as_slice() {
         [order] => order,
-        [] => return Err(format!("the widths of {} do not chain", names(&linears))),
+        [] => {
+            return Err(format!(
+                "the widths of {} do not chain; is one missing?",
+                names(&linears)
+            ));
+        }
         _ => {
             return Err(format!(
                 "the order of {} is not clear from their widths; name them by Sequential index (0, 1, …)",
@@ -142,7 +147,7 @@ fn check_chain(ordered: &[Numbered], input: Option<usize>, output: Option<usize>
             && width != takes
         {
             return Err(format!(
-                "\"{}\" takes {takes} numbers, what comes before it gives {width}",
+                "\"{}\" takes {takes} numbers, what comes before it gives {width}; is a layer between them missing?",
                 module.path
             ));
         }

@@ -5,7 +5,7 @@
 
 use crate::Side;
 
-use super::roles::{EncoderRoles, Roles, RolesError, output_width};
+use super::roles::{EncoderRoles, HeadStep, Roles, RolesError};
 
 fn differ(part: &str, reason: String) -> RolesError {
     RolesError::Order {
@@ -42,21 +42,65 @@ pub(super) fn check_encoders(drug: &EncoderRoles, adr: &EncoderRoles) -> Result<
     Ok(())
 }
 
-/// The projections must be as wide as each other, and the bilinear as wide as they.
+/// Poolers and projections must be alike on both sides, and the bilinear as wide as the projections.
 pub(super) fn check_head(roles: &Roles) -> Result<(), RolesError> {
-    let hidden = roles.encoder(Side::Drug).hidden_size;
-    let [drug, adr] = Side::BOTH.map(|side| output_width(roles.projection(side)).unwrap_or(hidden));
-    if drug != adr {
-        let reason = format!("the drug side's gives {drug} numbers, the adr side's {adr}");
-        return Err(differ("projections", reason));
-    }
+    check_poolers(roles)?;
+    check_projections(roles)?;
+    let width = roles.representation_width();
     match &roles.bilinear {
-        Some(bilinear) if bilinear.width != drug => Err(RolesError::Shape {
+        Some(bilinear) if bilinear.width != width => Err(RolesError::Shape {
             tensor: bilinear.weight.clone(),
-            expected: format!("[outputs, {drug}, {drug}], as wide as the projections"),
+            expected: format!("[outputs, {width}, {width}], as wide as the projections"),
             found: vec![bilinear.outputs, bilinear.width, bilinear.width],
             hint: "",
         }),
         _ => Ok(()),
+    }
+}
+
+fn check_poolers(roles: &Roles) -> Result<(), RolesError> {
+    let (Some(drug), Some(adr)) = (roles.pooler(Side::Drug), roles.pooler(Side::Adr)) else {
+        return Ok(());
+    };
+    let (with, without) = match (&drug.in_proj_bias, &adr.in_proj_bias) {
+        (Some(bias), None) => (bias, &adr.in_proj_weight),
+        (None, Some(bias)) => (bias, &drug.in_proj_weight),
+        _ => return Ok(()),
+    };
+    let reason =
+        format!("there is \"{with}\", but \"{without}\" has no bias beside it; are the biases of one side missing?");
+    Err(differ("attention pooling", reason))
+}
+
+fn check_projections(roles: &Roles) -> Result<(), RolesError> {
+    let [drug, adr] = Side::BOTH.map(|side| roles.projection(side));
+    for i in 0..drug.len().max(adr.len()) {
+        let [(drug, drug_name), (adr, adr_name)] = [drug, adr].map(|steps| described(steps.get(i)));
+        if drug != adr {
+            let reason = format!(
+                "step {i} is {drug}{drug_name} on the drug side, {adr}{adr_name} on the adr side, and both should be alike; \
+                 is a tensor missing?"
+            );
+            return Err(differ("projections", reason));
+        }
+    }
+    Ok(())
+}
+
+/// What a step is, in words, and the tensor's name to put behind them.
+fn described(step: Option<&HeadStep>) -> (String, String) {
+    let named = |name: &str| format!(" (\"{name}\")");
+    match step {
+        None => ("nothing".to_owned(), String::new()),
+        Some(HeadStep::Activation) => ("an activation".to_owned(), String::new()),
+        Some(HeadStep::Norm(norm)) => (format!("a layer norm of {}", norm.width), named(&norm.weight)),
+        Some(HeadStep::Linear(linear)) => {
+            let bias = if linear.bias.is_some() { "with" } else { "without" };
+            let (input, out) = (linear.in_features, linear.out_features);
+            (
+                format!("a linear layer from {input} to {out} {bias} a bias"),
+                named(&linear.weight),
+            )
+        }
     }
 }

@@ -40,6 +40,10 @@ fn side_of(name: &str) -> Option<Side> {
 /// Ends the name of the tensor that tells an encoder.
 const WORDS: &str = "embeddings.word_embeddings.weight";
 
+/// End the names of the tensors that tell an attention pooler.
+const IN_PROJ: &str = "in_proj_weight";
+const IN_PROJ_BIAS: &str = "in_proj_bias";
+
 const CLASSIFIER: &str = "classifier (linear layers under a name that speaks of neither side)";
 
 /// Takes a checkpoint's tensors apart, one role after the other.
@@ -69,12 +73,11 @@ impl<'a> Reader<'a> {
         };
         role_checks::check_encoders(&drug, &adr)?;
         let hidden = drug.hidden_size;
-        let poolers = match [self.pooler(Side::Drug, hidden)?, self.pooler(Side::Adr, hidden)?] {
-            [Some(drug), Some(adr)] => Some([drug, adr]),
-            [None, None] => None,
-            [None, Some(_)] => self.missing("attention pooler of the drug side"),
-            [Some(_), None] => self.missing("attention pooler of the adr side"),
-        };
+        let poolers = self.poolers(hidden)?;
+        if !self.empty.is_empty() {
+            // As with encoders; a pooler's name may speak of no side.
+            return Err(self.unexplained(|name| name.ends_with(IN_PROJ)));
+        }
         let bilinear = self.bilinear()?;
         let mut modules = self.head_modules();
         let mut take = |side: Option<Side>| {
@@ -183,6 +186,19 @@ impl<'a> Reader<'a> {
         }))
     }
 
+    /// A linear layer of `BertModel`, each of which has a bias.
+    fn bert_linear(
+        &mut self,
+        module: &str,
+        out: Option<usize>,
+        input: Option<usize>,
+    ) -> Result<Option<LinearRole>, RolesError> {
+        match self.linear(module, out, input)? {
+            Some(linear) if linear.bias.is_none() => Ok(self.missing(format!("\"{module}.bias\""))),
+            other => Ok(other),
+        }
+    }
+
     /// A LayerNorm, also under the names `gamma` and `beta` of old TensorFlow conversions.
     fn norm(&mut self, module: &str, width: usize) -> Result<Option<NormRole>, RolesError> {
         let old = ["gamma", "beta"]
@@ -247,9 +263,13 @@ impl<'a> Reader<'a> {
         let token_type = table(self, "token_type_embeddings")?;
         let embeddings_norm = self.norm(&format!("{embeddings}.LayerNorm"), hidden_size)?;
         let layers = self.layers(&format!("{prefix}encoder.layer."), hidden_size)?;
+        // Not every backbone has it, but none has half of it.
         let pooler = format!("{prefix}pooler.dense");
-        let bert_pooler = match self.unclaimed.contains_key(format!("{pooler}.weight").as_str()) {
-            true => self.linear(&pooler, Some(hidden_size), Some(hidden_size))?,
+        let has_pooler = ["weight", "bias"]
+            .iter()
+            .any(|part| self.unclaimed.contains_key(format!("{pooler}.{part}").as_str()));
+        let bert_pooler = match has_pooler {
+            true => self.bert_linear(&pooler, Some(hidden_size), Some(hidden_size))?,
             false => None,
         };
         let (
@@ -257,7 +277,14 @@ impl<'a> Reader<'a> {
             Some((token_type_embeddings, _)),
             Some(embeddings_norm),
             Some(layers),
-        ) = (position, token_type, embeddings_norm, layers)
+            true,
+        ) = (
+            position,
+            token_type,
+            embeddings_norm,
+            layers,
+            bert_pooler.is_some() == has_pooler,
+        )
         else {
             return Ok(None);
         };
@@ -292,16 +319,16 @@ impl<'a> Reader<'a> {
 
     fn layer(&mut self, prefix: &str, hidden: usize) -> Result<Option<LayerRoles>, RolesError> {
         let square = |reader: &mut Self, part: &str| {
-            reader.linear(&format!("{prefix}.attention.{part}"), Some(hidden), Some(hidden))
+            reader.bert_linear(&format!("{prefix}.attention.{part}"), Some(hidden), Some(hidden))
         };
         let query = square(self, "self.query")?;
         let key = square(self, "self.key")?;
         let value = square(self, "self.value")?;
         let attention_output = square(self, "output.dense")?;
         let attention_norm = self.norm(&format!("{prefix}.attention.output.LayerNorm"), hidden)?;
-        let intermediate = self.linear(&format!("{prefix}.intermediate.dense"), None, Some(hidden))?;
+        let intermediate = self.bert_linear(&format!("{prefix}.intermediate.dense"), None, Some(hidden))?;
         let width = intermediate.as_ref().map(|l| l.out_features);
-        let output = self.linear(&format!("{prefix}.output.dense"), Some(hidden), width)?;
+        let output = self.bert_linear(&format!("{prefix}.output.dense"), Some(hidden), width)?;
         let output_norm = self.norm(&format!("{prefix}.output.LayerNorm"), hidden)?;
         Ok((|| {
             Some(LayerRoles {
@@ -317,24 +344,45 @@ impl<'a> Reader<'a> {
         })())
     }
 
-    fn pooler(&mut self, side: Side, hidden: usize) -> Result<Option<PoolerRoles>, RolesError> {
-        const IN_PROJ: &str = "in_proj_weight";
-        let found = self
-            .unclaimed
-            .keys()
-            .find(|n| n.ends_with(IN_PROJ) && side_of(n) == Some(side));
-        let Some(prefix) = found.and_then(|n| n.strip_suffix(IN_PROJ)).map(str::to_owned) else {
-            return Ok(None);
-        };
-        let expected = format!("[{}, {hidden}]", 3 * hidden);
-        let Some((in_proj_weight, rows, columns)) = self.matrix(&format!("{prefix}{IN_PROJ}"), &expected)? else {
-            return Ok(None);
-        };
-        if (rows, columns) != (3 * hidden, hidden) {
-            return Err(shape_error(in_proj_weight, &expected, &[rows, columns]));
+    /// Both sides' attention poolers, or none.
+    fn poolers(&mut self, hidden: usize) -> Result<Option<[PoolerRoles; 2]>, RolesError> {
+        let prefixes = Side::BOTH.map(|side| {
+            let found = [IN_PROJ, IN_PROJ_BIAS].map(|ending| self.prefixes(side, ending));
+            found.into_iter().flatten().next()
+        });
+        match prefixes {
+            [Some(drug), Some(adr)] => {
+                let (drug, adr) = (
+                    self.pooler(Side::Drug, &drug, hidden)?,
+                    self.pooler(Side::Adr, &adr, hidden)?,
+                );
+                Ok(drug.zip(adr).map(|(drug, adr)| [drug, adr]))
+            }
+            [None, None] => Ok(None),
+            [drug, _] => {
+                let side = if drug.is_none() { Side::Drug } else { Side::Adr };
+                Ok(self.missing(format!("attention pooler of the {} side", side.name())))
+            }
         }
-        let in_proj_bias = self.vector(&format!("{prefix}in_proj_bias"), 3 * hidden)?;
+    }
+
+    fn pooler(&mut self, side: Side, prefix: &str, hidden: usize) -> Result<Option<PoolerRoles>, RolesError> {
+        let expected = format!("[{}, {hidden}]", 3 * hidden);
+        let in_proj_weight = match self.matrix(&format!("{prefix}{IN_PROJ}"), &expected)? {
+            Some((name, rows, columns)) if (rows, columns) != (3 * hidden, hidden) => {
+                return Err(shape_error(name, &expected, &[rows, columns]));
+            }
+            found => found.map(|(name, ..)| name),
+        };
+        let in_proj_bias = self.vector(&format!("{prefix}{IN_PROJ_BIAS}"), 3 * hidden)?;
         let out_proj = self.linear(&format!("{prefix}out_proj"), Some(hidden), Some(hidden))?;
+        // nn.MultiheadAttention has both biases or neither.
+        let out_bias = out_proj.as_ref().map(|linear| linear.bias.is_some());
+        match (in_proj_bias.is_some(), out_bias) {
+            (true, Some(false)) => self.empty.push(format!("\"{prefix}out_proj.bias\"")),
+            (false, Some(true)) => self.empty.push(format!("\"{prefix}{IN_PROJ_BIAS}\"")),
+            _ => {}
+        }
         let query = self.unclaimed.iter().find(|(name, shape)| {
             side_of(name) == Some(side)
                 && name.rsplit('.').next().is_some_and(|last| last.contains("query"))
@@ -344,12 +392,14 @@ impl<'a> Reader<'a> {
         let query = query.map(|(name, _)| (*name).to_owned());
         let query = query.and_then(|name| self.claim(&name)).map(|(name, _)| name);
         let query = query.or_else(|| self.missing(format!("learned query of the {} pooler", side.name())));
-        Ok(query.zip(out_proj).map(|(query, out_proj)| PoolerRoles {
-            query,
-            in_proj_weight,
-            in_proj_bias,
-            out_proj,
-        }))
+        Ok((|| {
+            Some(PoolerRoles {
+                query: query?,
+                in_proj_weight: in_proj_weight?,
+                in_proj_bias,
+                out_proj: out_proj?,
+            })
+        })())
     }
 
     fn bilinear(&mut self) -> Result<Option<BilinearRole>, RolesError> {

@@ -4,7 +4,7 @@
 //! `BertModel`, PyTorch's `nn.MultiheadAttention`). Names in the head are the author's own, so there
 //! shapes decide: the 3-D tensor is the bilinear, modules named after a side are that side's
 //! projection, the rest is the classifier, ordered by `Sequential` index or by how widths chain.
-//! Every tensor gets exactly one role, or reading fails and names what is left over.
+//! Every tensor gets exactly one role and every role its tensors, or reading fails and names what is left over or missing.
 
 use crate::Side;
 

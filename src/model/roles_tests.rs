@@ -259,7 +259,7 @@ fn an_empty_role_is_named() {
 }
 
 #[test]
-fn an_encoder_with_a_gap_names_the_missing_tensor_and_nothing_else() {
+fn an_encoder_or_pooler_with_a_gap_names_the_missing_tensor_and_nothing_else() {
     let shapes = [body(&SMALL), card_head(&SMALL)].concat();
     for missing in [
         "adr_encoder.embeddings.word_embeddings.weight",
@@ -269,6 +269,14 @@ fn an_encoder_with_a_gap_names_the_missing_tensor_and_nothing_else() {
         "adr_encoder.encoder.layer.0.intermediate.dense.weight",
         "adr_encoder.encoder.layer.1.attention.self.query.weight",
         "adr_encoder.encoder.layer.1.output.LayerNorm.weight",
+        "drug_encoder.encoder.layer.1.attention.self.key.bias",
+        "adr_encoder.encoder.layer.0.intermediate.dense.bias",
+        "drug_encoder.pooler.dense.weight",
+        "drug_encoder.pooler.dense.bias",
+        "adr_pooler.attention.in_proj_weight",
+        "adr_pooler.attention.in_proj_bias",
+        "drug_pooler.attention.out_proj.weight",
+        "drug_pooler.attention.out_proj.bias",
     ] {
         let kept = shapes.iter().filter(|(n, _)| n != missing).cloned().collect();
         let message = read(kept).unwrap_err().to_string();
@@ -347,6 +355,47 @@ fn encoders_of_different_sizes_are_refused_with_both_numbers() {
             assert_eq!(message.contains(reason), other == "adr_encoder", "{message}");
         }
     }
+}
+
+#[test]
+fn sides_with_different_poolers_or_projections_are_refused() {
+    let shapes = [body(&SMALL), card_head(&SMALL)].concat();
+    let without = |parts: &[&str]| {
+        let kept = shapes
+            .iter()
+            .filter(|(n, _)| !parts.iter().any(|part| n.starts_with(part)));
+        read(kept.cloned().collect())
+    };
+    let biases = |side: &str| ["in_proj_bias", "out_proj.bias"].map(|part| format!("{side}_pooler.attention.{part}"));
+    let (drug, adr) = (biases("drug"), biases("adr"));
+    let message = without(&[&adr[0], &adr[1]]).unwrap_err().to_string();
+    assert!(
+        message
+            .contains("there is \"drug_pooler.attention.in_proj_bias\", but \"adr_pooler.attention.in_proj_weight\""),
+        "{message}"
+    );
+    // nn.MultiheadAttention(bias=False)
+    without(&[&drug[0], &drug[1], &adr[0], &adr[1]]).unwrap();
+
+    for (part, reason) in [
+        (
+            "adr_projection.0.bias",
+            "step 0 is a linear layer from 128 to 16 with a bias (\"drug_projection.0.weight\") on the drug side, a linear layer \
+             from 128 to 16 without a bias (\"adr_projection.0.weight\") on the adr side",
+        ),
+        (
+            "drug_projection.1",
+            "step 1 is an activation on the drug side, a layer norm of 16 (\"adr_projection.1.weight\") on the adr side",
+        ),
+        (
+            "adr_projection",
+            "(\"drug_projection.0.weight\") on the drug side, nothing on the adr side",
+        ),
+    ] {
+        let message = without(&[part]).unwrap_err().to_string();
+        assert!(message.contains(reason), "{message}");
+    }
+    without(&["drug_projection.0.bias", "adr_projection.0.bias"]).unwrap();
 }
 
 #[test]
