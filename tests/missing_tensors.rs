@@ -1,9 +1,9 @@
 //! A checkpoint that lost a tensor must not load as if it were another model.
 
-use crag::checkpoint::{Checkpoint, HubOptions, ModelSource, TensorInfo, locate};
+use crag::checkpoint::{Checkpoint, HubOptions, ModelSource, TensorInfo, locate, write_safetensors};
 use crag::model::Roles;
 
-use crate::common::fixture;
+use crate::common::{crag, fixture};
 
 /// Folder name and tensors of each fixture that is a model.
 fn fixtures() -> Vec<(String, Vec<TensorInfo>)> {
@@ -29,6 +29,7 @@ fn without(tensors: &[TensorInfo], is_lost: impl Fn(&TensorInfo) -> bool) -> Vec
 fn no_tensor_of_any_fixture_can_be_lost_unseen() {
     for (name, tensors) in fixtures() {
         let whole = Roles::read(&tensors).unwrap();
+        assert_eq!(whole.without_bias(), [""; 0], "{name}");
         // PyTorch's Linear and Bilinear exist without a bias, and there is one bilinear and one classifier, so nothing to compare
         // with: these are said in a warning. (Those of the projections differ from the other side's.)
         let linears = whole.assignments().into_iter().filter(|(part, role, _)| {
@@ -40,6 +41,8 @@ fn no_tensor_of_any_fixture_can_be_lost_unseen() {
             let read = Roles::read(&without(&tensors, |t| t == lost));
             let lost = &lost.name;
             if only_doubted.contains(lost) {
+                let weight = lost.replace("bias", "weight");
+                assert_eq!(read.unwrap().without_bias(), [weight], "{name} without {lost}");
                 continue;
             }
             let Err(error) = read else {
@@ -54,5 +57,107 @@ fn no_tensor_of_any_fixture_can_be_lost_unseen() {
             };
             assert!(is_named && !message.contains('\n'), "{name} without {lost}: {message}");
         }
+    }
+}
+
+/// A copy of a fixture whose weights lack some tensors.
+fn copy_without(name: &str, lost: &[&str]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture("model").join(name)).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let weights = folder.path().join("model.safetensors");
+    let files = locate(&ModelSource::File(weights.clone()), &HubOptions::default()).unwrap();
+    let checkpoint = Checkpoint::open(&files).unwrap();
+    let kept = without(checkpoint.tensors(), |t| lost.contains(&t.name.as_str()));
+    assert_eq!(kept.len() + lost.len(), checkpoint.tensors().len(), "{lost:?}");
+    let kept: Vec<_> = kept
+        .into_iter()
+        .map(|t| (t.name.clone(), checkpoint.tensor(&t.name).unwrap()))
+        .collect();
+    // The map of the old file must not see the new one.
+    drop(checkpoint);
+    std::fs::remove_file(&weights).unwrap();
+    write_safetensors(&weights, &kept).unwrap();
+    folder
+}
+
+/// Exit code, stdout and stderr of scoring one pair.
+fn score(model: &std::path::Path) -> (Option<i32>, String, String) {
+    let mut command = crag();
+    command.args([
+        "score",
+        "-q",
+        "--text",
+        "Aspirin caused a rash.",
+        "--drug",
+        "Aspirin",
+        "--adr",
+        "rash",
+    ]);
+    let output = command.arg("--model").arg(model).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_head_that_lost_a_bias_scores_with_one_warning_that_inspect_repeats() {
+    let model = copy_without("safetensors", &["classifier.4.bias", "bilinear.bias"]);
+    let (code, stdout, stderr) = score(model.path());
+    assert_eq!((code, stdout.lines().count()), (Some(0), 1), "{stderr}");
+    let doubt = "no bias goes with \"classifier.4.weight\", \"bilinear.weight\", but others of the head have one";
+    assert!(stderr.lines().count() == 1 && stderr.contains(doubt), "{stderr}");
+
+    let inspect = |json: &[&str]| {
+        let mut command = crag();
+        let output = command.arg("inspect").args(json).arg("--model").arg(model.path());
+        String::from_utf8(output.output().unwrap().stdout).unwrap()
+    };
+    let table = inspect(&[]);
+    assert!(
+        table
+            .lines()
+            .any(|line| line.starts_with("doubtful ") && line.contains(doubt)),
+        "{table}"
+    );
+    let report: serde_json::Value = serde_json::from_str(&inspect(&["--json"])).unwrap();
+    assert!(report["doubts"][0].as_str().unwrap().contains(doubt), "{report}");
+}
+
+#[test]
+fn a_model_whose_head_has_no_bias_at_all_is_not_doubted() {
+    let lost = [
+        "drug_projection.0.bias",
+        "adr_projection.0.bias",
+        "bilinear.bias",
+        "classifier.0.bias",
+        "classifier.4.bias",
+        "classifier.7.bias",
+    ];
+    let (code, _, stderr) = score(copy_without("safetensors", &lost).path());
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn an_encoder_without_its_last_layer_or_a_bias_does_not_score() {
+    let layer: Vec<String> = fixtures()
+        .into_iter()
+        .filter(|(name, _)| name == "safetensors")
+        .flat_map(|(_, tensors)| tensors.into_iter().map(|t| t.name))
+        .filter(|name| name.starts_with("adr_encoder.encoder.layer.1."))
+        .collect();
+    let layer: Vec<&str> = layer.iter().map(String::as_str).collect();
+    assert_eq!(layer.len(), 16);
+    for (lost, reason) in [
+        (layer.as_slice(), "the drug encoder has 2 layers, the adr encoder 1"),
+        (
+            &["drug_encoder.encoder.layer.0.output.dense.bias"][..],
+            "roles left empty: \"drug_encoder.encoder.layer.0.output.dense.bias\"",
+        ),
+    ] {
+        let (code, stdout, stderr) = score(copy_without("safetensors", lost).path());
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+        assert!(stderr.lines().count() == 1 && stderr.contains(reason), "{stderr}");
     }
 }

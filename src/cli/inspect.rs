@@ -48,6 +48,8 @@ struct Report {
     tokenizer: String,
     device: String,
     packed: Option<PackedRow>,
+    /// What may be wrong with it, in words.
+    doubts: Vec<String>,
     parameters: usize,
     parts: Vec<Part>,
     settings: Vec<SettingRow>,
@@ -140,6 +142,7 @@ impl Report {
                 layouts: layouts.found,
                 wanted: layouts.wanted,
             }),
+            doubts: model.doubts.clone(),
             parameters: parts.iter().map(|p| p.parameters).sum(),
             parts,
             settings: settings(model),
@@ -158,6 +161,9 @@ impl Report {
         writeln!(out, "device     {}", self.device)?;
         if let Some(packed) = &self.packed {
             writeln!(out, "packed     {}", packed.text)?;
+        }
+        for doubt in &self.doubts {
+            writeln!(out, "doubtful   {doubt}")?;
         }
         writeln!(out, "\n{:<22} {:<44} source", "setting", "value")?;
         for row in &self.settings {

@@ -128,6 +128,8 @@ pub struct Description {
     pub roles: Roles,
     pub config: ModelConfig,
     pub tokenizer: Tokenizer,
+    /// What [`doubts`] has said of it.
+    pub doubts: Vec<String>,
 }
 
 /// A model ready to score.
@@ -176,6 +178,8 @@ impl ModelArgs {
         let roles = Roles::read(checkpoint.tensors()).with_context(|| files.source.clone())?;
         let config = ModelConfig::read(&roles, named(&files.config), named(&files.sidecar))
             .with_context(|| files.source.clone())?;
+        let doubts = doubts(&roles);
+        warn_of(&doubts, &files.source);
         let tokenizer_files = TokenizerFiles {
             tokenizer_json: named(&files.tokenizer_json),
             vocab_txt: named(&files.vocab_txt),
@@ -189,6 +193,7 @@ impl ModelArgs {
             roles,
             config,
             tokenizer,
+            doubts,
         })
     }
 
@@ -274,6 +279,26 @@ fn opened(source: &ModelSource, hub: &HubOptions) -> anyhow::Result<(ModelFiles,
 
 fn named(file: &Option<NamedBytes>) -> Option<(&str, &[u8])> {
     file.as_ref().map(|f| (f.name.as_str(), f.bytes.as_ref()))
+}
+
+/// What a checkpoint that can be used leaves open: each is right for some model, and on another every probability is wrong.
+pub fn doubts(roles: &Roles) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let without_bias = roles.without_bias();
+    if !without_bias.is_empty() {
+        doubts.push(format!(
+            "no bias goes with \"{}\", but others of the head have one: if one was lost, every probability is \
+             wrong; compare with the original file",
+            without_bias.join("\", \"")
+        ));
+    }
+    doubts
+}
+
+pub fn warn_of(doubts: &[String], source: &str) {
+    doubts
+        .iter()
+        .for_each(|doubt| console::warn(&format!("{source}: {doubt}")));
 }
 
 /// Every token id must have a row in both word embeddings; where there are many more rows, a warning.

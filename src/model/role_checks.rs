@@ -87,6 +87,25 @@ fn check_projections(roles: &Roles) -> Result<(), RolesError> {
     Ok(())
 }
 
+impl Roles {
+    /// Weights of the head without a bias, where others of the head have one. PyTorch allows that (`bias=False`), but a bias that
+    /// was lost looks the same: with one bilinear and one classifier there is nothing to compare them with.
+    pub fn without_bias(&self) -> Vec<&str> {
+        let steps = Side::BOTH.into_iter().flat_map(|side| self.projection(side));
+        let linears = steps.chain(&self.classifier).filter_map(|step| match step {
+            HeadStep::Linear(linear) => Some((linear.weight.as_str(), linear.bias.is_some())),
+            _ => None,
+        });
+        let bilinear = self.bilinear.as_ref();
+        let bilinear = bilinear.map(|role| (role.weight.as_str(), role.bias.is_some()));
+        let (with, without): (Vec<_>, Vec<_>) = linears.chain(bilinear).partition(|(_, has_bias)| *has_bias);
+        match with.is_empty() {
+            true => Vec::new(),
+            false => without.into_iter().map(|(weight, _)| weight).collect(),
+        }
+    }
+}
+
 /// What a step is, in words, and the tensor's name to put behind them.
 fn described(step: Option<&HeadStep>) -> (String, String) {
     let named = |name: &str| format!(" (\"{name}\")");
