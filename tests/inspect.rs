@@ -75,6 +75,37 @@ fn inspect_understands_every_form_of_checkpoint() {
     assert!(seen >= 12, "only {seen} fixtures");
 }
 
+#[test]
+fn a_number_of_heads_that_is_a_guess_is_doubted_in_one_line_and_a_stated_one_is_not() {
+    for entry in std::fs::read_dir(fixture("model")).unwrap() {
+        let folder = entry.unwrap().path();
+        if !folder.join("expected.jsonl").exists() {
+            continue;
+        }
+        let mut command = crag();
+        let output = command.args(["inspect", "--model"]).arg(&folder).output().unwrap();
+        let (stdout, stderr) = (output.stdout, String::from_utf8(output.stderr).unwrap());
+        let stdout = String::from_utf8(stdout).unwrap();
+        // The one fixture whose number of heads only its width tells.
+        let is_guessed = folder.ends_with("noconfig");
+        let doubt = "no config.json states num_attention_heads, so 2 of";
+        assert_eq!(
+            stderr.lines().count(),
+            usize::from(is_guessed),
+            "{}: {stderr}",
+            folder.display()
+        );
+        assert_eq!(stderr.contains(doubt), is_guessed, "{}: {stderr}", folder.display());
+        assert_eq!(stdout.contains(doubt), is_guessed, "{}: {stdout}", folder.display());
+    }
+    let demo = crag().args(["inspect", "--model", "demo"]).output().unwrap();
+    let said = String::from_utf8(demo.stderr).unwrap();
+    assert!(
+        said.lines().count() == 1 && said.contains("not for decisions"),
+        "{said}"
+    );
+}
+
 fn json_lines_of(stdout: &[u8]) -> usize {
     let value: serde_json::Value = serde_json::from_slice(stdout).unwrap();
     json_lines(value.to_string().as_bytes()).len()

@@ -8,7 +8,10 @@ use crate::{
     Side,
     checkpoint::{Checkpoint, FileHash, HubOptions, ModelFiles, ModelSource, NamedBytes, locate},
     files::Identity,
-    model::{DualEncoder, ModelConfig, Placement, Roles, StoredLayouts},
+    model::{
+        DualEncoder, ModelConfig, Placement, Roles, StoredLayouts,
+        config::{HEAD_WIDTH, Source},
+    },
     scoring::Cache,
     text::{Tokenizer, TokenizerFiles},
 };
@@ -178,7 +181,7 @@ impl ModelArgs {
         let roles = Roles::read(checkpoint.tensors()).with_context(|| files.source.clone())?;
         let config = ModelConfig::read(&roles, named(&files.config), named(&files.sidecar))
             .with_context(|| files.source.clone())?;
-        let doubts = doubts(&roles);
+        let doubts = doubts(&roles, &config);
         warn_of(&doubts, &files.source);
         let tokenizer_files = TokenizerFiles {
             tokenizer_json: named(&files.tokenizer_json),
@@ -282,8 +285,15 @@ fn named(file: &Option<NamedBytes>) -> Option<(&str, &[u8])> {
 }
 
 /// What a checkpoint that can be used leaves open: each is right for some model, and on another every probability is wrong.
-pub fn doubts(roles: &Roles) -> Vec<String> {
+pub fn doubts(roles: &Roles, config: &ModelConfig) -> Vec<String> {
     let mut doubts = Vec::new();
+    if config.num_attention_heads.source == Source::Default {
+        doubts.push(format!(
+            "no config.json states num_attention_heads, so {} of BERT's usual width {HEAD_WIDTH} are taken: if the backbone has another \
+             number, every probability is wrong; put its config.json beside the weights, or write {{\"num_attention_heads\": N}} into one",
+            *config.num_attention_heads
+        ));
+    }
     let without_bias = roles.without_bias();
     if !without_bias.is_empty() {
         doubts.push(format!(

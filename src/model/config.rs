@@ -183,6 +183,20 @@ pub enum ConfigError {
         found: String,
     },
     #[error(
+        "{file}: {}; heads of BERT's usual width {HEAD_WIDTH} do not make up the hidden size {hidden}: put the backbone's own \
+         config.json there, or write {{\"num_attention_heads\": N}} with its number into it",
+        if *.is_there {
+            "field \"num_attention_heads\": not stated"
+        } else {
+            "not beside the weights, so the number of attention heads is not stated"
+        }
+    )]
+    NoHeads {
+        file: String,
+        is_there: bool,
+        hidden: usize,
+    },
+    #[error(
         "no attention pooler among the tensors and no pooling stated; write {{\"pooling\": \"mean\"}} or {{\"pooling\": \"cls\"}} into crag.json beside the weights, or give it with --model-config"
     )]
     NoPooling,
@@ -475,10 +489,18 @@ impl Backbone {
                 value,
                 source: Source::ConfigJson,
             },
-            None => Setting {
+            // Elsewhere it would not even be a likely guess.
+            None if hidden.is_multiple_of(HEAD_WIDTH) => Setting {
                 value: hidden / HEAD_WIDTH,
                 source: Source::Default,
             },
+            None => {
+                return Err(ConfigError::NoHeads {
+                    file: name.to_owned(),
+                    is_there: file.is_some(),
+                    hidden,
+                });
+            }
         };
         if *num_attention_heads == 0 || !hidden.is_multiple_of(*num_attention_heads) {
             let expected = format!("a divisor of the hidden size {hidden}");
@@ -525,5 +547,5 @@ impl Backbone {
     }
 }
 
-/// BERT's heads are 64 wide at every published size.
-const HEAD_WIDTH: usize = 64;
+/// BERT's heads are 64 wide at every size that Google published; others' are not (MiniLM's are 32).
+pub const HEAD_WIDTH: usize = 64;

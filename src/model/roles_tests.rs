@@ -540,3 +540,26 @@ fn a_config_json_of_another_model_is_refused() {
         assert!(message.contains(field), "{message}");
     }
 }
+
+#[test]
+fn a_number_of_heads_that_nothing_states_is_guessed_only_where_heads_of_64_fit() {
+    let narrow = Sizes { hidden: 96, ..SMALL };
+    let roles = read([body(&narrow), card_head(&narrow)].concat()).unwrap();
+    let read =
+        |json: Option<&str>| ModelConfig::read(&roles, json.map(|json| ("m/config.json", json.as_bytes())), None);
+    let absent = read(None).unwrap_err().to_string();
+    assert!(absent.starts_with("config.json: not beside the weights"), "{absent}");
+    let silent = read(Some(r#"{"hidden_size": 96}"#)).unwrap_err().to_string();
+    assert!(
+        silent.starts_with("m/config.json: field \"num_attention_heads\": not stated"),
+        "{silent}"
+    );
+    for message in [absent, silent] {
+        assert!(
+            message.contains("hidden size 96") && message.contains(r#"write {"num_attention_heads": N}"#),
+            "{message}"
+        );
+    }
+    let config = read(Some(r#"{"num_attention_heads": 3}"#)).unwrap();
+    assert_eq!(*config.num_attention_heads, 3);
+}

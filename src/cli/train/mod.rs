@@ -22,7 +22,7 @@ use super::config::SettingRow;
 use super::device::PlaceArgs;
 use super::inputs::{expect_jsonl, input, is_stdin};
 use super::manifest::FileRecord;
-use super::model::check_vocabulary;
+use super::model::{check_vocabulary, doubts, warn_of};
 use super::model_folder;
 use super::progress::ProgressArgs;
 use super::signals::SignalWatch;
@@ -181,6 +181,7 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
     let (split, all, files) = args.read(&settings)?;
     let (start, backbone) = args.start(&settings, &split)?;
     check_vocabulary(&start.source, &start.tokenizer, &start.network.roles)?;
+    warn_of(&doubts(&start.network.roles, &start.network.config), &start.source);
     let data = prepare(&settings, &start, &split, &all, files)?;
     let parameters =
         Parameters::new(&start.network.roles, &start.tensors, &device.placement.device).map_err(TrainError::from)?;
