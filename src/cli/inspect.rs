@@ -270,7 +270,7 @@ pub fn settings(model: &Description) -> Vec<SettingRow> {
         row("num_attention_heads", &c.num_attention_heads, *c.num_attention_heads),
         row("layer_norm_eps", &c.layer_norm_eps, *c.layer_norm_eps),
         row("hidden_act", &c.hidden_act, c.hidden_act.name()),
-        row("pooling", &c.pooling, format!("{:?}", *c.pooling).to_lowercase()),
+        row("pooling", &c.pooling, c.pooling.name()),
         row("pooling_heads", &c.pooling_heads, *c.pooling_heads),
         row("views", &c.views, view_names(&c.views)),
         row("activation", &c.activation, c.activation.name()),

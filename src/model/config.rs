@@ -55,6 +55,16 @@ pub enum Pooling {
     Cls,
 }
 
+impl Pooling {
+    pub fn name(self) -> &'static str {
+        match self {
+            Pooling::Attention => "attention",
+            Pooling::Mean => "mean",
+            Pooling::Cls => "cls",
+        }
+    }
+}
+
 /// One part of the classifier's input, made of a pair of representations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -201,12 +211,18 @@ pub enum ConfigError {
     )]
     NoPooling,
     #[error(
-        "{file}: \"pooling\" is \"{}\", but the checkpoint has {} attention pooler tensors; state \"{}\" or leave it out",
-        if *.stated_attention { "attention" } else { "mean or cls" },
-        if *.stated_attention { "no" } else { "(unused then)" },
-        if *.stated_attention { "mean\" or \"cls" } else { "attention" }
+        "{file}: \"pooling\" is \"{}\", but the checkpoint has {}; state {}",
+        .stated.name(),
+        match .stated {
+            Pooling::Attention => "no attention pooler tensors",
+            Pooling::Mean | Pooling::Cls => "attention pooler tensors, which would go unused",
+        },
+        match .stated {
+            Pooling::Attention => "\"mean\" or \"cls\"",
+            Pooling::Mean | Pooling::Cls => "\"attention\" or leave it out",
+        }
     )]
-    PoolingMismatch { file: String, stated_attention: bool },
+    PoolingMismatch { file: String, stated: Pooling },
     #[error(
         "the views {} are {views_width} numbers wide ({count} views), the classifier takes {classifier_width}; state the right \"views\" in crag.json",
         view_names(.views)
@@ -258,13 +274,13 @@ impl ModelConfig {
             (true, Some(stated)) if stated != Pooling::Attention => {
                 return Err(ConfigError::PoolingMismatch {
                     file: sidecar_name.to_owned(),
-                    stated_attention: false,
+                    stated,
                 });
             }
-            (false, Some(Pooling::Attention)) => {
+            (false, Some(stated @ Pooling::Attention)) => {
                 return Err(ConfigError::PoolingMismatch {
                     file: sidecar_name.to_owned(),
-                    stated_attention: true,
+                    stated,
                 });
             }
             (_, Some(stated)) => Setting {

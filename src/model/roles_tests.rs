@@ -515,14 +515,37 @@ fn no_pooler_and_no_pooling_stated_says_what_to_write() {
     assert!(error.to_string().contains(r#"{"pooling": "mean"}"#), "{error}");
     let config = ModelConfig::read(&roles, None, Some(("crag.json", br#"{"pooling": "cls"}"#))).unwrap();
     assert_eq!(*config.pooling, Pooling::Cls);
-    let wrong = ModelConfig::read(&roles, None, Some(("crag.json", br#"{"pooling": "attention"}"#)));
-    assert!(matches!(
-        wrong,
-        Err(ConfigError::PoolingMismatch {
-            stated_attention: true,
-            ..
-        })
-    ));
+}
+
+#[test]
+fn a_pooling_that_the_tensors_contradict_is_quoted_with_the_way_out() {
+    let shapes = [body(&SMALL), card_head(&SMALL)].concat();
+    let (pooled, bare): (Shapes, Shapes) = (
+        shapes.clone(),
+        shapes.into_iter().filter(|(n, _)| !n.contains("_pooler.")).collect(),
+    );
+    for (shapes, stated, expected) in [
+        (
+            &pooled,
+            "mean",
+            r#""pooling" is "mean", but the checkpoint has attention pooler tensors, which would go unused; state "attention" or leave it out"#,
+        ),
+        (
+            &pooled,
+            "cls",
+            r#""pooling" is "cls", but the checkpoint has attention pooler tensors, which"#,
+        ),
+        (
+            &bare,
+            "attention",
+            r#""pooling" is "attention", but the checkpoint has no attention pooler tensors; state "mean" or "cls""#,
+        ),
+    ] {
+        let sidecar = format!(r#"{{"pooling": "{stated}"}}"#);
+        let roles = read(shapes.clone()).unwrap();
+        let message = ModelConfig::read(&roles, None, Some(("crag.json", sidecar.as_bytes()))).unwrap_err();
+        assert!(message.to_string().contains(expected), "{message}");
+    }
 }
 
 #[test]
