@@ -106,6 +106,46 @@ fn a_number_of_heads_that_is_a_guess_is_doubted_in_one_line_and_a_stated_one_is_
     );
 }
 
+#[test]
+fn a_tokenizer_on_which_the_library_panics_is_one_line_with_the_reason() {
+    let whole = fixture("model/safetensors");
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["model.safetensors", "config.json", "tokenizer_config.json"] {
+        std::fs::copy(whole.join(name), folder.path().join(name)).unwrap();
+    }
+    let tokenizer = std::fs::read_to_string(whole.join("tokenizer.json")).unwrap();
+    for (from, to, reason) in [
+        (
+            r###""prefix":"##""###,
+            r#""prefix":"\ud800""#,
+            "unexpected end of hex escape",
+        ),
+        (r#""[SEP]":{"id""#, r#""[SEP]]":{"id""#, "no entry found for key"),
+    ] {
+        let damaged = tokenizer.replace(from, to);
+        assert_ne!(damaged, tokenizer, "{from}");
+        std::fs::write(folder.path().join("tokenizer.json"), damaged).unwrap();
+        for format in ["text", "json"] {
+            let mut command = crag();
+            command.args(["inspect", "--log-format", format, "--model"]);
+            let output = command.env("RUST_BACKTRACE", "1").arg(folder.path()).output().unwrap();
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{stderr}");
+            assert!(stderr.lines().count() == 1 && !stderr.contains("panicked"), "{stderr}");
+            for part in [
+                "tokenizer.json: the tokenizers library cannot read it",
+                reason,
+                "download",
+            ] {
+                assert!(stderr.contains(part), "{part}: {stderr}");
+            }
+            if format == "json" {
+                json_lines(stderr.as_bytes());
+            }
+        }
+    }
+}
+
 fn json_lines_of(stdout: &[u8]) -> usize {
     let value: serde_json::Value = serde_json::from_slice(stdout).unwrap();
     json_lines(value.to_string().as_bytes()).len()

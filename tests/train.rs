@@ -845,6 +845,35 @@ fn a_backbone_whose_vocabulary_is_another_models_is_told() {
 }
 
 #[test]
+fn a_backbone_on_whose_tokenizer_the_library_panics_is_one_line_with_the_reason() {
+    let case = Case::new();
+    let (folder, _) = backbone(case.folder.path(), "");
+    let tokenizer = fs::read_to_string(fixture("model/safetensors/tokenizer.json")).unwrap();
+    let damaged = tokenizer.replace(r###""prefix":"##""###, r#""prefix":"\ud800""#);
+    assert_ne!(damaged, tokenizer);
+    fs::write(folder.join("tokenizer.json"), damaged).unwrap();
+    let mut command = crag();
+    command.current_dir(case.folder.path());
+    command.args([
+        "train",
+        "--train",
+        "pairs.jsonl",
+        "--device",
+        "cpu",
+        "--out",
+        "out",
+        "--backbone",
+    ]);
+    let said = stderr(&command.arg(&folder).assert().code(1));
+    assert!(
+        said.contains("tokenizer.json")
+            && said.contains("the tokenizers library cannot read it (")
+            && !said.contains("panicked"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_folder_that_holds_no_bert_is_refused_as_a_backbone() {
     let case = Case::new();
     let mut command = crag();

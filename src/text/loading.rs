@@ -6,7 +6,6 @@
 //! another, loading fails: the original would go on with the wrong rows.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -18,6 +17,7 @@ use tokenizers::{AddedToken, Tokenizer};
 
 use super::MARKERS;
 use super::error::TokenizerError;
+use super::guard::guarded;
 
 /// The contents of a checkpoint's tokenizer files, each with its name for messages.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,10 +42,7 @@ pub(super) fn load(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Toke
         .tokenizer_json
         .or(files.vocab_txt)
         .ok_or(TokenizerError::NoFiles)?;
-    // The tokenizers crate is not written for hostile files: an id of u32::MAX, for one,
-    // overflows inside it. Nothing of it outlives the panic.
-    catch_unwind(AssertUnwindSafe(|| load_unguarded(files, markers)))
-        .unwrap_or_else(|_| Err(malformed(file, "the tokenizers library cannot read it")))
+    guarded(|| load_unguarded(files, markers)).unwrap_or_else(|reason| Err(unreadable(file, &reason)))
 }
 
 fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, TokenizerError> {
@@ -260,6 +257,15 @@ fn malformed(file: &str, reason: &str) -> TokenizerError {
         file: file.to_owned(),
         reason: reason.to_owned(),
     }
+}
+
+/// After a panic of the library.
+fn unreadable(file: &str, reason: &str) -> TokenizerError {
+    let reason = format!(
+        "the tokenizers library cannot read it ({reason}); it is damaged or not a BERT's: copy or download the tokenizer's \
+         files again"
+    );
+    malformed(file, &reason)
 }
 
 fn id_mismatch(file: &str, token: &str, stated: u32, found: Option<u32>) -> TokenizerError {

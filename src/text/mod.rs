@@ -7,11 +7,13 @@
 
 mod cuts;
 mod error;
+mod guard;
 mod loading;
 mod marking;
 mod tokenizer;
 
 pub use error::TokenizerError;
+pub use guard::guarded;
 pub use loading::TokenizerFiles;
 pub use marking::{MarkError, MarkedText, locate_every, locate_span, mark_every, mark_span, unmarked};
 pub use tokenizer::{Tokenized, Tokenizer, Window};

@@ -16,7 +16,7 @@ use crate::{
     Side,
     checkpoint::{Checkpoint, ModelFiles, NamedBytes, TensorInfo},
     model::{ModelConfig, Pooling, Roles, View, config::Sidecar},
-    text::{MARKERS, Tokenizer, TokenizerFiles},
+    text::{MARKERS, Tokenizer, TokenizerFiles, guarded},
 };
 
 /// A network before its first step.
@@ -258,15 +258,23 @@ fn with_markers(files: &ModelFiles, markers: bool) -> Result<Vec<(String, Vec<u8
     if let Some(file) = &files.tokenizer_json {
         let mut bytes = file.bytes.clone().into_owned();
         if markers {
-            let mut tokenizer =
-                tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| malformed(file, error.to_string()))?;
-            let tokens = MARKERS.map(|marker| tokenizers::AddedToken::from(marker, true));
-            tokenizer
-                .add_special_tokens(tokens)
-                .map_err(|error| malformed(file, error.to_string()))?;
-            bytes = tokenizer
-                .to_string(false)
-                .map_err(|error| malformed(file, error.to_string()))?
+            let marked = guarded(|| -> Result<String, String> {
+                let mut tokenizer = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| error.to_string())?;
+                let tokens = MARKERS.map(|marker| tokenizers::AddedToken::from(marker, true));
+                tokenizer
+                    .add_special_tokens(tokens)
+                    .map_err(|error| error.to_string())?;
+                tokenizer.to_string(false).map_err(|error| error.to_string())
+            });
+            let unreadable = |reason| {
+                malformed(
+                    file,
+                    format!("the tokenizers library cannot read it ({reason}); copy or download it again"),
+                )
+            };
+            bytes = marked
+                .map_err(unreadable)?
+                .map_err(|reason| malformed(file, reason))?
                 .into_bytes();
         }
         out.push(("tokenizer.json".to_owned(), bytes));
