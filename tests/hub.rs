@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use crag::checkpoint::{Checkpoint, CheckpointError, HubOptions, ModelFiles, ModelSource, locate, write_safetensors};
 use tempfile::TempDir;
 
-use crate::common::hub::{COMMIT, Hub};
+use crate::common::hub::{COMMIT, Hub, sha256};
 
 const ID: &str = "owner/model";
 
@@ -290,6 +290,71 @@ fn a_connection_that_keeps_breaking_is_given_up_and_the_next_run_goes_on() {
     );
 }
 
+impl World {
+    /// Names in `blobs` that begin with the hash of the weights, such as of what has arrived in part.
+    fn blobs_of_weights(&self) -> Vec<std::path::PathBuf> {
+        let hash = sha256(&self.weights);
+        let blobs = fs::read_dir(self.cache.path().join("models--owner--model/blobs")).unwrap();
+        let blobs = blobs.map(|blob| blob.unwrap().path());
+        let is_theirs = |path: &std::path::PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(&hash);
+        blobs.filter(is_theirs).collect()
+    }
+}
+
+#[test]
+fn a_file_that_is_not_what_its_hash_says_is_refused_and_nothing_of_it_is_kept() {
+    let world = World::new();
+    for cuts in [0, 1] {
+        world.hub.settings().damages.insert("model.safetensors".into(), 1000);
+        world.hub.settings().cuts.insert("model.safetensors".into(), cuts);
+        let message = world.refusal();
+        for part in [
+            "model.safetensors",
+            "SHA-256",
+            &format!("the hub states {}…", &sha256(&world.weights)[..12]),
+            "thrown away",
+            "HF_ENDPOINT",
+        ] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert!(world.blobs_of_weights().is_empty(), "{:?}", world.blobs_of_weights());
+        let offline = one_line(locate(&source(ID, COMMIT), &world.offline()).unwrap_err());
+        assert!(offline.contains("no complete weights"), "{offline}");
+    }
+    world.hub.settings().damages.clear();
+    world.assert_whole(&world.locate().unwrap());
+    assert_eq!(world.blobs_of_weights().len(), 1);
+}
+
+#[test]
+fn what_an_earlier_run_left_counts_into_the_hash_and_is_fetched_again_if_it_is_damaged() {
+    let world = World::new();
+    world.hub.settings().ignore_ranges = true;
+    for length in [1000, world.weights.len()] {
+        world.hub.settings().cuts.insert("model.safetensors".into(), 1000);
+        world.refusal();
+        world.hub.settings().cuts.clear();
+        world.hub.settings().ignore_ranges = false;
+        let [part] = &world.blobs_of_weights()[..] else {
+            panic!("{:?}", world.blobs_of_weights());
+        };
+        let mut bytes = world.weights[..length].to_vec();
+        bytes[10] ^= 1;
+        fs::write(part, bytes).unwrap();
+        world.assert_whole(&world.locate().unwrap());
+        assert_eq!(fs::read(&world.blobs_of_weights()[0]).unwrap(), world.weights);
+        fs::remove_dir_all(world.cache.path().join("models--owner--model")).unwrap();
+        world.hub.settings().ignore_ranges = true;
+    }
+}
+
+#[test]
+fn an_etag_of_the_host_that_weights_are_redirected_to_is_no_hash_to_hold_them_against() {
+    let world = World::new();
+    world.hub.settings().no_linked_etags = true;
+    world.assert_whole(&world.locate().unwrap());
+}
+
 #[test]
 fn an_overloaded_hub_is_asked_again() {
     let world = World::new();
@@ -445,7 +510,7 @@ fn the_cache_has_pythons_layout() {
     assert_eq!(fs::read_to_string(root.join("refs/main")).unwrap(), COMMIT);
     let link = fs::read_link(root.join("snapshots").join(COMMIT).join("model.safetensors")).unwrap();
     assert!(link.starts_with("../../blobs"), "{}", link.display());
-    assert_eq!(link.file_name().unwrap().len(), 40);
+    assert_eq!(link.file_name().unwrap().len(), 64);
     assert!(root.join(".no_exist").join(COMMIT).join("crag.json").exists());
     assert!(Path::new(&world.cache.path().join(".locks/models--owner--model")).is_dir());
 }

@@ -17,13 +17,17 @@ pub struct FileHash {
 
 impl FileHash {
     fn new(name: &str, bytes: u64, sha256: Sha256) -> Self {
-        let digits = sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Self {
             name: name.to_owned(),
             bytes,
-            sha256: digits,
+            sha256: digits(sha256),
         }
     }
+}
+
+/// In lower-case hexadecimal.
+pub(super) fn digits(sha256: Sha256) -> String {
+    sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl NamedBytes {

@@ -1,5 +1,5 @@
 //! A small hub on loopback, in the likeness of the real one: file lists, small files served directly, weights
-//! redirected to a second host with their hash and size, ranges, tokens, error codes, and cut connections.
+//! redirected to a second host with their SHA-256 and size, ranges, tokens, error codes, and cut connections.
 //!
 //! Drive the library with [`Hub::endpoint`], or the binary with `HF_ENDPOINT` set to it. Each request is its own
 //! connection, so connections and requests are one count.
@@ -10,6 +10,8 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
 
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -30,6 +32,10 @@ pub struct Settings {
     pub ignore_ranges: bool,
     /// How many more times to cut the connection in mid-body, by file name.
     pub cuts: HashMap<String, u32>,
+    /// How many more times to flip the last byte of a body, by file name.
+    pub damages: HashMap<String, u32>,
+    /// State no hash of a redirected file; the host that it is redirected to has an etag of its own making.
+    pub no_linked_etags: bool,
     /// Answer this many requests with status 503.
     pub overloaded: u32,
     /// Wait this long before each body.
@@ -153,7 +159,10 @@ fn serve(
         let found = state.repositories.values().find_map(|files| files.get(&name).cloned());
         return match found {
             Some(bytes) => {
-                let etag = hash(&bytes);
+                let etag = match state.no_linked_etags {
+                    true => "5".repeat(64),
+                    false => sha256(&bytes),
+                };
                 send_file(stream, state, &request, &name, &bytes, &format!("ETag: \"{etag}\"\r\n"))
             }
             None => refuse(&mut stream, 404, ""),
@@ -203,16 +212,19 @@ fn serve(
     let Some(bytes) = files.get(&file).cloned() else {
         return refuse(&mut stream, 404, code("EntryNotFound"));
     };
-    let etag = hash(&bytes);
     if file.ends_with(".safetensors") || file.ends_with(".bin") {
+        let linked = match state.no_linked_etags {
+            true => String::new(),
+            false => format!("X-Linked-Etag: \"{}\"\r\n", sha256(&bytes)),
+        };
         return write!(
             stream,
-            "HTTP/1.1 302 Found\r\nX-Repo-Commit: {COMMIT}\r\nX-Linked-Etag: \"{etag}\"\r\nX-Linked-Size: {}\r\n\
+            "HTTP/1.1 302 Found\r\nX-Repo-Commit: {COMMIT}\r\n{linked}X-Linked-Size: {}\r\n\
              Location: http://127.0.0.1:{storage_port}/blobs/{file}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
             bytes.len()
         );
     }
-    let headers = format!("X-Repo-Commit: {COMMIT}\r\nETag: \"{etag}\"\r\n");
+    let headers = format!("X-Repo-Commit: {COMMIT}\r\nETag: \"{}\"\r\n", git_hash(&bytes));
     send_file(stream, state, &request, &file, &bytes, &headers)
 }
 
@@ -225,13 +237,18 @@ fn send_file(
     headers: &str,
 ) -> std::io::Result<()> {
     let start = request.start.filter(|_| !state.ignore_ranges);
-    let cut = match state.cuts.get_mut(name) {
+    let takes_one = |left: Option<&mut u32>| match left {
         Some(left) if *left > 0 => {
             *left -= 1;
             true
         }
         _ => false,
     };
+    let cut = takes_one(state.cuts.get_mut(name));
+    let mut bytes = bytes.to_vec();
+    if takes_one(state.damages.get_mut(name)) {
+        bytes.last_mut().into_iter().for_each(|byte| *byte ^= 1);
+    }
     let delay = state.delay;
     let (status, range) = match start {
         None => ("200 OK", String::new()),
@@ -275,8 +292,13 @@ fn refuse(stream: &mut TcpStream, status: u16, code: &str) -> std::io::Result<()
     )
 }
 
-/// Forty hexadecimal digits that depend on the bytes (FNV-1a from several bases), as etags on the hub do.
-fn hash(bytes: &[u8]) -> String {
+/// The etag of large files.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Forty hexadecimal digits that depend on the bytes (FNV-1a from several bases), as the etags of small files do.
+fn git_hash(bytes: &[u8]) -> String {
     let fnv = |basis: u64| {
         let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         bytes.iter().fold(0xcbf2_9ce4_8422_2325 ^ basis, step)

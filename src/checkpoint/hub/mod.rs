@@ -1,7 +1,7 @@
 //! A model on the hub: which of its files are needed, and whether the cache already holds them.
 //!
 //! hf-hub gives the layout of the cache, which is Python's, so that both share downloads. It leaves out what
-//! this needs from a transfer (`HF_HUB_CACHE`, offline use, a cached commit, timeouts, a length check, resuming
+//! this needs from a transfer (`HF_HUB_CACHE`, offline use, a cached commit, timeouts, checks of length and hash, resuming
 //! after the first failure, waiting for another process), so [`request`] and [`transfer`]
 //! move the bytes.
 //!
@@ -9,6 +9,7 @@
 //! a branch or tag has not moved; else one more for each file downloaded.
 
 mod cache;
+mod digest;
 mod options;
 mod request;
 mod transfer;

@@ -115,6 +115,17 @@ impl Client {
         }
     }
 
+    /// A file that is not what the hub says it is.
+    pub(super) fn altered(&self, what: &str, reason: String) -> CheckpointError {
+        CheckpointError::Unreachable {
+            repo: self.id.clone(),
+            what: what.to_string(),
+            endpoint: without_credentials(&self.endpoint),
+            reason,
+            advice: "try again, and if it stays so, see what lies between (a proxy, or a mirror in HF_ENDPOINT)",
+        }
+    }
+
     /// The commit and the files of a revision; `None` where this hub keeps no such list.
     pub(super) fn info(&self, revision: &str) -> Result<Option<Listing>, CheckpointError> {
         let repo = Repo::with_revision(self.id.clone(), RepoType::Model, revision.to_string());
@@ -199,9 +210,12 @@ impl Client {
             } else {
                 whole
             };
+            // Another host's etag may be a hash of anything, such as of the chunks that it stores.
+            let stated = linked_etag.as_ref().or(etag.as_ref().filter(|_| at_home));
             return Ok(Answer {
                 status,
                 commit,
+                sha256: stated.and_then(|etag| sha256_in(etag)).map(str::to_string),
                 etag: linked_etag.or(etag),
                 size: linked_size.or(length),
                 start: first,
@@ -267,6 +281,8 @@ pub(super) struct Answer {
     pub status: u16,
     pub commit: Option<String>,
     pub etag: Option<String>,
+    /// Of the whole file, in hexadecimal, where the hub itself states it.
+    pub sha256: Option<String>,
     /// Of the whole file.
     pub size: Option<u64>,
     /// Where in the file the body starts.
@@ -280,6 +296,17 @@ pub(super) fn pause(failures: u32) {
 
 fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     Some(headers.get(name)?.to_str().ok()?.trim().to_string())
+}
+
+/// Without what marks it as one.
+pub(super) fn bare_etag(etag: &str) -> &str {
+    etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"')
+}
+
+/// The hub's etags are SHA-256 for large files and git's hashes of blobs, which are shorter, for others.
+fn sha256_in(etag: &str) -> Option<&str> {
+    let etag = bare_etag(etag);
+    (etag.len() == 64 && etag.bytes().all(|b| b.is_ascii_hexdigit())).then_some(etag)
 }
 
 /// Scheme and host with port of an http address.
@@ -337,6 +364,15 @@ mod tests {
         assert_ne!(origin("https://a.b/x"), origin("https://a.b.evil/x"));
         assert_eq!(origin("ftp://a"), None);
         assert_eq!(without_credentials("https://user:secret@host/x"), "https://host/x");
+    }
+
+    #[test]
+    fn an_etag_of_sixty_four_digits_is_a_sha256() {
+        let hash = "0123456789abcdef".repeat(4);
+        assert_eq!(sha256_in(&format!("\"{hash}\"")), Some(hash.as_str()));
+        assert_eq!(sha256_in(&format!("W/\"{hash}\"")), Some(hash.as_str()));
+        assert_eq!(sha256_in(&hash[..40]), None);
+        assert_eq!(sha256_in(&hash.replace('f', "g")), None);
     }
 
     #[test]

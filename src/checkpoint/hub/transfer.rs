@@ -1,10 +1,10 @@
 //! Files from the hub into the cache, one at a time.
 //!
 //! A passing failure (a cut connection, a timeout, an overloaded hub) is tried again, from the byte that was
-//! reached; what arrives is counted against the length that was announced.
+//! reached; what arrives is counted against the length that was announced, and held against the SHA-256 where one was.
 
 use std::fs::{self, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use hf_hub::{Repo, RepoType};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::cache::{RepoCache, is_plain_commit};
-use super::request::{Answer, Client, Failure, pause};
+use super::digest::Check;
+use super::request::{Answer, Client, Failure, bare_etag, pause};
 use crate::checkpoint::CheckpointError;
 
 /// Failures in a row, without a byte of progress, after which a file is given up.
@@ -45,6 +46,7 @@ impl Client {
             name,
             found: None,
             reached: 0,
+            was_thrown_away: false,
         };
         let mut failures = 0;
         loop {
@@ -81,6 +83,7 @@ impl Client {
                 let found = Found {
                     blob: blob_name(first.etag.as_deref(), &commit, job.name),
                     commit,
+                    sha256: first.sha256.take(),
                     size: first.size,
                 };
                 answer = Some(first);
@@ -119,9 +122,11 @@ impl Client {
         let mut file = OpenOptions::new()
             .create(true)
             .truncate(false)
+            .read(true)
             .write(true)
             .open(part)
             .map_err(failed)?;
+        let mut check = Check::new(found.sha256.as_deref());
         let mut held = file.metadata().map_err(failed)?.len();
         // Without a length there is no telling whether the rest fits what is here.
         if found.size.is_none_or(|size| held > size) {
@@ -129,6 +134,8 @@ impl Client {
         }
         job.reached = held;
         if held > 0 && found.size == Some(held) {
+            check.add_start(&mut file, held).map_err(failed)?;
+            self.keep_if_right(job, check, part, held)?;
             return file.sync_all().map_err(failed);
         }
         let answer = match answer {
@@ -152,8 +159,9 @@ impl Client {
         }
         // A hub that ignores the range sends everything again.
         file.set_len(answer.start).map_err(failed)?;
-        file.seek(SeekFrom::Start(answer.start)).map_err(failed)?;
-        job.reached = answer.start;
+        check.add_start(&mut file, answer.start).map_err(failed)?;
+        let start = answer.start;
+        job.reached = start;
 
         let bar = self.bar(job.name, found.size, answer.start);
         let mut body = answer.body.into_body().into_reader();
@@ -165,6 +173,7 @@ impl Client {
                 Err(error) => return Err(Failure::Passing(format!("the connection was cut: {error}"))),
             };
             file.write_all(&buffer[..count]).map_err(failed)?;
+            check.add(&buffer[..count]);
             job.reached += count as u64;
             bar.inc(count as u64);
         }
@@ -172,7 +181,24 @@ impl Client {
             return Err(Failure::Passing(format!("{} of {size} bytes arrived", job.reached)));
         }
         bar.finish_and_clear();
+        self.keep_if_right(job, check, part, start)?;
         file.sync_all().map_err(failed)
+    }
+
+    /// Removes `part` if its bytes are not those that the hub states. `held`: how many of them had been there before.
+    fn keep_if_right(&self, job: &mut Job, check: Check, part: &Path, held: u64) -> Result<(), Failure> {
+        let Err(reason) = check.finish() else {
+            return Ok(());
+        };
+        fs::remove_file(part)
+            .map_err(|error| CheckpointError::io(part, "removing a damaged download failed", error))?;
+        job.reached = 0;
+        // What lay here may be what was damaged (by a power cut, say), so once it is worth another try from the first byte.
+        if held > 0 && !job.was_thrown_away {
+            job.was_thrown_away = true;
+            return Err(Failure::Passing(reason));
+        }
+        Err(Failure::Final(self.altered(job.name, reason)))
     }
 
     fn waiting(&self, name: &str) -> ProgressBar {
@@ -208,20 +234,24 @@ struct Job<'a> {
     found: Option<Found>,
     /// How many of its bytes are on disk.
     reached: u64,
+    /// Whether its bytes once were not those that the hub states.
+    was_thrown_away: bool,
 }
 
 #[derive(Clone)]
 struct Found {
     commit: String,
     blob: String,
+    /// See [`Answer::sha256`].
+    sha256: Option<String>,
     size: Option<u64>,
 }
 
-/// The blob's file name. The hub's etags are hashes of the contents; a mirror's may be anything, so there they
+/// The blob's file name. The hub's etags are hashes of the contents (see `sha256_in`); a mirror's may be anything, so there they
 /// are made safe as file names and count for one file name only.
 fn blob_name(etag: Option<&str>, commit: &str, name: &str) -> String {
     let etag = etag.unwrap_or(commit);
-    let etag = etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"');
+    let etag = bare_etag(etag);
     if matches!(etag.len(), 40 | 64) && etag != commit && etag.bytes().all(|b| b.is_ascii_hexdigit()) {
         return etag.to_string();
     }
