@@ -380,6 +380,14 @@ fn a_diverging_loss_is_an_error_and_the_last_state_is_kept() {
         "{said}"
     );
     assert!(!case.path("out").exists() && case.path("out.partial/state.json").exists());
+    for (flag, value, name) in [
+        ("--focal-gamma", "1e308", "finetune.focal_gamma"),
+        ("--temperature", "1e-300", "contrastive.temperature"),
+    ] {
+        let said = stderr(&case.train("out", &["--force", flag, value]).assert().code(1));
+        let expected = format!("--force and another {name} than {value} (usual: ");
+        assert!(said.contains(&expected), "{said}");
+    }
     case.train("out", &["--force"]).assert().success();
     assert!(case.path("out/model.safetensors").exists());
 }

@@ -18,14 +18,15 @@ pub enum TrainError {
     #[error("{place}: not a BERT backbone: {reason}")]
     Backbone { place: String, reason: String },
     #[error(
-        "{phase}, epoch {epoch}, step {step}: the loss is {loss}; it would be again: begin anew with --force and a lower \
-         learning rate"
+        "{phase}, epoch {epoch}, step {step}: the loss is {loss}; it would be again: begin anew with --force and {change}"
     )]
     Diverged {
         phase: &'static str,
         epoch: usize,
         step: u64,
         loss: f32,
+        /// See `Settings::to_change`.
+        change: String,
     },
     #[error("{path}: {reason}")]
     Resume { path: String, reason: String },

@@ -200,6 +200,16 @@ impl Job<'_> {
         Ok(())
     }
 
+    fn diverged(&self, state: &State, step: usize, loss: f32) -> TrainError {
+        TrainError::Diverged {
+            phase: PHASES[state.phase],
+            epoch: state.epoch + 1,
+            step: step as u64,
+            loss,
+            change: self.settings.to_change(state.phase),
+        }
+    }
+
     pub(super) fn stop_if_asked(&self) -> Result<(), TrainError> {
         match self.stop.load(Ordering::Relaxed) {
             true => Err(TrainError::Interrupted),
@@ -318,12 +328,7 @@ impl Job<'_> {
                 let (loss, count) = self.loss(phase, &weights, items, &dropout)?;
                 let value = loss.to_scalar::<f32>()?;
                 if !value.is_finite() {
-                    return Err(TrainError::Diverged {
-                        phase: name,
-                        epoch: epoch + 1,
-                        step: state.step as u64 + 1,
-                        loss: value,
-                    });
+                    return Err(self.diverged(state, state.step + 1, value));
                 }
                 loss_sum += f64::from(value);
                 tokens += count;
@@ -331,12 +336,7 @@ impl Job<'_> {
             }
             let norm = gradients.norm()?;
             if !norm.is_finite() {
-                return Err(TrainError::Diverged {
-                    phase: name,
-                    epoch: epoch + 1,
-                    step: state.step as u64 + 1,
-                    loss: f32::NAN,
-                });
+                return Err(self.diverged(state, state.step + 1, f32::NAN));
             }
             // As torch.nn.utils.clip_grad_norm_ has it.
             let scale = (optimizer.max_grad_norm / (norm + 1e-6)).min(1.0);
@@ -462,12 +462,7 @@ impl Job<'_> {
         }
         match judge(&scored) {
             Some(judgement) => Ok(judgement),
-            None if scored.iter().any(|(p, _)| p.is_nan()) => Err(TrainError::Diverged {
-                phase: PHASES[state.phase],
-                epoch: state.epoch + 1,
-                step: state.step as u64,
-                loss: f32::NAN,
-            }),
+            None if scored.iter().any(|(p, _)| p.is_nan()) => Err(self.diverged(state, state.step, f32::NAN)),
             None => Err(TrainError::data("validation", "expected related and unrelated pairs")),
         }
     }

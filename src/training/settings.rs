@@ -331,6 +331,55 @@ impl Settings {
 }
 
 impl Settings {
+    /// What to change when the loss of a phase (0 or 1) is no number, as the end of a sentence: settings far beyond any use first,
+    /// since no learning rate would help against those.
+    pub(super) fn to_change(&self, phase: usize) -> String {
+        let usual = Self::default();
+        let (optimizer, usual_optimizer) = (&self.optimizer, &usual.optimizer);
+        let of_phase = match phase {
+            // Cosines are divided by it, and have to stay numbers.
+            0 => (
+                "contrastive.temperature",
+                self.contrastive.temperature,
+                usual.contrastive.temperature,
+                1e-3..f64::INFINITY,
+            ),
+            // The exponent of a probability.
+            _ => (
+                "finetune.focal_gamma",
+                self.finetune.focal_gamma,
+                usual.finetune.focal_gamma,
+                0.0..100.0,
+            ),
+        };
+        let (decay, eps) = (optimizer.weight_decay, optimizer.eps);
+        let layerwise = optimizer.layerwise_decay;
+        let bounded = [
+            of_phase,
+            (
+                "optimizer.weight_decay",
+                decay,
+                usual_optimizer.weight_decay,
+                0.0..100.0,
+            ),
+            (
+                "optimizer.layerwise_decay",
+                layerwise,
+                usual_optimizer.layerwise_decay,
+                0.0..10.0,
+            ),
+            // Added to a root that may be 0, in f32.
+            ("optimizer.eps", eps, usual_optimizer.eps, 1e-30..f64::INFINITY),
+        ];
+        let extreme = bounded
+            .into_iter()
+            .filter(|(_, value, _, range)| !range.contains(value));
+        let extreme =
+            extreme.map(|(name, value, usual, _)| format!("another {name} than {value:?} (usual: {usual:?})"));
+        let changes = extreme.chain(["a lower learning rate".to_owned()]);
+        changes.collect::<Vec<_>>().join(", or else ")
+    }
+
     /// Parameters of the largest parts, each with the setting that makes it large.
     fn largest(&self) -> Vec<(&'static str, u128)> {
         // The classifier's first layer.
@@ -374,6 +423,35 @@ mod tests {
             (5, 16, 4)
         );
         assert_eq!((read.finetune.epochs, read.finetune.learning_rate), (8, 2e-5));
+    }
+
+    #[test]
+    fn after_a_loss_that_is_no_number_extreme_settings_are_named_before_the_learning_rate() {
+        let change = |text: &str, phase: usize| {
+            let settings = Settings::parse("x.toml", text).unwrap();
+            settings.check().unwrap();
+            settings.to_change(phase)
+        };
+        for phase in [0, 1] {
+            assert_eq!(change("", phase), "a lower learning rate");
+        }
+        let gamma = "[finetune]\nfocal_gamma = 1e308";
+        assert_eq!(
+            change(gamma, 1),
+            "another finetune.focal_gamma than 1e308 (usual: 2.0), or else a lower learning rate"
+        );
+        // It has no part in the first phase.
+        assert_eq!(change(gamma, 0), "a lower learning rate");
+        let cold = change("[contrastive]\ntemperature = 1e-300", 0);
+        assert!(
+            cold.starts_with("another contrastive.temperature than 1e-300 (usual: 0.05)"),
+            "{cold}"
+        );
+        let decay = change("[optimizer]\nweight_decay = 1e308", 1);
+        assert!(
+            decay.starts_with("another optimizer.weight_decay than 1e308"),
+            "{decay}"
+        );
     }
 
     #[test]
