@@ -565,3 +565,7 @@ impl Backbone {
 
 /// BERT's heads are 64 wide at every size that Google published; others' are not (MiniLM's are 32).
 pub const HEAD_WIDTH: usize = 64;
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -13,6 +13,8 @@ mod pooler;
 mod role_checks;
 mod role_reader;
 pub mod roles;
+#[cfg(test)]
+mod test_shapes;
 mod weights;
 
 pub use config::{ConfigError, ModelConfig, Pooling, View};

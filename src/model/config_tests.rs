@@ -1,0 +1,165 @@
+//! Settings from shapes, `config.json` and `crag.json`, and how they contradict each other.
+
+use super::*;
+use crate::model::test_shapes::{SMALL, Shapes, Sizes, body, card_head, read, replace};
+
+#[test]
+fn settings_say_where_they_came_from() {
+    let roles = read([body(&SMALL), card_head(&SMALL)].concat()).unwrap();
+    let config = ModelConfig::read(&roles, None, None).unwrap();
+    assert_eq!(
+        (*config.num_attention_heads, config.num_attention_heads.source),
+        (2, Source::Default)
+    );
+    assert_eq!(
+        (*config.pooling, config.pooling.source),
+        (Pooling::Attention, Source::Shapes)
+    );
+    assert_eq!(
+        (config.views.as_slice(), config.views.source),
+        (&[View::Bilinear, View::Product][..], Source::Default)
+    );
+    assert_eq!((*config.max_length, *config.threshold), (40, 0.55));
+    let stated = ModelConfig::read(
+        &roles,
+        Some((
+            "config.json",
+            br#"{"num_attention_heads": 4, "layer_norm_eps": 1e-5, "vocab_size": 46}"#,
+        )),
+        Some((
+            "crag.json",
+            br#"{"views": ["product", "drug"], "threshold": 0.4, "max_length": 32}"#,
+        )),
+    )
+    .unwrap();
+    assert_eq!(
+        (*stated.num_attention_heads, stated.num_attention_heads.source),
+        (4, Source::ConfigJson)
+    );
+    assert_eq!(
+        (stated.views.as_slice(), stated.views.source),
+        (&[View::Product, View::Drug][..], Source::CragJson)
+    );
+    assert_eq!((*stated.max_length, *stated.threshold), (32, 0.4));
+}
+
+#[test]
+fn views_of_the_wrong_width_give_both_numbers() {
+    let roles = read([body(&SMALL), card_head(&SMALL)].concat()).unwrap();
+    let views = br#"{"views": ["bilinear", "drug", "adr"]}"#;
+    let message = ModelConfig::read(&roles, None, Some(("crag.json", views)))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("48 numbers wide (3 views), the classifier takes 32"),
+        "{message}"
+    );
+}
+
+#[test]
+fn an_unknown_key_in_the_sidecar_is_an_error() {
+    let roles = read([body(&SMALL), card_head(&SMALL)].concat()).unwrap();
+    let message = ModelConfig::read(&roles, None, Some(("m/crag.json", br#"{"treshold": 0.5}"#)))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("m/crag.json") && message.contains("treshold"),
+        "{message}"
+    );
+}
+
+#[test]
+fn no_pooler_and_no_pooling_stated_says_what_to_write() {
+    let shapes = [body(&SMALL), card_head(&SMALL)].concat();
+    let shapes = shapes.into_iter().filter(|(n, _)| !n.contains("_pooler.")).collect();
+    let roles = read(shapes).unwrap();
+    let error = ModelConfig::read(&roles, None, None).unwrap_err();
+    assert!(matches!(error, ConfigError::NoPooling));
+    assert!(error.to_string().contains(r#"{"pooling": "mean"}"#), "{error}");
+    let config = ModelConfig::read(&roles, None, Some(("crag.json", br#"{"pooling": "cls"}"#))).unwrap();
+    assert_eq!(*config.pooling, Pooling::Cls);
+}
+
+#[test]
+fn a_pooling_that_the_tensors_contradict_is_quoted_with_the_way_out() {
+    let shapes = [body(&SMALL), card_head(&SMALL)].concat();
+    let (pooled, bare): (Shapes, Shapes) = (
+        shapes.clone(),
+        shapes.into_iter().filter(|(n, _)| !n.contains("_pooler.")).collect(),
+    );
+    for (shapes, stated, expected) in [
+        (
+            &pooled,
+            "mean",
+            r#""pooling" is "mean", but the checkpoint has attention pooler tensors, which would go unused; state "attention" or leave it out"#,
+        ),
+        (
+            &pooled,
+            "cls",
+            r#""pooling" is "cls", but the checkpoint has attention pooler tensors, which"#,
+        ),
+        (
+            &bare,
+            "attention",
+            r#""pooling" is "attention", but the checkpoint has no attention pooler tensors; state "mean" or "cls""#,
+        ),
+    ] {
+        let sidecar = format!(r#"{{"pooling": "{stated}"}}"#);
+        let roles = read(shapes.clone()).unwrap();
+        let message = ModelConfig::read(&roles, None, Some(("crag.json", sidecar.as_bytes()))).unwrap_err();
+        assert!(message.to_string().contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn a_config_json_of_another_model_is_refused() {
+    let roles = read([body(&SMALL), card_head(&SMALL)].concat()).unwrap();
+    for (json, field) in [
+        (r#"{"hidden_size": 768}"#, "hidden_size"),
+        (r#"{"num_attention_heads": 5}"#, "num_attention_heads"),
+        (r#"{"hidden_act": "swish"}"#, "hidden_act"),
+        (r#"{"vocab_size": 51}"#, "vocab_size"),
+    ] {
+        let message = ModelConfig::read(&roles, Some(("config.json", json.as_bytes())), None)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains(field), "{message}");
+    }
+}
+
+#[test]
+fn a_number_of_heads_that_nothing_states_is_guessed_only_where_heads_of_64_fit() {
+    let narrow = Sizes { hidden: 96, ..SMALL };
+    let roles = read([body(&narrow), card_head(&narrow)].concat()).unwrap();
+    let read =
+        |json: Option<&str>| ModelConfig::read(&roles, json.map(|json| ("m/config.json", json.as_bytes())), None);
+    let absent = read(None).unwrap_err().to_string();
+    assert!(absent.starts_with("config.json: not beside the weights"), "{absent}");
+    let silent = read(Some(r#"{"hidden_size": 96}"#)).unwrap_err().to_string();
+    assert!(
+        silent.starts_with("m/config.json: field \"num_attention_heads\": not stated"),
+        "{silent}"
+    );
+    for message in [absent, silent] {
+        assert!(
+            message.contains("hidden size 96") && message.contains(r#"write {"num_attention_heads": N}"#),
+            "{message}"
+        );
+    }
+    let config = read(Some(r#"{"num_attention_heads": 3}"#)).unwrap();
+    assert_eq!(*config.num_attention_heads, 3);
+}
+
+#[test]
+fn config_json_is_held_against_both_encoders() {
+    let mut shapes = [body(&SMALL), card_head(&SMALL)].concat();
+    replace(&mut shapes, "adr_encoder.embeddings.word_embeddings.weight", &[46, 128]);
+    let roles = read(shapes).unwrap();
+    let read = |json: &str| ModelConfig::read(&roles, Some(("config.json", json.as_bytes())), None);
+    read(r#"{"vocab_size": 46}"#).unwrap();
+    let message = read(r#"{"vocab_size": 50}"#).unwrap_err().to_string();
+    assert!(
+        message.contains("at most 46, the rows of \"adr_encoder.embeddings.word_embeddings.weight\", found 50"),
+        "{message}"
+    );
+}
