@@ -5,10 +5,10 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::common::crag;
+use crate::common::{crag, process};
 
 /// xorshift64: seeded, so that a failure comes again.
 struct Random(u64);
@@ -175,12 +175,9 @@ fn a_file_that_is_no_cache_ends_the_run_and_stays() {
 }
 
 fn start(arguments: &[&str], stdin: Stdio, stdout: Stdio) -> std::process::Child {
-    let mut command = Command::new(crag().get_program());
-    command
+    process(&crag())
         .args(["score", "--model", "demo"])
         .args(arguments)
-        .env_remove("CRAG_KERNEL");
-    command
         .stdin(stdin)
         .stdout(stdout)
         .stderr(Stdio::null())

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,18 @@ fn end(child: &mut Child, since: Instant) -> ExitStatus {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Waits until a pipe takes no more: what lies in it has not become more for half a second.
+fn wait_until_full(pipe: &ChildStdout) {
+    let (mut held, mut since) = (0, Instant::now());
+    wait_for(|| {
+        let now = rustix::io::ioctl_fionread(pipe).unwrap();
+        if now != held {
+            (held, since) = (now, Instant::now());
+        }
+        held > 0 && since.elapsed() > Duration::from_millis(500)
+    });
 }
 
 #[test]
@@ -186,7 +198,7 @@ fn an_output_that_nobody_reads_does_not_hold_the_end_up() {
     let mut child = score(&place, &["pairs.jsonl"]);
     let mut child = child.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     // Nobody reads: the pipe fills up, and the run is stuck in a write.
-    std::thread::sleep(Duration::from_secs(2));
+    wait_until_full(child.stdout.as_ref().unwrap());
     let since = Instant::now();
     send(&child, "INT");
     assert_eq!(end(&mut child, since).code(), Some(130));
@@ -197,7 +209,7 @@ fn a_second_signal_ends_at_once() {
     let place = Place::with_pairs(5000);
     let mut child = score(&place, &["pairs.jsonl"]);
     let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(Duration::from_secs(2));
+    wait_until_full(child.stdout.as_ref().unwrap());
     send(&child, "INT");
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
     let (sender, receiver) = mpsc::channel();

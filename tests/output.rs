@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::common::{crag, json_lines};
+use crate::common::{crag, json_lines, process};
 
 pub struct Run {
     pub code: i32,
@@ -58,12 +58,9 @@ impl Place {
     }
 
     pub fn command_with(&self, model: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(crag().get_program());
+        let mut command = process(&crag());
         command.args(["score", "--offline", "--model", model]).args(arguments);
-        command
-            .env_remove("CRAG_KERNEL")
-            .env_remove("CRAG_DEVICE")
-            .current_dir(self.0.path());
+        command.current_dir(self.0.path());
         command
     }
 
@@ -303,7 +300,7 @@ fn a_link_stays_a_link_and_what_it_leads_to_is_written() {
 #[test]
 fn a_model_that_does_not_load_leaves_nothing_behind() {
     let place = Place::with_pairs(2);
-    let output = Command::new(crag().get_program())
+    let output = process(&crag())
         .args([
             "score",
             "--offline",

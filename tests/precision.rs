@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::common::{crag, fixture, json_lines};
 
-/// Largest difference of a probability from PyTorch's f32, over the fixtures of which the encoders are
+/// Largest difference of a probability from the portable kernel's f32, over the fixtures of which the encoders are
 /// random and small: 24 wide, so that few roundings average out.
 const TOLERANCES: [(&str, f64); 2] = [("bf16", 1e-2), ("int8", 4e-2)];
 

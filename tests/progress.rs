@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::common::pack::gzip;
-use crate::common::{crag, json_lines};
+use crate::common::{crag, json_lines, process};
 
 fn pairs(count: usize) -> String {
     let pair = |i: usize| {
@@ -109,14 +109,7 @@ fn screen(bytes: &[u8]) -> Vec<String> {
 }
 
 fn program() -> Command {
-    let crag = crag();
-    let mut command = Command::new(crag.get_program());
-    for (name, value) in crag.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
+    let mut command = process(&crag());
     command.env("TERM", "xterm").env_remove("NO_COLOR");
     command
 }
@@ -280,7 +273,7 @@ fn quiet_leaves_warnings_alone_and_verbose_says_more() {
         "crag: model demo: demo (built in)",
         "kernel ",
         "--model is [\"demo\"] (flag)",
-        "1 windows of lines",
+        "1 window of lines, ",
     ] {
         assert!(verbose.contains(part), "{part}: {verbose}");
     }

@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 use crag::checkpoint::write_safetensors;
 
-use crate::common::{crag, fixture};
+use crate::common::{crag, fixture, process};
 
 const HIDDEN: usize = 256;
 const FUSION: usize = 256;
@@ -126,14 +126,7 @@ fn sample(pid: u32, threads: &mut BTreeMap<u64, (String, u64)>) {
 
 /// Scores `lines` and returns the answers and what each thread was called and used.
 fn score(model: &Path, lines: &str, threads: usize) -> (Vec<u8>, Vec<(String, u64)>) {
-    let prepared = crag();
-    let mut command = Command::new(prepared.get_program());
-    for (key, value) in prepared.get_envs() {
-        match value {
-            Some(value) => command.env(key, value),
-            None => command.env_remove(key),
-        };
-    }
+    let mut command = process(&crag());
     // What the libraries would take as a number of threads must not decide.
     command.env("RAYON_NUM_THREADS", "7").env("CANDLE_NUM_THREADS", "7");
     command.args([

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::common::pack::gzip;
 #[cfg(unix)]
 use crate::common::signals::{heed_signals, send};
-use crate::common::{crag, fixture, json_lines};
+use crate::common::{crag, fixture, json_lines, process};
 
 const RECIPE: &str = "
 seed = 7
@@ -199,24 +199,11 @@ fn killed(case: &Case, out: &str, resume: bool, saves: usize) {
     let state = case.path(&format!("{out}.partial/state.json"));
     let stamp = |path: &Path| fs::read(path).ok();
     let before = stamp(&state);
-    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("crag"));
-    command.current_dir(case.folder.path()).env("HF_HUB_OFFLINE", "1");
-    command.args([
-        "train",
-        "--recipe",
-        "recipe.toml",
-        "--train",
-        "pairs.jsonl",
-        "--device",
-        "cpu",
-        "--out",
-        out,
-    ]);
-    command.args(["--save-every", "0", "--quiet"]).stderr(Stdio::null());
+    let mut command = process(&case.train(out, &["--save-every", "0", "--quiet"]));
     if resume {
         command.arg("--resume");
     }
-    let mut child = command.spawn().unwrap();
+    let mut child = command.stderr(Stdio::null()).spawn().unwrap();
     let began = Instant::now();
     let (mut seen, mut last) = (0, before);
     while seen < saves && began.elapsed() < Duration::from_secs(120) && child.try_wait().unwrap().is_none() {
@@ -420,18 +407,8 @@ fn a_signal_ends_a_run_in_order_and_a_forced_one_resumes_to_the_same_bytes() {
     let long = ["--epochs", "10"];
     case.train("whole", &long).assert().success();
     case.train("cut", &["--seed", "8"]).assert().success();
-    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("crag"));
-    command.current_dir(case.folder.path()).env("HF_HUB_OFFLINE", "1");
-    command.args([
-        "train",
-        "--recipe",
-        "recipe.toml",
-        "--train",
-        "pairs.jsonl",
-        "--device",
-        "cpu",
-    ]);
-    command.args(["--out", "cut", "--force"]).args(long);
+    let mut command = process(&case.train("cut", &["--force"]));
+    command.args(long);
     let mut child = heed_signals(&mut command).stderr(Stdio::piped()).spawn().unwrap();
     let log = case.path("cut.partial/log.jsonl");
     let began = Instant::now();

@@ -28,6 +28,22 @@ pub fn crag() -> Command {
     command
 }
 
+/// What `prepared` would run, to be spawned and watched.
+pub fn process(prepared: &Command) -> std::process::Command {
+    let mut command = std::process::Command::new(prepared.get_program());
+    command.args(prepared.get_args());
+    for (key, value) in prepared.get_envs() {
+        match value {
+            Some(value) => command.env(key, value),
+            None => command.env_remove(key),
+        };
+    }
+    if let Some(folder) = prepared.get_current_dir() {
+        command.current_dir(folder);
+    }
+    command
+}
+
 /// The project's folder: where this was compiled, or where a binary that was carried to another machine is told.
 fn root() -> PathBuf {
     let compiled = || env!("CARGO_MANIFEST_DIR").into();
