@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use candle_core::{DType, Tensor};
+use clap::ValueEnum as _;
 
 use crate::{
     Side,
@@ -128,11 +129,12 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
         let _ = fs::remove_dir_all(&work);
         return Err(error.into());
     }
+    let dtype = args.dtype.to_possible_value();
     super::note(&format!(
-        "wrote {} ({} tensors in {:?})",
+        "wrote {} ({} tensors, --dtype {})",
         out.display(),
         model.checkpoint.tensors().len(),
-        args.dtype
+        dtype.as_ref().map_or("", |value| value.get_name())
     ));
     Ok(Outcome::Complete)
 }

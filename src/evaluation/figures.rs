@@ -44,10 +44,6 @@ impl Metric {
             Metric::CalibrationError => "expected calibration error",
         }
     }
-
-    pub fn higher_is_better(self) -> bool {
-        matches!(self, Metric::RocAuc | Metric::AveragePrecision)
-    }
 }
 
 /// How predictions at one threshold meet labels.

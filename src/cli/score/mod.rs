@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use super::config::SettingRow;
 use super::device::{DeviceArgs, print_profile};
 use super::inputs::Inputs;
+use super::labelled::counted;
 use super::manifest::{self, End, OutputRecord};
 use super::model::ModelsArgs;
 use super::progress::{Meter, ProgressArgs, Watched};
@@ -57,7 +58,7 @@ Examples:
   crag score -o scored.jsonl.gz --resume pairs.jsonl    (the same again after whatever happened)
 
 Exit codes: 0 all scored; 1 could not run or go on; 2 usage, or not the run that -o belongs to; 3 finished, some lines \
-are error records; 11 another run is writing -o; 130, 143 interrupted.")]
+are error records; 11 another run is writing -o; 129, 130, 143 interrupted; 141 whoever read stdout stopped reading.")]
 pub struct ScoreArgs {
     #[command(flatten)]
     records: RecordArgs,
@@ -380,8 +381,8 @@ impl Run<'_> {
         }
         if let Ok(counts) = &counts {
             console::detail(&format!(
-                "{} windows of lines, {} tokens encoded, {:.0} tokens/s",
-                counts.windows,
+                "{}, {} tokens encoded, {:.0} tokens/s",
+                counted(counts.windows, "window of lines", "windows of lines"),
                 counts.tokens,
                 counts.tokens as f64 / counts.elapsed.as_secs_f64().max(1e-9)
             ));
