@@ -6,39 +6,53 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use super::f32_slice;
 
-/// `a * b`, of equal shapes.
+/// `a * b`, of equal shapes in f32.
 pub fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    match a.device().is_cpu() {
-        true => on_cpu(a, b, |a, b| a * b),
-        false => a.mul(b),
-    }
+    pairwise(a, b, Pairwise::Product)
 }
 
-/// `|a - b|`, of equal shapes.
+/// `|a - b|`, of equal shapes in f32.
 pub fn abs_diff(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    match a.device().is_cpu() {
-        true => on_cpu(a, b, |a, b| (a - b).abs()),
-        false => a.sub(b)?.abs(),
-    }
+    pairwise(a, b, Pairwise::AbsDiff)
 }
 
-fn on_cpu(a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32) -> Result<Tensor> {
+/// What becomes of two elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pairwise {
+    Product,
+    AbsDiff,
+}
+
+fn pairwise(a: &Tensor, b: &Tensor, operation: Pairwise) -> Result<Tensor> {
     if a.dims() != b.dims() {
         bail!("expected equal shapes, found {:?} and {:?}", a.dims(), b.dims())
     }
-    a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, &Zip(f))
+    a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, &operation)
 }
 
-struct Zip<F>(F);
-
-impl<F: Fn(f32, f32) -> f32> CustomOp2 for Zip<F> {
+impl CustomOp2 for Pairwise {
     fn name(&self) -> &'static str {
-        "elementwise"
+        "views"
     }
 
     fn cpu_fwd(&self, a: &CpuStorage, la: &Layout, b: &CpuStorage, lb: &Layout) -> Result<(CpuStorage, Shape)> {
         let (a, b) = (f32_slice(self.name(), a, la)?, f32_slice(self.name(), b, lb)?);
-        let out = a.iter().zip(b).map(|(&a, &b)| (self.0)(a, b)).collect();
+        let pairs = a.iter().zip(b);
+        let out = match self {
+            Pairwise::Product => pairs.map(|(a, b)| a * b).collect(),
+            Pairwise::AbsDiff => pairs.map(|(a, b)| (a - b).abs()).collect(),
+        };
         Ok((CpuStorage::F32(out), la.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        a: &candle_core::CudaStorage,
+        la: &Layout,
+        b: &candle_core::CudaStorage,
+        lb: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        super::cuda::pairwise(a, la, b, lb, *self)
     }
 }

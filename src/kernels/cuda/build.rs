@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SOURCES: [&str; 4] = ["attention", "bilinear", "pooling", "rows"];
+const SOURCES: [&str; 5] = ["attention", "bilinear", "pooling", "rows", "views"];
 
 /// The oldest architecture with bf16 tensor cores; the driver compiles up from it.
 const ARCHITECTURE: &str = "compute_80";

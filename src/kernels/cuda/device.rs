@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::ffi::c_int;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use candle_core::cuda_backend::DeviceId;
 use candle_core::cuda_backend::cudarc::driver::CudaStream;
 use candle_core::cuda_backend::cudarc::driver::{result, sys};
+use candle_core::cuda_backend::{DeviceId, kernels};
 use candle_core::{CudaDevice, Device};
 use libloading::Library;
 use thiserror::Error;
@@ -101,6 +101,7 @@ pub fn open(ordinal: usize) -> Result<Device, CudaError> {
     // would not be ordered and would share cuBLAS's workspace
     let device = Device::new_cuda_with_stream(ordinal).map_err(failed)?;
     let gpu = cuda(&device)?;
+    keep(gpu);
     // SAFETY: there is one compute stream; `transfer::download` alone uses another, and only after
     // the host has waited for the compute stream.
     unsafe { gpu.disable_event_tracking() };
@@ -111,11 +112,24 @@ pub fn open(ordinal: usize) -> Result<Device, CudaError> {
         (&launch::ATTENTION, "attention_f32"),
         (&launch::POOLING, "pool_mean_f32"),
         (&launch::BILINEAR, "inner_products_f32"),
+        (&launch::VIEWS, "product_f32"),
     ] {
         gpu.get_or_load_custom_func(kernel, module.name, module.ptx)
             .map_err(failed)?;
     }
+    // And those of candle that loading and scoring use: were two threads to ask for one first, candle would load it twice
+    // and unload the copy that the other has just started a kernel of.
+    for (module, kernel) in [(&kernels::CAST, "cast_f32_bf16"), (&kernels::FILL, "copy2d_f32")] {
+        gpu.get_or_load_func(kernel, module).map_err(failed)?;
+    }
     Ok(device)
+}
+
+/// Keeps an opened device for good: the destructors of cudarc's handles panic where a library answers with an error, and
+/// of a GPU that was lost all do.
+fn keep(gpu: &CudaDevice) {
+    static OPENED: Mutex<Vec<CudaDevice>> = Mutex::new(Vec::new());
+    OPENED.lock().unwrap_or_else(PoisonError::into_inner).push(gpu.clone());
 }
 
 /// Name, memory and versions of an open GPU.

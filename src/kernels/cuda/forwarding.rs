@@ -103,7 +103,8 @@ mod forward {
         cuMemcpyHtoDAsync_v2 cuMemcpyPeerAsync cuMemsetD8Async cuModuleGetFunction cuModuleLoad cuModuleLoadData
         cuModuleUnload cuStreamCreate cuStreamDestroy_v2 cuStreamIsCapturing cuStreamSynchronize cuStreamWaitEvent
         cublasCreate_v2 cublasDestroy_v2 cublasDgemmStridedBatched cublasGemmEx cublasGemmStridedBatchedEx cublasLtCreate
-        cublasLtDestroy cublasLtMatmul cublasLtMatmulAlgoGetHeuristic cublasLtMatmulDescCreate cublasLtMatmulDescDestroy
+        cublasLtDestroy cublasLtMatmul cublasLtMatmulAlgoCheck cublasLtMatmulAlgoGetHeuristic cublasLtMatmulDescCreate
+        cublasLtMatmulDescDestroy
         cublasLtMatmulDescSetAttribute cublasLtMatmulPreferenceCreate cublasLtMatmulPreferenceDestroy
         cublasLtMatmulPreferenceSetAttribute cublasLtMatrixLayoutCreate cublasLtMatrixLayoutDestroy
         cublasLtMatrixLayoutSetAttribute cublasSetStream_v2 cublasSgemm_v2 curandCreateGenerator curandDestroyGenerator

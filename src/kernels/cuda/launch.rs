@@ -26,6 +26,10 @@ pub(super) const POOLING: Module = Module {
     name: "crag_pooling",
     ptx: include_str!(concat!(env!("OUT_DIR"), "/pooling.ptx")),
 };
+pub(super) const VIEWS: Module = Module {
+    name: "crag_views",
+    ptx: include_str!(concat!(env!("OUT_DIR"), "/views.ptx")),
+};
 pub(super) const ROWS: Module = Module {
     name: "crag_rows",
     ptx: include_str!(concat!(env!("OUT_DIR"), "/rows.ptx")),

@@ -22,13 +22,16 @@ mod product;
 pub mod profile;
 mod rows;
 pub mod transfer;
+mod views;
 
 pub use attention::attention;
 pub use bilinear::inner_products;
 pub use linear::DenseLinear;
 pub use pooling::attention_pool;
 pub(crate) use pooling::simple_pool;
+pub use product::refused_products;
 pub use rows::{embed, layer_norm};
+pub(crate) use views::pairwise;
 
 /// Calls a generic function for a float type.
 macro_rules! for_float {

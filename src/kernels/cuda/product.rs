@@ -3,13 +3,15 @@
 //! Left to itself cuBLAS takes an algorithm by the number of rows, and two algorithms add up in different orders: the last
 //! digits of a text's score would hang on what else is in its batch, and so on how the lines came in. Here a
 //! layer asks once for the best algorithm over a full batch, among those that do not split a sum between blocks
-//! (split-K), and keeps to it. Every row of a result is then computed alike, whatever the other rows are.
+//! (split-K) and that take any number of rows, and keeps to it. Every row of a result is then computed alike, whatever
+//! the other rows are.
 //!
 //! Sums are f32, of f32 operands too: never TF32. Where cublasLt has no such algorithm (16-bit rows that are no multiple of
-//! 16 bytes), cuBLAS proper takes the layer.
+//! 16 bytes), cuBLAS proper takes the layer; [`refused_products`] says where that was.
 
-use std::collections::HashMap;
-use std::ffi::c_void;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{c_int, c_void};
+use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::cuda_backend::DeviceId;
@@ -17,8 +19,8 @@ use candle_core::cuda_backend::cudarc::cublas::sys::cublasOperation_t;
 use candle_core::cuda_backend::cudarc::cublas::{CudaBlas, Gemm, GemmConfig};
 use candle_core::cuda_backend::cudarc::cublaslt::result::{self, CublasError as LtError};
 use candle_core::cuda_backend::cudarc::cublaslt::sys::{
-    cublasComputeType_t, cublasLtEpilogue_t, cublasLtHandle_t, cublasLtMatmulAlgo_t, cublasLtMatmulDesc_t,
-    cublasLtMatmulDescAttributes_t as Attribute, cublasLtMatmulPreference_t,
+    self, cublasComputeType_t, cublasLtEpilogue_t, cublasLtHandle_t, cublasLtMatmulAlgo_t, cublasLtMatmulDesc_t,
+    cublasLtMatmulDescAttributes_t as Attribute, cublasLtMatmulHeuristicResult_t, cublasLtMatmulPreference_t,
     cublasLtMatmulPreferenceAttributes_t as Preference, cublasLtMatrixLayout_t, cublasStatus_t, cudaDataType_t,
 };
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DevicePtr, DevicePtrMut};
@@ -147,7 +149,7 @@ impl Plan {
         for sums in [Sums::Whole, Sums::Any] {
             match Self::find::<T>(&library, sizes, bias, full_batch(rows), sums) {
                 Ok(plan) => return Ok(Some(plan)),
-                Err(error) if does_not_fit(&error) => {}
+                Err(error) if does_not_fit(&error) => refused(sizes, 0, &error),
                 Err(error) => bail!("linear: cublasLt finds no algorithm for {sizes:?}: {error}"),
             }
         }
@@ -162,24 +164,20 @@ impl Plan {
         sums: Sums,
     ) -> std::result::Result<Self, LtError> {
         let description = Description::new(bias)?;
-        let layouts = Layouts::new(T::MATRIX, sizes, rows)?;
-        let preferences = Preferences::new(sums)?;
-        // SAFETY: all handles are alive, and those of the types that the function takes.
-        let found = unsafe {
-            result::get_matmul_algo_heuristic(
-                library.handle,
-                description.0,
-                layouts.weight.0,
-                layouts.x.0,
-                layouts.out.0,
-                layouts.out.0,
-                preferences.0,
-            )?
+        let layouts = |rows| Layouts::new(T::MATRIX, sizes, rows);
+        let candidates = candidates(library, &description, &layouts(rows)?, &Preferences::new(sums)?)?;
+        let few = [layouts(1)?, layouts(41)?];
+        let takes_any_rows = |algorithm: &&cublasLtMatmulAlgo_t| {
+            few.iter()
+                .all(|layouts| is_supported(library, &description, layouts, algorithm))
+        };
+        let Some(best) = candidates.iter().find(takes_any_rows).or(candidates.first()) else {
+            return Err(LtError(cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED));
         };
         Ok(Self {
             library: Arc::clone(library),
+            algorithm: *best,
             description,
-            algorithm: found.algo,
             sizes,
         })
     }
@@ -226,10 +224,96 @@ impl Plan {
         });
         match multiplied {
             Ok(()) => Ok(true),
-            Err(error) if does_not_fit(&error) => Ok(false),
+            Err(error) if does_not_fit(&error) => {
+                refused(self.sizes, rows, &error);
+                Ok(false)
+            }
             Err(error) => bail!("linear: cublasLt failed on {rows} rows of {:?}: {error}", self.sizes),
         }
     }
+}
+
+/// Algorithms for these sizes, the one that the library takes for the fastest first.
+fn candidates(
+    library: &Library,
+    description: &Description,
+    layouts: &Layouts,
+    preferences: &Preferences,
+) -> std::result::Result<Vec<cublasLtMatmulAlgo_t>, LtError> {
+    const ASKED_FOR: usize = 8;
+    let mut found = [const { MaybeUninit::<cublasLtMatmulHeuristicResult_t>::uninit() }; ASKED_FOR];
+    let mut count: c_int = 0;
+    // SAFETY: all handles are alive, and those of the types that the function takes; it writes at most as many results
+    // as there is room for, and their number.
+    unsafe {
+        sys::cublasLtMatmulAlgoGetHeuristic(
+            library.handle,
+            description.0,
+            layouts.weight.0,
+            layouts.x.0,
+            layouts.out.0,
+            layouts.out.0,
+            preferences.0,
+            ASKED_FOR as c_int,
+            found[0].as_mut_ptr(),
+            &mut count,
+        )
+        .result()?;
+    }
+    let count = usize::try_from(count).unwrap_or(0).min(ASKED_FOR);
+    // SAFETY: so many have been written.
+    let found = found[..count].iter().map(|result| unsafe { result.assume_init_ref() });
+    let usable = found.filter(|result| result.state == cublasStatus_t::CUBLAS_STATUS_SUCCESS);
+    Ok(usable.map(|result| result.algo).collect())
+}
+
+/// Whether the library says that `algorithm` takes these sizes too.
+fn is_supported(
+    library: &Library,
+    description: &Description,
+    layouts: &Layouts,
+    algorithm: &cublasLtMatmulAlgo_t,
+) -> bool {
+    let mut result = MaybeUninit::<cublasLtMatmulHeuristicResult_t>::uninit();
+    // SAFETY: all handles are alive, and those of the types that the function takes; it writes one result.
+    let status = unsafe {
+        sys::cublasLtMatmulAlgoCheck(
+            library.handle,
+            description.0,
+            layouts.weight.0,
+            layouts.x.0,
+            layouts.out.0,
+            layouts.out.0,
+            algorithm,
+            result.as_mut_ptr(),
+        )
+    };
+    status == cublasStatus_t::CUBLAS_STATUS_SUCCESS
+}
+
+/// Times that cublasLt had no algorithm for a layer or its algorithm did not take a batch, by layer and reason, with the
+/// fewest and the most rows.
+static REFUSED: Mutex<BTreeMap<String, (u64, usize, usize)>> = Mutex::new(BTreeMap::new());
+
+/// `rows`: 0 where there was no algorithm at all.
+fn refused(sizes: Sizes, rows: usize, error: &LtError) {
+    let what = format!("{} x {}: {:?}", sizes.out_features, sizes.in_features, error.0);
+    let mut refused = REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
+    let (times, least, most) = refused.entry(what).or_insert((0, rows, rows));
+    *times += 1;
+    *least = rows.min(*least);
+    *most = rows.max(*most);
+}
+
+/// A line for each kind of product that cublasLt left to cuBLAS in this process. Where some batches of a layer went the
+/// one way and some the other, a text's last digits hang on its batch.
+pub fn refused_products() -> Vec<String> {
+    let refused = REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
+    let line = |(what, (times, least, most)): (&String, &(u64, usize, usize))| match most {
+        0 => format!("cublasLt has no algorithm for {what}; cuBLAS multiplied"),
+        _ => format!("cublasLt did not take {least} to {most} rows of {what}, {times} times; cuBLAS multiplied"),
+    };
+    refused.iter().map(line).collect()
 }
 
 /// Whether cuBLAS proper may do what cublasLt did not: not where memory ran out or the GPU failed, which would come again.

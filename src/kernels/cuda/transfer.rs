@@ -7,9 +7,9 @@ use candle_core::{CudaDevice, CudaStorage, Device, Result, Shape, Storage, Tenso
 
 use super::launch::{checked, view};
 
-/// A copy of up to 64 KiB from ordinary memory is taken over by the driver at once; a larger one
+/// A copy of less than 64 KiB from ordinary memory is taken over by the driver at once; a larger one
 /// makes the host wait until the stream has come to it, behind all work that is queued.
-const PIECE_BYTES: usize = 64 * 1024;
+const PIECE_BYTES: usize = 32 * 1024;
 
 /// What the driver can copy and candle can hold.
 pub trait Element: WithDType + CudaDType + DeviceRepr {}

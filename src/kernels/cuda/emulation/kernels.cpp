@@ -8,6 +8,7 @@
 #include "../bilinear.cu"
 #include "../pooling.cu"
 #include "../rows.cu"
+#include "../views.cu"
 
 std::map<std::string, Kernel> &kernels() {
   static auto &table = *new std::map<std::string, Kernel>;
@@ -26,3 +27,5 @@ FOR_EACH_TYPE(ADD_OF_TYPE)
 ADD(attention64_bf16)
 ADD(attention64_f16)
 ADD(inner_products_f32)
+ADD(product_f32)
+ADD(abs_diff_f32)

@@ -116,7 +116,7 @@ struct Blas {
   Stream *stream;
 };
 API BlasStatus cublasCreate_v2(Blas **handle) { return *handle = new Blas{}, usable() == SUCCESS ? 0 : 1; }
-API BlasStatus cublasDestroy_v2(Blas *handle) { return delete handle, BLAS_SUCCESS; }
+API BlasStatus cublasDestroy_v2(Blas *handle) { return delete handle, usable() == SUCCESS ? 0 : BLAS_EXECUTION_FAILED; }
 API BlasStatus cublasSetStream_v2(Blas *handle, Stream *stream) { return handle->stream = stream, BLAS_SUCCESS; }
 
 API BlasStatus cublasGemmStridedBatchedEx(Blas *handle, int ta, int tb, int m, int n, int k, const void *alpha,
@@ -197,14 +197,22 @@ API BlasStatus cublasLtMatrixLayoutDestroy(LtLayout *layout) { return delete lay
 API BlasStatus cublasLtMatrixLayoutSetAttribute(LtLayout *, int, const void *, size_t) { return BLAS_NOT_SUPPORTED; }
 
 API BlasStatus cublasLtMatmulAlgoGetHeuristic(int *, LtDescription *, LtLayout *a, LtLayout *b, LtLayout *c, LtLayout *,
-                                              int *, int, LtHeuristic *found, int *count) {
+                                              int *, int wanted, LtHeuristic *found, int *count) {
   *count = 0;
   if (usable() != SUCCESS) return BLAS_EXECUTION_FAILED;
   for (LtLayout *layout : {a, b, c}) // as if the tensor cores' rows of 16 bytes were all there is for 16-bit types
     if (layout->type != R_32F && layout->ld % 8) return BLAS_NOT_SUPPORTED;
-  *found = {{(uint64_t)best_algorithm(c->columns)}, 0, BLAS_SUCCESS, 1, {}};
-  *count = 1;
+  // The best takes whole tiles of rows alone, the second any number.
+  const uint64_t terms = best_algorithm(c->columns);
+  for (; *count < wanted && *count < 2; ++*count) found[*count] = {{terms, *count == 0}, 0, BLAS_SUCCESS, 1, {}};
   return BLAS_SUCCESS;
+}
+static bool is_supported(const LtHeuristic *algorithm, const LtLayout *out) {
+  return !algorithm->algorithm[1] || out->columns % 8 == 0;
+}
+API BlasStatus cublasLtMatmulAlgoCheck(int *, LtDescription *, LtLayout *, LtLayout *, LtLayout *c, LtLayout *,
+                                       const LtHeuristic *algorithm, LtHeuristic *) {
+  return is_supported(algorithm, c) ? BLAS_SUCCESS : BLAS_NOT_SUPPORTED;
 }
 API BlasStatus cublasLtMatmul(int *, LtDescription *d, const float *alpha, const void *a, LtLayout *a_layout, const void *b,
                               LtLayout *b_layout, const float *beta, const void *c, LtLayout *c_layout, void *out,
@@ -213,6 +221,7 @@ API BlasStatus cublasLtMatmul(int *, LtDescription *d, const float *alpha, const
   const uint64_t k_of_b = d->transpose_b ? b_layout->columns : b_layout->rows;
   const bool aligned = (uint64_t)a % 256 == 0 && (uint64_t)b % 256 == 0 && (uint64_t)out % 256 == 0;
   if (k != k_of_b || c != out || !algorithm->algorithm[0] || !is_in_a_buffer(workspace, bytes)) return BLAS_INVALID_VALUE;
+  if (!is_supported(algorithm, c_layout)) return BLAS_NOT_SUPPORTED;
   if (!aligned || (d->epilogue != EPILOGUE_DEFAULT && d->epilogue != EPILOGUE_BIAS)) return BLAS_NOT_SUPPORTED;
   return start({(int64_t)c_layout->rows, (int64_t)c_layout->columns, (int64_t)k, 1, d->transpose_a != 0, d->transpose_b != 0,
                 {(void *)a, a_layout->type, a_layout->ld, 0}, {(void *)b, b_layout->type, b_layout->ld, 0},
@@ -224,6 +233,6 @@ API BlasStatus cublasLtMatmul(int *, LtDescription *d, const float *alpha, const
 // ---- cuRAND ----------------------------------------------------------------------------------
 
 API int curandCreateGenerator(int **generator, int) { return *generator = new int, 0; }
-API int curandDestroyGenerator(int *generator) { return delete generator, 0; }
+API int curandDestroyGenerator(int *generator) { return delete generator, usable() == SUCCESS ? 0 : 203; } // launch failure
 API int curandSetPseudoRandomGeneratorSeed(int *, unsigned long long) { return 0; }
 API int curandSetStream(int *, Stream *) { return 0; }
