@@ -107,12 +107,14 @@ fn what_a_kernel_emulates_is_said() {
 }
 
 #[test]
-fn auto_is_bf16_only_where_it_is_not_emulated() {
+fn auto_is_bf16_only_where_that_is_faster() {
+    let is_intel = std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("GenuineIntel"));
     for setting in KERNELS {
         let (Some(auto), Some(bf16)) = (kernel(setting, "auto"), kernel(setting, "bf16")) else {
             continue;
         };
-        match bf16.contains("emulated") {
+        // Intel's AVX-512 multiplies bf16 at half the rate of f32.
+        match bf16.contains("emulated") || setting == "avx512" && is_intel {
             true => assert!(auto.contains("-f32"), "{auto}"),
             false => assert_eq!(auto, bf16),
         }

@@ -25,7 +25,8 @@ pub struct DeviceArgs {
     place: PlaceArgs,
 
     /// Precision of the encoders: f32, bf16, int8 (on the CPU), f16 (on a GPU), or auto: bf16 where the
-    /// machine has instructions for it, else f32. The head always computes in f32
+    /// machine is faster in it, else f32. The head computes in f32, but for the bilinear's product on the CPU,
+    /// which is bf16 where the encoders are bf16 or int8
     #[arg(
         help_heading = "Device",
         long,
@@ -71,7 +72,7 @@ impl Dtype {
     fn precision(self, device: &Device) -> Result<Precision, UsageError> {
         match (self, device) {
             (Dtype::F32, _) => Ok(Precision::F32),
-            (Dtype::Auto, Device::Cpu) if !cpu::selected().is_native(Precision::Bf16) => Ok(Precision::F32),
+            (Dtype::Auto, Device::Cpu) if !cpu::selected().gains_by_bf16() => Ok(Precision::F32),
             (Dtype::Auto | Dtype::Bf16, _) => Ok(Precision::Bf16),
             (Dtype::F16, Device::Cpu) => Err(UsageError(
                 "--dtype f16: the CPU does not compute in f16; use bf16, int8 or f32".into(),
@@ -146,7 +147,7 @@ mod gpu {
     use candle_core::Device;
 
     use super::Gpu;
-    use crate::kernels::cuda::{device, profile};
+    use crate::kernels::cuda::{device, profile, refused_products};
 
     /// Whether there is a GPU to take. One that is there and cannot be used is worth a word.
     pub fn cuda_is_available() -> bool {
@@ -183,6 +184,12 @@ mod gpu {
                 crate::cli::note(&total.to_string());
             }
         }
+        for line in refused_products() {
+            match profile::enabled() {
+                true => crate::cli::note(&line),
+                false => crate::cli::console::detail(&line),
+            }
+        }
     }
 }
 
@@ -206,7 +213,8 @@ mod gpu {
 
 use gpu::{cuda_is_available, open_cuda};
 
-/// Prints where the GPU's time went, if `CRAG_CUDA_PROFILE` asks for it. All networks have to be idle.
+/// Prints where the GPU's time went, if `CRAG_CUDA_PROFILE` asks for it, and with `-v` which products were left to cuBLAS.
+/// All networks have to be idle.
 pub fn print_profile() {
     gpu::print_profile();
 }
