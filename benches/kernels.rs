@@ -46,6 +46,11 @@ fn layer(k: usize, n: usize, precision: Precision) -> PackedLinear {
     PackedLinear::new(&weight, Some(&bias), precision).expect("a layer of that shape")
 }
 
+fn norm<'a>(weight: &'a [f32], bias: &'a [f32]) -> cpu::Norm<'a> {
+    let eps = 1e-12;
+    cpu::Norm { weight, bias, eps }
+}
+
 fn flops(rows: usize, k: usize, n: usize) -> Throughput {
     Throughput::Elements((2 * rows * k * n) as u64)
 }
@@ -89,9 +94,23 @@ fn fused(c: &mut Criterion) {
         let (_, k, n) = LAYERS[3];
         let (output, x) = (layer(k, n, precision), random(rows * k, 3));
         let (residual, weight, bias) = (random(rows * n, 4), random(n, 5), random(n, 6));
+        let norm = norm(&weight, &bias);
         group.throughput(flops(rows, k, n));
         group.bench_function(id_of("output-residual-norm", precision, rows), |b| {
-            b.iter(|| output.forward_add_norm(black_box(&x), rows, &residual, &weight, &bias, 1e-12))
+            b.iter(|| output.forward_add_norm(black_box(&x), rows, &residual, norm))
+        });
+        group.throughput(flops(rows, n, 2 * k));
+        group.bench_function(id_of("feed-forward", precision, rows), |b| {
+            b.iter(|| {
+                cpu::feed_forward(
+                    black_box(&residual),
+                    rows,
+                    &intermediate,
+                    Activation::Gelu,
+                    &output,
+                    norm,
+                )
+            })
         });
     }
     group.finish();
@@ -125,17 +144,20 @@ fn two_threads(c: &mut Criterion) {
     group.finish();
 }
 
-/// A bilinear layer of width 256 as a linear one from 256 to 65,536: few rows, so it waits for memory.
+/// Bilinear fusion of representations of width 256, from 256 to 65,536 and back: few rows, so it waits for memory.
 fn bilinear(c: &mut Criterion) {
     let mut group = c.benchmark_group("bilinear");
     let (k, n) = (256, 256 * 256);
-    let layer = layer(k, n, Precision::F32);
-    for rows in [1, 16, 64] {
-        let x = random(rows * k, 3);
-        group.throughput(flops(rows, k, n));
-        group.bench_function(id("forward", rows), |b| {
-            b.iter(|| layer.forward(black_box(&x), rows, Activation::Identity))
-        });
+    let bias = random(256, 5);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let layer = layer(k, n, precision);
+        for rows in [1, 16, 64] {
+            let (x1, x2) = (random(rows * k, 3), random(rows * k, 4));
+            group.throughput(flops(rows, k, n));
+            group.bench_function(id_of("fusion", precision, rows), |b| {
+                b.iter(|| layer.bilinear(black_box(&x1), &x2, rows, &bias))
+            });
+        }
     }
     group.finish();
 }
@@ -151,6 +173,13 @@ fn attention(c: &mut Criterion) {
         group.bench_function(id("self", len), |b| {
             b.iter(|| cpu::attention(black_box(&qkv), &offsets, HIDDEN, HEADS))
         });
+        let x = random(count * len * HIDDEN, 4);
+        for precision in PRECISIONS {
+            let projection = layer(HIDDEN, 3 * HIDDEN, precision);
+            group.bench_function(id_of("projection-and-self", precision, len), |b| {
+                b.iter(|| cpu::self_attention(black_box(&x), &projection, &offsets, HEADS))
+            });
+        }
         let (hidden, keys) = (random(count * len * HIDDEN, 2), random(4 * HIDDEN, 3));
         group.bench_function(id("pool", len), |b| {
             b.iter(|| cpu::attention_pool(black_box(&hidden), &keys, &offsets, 4, HIDDEN))
@@ -167,7 +196,7 @@ fn layer_norm(c: &mut Criterion) {
     group.throughput(Throughput::Elements(x.len() as u64));
     for activation in [Activation::Identity, Activation::Gelu, Activation::Tanh] {
         group.bench_function(id(&format!("{activation:?}").to_lowercase(), rows), |b| {
-            b.iter(|| cpu::layer_norm(black_box(&x), &weight, &bias, 1e-12, activation))
+            b.iter(|| cpu::layer_norm(black_box(&x), norm(&weight, &bias), activation))
         });
     }
     group.finish();

@@ -29,7 +29,8 @@ const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::
 
 fn main() {
     // As the program does: results would else lie in fresh pages each time.
-    crag::kernels::memory::keep_freed_buffers();
+    // SAFETY: this is the only thread so far.
+    unsafe { crag::kernels::memory::keep_freed_buffers() };
     let arguments: Vec<String> = std::env::args().collect();
     let value = |name: &str, default: &str| {
         let at = arguments.iter().position(|argument| argument == name);

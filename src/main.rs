@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match crag::cli::run() {
+    // SAFETY: nothing has been started yet, this is the only thread.
+    match unsafe { crag::cli::run() } {
         Ok(outcome) => ExitCode::from(outcome.exit_code()),
         Err(error) => {
             crag::cli::report(&error);

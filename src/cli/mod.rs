@@ -3,7 +3,7 @@
 //! Only this room knows clap, prints to a terminal and decides exit codes:
 //! 0 all done; 1 could not run or go on; 2 usage, or not the run that an output belongs to, and nothing was written;
 //! 3 finished, but not everything is well (error records in the output, a verification that failed); 11 another run
-//! is writing the output; 128 and a signal's number (130, 143) interrupted; 141 whoever read stdout stopped reading.
+//! is writing the output; 128 and a signal's number (129, 130, 143) interrupted; 141 whoever read stdout stopped reading.
 
 mod about;
 mod calibrate;
@@ -179,8 +179,12 @@ fn command() -> clap::Command {
 }
 
 /// Parses the process's arguments, with environment and config file beneath them, and runs the subcommand.
-pub fn run() -> anyhow::Result<Outcome> {
-    memory::keep_freed_buffers();
+///
+/// # Safety
+/// The process must have no other thread: settings of the allocator and the environment are changed at the start.
+pub unsafe fn run() -> anyhow::Result<Outcome> {
+    // SAFETY: the caller states that there is no other thread.
+    unsafe { memory::keep_freed_buffers() };
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let variable = |name: &str| std::env::var_os(name);
     let glance = config::glance(&command(), &arguments);

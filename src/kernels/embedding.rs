@@ -25,6 +25,9 @@ impl Embedding {
         device: &Device,
     ) -> Result<Self> {
         let (_, hidden) = word.dims2()?;
+        if norm.width() != hidden {
+            bail!("embeddings: words are {hidden} wide, their norm {}", norm.width())
+        }
         for (name, table) in [("position", position), ("token type", token_type)] {
             let (_, width) = table.dims2()?;
             if width != hidden {
@@ -102,9 +105,8 @@ impl CustomOp1 for Forward<'_> {
         };
         let word = f32_slice(self.name(), word, word_layout)?;
         let position = f32_slice(self.name(), position, position_layout)?;
-        let out = self.embedding.norm.with_cpu_parameters(|weight, bias, eps| {
-            cpu::embed(ids, self.sequences.offsets(), word, position, hidden, weight, bias, eps)
-        })?;
+        let out = (self.embedding.norm)
+            .with_cpu_parameters(|norm| cpu::embed(ids, self.sequences.offsets(), word, position, norm))?;
         Ok((CpuStorage::F32(out), Shape::from((ids.len(), hidden))))
     }
 

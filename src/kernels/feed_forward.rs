@@ -50,9 +50,8 @@ impl CustomOp1 for CpuFeedForward<'_> {
             output,
             norm,
         } = *self;
-        let out = norm.with_cpu_parameters(|weight, bias, eps| {
-            cpu::feed_forward(x, rows, intermediate, activation, output, weight, bias, eps)
-        })?;
+        let out =
+            norm.with_cpu_parameters(|norm| cpu::feed_forward(x, rows, intermediate, activation, output, norm))?;
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 }

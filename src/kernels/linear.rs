@@ -172,9 +172,8 @@ impl CustomOp2 for CpuLinearAddNorm<'_> {
         let x = f32_slice(self.name(), x, xl)?;
         let residual = f32_slice(self.name(), residual, rl)?;
         let rows = x.len() / self.packed.in_features();
-        let out = self.norm.with_cpu_parameters(|weight, bias, eps| {
-            self.packed.forward_add_norm(x, rows, residual, weight, bias, eps)
-        })?;
+        let forward = |norm: cpu::Norm| self.packed.forward_add_norm(x, rows, residual, norm);
+        let out = self.norm.with_cpu_parameters(forward)?;
         Ok((CpuStorage::F32(out), Shape::from((rows, self.packed.out_features()))))
     }
 }

@@ -47,9 +47,12 @@ pub fn release_unused(device: &Device) {
 }
 
 /// Has the host's allocator keep buffers of hidden states for the next layer: some megabytes come and go with each
-/// operation, and giving their pages back and faulting them in again took 3% of an int8 run. For the whole process,
-/// to be called before there are threads; does nothing where the allocator is not glibc's.
-pub fn keep_freed_buffers() {
+/// operation, and giving their pages back and faulting them in again took 3% of an int8 run. For the whole process;
+/// does nothing where the allocator is not glibc's.
+///
+/// # Safety
+/// The process must have no other thread yet: glibc changes these settings without a lock.
+pub unsafe fn keep_freed_buffers() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         /// The most that glibc takes: larger buffers, such as embeddings being loaded, are given back at once.

@@ -57,16 +57,16 @@ impl LayerNorm {
         x.contiguous()?.apply_op1_no_bwd(&Forward { norm: self, activation })
     }
 
-    /// Calls `f(weight, bias, eps)` with the parameters as slices; they must be on the CPU.
-    pub(crate) fn with_cpu_parameters<R>(&self, f: impl FnOnce(&[f32], &[f32], f32) -> R) -> Result<R> {
+    /// Calls `f` with the parameters, which must be on the CPU.
+    pub(crate) fn with_cpu_parameters<R>(&self, f: impl FnOnce(cpu::Norm) -> R) -> Result<R> {
         let (weight, weight_layout) = self.weight.storage_and_layout();
         let (bias, bias_layout) = self.bias.storage_and_layout();
         match (&*weight, &*bias) {
-            (candle_core::Storage::Cpu(w), candle_core::Storage::Cpu(b)) => Ok(f(
-                f32_slice("layer norm", w, weight_layout)?,
-                f32_slice("layer norm", b, bias_layout)?,
-                self.eps,
-            )),
+            (candle_core::Storage::Cpu(w), candle_core::Storage::Cpu(b)) => Ok(f(cpu::Norm {
+                weight: f32_slice("layer norm", w, weight_layout)?,
+                bias: f32_slice("layer norm", b, bias_layout)?,
+                eps: self.eps,
+            })),
             _ => bail!("layer norm: its parameters are on another device than its input"),
         }
     }
@@ -86,7 +86,7 @@ impl CustomOp1 for Forward<'_> {
         let x = f32_slice(self.name(), x, layout)?;
         let out = self
             .norm
-            .with_cpu_parameters(|weight, bias, eps| cpu::layer_norm(x, weight, bias, eps, self.activation))?;
+            .with_cpu_parameters(|norm| cpu::layer_norm(x, norm, self.activation))?;
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 

@@ -56,7 +56,7 @@ Examples:
   crag train ... --out my-model --resume                                    # after a kill: to the same bytes
 
 Exit codes: 0 done; 1 could not run or go on; 2 usage, or --resume with other settings or data; 3 done, but some lines \
-were no labelled pairs; 11 another run writes this output; 130, 143 interrupted."
+were no labelled pairs; 11 another run writes this output; 129, 130, 143 interrupted."
 )]
 pub struct TrainArgs {
     /// Labelled pairs, JSONL; several files are one data set. gzip, zstd and bzip2 are unpacked
@@ -165,7 +165,7 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
     let settings = args.settings()?;
     // candle's own pool spins between operations and takes the time of those that have work; what it would do
     // here is adding up gradients, which memory bounds anyway.
-    // SAFETY: this process has one thread until signals are watched for, below.
+    // SAFETY: `cli::run` was called with one thread, and there is no other until signals are watched for, below.
     unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
     let signals = SignalWatch::start()?;
     let claim = Claim {

@@ -87,7 +87,8 @@ pub(super) struct Scratch {
     pub product: ProductScratch,
     /// Of a product whose result is the left operand of the other.
     pub product_before: ProductScratch,
-    /// Results that go from one to the other.
+    /// Results that go from one operation to the next: intermediate values, queries, keys and values of a head, the
+    /// bilinear's lanes.
     pub between: AlignedBuffer,
     /// Of attention, head by head.
     pub attention: AttentionScratch,
@@ -100,7 +101,7 @@ pub(super) struct ProductScratch {
     pub left: AlignedBuffer,
     /// What its format has to know of each row.
     pub terms: AlignedBuffer,
-    /// Sums of one panel.
+    /// Sums of one panel, or of all where rows are cut into segments.
     pub sums: AlignedBuffer,
 }
 

@@ -15,7 +15,8 @@ use crate::kernels::Activation;
 /// Columns of the first product that are packed for the second at once: whole groups of every format with terms.
 const RUN: usize = 256;
 
-/// Values of the intermediate rows that are made before they are multiplied; whole runs. 256 to 768 take the same time.
+/// Values of the intermediate rows that are made before they are multiplied, or a chunk of the format if that is more;
+/// whole runs. 256 to 768 take the same time.
 const SEGMENT: usize = 512;
 
 /// `LayerNorm(x + output(activation(intermediate(x))))`, the same bits as one after the other. `x`: `[rows, hidden]`,
@@ -28,10 +29,12 @@ pub fn feed_forward(
     output: &PackedLinear,
     norm: Norm,
 ) -> Vec<f32> {
+    assert_eq!(x.len(), rows * intermediate.in_features, "x is [rows, hidden]");
+    assert_eq!(intermediate.out_features, output.in_features, "the layers fit");
     let together = intermediate.kernel == output.kernel && intermediate.precision == output.precision;
     if !(together && intermediate.kernel.has_tiles()) {
         let hidden = intermediate.forward(x, rows, activation);
-        return output.forward_add_norm(&hidden, rows, x, norm.weight, norm.bias, norm.eps);
+        return output.forward_add_norm(&hidden, rows, x, norm);
     }
     with_scratch(|scratch| {
         let source = Intermediate {

@@ -7,7 +7,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::buffer::ProductScratch;
+use super::buffer::{ProductScratch, with_scratch};
 use super::format::{Format, WithFormat, with_format};
 use super::gemm::{PackedRows, Product, Sink, groups, multiply_panel, multiply_panel_into, panel_width, words};
 use super::linear::PackedLinear;
@@ -67,6 +67,24 @@ impl Source for Rows<'_> {
     }
 }
 
+impl PackedLinear {
+    /// `activation(x W^T + b)`. `x`: `[rows, K]`. Returns `[rows, N]`.
+    pub fn forward(&self, x: &[f32], rows: usize, activation: Activation) -> Vec<f32> {
+        self.run(x, rows, Finish::Activation(activation))
+    }
+
+    /// `LayerNorm(residual + x W^T + b)`; `residual`: `[rows, N]`. Returns `[rows, N]`.
+    pub fn forward_add_norm(&self, x: &[f32], rows: usize, residual: &[f32], norm: Norm) -> Vec<f32> {
+        self.run(x, rows, Finish::AddNorm { residual, norm })
+    }
+
+    fn run(&self, x: &[f32], rows: usize, finish: Finish) -> Vec<f32> {
+        assert_eq!(x.len(), rows * self.in_features, "x is [rows, K]");
+        let source = Rows { x, k: self.in_features };
+        with_scratch(|scratch| forward(self, source, rows, finish, &mut scratch.product))
+    }
+}
+
 /// What follows the product and the bias.
 #[derive(Clone, Copy)]
 pub(super) enum Finish<'a> {
@@ -87,6 +105,11 @@ pub(super) fn forward(
     scratch: &mut ProductScratch,
 ) -> Vec<f32> {
     let len = rows * layer.out_features;
+    if let Finish::AddNorm { residual, norm } = finish {
+        assert_eq!(residual.len(), len, "residual is [rows, N]");
+        assert_eq!(norm.weight.len(), layer.out_features, "the norm is [N]");
+        assert_eq!(norm.bias.len(), layer.out_features, "the norm is [N]");
+    }
     let mut out = Vec::with_capacity(len);
     let forward = Forward {
         layer,

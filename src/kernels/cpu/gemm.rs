@@ -20,7 +20,8 @@ use std::ops::Range;
 
 use super::buffer::AlignedBuffer;
 use super::format::Format;
-use super::simd::{LINE, Simd, TileProduct, Tiles, WHOLE_TILE_ROWS};
+use super::simd::{LINE, Simd, WHOLE_TILE_ROWS};
+use super::whole_tiles::multiply_whole_tiles;
 
 /// Vectors side by side in a panel.
 pub(super) const TILE_VECTORS: usize = 2;
@@ -57,7 +58,7 @@ const fn packed_rows<S: Simd, F: Format>(rows: usize, k: usize) -> usize {
 
 /// Words that may be read beyond the last row of a tile.
 #[inline(always)]
-const fn beyond<S: Simd>() -> usize {
+pub(super) const fn beyond<S: Simd>() -> usize {
     if S::TILES { WHOLE_TILE_ROWS * LINE } else { 0 }
 }
 
@@ -188,67 +189,53 @@ pub(super) fn multiply_panel_into<S: Simd, F: Format>(simd: S, format: F, produc
 }
 
 #[inline(always)]
-fn multiply<S: Simd, F: Format>(simd: S, format: F, product: Product<'_>, mut sink: Option<&mut impl Sink>) {
+fn multiply<S: Simd, F: Format>(simd: S, format: F, product: Product<'_>, sink: Option<&mut impl Sink>) {
     let Product { rows, is_first, .. } = product;
     let width = panel_width::<S>();
     let k = product.panel.len() / width;
     let groups = k.div_ceil(F::GROUP);
-    let beyond = beyond::<S>();
-    let (left, whole_panel) = (&product.left[..rows * k + beyond], &product.panel[..k * width]);
-    let sums = &mut product.sums[..rows * width];
-    let row_terms = &product.row_terms[..rows * groups * F::ROW_TERMS];
-    let columns = &product.columns[..groups * F::COLUMN_TERMS * width];
     assert!(k.is_multiple_of(LINE));
-    let mut tile_product = TileProduct::zeros();
+    // Cut to what is used: too short a slice ends here.
+    let product = Product {
+        left: &product.left[..rows * k + beyond::<S>()],
+        row_terms: &product.row_terms[..rows * groups * F::ROW_TERMS],
+        panel: &product.panel[..k * width],
+        columns: &product.columns[..groups * F::COLUMN_TERMS * width],
+        sums: &mut product.sums[..rows * width],
+        ..product
+    };
+    if S::TILES {
+        return multiply_whole_tiles(simd, format, product, sink);
+    }
     for begin in (0..k).step_by(F::CHUNK) {
         let depth = F::CHUNK.min(k - begin);
         let group = begin / F::GROUP;
-        let panel = &whole_panel[begin * width..][..depth * width];
-        let columns = &columns[group * F::COLUMN_TERMS * width..][..depth.div_ceil(F::GROUP) * F::COLUMN_TERMS * width];
-        let is_last = begin + depth == k;
-        let next = if is_last {
-            product.next
-        } else {
-            &whole_panel[(begin + depth) * width..]
-        };
-        let next = &next[..next.len().min(F::CHUNK * width)];
-        let mut first = 0;
-        while first < rows {
+        let columns = &product.columns[group * F::COLUMN_TERMS * width..];
+        for first in (0..rows).step_by(S::TILE_ROWS) {
             let tile_rows = S::TILE_ROWS.min(rows - first);
-            let ahead = next.get(first / S::TILE_ROWS * (depth / LINE) * F::OPERANDS.ahead()..);
             let tile = Tile {
-                left: &left[begin * rows + first * depth..][..tile_rows * depth + beyond],
-                panel,
-                row_terms: &row_terms[first * groups * F::ROW_TERMS..][..tile_rows * groups * F::ROW_TERMS],
-                columns,
-                sums: &mut sums[first * width..][..tile_rows * width],
-                first,
+                left: &product.left[begin * rows + first * depth..][..tile_rows * depth],
+                panel: &product.panel[begin * width..][..depth * width],
+                row_terms: &product.row_terms[first * groups * F::ROW_TERMS..][..tile_rows * groups * F::ROW_TERMS],
+                columns: &columns[..depth.div_ceil(F::GROUP) * F::COLUMN_TERMS * width],
+                sums: &mut product.sums[first * width..][..tile_rows * width],
                 group,
                 groups,
                 is_first: is_first && begin == 0,
-                ahead: ahead.filter(|words| !words.is_empty()).unwrap_or(panel).as_ptr(),
             };
             // SAFETY: the slices have just been cut to the lengths that `Tile` states, `depth` is a whole
             // number of blocks because the panel's and CHUNK are, and `tile_rows` is the number of rows.
-            unsafe {
-                if S::TILES {
-                    let sink = sink.as_deref_mut().filter(|_| is_last);
-                    whole_tile(simd, format, tile_rows, tile, &mut tile_product, sink);
-                } else {
-                    multiply_tile(simd, format, tile_rows, tile);
-                }
-            }
-            first += tile_rows;
+            unsafe { multiply_tile(simd, format, tile_rows, tile) }
         }
     }
-    if let Some(sink) = sink.filter(|_| !S::TILES) {
-        sink.put(simd, 0, sums);
+    if let Some(sink) = sink {
+        sink.put(simd, 0, product.sums);
     }
 }
 
 /// One chunk of a tile of rows and a panel. With `depth` words in the chunk, a multiple of [`LINE`]:
 struct Tile<'a> {
-    /// `[depth / 16, rows, 16]`; where tiles are whole, and [`WHOLE_TILE_ROWS`] more lines of 16.
+    /// `[depth / 16, rows, 16]`.
     left: &'a [f32],
     /// `[depth, panel_width]`.
     panel: &'a [f32],
@@ -259,13 +246,9 @@ struct Tile<'a> {
     /// `[rows, panel_width]`; overwritten if `is_first`, else added to.
     sums: &'a mut [f32],
     is_first: bool,
-    /// The tile's first row.
-    first: usize,
     /// The chunk's first group, and how many groups there are in all chunks.
     group: usize,
     groups: usize,
-    /// What is asked for from memory meanwhile, see [`Tiles::ahead`].
-    ahead: *const f32,
 }
 
 /// Calls [`tile`] compiled for that number of rows.
@@ -393,71 +376,5 @@ unsafe fn tile<S: Simd, F: Format, const ROWS: usize>(simd: S, _: F, operands: T
                 simd.store_ptr(other_total[R], sums.add(R * width + S::LANES));
             });
         }
-    }
-}
-
-/// [`tile()`] by the machine's products of whole tiles, which sum a group at a time. In the last chunk the result goes
-/// to a `sink` and not to the sums, from where it would only be read again.
-///
-/// # Safety
-/// The slices of `operands` have the lengths that [`Tile`] states, with `rows` rows; [`Simd::TILES`].
-#[inline(always)]
-unsafe fn whole_tile<S: Simd, F: Format>(
-    simd: S,
-    _: F,
-    rows: usize,
-    operands: Tile,
-    product: &mut TileProduct,
-    sink: Option<&mut impl Sink>,
-) {
-    let width = panel_width::<S>();
-    let blocks = operands.panel.len() / (width * LINE);
-    let in_group = F::GROUP / LINE;
-    for (i, begin) in (0..blocks).step_by(in_group).enumerate() {
-        let group = operands.group + i;
-        // SAFETY: from `begin` on, the operands hold as many whole blocks as are multiplied, for `rows` rows and
-        // TILE_VECTORS vectors.
-        unsafe {
-            let tiles = Tiles {
-                operands: F::OPERANDS,
-                rows,
-                blocks: in_group.min(blocks - begin),
-                left: operands.left.as_ptr().add(begin * rows * LINE),
-                right: operands.panel.as_ptr().add(begin * LINE * width),
-                ahead: operands.ahead.wrapping_add(begin * F::OPERANDS.ahead()),
-            };
-            simd.multiply_tiles(tiles, product);
-        }
-        let is_first = operands.is_first && i == 0;
-        let (of_group, sums) = (product.0.as_mut_ptr(), operands.sums.as_mut_ptr());
-        let settled = match sink {
-            Some(_) if begin + in_group >= blocks => of_group,
-            _ => sums,
-        };
-        let columns = operands.columns[i * F::COLUMN_TERMS * width..].as_ptr();
-        for r in 0..rows {
-            // SAFETY: `of_group`, `sums` and so `settled` hold a vector at each multiple of LANES of a row, and there
-            // are terms of this group for each row and for each column.
-            unsafe {
-                let row = operands
-                    .row_terms
-                    .as_ptr()
-                    .add((r * operands.groups + group) * F::ROW_TERMS);
-                for vector in 0..TILE_VECTORS {
-                    let at = r * width + vector * S::LANES;
-                    let before = if is_first {
-                        simd.splat(0.0)
-                    } else {
-                        simd.load_ptr(sums.add(at))
-                    };
-                    let column = columns.wrapping_add(vector * S::LANES);
-                    let sum = F::settle(simd, simd.load_ptr(of_group.add(at)), before, row, column, width);
-                    simd.store_ptr(sum, settled.add(at));
-                }
-            }
-        }
-    }
-    if let Some(sink) = sink {
-        sink.put(simd, operands.first, &product.0[..rows * width]);
     }
 }

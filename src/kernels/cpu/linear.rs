@@ -1,4 +1,4 @@
-//! Linear layers over packed weights; bias, activation, residual and LayerNorm ride along.
+//! A linear layer's packed weights; [`super::forward`] multiplies with them.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,15 +8,13 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use memmap2::Mmap;
 
-use super::buffer::{Words, with_scratch};
+use super::buffer::Words;
 use super::detect::{Kernel, selected};
 use super::format::{Format, Int8, WithFormat, with_format};
-use super::forward::{Finish, Rows, forward};
 use super::gemm::{groups, panel_width, words};
-use super::norm::Norm;
 use super::packing::PackPanels;
 use super::simd::{Simd, Task};
-use crate::kernels::{Activation, Precision};
+use crate::kernels::Precision;
 
 /// A linear layer's weights, laid out for the CPU's kernel.
 pub struct PackedLinear {
@@ -227,40 +225,5 @@ impl PackedLinear {
 
     pub fn kernel(&self) -> Kernel {
         self.kernel
-    }
-
-    /// `activation(x W^T + b)`. `x`: `[rows, K]`. Returns `[rows, N]`.
-    pub fn forward(&self, x: &[f32], rows: usize, activation: Activation) -> Vec<f32> {
-        self.run(x, rows, Finish::Activation(activation))
-    }
-
-    /// `LayerNorm(residual + x W^T + b)`; `residual`: `[rows, N]`. Returns `[rows, N]`.
-    pub fn forward_add_norm(
-        &self,
-        x: &[f32],
-        rows: usize,
-        residual: &[f32],
-        weight: &[f32],
-        bias: &[f32],
-        eps: f32,
-    ) -> Vec<f32> {
-        assert_eq!(residual.len(), rows * self.out_features, "residual is [rows, N]");
-        assert_eq!(weight.len(), self.out_features, "the norm is [N]");
-        assert_eq!(bias.len(), self.out_features, "the norm is [N]");
-        let norm = Norm { weight, bias, eps };
-        self.run(x, rows, Finish::AddNorm { residual, norm })
-    }
-
-    fn run(&self, x: &[f32], rows: usize, finish: Finish) -> Vec<f32> {
-        assert_eq!(x.len(), rows * self.in_features, "x is [rows, K]");
-        with_scratch(|scratch| {
-            forward(
-                self,
-                Rows { x, k: self.in_features },
-                rows,
-                finish,
-                &mut scratch.product,
-            )
-        })
     }
 }

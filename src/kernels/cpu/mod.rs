@@ -1,6 +1,7 @@
 //! The operations on the CPU.
 //!
-//! What goes from one to the next is f32; linear layers alone may compute in bf16 or int8.
+//! What goes from one to the next is f32; the products of linear layers and of the bilinear may be in bf16, those of
+//! linear layers in int8 too.
 //!
 //! Each runs on the calling thread alone: work is spread over batches by the caller. Slices are
 //! row-major; shapes are those of the operation of the same name in [`super`], which has checked
@@ -28,53 +29,27 @@ mod simd;
 #[cfg(test)]
 mod tests;
 mod vector_math;
+mod whole_tiles;
 
 pub use detect::{KERNEL_VARIABLE, Kernel, KernelError, check_selection, select, selected};
+pub use feed_forward::feed_forward;
 pub use linear::{PackedLayout, PackedLinear};
+pub use norm::Norm;
 pub use self_attention::self_attention;
 
 use super::Activation;
 use embedding::Tables;
-use norm::Norm;
 
-/// `activation(LayerNorm(x))` over rows of `weight.len()` elements.
-pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, activation: Activation) -> Vec<f32> {
-    norm::layer_norm(selected(), x, Norm { weight, bias, eps }, activation)
+/// `activation(LayerNorm(x))` over rows as wide as `norm`.
+pub fn layer_norm(x: &[f32], norm: Norm, activation: Activation) -> Vec<f32> {
+    norm::layer_norm(selected(), x, norm, activation)
 }
 
 /// Word plus position embedding of each packed token, then LayerNorm. Returns `[T, hidden]`.
 ///
-/// `word`: `[V, hidden]`; `position`: `[P, hidden]`; ids and positions must lie within them.
-#[allow(clippy::too_many_arguments)]
-pub fn embed(
-    ids: &[u32],
-    offsets: &[u32],
-    word: &[f32],
-    position: &[f32],
-    hidden: usize,
-    weight: &[f32],
-    bias: &[f32],
-    eps: f32,
-) -> Vec<f32> {
-    assert_eq!(weight.len(), hidden, "the norm is [hidden]");
-    let norm = Norm { weight, bias, eps };
+/// `word`: `[V, hidden]`; `position`: `[P, hidden]`, `norm` as wide; ids and positions must lie within them.
+pub fn embed(ids: &[u32], offsets: &[u32], word: &[f32], position: &[f32], norm: Norm) -> Vec<f32> {
     embedding::embed(selected(), ids, offsets, Tables { word, position, norm })
-}
-
-/// `LayerNorm(x + output(activation(intermediate(x))))`. `x`: `[rows, hidden]`. Returns `[rows, hidden]`.
-#[expect(clippy::too_many_arguments, reason = "two layers and a norm")]
-pub fn feed_forward(
-    x: &[f32],
-    rows: usize,
-    intermediate: &PackedLinear,
-    activation: Activation,
-    output: &PackedLinear,
-    weight: &[f32],
-    bias: &[f32],
-    eps: f32,
-) -> Vec<f32> {
-    let norm = Norm { weight, bias, eps };
-    feed_forward::feed_forward(x, rows, intermediate, activation, output, norm)
 }
 
 /// Self-attention within each sequence; `qkv`: `[T, 3 * hidden]`. Returns `[T, hidden]`.

@@ -7,7 +7,7 @@ use crate::kernels::Activation;
 
 /// Weight, bias and epsilon of a LayerNorm whose width is theirs.
 #[derive(Clone, Copy)]
-pub(super) struct Norm<'a> {
+pub struct Norm<'a> {
     pub weight: &'a [f32],
     pub bias: &'a [f32],
     pub eps: f32,
@@ -16,7 +16,7 @@ pub(super) struct Norm<'a> {
 impl Norm<'_> {
     /// `f(LayerNorm(row))`, in place.
     #[inline(always)]
-    pub fn apply<S: Simd, F: Elementwise>(self, simd: S, row: &mut [f32], f: F) {
+    pub(super) fn apply<S: Simd, F: Elementwise>(self, simd: S, row: &mut [f32], f: F) {
         let width = row.len();
         let (weight, bias) = (&self.weight[..width], &self.bias[..width]);
         let scale = 1.0 / width as f32;

@@ -162,7 +162,16 @@ fn residual_and_norm_ride_along() {
             let (residual, gain, shift) = (random(rows * n, 2), random(n, 3), random(n, 4));
             let layer = PackedLinear::for_kernel(kernel, &weight, None, Precision::F32).unwrap();
             let x = random(rows * k, 5);
-            let found = layer.forward_add_norm(&x, rows, &residual, &gain, &shift, 1e-12);
+            let found = layer.forward_add_norm(
+                &x,
+                rows,
+                &residual,
+                Norm {
+                    weight: &gain,
+                    bias: &shift,
+                    eps: 1e-12,
+                },
+            );
             let mut sum = reference::linear(&x, &values(&weight), None, k, Activation::Identity);
             sum.iter_mut().zip(&residual).for_each(|(s, r)| *s += r);
             let expected = reference::layer_norm(&sum, &gain, &shift, 1e-12, Activation::Identity);
@@ -181,7 +190,16 @@ fn a_rows_bits_do_not_depend_on_the_batch() {
         let run = |x: &[f32], residual: &[f32]| {
             let rows = x.len() / k;
             let plain = layer.forward(x, rows, Activation::Gelu);
-            let normed = layer.forward_add_norm(x, rows, residual, &gain, &gain, 1e-12);
+            let normed = layer.forward_add_norm(
+                x,
+                rows,
+                residual,
+                Norm {
+                    weight: &gain,
+                    bias: &gain,
+                    eps: 1e-12,
+                },
+            );
             (plain, normed)
         };
         let (plain, normed) = run(&x, &residual);

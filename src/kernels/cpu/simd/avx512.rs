@@ -244,9 +244,16 @@ impl<D: Dots> Simd for Avx512<D> {
     }
 
     #[inline(always)]
-    unsafe fn multiply_tiles(self, tiles: Tiles, to: &mut TileProduct) {
-        // SAFETY: the caller states what is valid, and that TILES holds: then a value of this type is proof of AMX.
-        unsafe { amx::multiply(tiles, to) }
+    unsafe fn multiply_tiles(self, tiles: Tiles) {
+        // SAFETY: the caller states what is valid, that TILES holds, so that this value is proof of AMX, and that this is
+        // within `vectorize`, which has configured this thread's tiles.
+        unsafe { amx::multiply(tiles) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_tiles(self, to: &mut TileProduct) {
+        // SAFETY: as for products.
+        unsafe { amx::store(to) }
     }
 
     #[inline(always)]
@@ -315,12 +322,13 @@ impl<D: Dots> Simd for Avx512<D> {
 /// The machine must have AVX-512F.
 #[inline(always)]
 unsafe fn rounded_to_bf16(v: __m512) -> __m512i {
-    avx512!({
+    // SAFETY: the caller states that the machine has the instructions.
+    unsafe {
         let bits = _mm512_castps_si512(v);
         let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
         let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
         let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x40_0000));
         let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
         _mm512_srli_epi32::<16>(_mm512_mask_mov_epi32(rounded, nan, quiet))
-    })
+    }
 }

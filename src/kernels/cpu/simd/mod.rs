@@ -80,7 +80,7 @@ pub(super) struct Tiles {
     pub ahead: *const f32,
 }
 
-/// Room for the product of [`Simd::multiply_tiles`].
+/// Room for a product of whole tiles.
 #[repr(C, align(64))]
 pub(super) struct TileProduct(pub [f32; WHOLE_TILE_ROWS * 2 * MAX_LANES]);
 
@@ -122,7 +122,8 @@ pub(super) trait Simd: Copy {
     /// Whether the machine multiplies tiles of up to [`WHOLE_TILE_ROWS`] rows at once, with [`Self::multiply_tiles`].
     const TILES: bool = false;
 
-    /// Runs `task` compiled for this instruction set.
+    /// Runs `task` compiled for this instruction set, with this thread's tiles configured where it multiplies whole
+    /// tiles. Tasks do not nest: the inner one's end would give up the outer one's tiles.
     fn vectorize<T: Task>(self, task: T) -> T::Output;
 
     /// # Safety
@@ -158,12 +159,22 @@ pub(super) trait Simd: Copy {
     fn add_i32(self, a: Self::V, b: Self::V) -> Self::V;
     /// Words of one i32 each as f32, rounded to nearest.
     fn i32_to_f32(self, v: Self::V) -> Self::V;
-    /// The product of rows with a panel of two vectors, in `to` as `[rows, 2 LANES]`.
+    /// The product of rows with a panel of two vectors, which is kept for [`Self::store_tiles`].
     ///
     /// # Safety
     /// [`Self::TILES`] must hold, and the pointers of `tiles` be valid as it states. Only within [`Self::vectorize`].
-    unsafe fn multiply_tiles(self, tiles: Tiles, to: &mut TileProduct) {
-        let _ = (tiles, to);
+    unsafe fn multiply_tiles(self, tiles: Tiles) {
+        let _ = tiles;
+        unreachable!("only where TILES holds")
+    }
+
+    /// The last product of [`Self::multiply_tiles`], as `[rows, 2 LANES]`. Apart from it, so that what does not need the
+    /// product can be computed while it is under way.
+    ///
+    /// # Safety
+    /// [`Self::TILES`] must hold. Only within the same [`Self::vectorize`] as the product.
+    unsafe fn store_tiles(self, to: &mut TileProduct) {
+        let _ = to;
         unreachable!("only where TILES holds")
     }
 

@@ -27,13 +27,13 @@ fn feed_forward_gives_the_bits_of_its_two_products() {
                 );
                 let (weight, bias) = (random(hidden, 4), random(hidden, 5));
                 let x = random(rows * hidden, 6);
-                let activated = first.forward(&x, rows, Activation::Gelu);
-                let expected = second.forward_add_norm(&activated, rows, &x, &weight, &bias, 1e-12);
                 let norm = Norm {
                     weight: &weight,
                     bias: &bias,
                     eps: 1e-12,
                 };
+                let activated = first.forward(&x, rows, Activation::Gelu);
+                let expected = second.forward_add_norm(&activated, rows, &x, norm);
                 let found = feed_forward::feed_forward(&x, rows, &first, Activation::Gelu, &second, norm);
                 let what = format!("{}: {rows} rows, {hidden} by {between}", kernel.name(precision));
                 assert_same_bits(&found, &expected, &what);

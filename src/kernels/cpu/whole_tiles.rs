@@ -1,0 +1,148 @@
+//! [`super::gemm`]'s products where the machine multiplies whole tiles: a group's sums of 32 rows at once.
+//!
+//! What is made of such sums (scales, earlier groups, bias, activation) is vector work that has to wait for the last of
+//! them. So it is done for one group while the products of the next are under way.
+
+use super::format::Format;
+use super::gemm::{Product, Sink, TILE_VECTORS, beyond, panel_width};
+use super::simd::{LINE, Simd, TileProduct, Tiles};
+
+/// One group of a tile of rows.
+#[derive(Clone, Copy)]
+struct Step {
+    /// The tile's first row.
+    first: usize,
+    rows: usize,
+    group: usize,
+}
+
+/// Multiplies packed rows with one panel. The result goes to `sink` if there is one, else to [`Product::sums`].
+#[inline(always)]
+pub(super) fn multiply_whole_tiles<S: Simd, F: Format>(
+    simd: S,
+    format: F,
+    mut product: Product<'_>,
+    mut sink: Option<&mut impl Sink>,
+) {
+    let (rows, words) = (product.rows, product.panel.len() / panel_width::<S>());
+    if rows == 0 || words == 0 {
+        return;
+    }
+    let mut step = Some(Step {
+        first: 0,
+        rows: rows.min(S::TILE_ROWS),
+        group: 0,
+    });
+    let mut before = None;
+    let mut sums = TileProduct::zeros();
+    while step.is_some() || before.is_some() {
+        if let Some(step) = step {
+            begin_group::<S, F>(simd, &product, step);
+        }
+        if let Some(before) = before {
+            settle(simd, format, &mut product, before, &mut sums, sink.as_deref_mut());
+        }
+        if step.is_some() {
+            // SAFETY: a product has been begun above.
+            unsafe { simd.store_tiles(&mut sums) }
+        }
+        before = step;
+        step = step.and_then(|step| after::<S, F>(step, rows, words));
+    }
+}
+
+/// The next group of the tile in its chunk, else the chunk's first group of the next tile, else the next chunk.
+#[inline(always)]
+fn after<S: Simd, F: Format>(step: Step, rows: usize, words: usize) -> Option<Step> {
+    let next = (step.group + 1) * F::GROUP;
+    let chunk = step.group * F::GROUP / F::CHUNK * F::CHUNK;
+    let (first, group) = if next < words.min(chunk + F::CHUNK) {
+        (step.first, step.group + 1)
+    } else if step.first + S::TILE_ROWS < rows {
+        (step.first + S::TILE_ROWS, chunk / F::GROUP)
+    } else if next < words {
+        (0, step.group + 1)
+    } else {
+        return None;
+    };
+    Some(Step {
+        first,
+        rows: S::TILE_ROWS.min(rows - first),
+        group,
+    })
+}
+
+/// Multiplies a group of a tile; the product is with [`Simd::store_tiles`].
+#[inline(always)]
+fn begin_group<S: Simd, F: Format>(simd: S, product: &Product, step: Step) {
+    let width = panel_width::<S>();
+    let words = product.panel.len() / width;
+    let begin = step.group * F::GROUP;
+    let chunk = begin / F::CHUNK * F::CHUNK;
+    let depth = F::CHUNK.min(words - chunk);
+    let blocks = F::GROUP.min(words - begin) / LINE;
+    let left = &product.left[chunk * product.rows + step.first * depth + (begin - chunk) * step.rows..];
+    let panel = &product.panel[begin * width..];
+    let next = if chunk + depth == words {
+        product.next
+    } else {
+        &product.panel[(chunk + depth) * width..]
+    };
+    let blocks_before = step.first / S::TILE_ROWS * (depth / LINE) + (begin - chunk) / LINE;
+    let ahead = next[..next.len().min(F::CHUNK * width)].get(blocks_before * F::OPERANDS.ahead()..);
+    let tiles = Tiles {
+        operands: F::OPERANDS,
+        rows: step.rows,
+        blocks,
+        left: left[..blocks * step.rows * LINE + beyond::<S>()].as_ptr(),
+        right: panel[..blocks * LINE * width].as_ptr(),
+        ahead: ahead.filter(|words| !words.is_empty()).unwrap_or(panel).as_ptr(),
+    };
+    // SAFETY: the lines above cut both operands to what is read.
+    unsafe { simd.multiply_tiles(tiles) }
+}
+
+/// Adds what a group's sums stand for to those of the groups before; after the last group the result goes to
+/// `sink` and not to [`Product::sums`], from where it would only be read again.
+#[inline(always)]
+fn settle<S: Simd, F: Format>(
+    simd: S,
+    _: F,
+    product: &mut Product,
+    step: Step,
+    of_group: &mut TileProduct,
+    sink: Option<&mut impl Sink>,
+) {
+    let width = panel_width::<S>();
+    let groups = (product.panel.len() / width).div_ceil(F::GROUP);
+    let Step { first, rows, group } = step;
+    let is_first = product.is_first && group == 0;
+    let sink = sink.filter(|_| group + 1 == groups);
+    let row_terms = &product.row_terms[first * groups * F::ROW_TERMS..][..rows * groups * F::ROW_TERMS];
+    let columns = product.columns[group * F::COLUMN_TERMS * width..][..F::COLUMN_TERMS * width].as_ptr();
+    let sums = product.sums[first * width..][..rows * width].as_mut_ptr();
+    let of_group = &mut of_group.0[..rows * width];
+    let found = of_group.as_mut_ptr();
+    let settled = if sink.is_some() { found } else { sums };
+    for r in 0..rows {
+        // SAFETY: `found`, `sums` and so `settled` hold a vector at each multiple of LANES of a row, and there
+        // are terms of this group for each row and for each column.
+        unsafe {
+            let row = row_terms.as_ptr().add((r * groups + group) * F::ROW_TERMS);
+            for vector in 0..TILE_VECTORS {
+                let at = r * width + vector * S::LANES;
+                let before = if is_first {
+                    simd.splat(0.0)
+                } else {
+                    simd.load_ptr(sums.add(at))
+                };
+                let column = columns.wrapping_add(vector * S::LANES);
+                let sum = F::settle(simd, simd.load_ptr(found.add(at)), before, row, column, width);
+                simd.store_ptr(sum, settled.add(at));
+            }
+        }
+    }
+    if let Some(sink) = sink {
+        sink.put(simd, first, of_group);
+    }
+}
