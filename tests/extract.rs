@@ -1,6 +1,6 @@
 //! `crag extract` through the binary: the fixtures' documents and, where they are, the whole corpora.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -385,6 +385,74 @@ fn pubtator_and_bioc_give_the_same_bytes_for_the_whole_development_set() {
     );
 }
 
+/// Runs `--from ade-rel` over these lines.
+fn ade_rel(lines: &[String], more: &[&str]) -> Run {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.rel");
+    std::fs::write(&file, lines.concat()).unwrap();
+    extract(&[&["--from", "ade-rel"], more].concat(), &[file])
+}
+
+#[test]
+fn the_lines_of_a_pmid_are_one_document_wherever_they_stand() {
+    let sentence = "Aspirin caused rash, ibuprofen fever.";
+    let first = format!("9|{sentence}|rash|15|19|Aspirin|0|7\n");
+    let second = format!("9|{sentence}|fever|31|36|ibuprofen|21|30\n");
+    let other = "8|Lithium tremor.|tremor|8|14|Lithium|0|7\n".to_owned();
+    let sorted = ade_rel(&[first.clone(), second.clone(), other.clone()], &[]);
+    let apart = ade_rel(&[first, other, second], &[]);
+    assert_eq!((sorted.code, apart.code), (0, 0), "{}", apart.stderr);
+    assert_eq!(
+        String::from_utf8(apart.stdout).unwrap(),
+        String::from_utf8(sorted.stdout.clone()).unwrap()
+    );
+    let labels = json_lines(&sorted.stdout);
+    let labels: Vec<_> = labels
+        .iter()
+        .map(|record| (record["id"].as_str().unwrap(), record["label"].as_u64().unwrap()))
+        .collect();
+    let expected = [
+        ("9:0-7:15-19", 1),
+        ("9:0-7:31-36", 0),
+        ("9:21-30:15-19", 0),
+        ("9:21-30:31-36", 1),
+        ("8:0-7:8-14", 1),
+    ];
+    assert_eq!(labels, expected);
+}
+
+#[test]
+fn ade_documents_and_files_that_are_too_large_are_reported_and_left_out() {
+    // A sentence of 87 characters, and 13 of words.
+    let sentence = format!("{:.<87}", "Lithium tremor");
+    let line = |pmid: usize| format!("{pmid}|{sentence}|tremor|8|14|Lithium|0|7\n");
+    let limit = ["--max-doc-bytes", "300"];
+    // Its fourth line is too much, wherever it stands.
+    let lines = [1, 2, 1, 1, 3, 1, 1].map(line);
+    let run = ade_rel(&lines, &limit);
+    let ids: Vec<_> = json_lines(&run.stdout)
+        .iter()
+        .map(|record| record["doc_id"].clone())
+        .collect();
+    assert_eq!((run.code, ids), (3, vec!["2".into(), "3".into()]), "{}", run.stderr);
+    let reports: Vec<_> = run.stderr.lines().filter(|line| line.contains("(too_large)")).collect();
+    assert_eq!(reports.len(), 1, "{}", run.stderr);
+    assert!(
+        reports[0].contains("x.rel:6: document \"1\": expected a document of at most 300 bytes"),
+        "{reports:?}"
+    );
+    // Part of a file would be labelled as if the rest said nothing.
+    let lines: Vec<_> = (0..100).map(line).collect();
+    let run = ade_rel(&lines, &limit);
+    assert_eq!((run.code, run.stdout.as_slice()), (3, &b""[..]), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("at most 4800 bytes of memory") && run.stderr.contains("sort -s -t'|' -k1,1"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(json_lines(&ade_rel(&lines[..5], &limit).stdout).len(), 5);
+}
+
 #[test]
 fn every_relation_of_the_ade_corpus_resolves() {
     let Some(file) = shared("ade-corpus-v2/DRUG-AE.rel") else {
@@ -404,5 +472,18 @@ fn every_relation_of_the_ade_corpus_resolves() {
         assert!(sentences.contains(record["text"].as_str().unwrap().trim()), "{record}");
         *by_label.entry(record["label"].as_u64().unwrap()).or_default() += 1;
     }
-    assert_eq!(by_label.get(&1), Some(&5826));
+    assert_eq!(by_label, BTreeMap::from([(0, 152), (1, 5826)]));
+
+    // In any order of its lines it says the same.
+    let mut shuffled: Vec<String> = lines.lines().map(|line| format!("{line}\n")).collect();
+    shuffled.sort_by_cached_key(|line| *blake3::hash(line.as_bytes()).as_bytes());
+    let shuffled = ade_rel(&shuffled, &[]);
+    assert_eq!(shuffled.code, 0, "{}", shuffled.stderr);
+    let of_shuffled = json_lines(&shuffled.stdout);
+    let set = |records: &[Value]| records.iter().map(Value::to_string).collect::<BTreeSet<_>>();
+    assert_eq!(of_shuffled.len(), records.len());
+    assert!(
+        set(&of_shuffled) == set(&records),
+        "other pairs or labels than in the sorted file"
+    );
 }

@@ -262,6 +262,14 @@ fn hostile_inputs_take_neither_memory_nor_time() {
             "one word over and over",
             (String::from("1|") + &many("a", size / 4) + "|a|0|1|a|0|1\n").into_bytes(),
         ),
+        (
+            Format::AdeRel,
+            "more documents than are held",
+            (0..size / 8).fold(Vec::new(), |mut lines, pmid| {
+                lines.extend_from_slice(format!("{pmid}|a b|b|2|3|a|0|1\n").as_bytes());
+                lines
+            }),
+        ),
     ];
     let options = Options {
         max_document_bytes: size,

@@ -32,7 +32,7 @@ without any relation get no label, unless with --labels all.
 Offsets are checked: the words of a mention have to be where it says they are, counted in code points, UTF-16 units or \
 bytes, whichever fits the document. What does not fit is reported on stderr, counted and left out; so are relations \
 that name no mention of the document. In brat, the trigger of an event with arguments is no mention; of one without, it \
-is, and stands for the event.
+is, and stands for the event. In ade-rel, all lines of a PMID in one file are a document, in any order.
 
 Examples:
   crag extract --from pubtator CDR_DevelopmentSet.PubTator.txt | crag score --model demo > scored.jsonl
@@ -87,7 +87,8 @@ pub struct ExtractArgs {
     #[arg(long, value_name = "N", default_value = "10000", value_parser = parse_count)]
     max_pairs_per_doc: usize,
 
-    /// Largest document; a larger one is read past and reported (KiB, MiB and GiB are understood)
+    /// Largest document; a larger one is read past and reported (KiB, MiB and GiB are understood). ade-rel holds a file
+    /// whole, in at most 16 times as much memory
     #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = parse_bytes)]
     max_doc_bytes: usize,
 

@@ -6,8 +6,9 @@
 //! than once, the one place is taken that fits the distance and the beginning that the sentence's other lines
 //! agree on. Relations that fit nowhere, or in several ways, are reported.
 //!
-//! Consecutive lines of one PMID are a document and each sentence is a passage of its own. Both mentions of a line
-//! are related to each other; other combinations in the sentence are not.
+//! The lines of one PMID are a document, wherever in the input they stand, and each sentence is a passage of its own. Both
+//! mentions of a line are related to each other; other combinations in the sentence are not. That some line relates
+//! them is known when all lines have been read, so an input is held whole: the corpus is 1.2 MB.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,19 +22,43 @@ pub const EFFECT: &str = "Adverse-Effect";
 /// A sentence that has its words more often than this is not looked through further.
 const MAX_PLACES: usize = 1000;
 
+/// An input may take as much memory as this many of the largest documents: 256 MiB unless the limit is another.
+const HELD_DOCUMENTS: usize = 16;
+
+/// What a line and a PMID take besides the line's words: where strings are, how long, and room for more. Seen were 740 bytes
+/// for a line that is its PMID's only one.
+const LINE_BYTES: usize = 256;
+const PMID_BYTES: usize = 512;
+
 pub struct Reader {
     source: Source,
-    started: bool,
-    next: Option<Relation>,
+    /// What is left to give; none before anything has been read.
+    documents: Option<std::vec::IntoIter<Gathered>>,
+}
+
+/// The lines of one PMID.
+#[derive(Default)]
+struct Gathered {
+    lines: Vec<Relation>,
+    /// Of all lines, also of those that were let go because they are too many.
+    bytes: usize,
 }
 
 /// One line, taken apart.
 struct Relation {
+    /// The PMID is its document.
     place: Place,
-    pmid: String,
     sentence: String,
     /// Effect, then drug.
     sides: [Stated; 2],
+}
+
+impl Relation {
+    /// Of the words on the line.
+    fn bytes(&self) -> usize {
+        let words: usize = self.sides.iter().map(|side| side.words.len()).sum();
+        self.sentence.len() + words
+    }
 }
 
 struct Stated {
@@ -46,8 +71,7 @@ impl Reader {
     pub fn new(source: Source) -> Self {
         Self {
             source,
-            started: false,
-            next: None,
+            documents: None,
         }
     }
 
@@ -82,35 +106,68 @@ impl Reader {
             }
         }
     }
+
+    /// All lines by PMID, in the order of their first lines. Nothing, and a problem, where the input is none of the format
+    /// or too large.
+    fn gather(&mut self, max_bytes: usize, report: &mut dyn Report) -> Result<Vec<Gathered>, CorpusError> {
+        if let Err(problem) = self.source.begin(b"<{[", "\"PMID|sentence|effect|…\"")? {
+            report.report(problem)?;
+            return Ok(Vec::new());
+        }
+        let mut documents: Vec<Gathered> = Vec::new();
+        let mut index_of: HashMap<String, usize> = HashMap::new();
+        let most = max_bytes.saturating_mul(HELD_DOCUMENTS);
+        let mut held = 0usize;
+        while let Some(line) = self.next_relation(max_bytes, report)? {
+            let bytes = line.bytes();
+            let in_memory = |bytes: usize, lines: usize| bytes.saturating_add(lines * LINE_BYTES);
+            let index = *index_of.entry(line.place.document.clone()).or_insert(documents.len());
+            if index == documents.len() {
+                documents.push(Gathered::default());
+                held = held.saturating_add(PMID_BYTES);
+            }
+            let document = &mut documents[index];
+            let fitted = document.bytes <= max_bytes;
+            document.bytes = document.bytes.saturating_add(bytes);
+            if document.bytes <= max_bytes {
+                held = held.saturating_add(in_memory(bytes, 1));
+                if held > most {
+                    let message = format!(
+                        "expected an input that takes at most {most} bytes of memory, since the lines of a PMID may stand \
+                         anywhere in it, found a larger one, nothing of which is extracted; raise --max-doc-bytes, or cut it \
+                         up between PMIDs, sorted (sort -s -t'|' -k1,1)"
+                    );
+                    report.report(Problem::new(line.place, Reason::TooLarge, message))?;
+                    return Ok(Vec::new());
+                }
+                document.lines.push(line);
+            } else if fitted {
+                held -= in_memory(document.bytes - bytes, document.lines.len());
+                document.lines = Vec::new();
+                let message = format!(
+                    "expected a document of at most {max_bytes} bytes, found a larger one; see --max-doc-bytes"
+                );
+                report.report(Problem::new(line.place, Reason::TooLarge, message))?;
+            }
+        }
+        documents.retain(|document| document.bytes <= max_bytes);
+        Ok(documents)
+    }
 }
 
 impl Documents for Reader {
     fn next_document(&mut self, max_bytes: usize, report: &mut dyn Report) -> Result<Option<RawDocument>, CorpusError> {
-        if !std::mem::replace(&mut self.started, true)
-            && let Err(problem) = self.source.begin(b"<{[", "\"PMID|sentence|effect|…\"")?
-        {
-            report.report(problem)?;
-            return Ok(None);
-        }
-        let first = match self.next.take() {
-            Some(first) => first,
-            None => match self.next_relation(max_bytes, report)? {
-                Some(first) => first,
-                None => return Ok(None),
-            },
-        };
-        let mut bytes = first.sentence.len();
-        let mut lines = vec![first];
-        while let Some(next) = self.next_relation(max_bytes, report)? {
-            bytes = bytes.saturating_add(next.sentence.len());
-            // A document as large as the limit goes on as another of the same name rather than fill memory.
-            if next.pmid != lines[0].pmid || bytes > max_bytes {
-                self.next = Some(next);
-                break;
+        let documents = match &mut self.documents {
+            Some(documents) => documents,
+            None => {
+                let documents = self.gather(max_bytes, report)?;
+                self.documents.insert(documents.into_iter())
             }
-            lines.push(next);
+        };
+        match documents.next() {
+            Some(Gathered { lines, .. }) => document(lines, report).map(Some),
+            None => Ok(None),
         }
-        document(lines, report).map(Some)
     }
 }
 
@@ -149,7 +206,6 @@ fn parse(line: &str, place: &Place) -> Result<Relation, String> {
             document: pmid.trim().to_owned(),
             ..place.clone()
         },
-        pmid: pmid.trim().to_owned(),
         sentence: sentence.to_owned(),
         sides: [
             stated(effect, effect_start, effect_end)?,
@@ -200,7 +256,7 @@ fn places<'a>(sentence: &'a str, words: &'a str) -> impl Iterator<Item = usize> 
 
 fn document(lines: Vec<Relation>, report: &mut dyn Report) -> Result<RawDocument, CorpusError> {
     let mut document = RawDocument {
-        id: lines[0].pmid.clone(),
+        id: lines[0].place.document.clone(),
         place: Place {
             document: String::new(),
             ..lines[0].place.clone()

@@ -5,7 +5,9 @@
 //! what holds (`document::Document`). `pairing` makes each combination of a drug and a reaction within the scope a
 //! record for `crag score`. What is malformed is reported with its place and counted; the rest goes on.
 //!
-//! Memory holds one document, at most [`Options::max_document_bytes`] of its source, whatever the size of the input.
+//! Memory holds one document, at most [`Options::max_document_bytes`] of its source, whatever the size of the input. Of the
+//! ADE corpus' lines, which say what they belong to wherever they stand, it holds an input, and refuses one that would take
+//! more than 16 times as much.
 //! This room neither opens files (but for brat's folders) nor knows what becomes of a record.
 
 mod ade_rel;
