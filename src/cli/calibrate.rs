@@ -8,9 +8,8 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::config::SettingRow;
-use super::labelled::{
-    LabelledArgs, ModelChoice, input, model_args, names_model, refuse_scored, threshold_of, write_file,
-};
+use super::inputs;
+use super::labelled::{LabelledArgs, ModelChoice, input, model_args, names_model, refuse_scored, threshold_of};
 use super::{Outcome, UsageError, console};
 use crate::Calibration;
 use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, locate};
@@ -18,7 +17,7 @@ use crate::evaluation::{
     Comparison, Estimate, LabelledSet, MatchBy, Method, Metric, Mistakes, Origin, Request, Threshold, compare,
     cross_fitted, evaluate, fit,
 };
-use crate::files::{Destination, with_suffix};
+use crate::files::{Destination, create_own, refuse_inputs, refuse_stdout, replace_among_others};
 use crate::model::config::Sidecar;
 use crate::scoring::Options;
 
@@ -92,6 +91,9 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
         args.choice.beneath = args.model.take().into_iter().collect();
     }
     let target = args.target()?;
+    let inputs = [inputs::input(args.path())];
+    refuse_stdout(&inputs)?;
+    refuse_inputs(&target, &inputs)?;
     try_to_write(&target)?;
     let existing = read_sidecar(&target)?;
     if let (Some(sidecar), false) = (&existing, args.force)
@@ -133,7 +135,7 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
     let mut sidecar = existing.or(of_model).unwrap_or_default();
     sidecar.calibration = Some(calibration.clone());
     let written = serde_json::to_string_pretty(&sidecar)? + "\n";
-    write_file(&target, written.as_bytes())?;
+    replace_among_others(&target, written.as_bytes()).with_context(|| target.display().to_string())?;
 
     let (unit, about_documents) = args.labelled.documents(&name, &set);
     let left_out = args.labelled.left_out(&name, &set);
@@ -168,6 +170,11 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
 }
 
 impl CalibrateArgs {
+    /// The records.
+    fn path(&self) -> &Path {
+        self.file.as_deref().unwrap_or(Path::new("-"))
+    }
+
     /// The crag.json to write.
     fn target(&self) -> anyhow::Result<PathBuf> {
         let source = self.model.as_deref().map(|model| ModelSource::parse(model, None));
@@ -216,8 +223,7 @@ impl CalibrateArgs {
 
     /// The records' name, the records, and the sidecar that the model has.
     fn records(&self) -> anyhow::Result<(String, LabelledSet, Option<Sidecar>)> {
-        let stdin = PathBuf::from("-");
-        let path = self.file.as_ref().unwrap_or(&stdin);
+        let path = self.path();
         let name = input(path)?.name();
         if self.labelled.scored {
             let set = self.labelled.read(path, MatchBy::Nothing, Mistakes::none())?;
@@ -351,8 +357,7 @@ fn number(of: &Estimate) -> String {
 
 /// Finds out now whether the file can be written, and not when all has been scored.
 fn try_to_write(path: &Path) -> anyhow::Result<()> {
-    let trial = with_suffix(path, ".tmp");
-    let tried = fs::File::create(&trial).and_then(|_| fs::remove_file(&trial));
+    let tried = create_own(path).and_then(|(trial, _)| fs::remove_file(trial));
     tried.with_context(|| format!("{}: cannot be written", path.display()))
 }
 

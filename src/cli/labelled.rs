@@ -15,7 +15,7 @@ use super::threads::start_pool;
 use super::values::{parse_bytes, parse_count, parse_threads};
 use super::{UsageError, console, manifest};
 use crate::evaluation::{Collector, DOCUMENT_FIELDS, Fields, LabelledSet, MatchBy, Mistakes, Plan};
-use crate::files::{Input, RealDisk, replace};
+use crate::files::Input;
 use crate::scoring::{
     Content, LineReader, Member, MissingEntity, Options, OutputKey, Preparer, Progress, RowEnds, ScoreError, Sink,
     run_into,
@@ -372,11 +372,6 @@ pub fn refuse_scored(path: &Path, args: &LabelledArgs) -> anyhow::Result<()> {
         break;
     }
     Ok(())
-}
-
-/// Replaces `path` by `bytes`, whole or not at all.
-pub fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    replace(&RealDisk, path, bytes).with_context(|| path.display().to_string())
 }
 
 /// The threshold of an f32 as its shortest decimal, which is how records state probabilities.

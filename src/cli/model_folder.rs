@@ -10,12 +10,10 @@ use crate::files::{Claim, OutputFolder};
 
 /// All that a model's folder holds: what is written here, and the other forms of weights. Split weights have names of
 /// their own.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 15] = [
     "added_tokens.json",
     "config.json",
     "crag.json",
-    // Of a calibration that was killed.
-    "crag.json.tmp",
     "curve.svg",
     "log.jsonl",
     "manifest.json",
@@ -72,7 +70,19 @@ fn is_of_a_model(name: &OsStr) -> bool {
     let is_shard = [("model-", ".safetensors"), ("pytorch_model-", ".bin")]
         .iter()
         .any(|(start, end)| name.starts_with(start) && name.ends_with(end) && name.contains("-of-"));
-    NAMES.contains(&name) || is_shard
+    // Of a calibration that was killed.
+    let of_calibration = name
+        .strip_prefix("crag.json.")
+        .and_then(|rest| rest.strip_suffix(".tmp"))
+        .is_some_and(is_of_a_process);
+    NAMES.contains(&name) || is_shard || of_calibration
+}
+
+/// Whether this is how names are told apart that processes give to files not yet complete: `4711-0`.
+fn is_of_a_process(part: &str) -> bool {
+    let number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    part.split_once('-')
+        .is_some_and(|(process, attempt)| number(process) && number(attempt))
 }
 
 #[cfg(test)]
@@ -81,7 +91,12 @@ mod tests {
 
     #[test]
     fn what_is_no_part_of_a_model_is_not_replaced() {
-        for name in ["model.safetensors", "crag.json", "model-00001-of-00002.safetensors"] {
+        for name in [
+            "model.safetensors",
+            "crag.json",
+            "crag.json.4711-0.tmp",
+            "model-00001-of-00002.safetensors",
+        ] {
             assert!(is_of_a_model(OsStr::new(name)), "{name}");
         }
         for name in ["pairs.jsonl", ".git", "README.md", "model-old.safetensors", ""] {

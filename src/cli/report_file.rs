@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use super::{UsageError, stdout};
-use crate::files::{Destination, Identity, Input, refuse_inputs, with_suffix};
+use crate::files::{Destination, Identity, Input, refuse_inputs, replace_among_others, with_suffix};
 
 /// What the name ends in until the file is complete.
 const PARTIAL: &str = ".partial";
@@ -103,13 +103,6 @@ pub fn replace_earlier(path: &Path, is_own: impl Fn(&Value) -> bool, contents: &
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Ok(()),
         _ => {}
     }
-    // Under a name that nobody else has: this run's names may be in use, which may be why it failed.
-    let beside = with_suffix(&target, &format!(".{}.tmp", std::process::id()));
-    let written = File::create_new(&beside)
-        .and_then(|mut file| file.write_all(contents))
-        .and_then(|()| std::fs::rename(&beside, &target));
-    if written.is_err() {
-        let _ = std::fs::remove_file(&beside);
-    }
-    written
+    // This run's names may be in use, which may be why it failed.
+    replace_among_others(&target, contents)
 }

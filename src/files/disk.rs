@@ -118,18 +118,24 @@ pub(super) fn write_all(disk: &dyn Disk, file: &File, mut bytes: &[u8]) -> io::R
 }
 
 /// Writes a file beside `path` that [`put_in_place`] will make `path`; its contents are on the disk then.
+///
+/// Its name is always the same, so that what a killed run leaves is the next one's to write over. For files whose owner
+/// holds the output's lock, and refuses inputs of that name; for others there is [`replace_among_others`].
 pub(super) fn write_beside(disk: &dyn Disk, path: &Path, contents: &[u8]) -> io::Result<PathBuf> {
     let beside = with_suffix(path, ".tmp");
     let file = uninterrupted(|| disk.create(&beside))?;
-    let written = write_all(disk, &file, contents).and_then(|()| uninterrupted(|| disk.sync(&file)));
-    match written {
-        Ok(()) => Ok(beside),
-        Err(error) => {
-            // A full disk should at least not stay fuller than it was.
-            let _ = disk.remove(&beside);
-            Err(error)
-        }
+    fill(disk, &file, &beside, contents)?;
+    Ok(beside)
+}
+
+/// Writes all of a file just made at `beside` and brings it to the disk, or removes it.
+fn fill(disk: &dyn Disk, file: &File, beside: &Path, contents: &[u8]) -> io::Result<()> {
+    let written = write_all(disk, file, contents).and_then(|()| uninterrupted(|| disk.sync(file)));
+    if written.is_err() {
+        // A full disk should at least not stay fuller than it was.
+        let _ = disk.remove(beside);
     }
+    written
 }
 
 /// Makes what [`write_beside`] wrote the file at `path`, at once and whole.
@@ -141,10 +147,39 @@ pub(super) fn put_in_place(disk: &dyn Disk, beside: &Path, path: &Path) -> io::R
 /// read it stays as it was.
 pub fn replace(disk: &dyn Disk, path: &Path, contents: &[u8]) -> io::Result<()> {
     let beside = write_beside(disk, path, contents)?;
-    if let Ok(metadata) = fs::metadata(path) {
-        fs::set_permissions(&beside, metadata.permissions())?;
+    take_place(disk, &beside, path)
+}
+
+/// As [`replace`], where what lies beside `path` may be anybody's.
+pub fn replace_among_others(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let (beside, file) = create_own(path)?;
+    fill(&RealDisk, &file, &beside, contents)?;
+    let replaced = take_place(&RealDisk, &beside, path);
+    if replaced.is_err() {
+        let _ = fs::remove_file(&beside);
     }
-    put_in_place(disk, &beside, path)?;
+    replaced
+}
+
+/// Makes an empty file beside `path` under a name that nobody else has, so that nothing is written over.
+pub fn create_own(path: &Path) -> io::Result<(PathBuf, File)> {
+    let mut attempt = 0;
+    loop {
+        let beside = with_suffix(path, &format!(".{}-{attempt}.tmp", std::process::id()));
+        match File::create_new(&beside) {
+            // Of a killed run: in a container numbers of processes come again.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < 100 => attempt += 1,
+            made => return made.map(|file| (beside, file)),
+        }
+    }
+}
+
+/// Puts a file in the place and under the permissions of the one at `path`, where there is one.
+fn take_place(disk: &dyn Disk, beside: &Path, path: &Path) -> io::Result<()> {
+    if let Ok(metadata) = fs::metadata(path) {
+        fs::set_permissions(beside, metadata.permissions())?;
+    }
+    put_in_place(disk, beside, path)?;
     uninterrupted(|| disk.sync_folder(folder_of(path)))
 }
 

@@ -375,6 +375,41 @@ fn a_calibration_goes_to_the_model_that_was_scored_and_nowhere_else() {
 }
 
 #[test]
+fn records_are_not_written_over_whatever_their_name() {
+    let folder = Folder::new();
+    let lines = scored(60, 0.0);
+    // Names that files beside the output might have while it is written.
+    for name in ["crag.json.tmp", "crag.json.partial"] {
+        let (records, out) = (folder.write(name, &lines), folder.name("crag.json"));
+        let fitted = run(&["calibrate", "--scored", &records, "--force", "-o", &out], "");
+        assert_eq!(fitted.code, 0, "{}", fitted.stderr);
+        assert_eq!(std::fs::read_to_string(&records).unwrap(), lines);
+        std::fs::remove_file(&records).unwrap();
+        let left: Vec<_> = std::fs::read_dir(folder.0.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
+    let records = folder.write("records.jsonl", &lines);
+    let refused = run(&["calibrate", "--scored", &records, "--force", "-o", &records], "");
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("the output is also an input"),
+        "{}",
+        refused.stderr
+    );
+    let appended = std::fs::OpenOptions::new().append(true).open(&records).unwrap();
+    let redirected = std::process::Command::new(assert_cmd::cargo::cargo_bin!("crag"))
+        .args(["calibrate", "--scored", &records, "-o", &folder.name("other.json")])
+        .stdout(appended)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(redirected.stderr).unwrap();
+    assert_eq!(redirected.status.code(), Some(2), "{said}");
+    assert!(said.contains("<stdout>: the output is also an input"), "{said}");
+    assert!(!folder.path("other.json").exists());
+    assert_eq!(std::fs::read_to_string(&records).unwrap(), lines);
+}
+
+#[test]
 fn what_cannot_be_calibrated_changes_no_file() {
     let folder = Folder::new();
     let out = folder.name("crag.json");
