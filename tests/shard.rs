@@ -279,6 +279,32 @@ fn the_binary_scores_shards_and_merges_them() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_shard_is_not_written_to_by_redirection() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = ["1.jsonl", "2.jsonl"].map(|name| folder.path().join(name));
+    // As two shards deal 66 records.
+    let records = |numbers: std::ops::Range<usize>| numbers.map(|i| format!("{{\"id\":{i}}}\n")).collect::<String>();
+    let contents = [records(0..65), records(65..66)];
+    for (shard, contents) in shards.iter().zip(&contents) {
+        std::fs::write(shard, contents).unwrap();
+    }
+    let merge = |stdout: std::process::Stdio| {
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("crag"));
+        command.arg("merge").args(&shards).stdout(stdout).output().unwrap()
+    };
+    let merged = merge(std::process::Stdio::piped());
+    let said = String::from_utf8(merged.stderr).unwrap();
+    assert!(merged.stdout == contents.concat().as_bytes(), "{said}");
+    let appended = std::fs::OpenOptions::new().append(true).open(&shards[1]).unwrap();
+    let refused = merge(appended.into());
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("<stdout>: the output is also an input"), "{said}");
+    assert_eq!(std::fs::read_to_string(&shards[1]).unwrap(), contents[1]);
+}
+
+#[test]
 fn merging_compares_what_the_shards_manifests_say() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);

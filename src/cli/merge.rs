@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use super::inputs::{FormatArg, format_of, input, is_stdin};
 use super::{Outcome, UsageError, manifest, stdout};
-use crate::files::Identity;
+use crate::files::{Identity, refuse_stdout};
 use crate::scoring::{MergeError, ShardEvidence, check_kin, check_shards, merge};
 
 /// Which shards to put together.
@@ -56,7 +56,8 @@ pub fn run(args: MergeArgs) -> anyhow::Result<Outcome> {
         }
         seen.push(file);
     }
-    let inputs = || args.shards.iter().map(|path| input(path)).collect();
+    let inputs = || args.shards.iter().map(|path| input(path)).collect::<Vec<_>>();
+    refuse_stdout(&inputs())?;
     if all_files {
         if !args.ignore_manifests {
             check_manifests(&args.shards)?;
