@@ -339,7 +339,8 @@ fn a_replaced_folder_keeps_its_permissions_and_one_that_cannot_be_replaced_is_re
     assert_eq!(force(&model, &out, &[]).0, 0);
     assert_eq!(mode(), 0o2750);
     // The old one is back where a run ended between the two renames, whatever becomes of the next.
-    std::fs::rename(&out, folder.path().join("out.partial.old")).unwrap();
+    std::fs::create_dir(folder.path().join("out.partial")).unwrap();
+    std::fs::rename(&out, folder.path().join("out.partial/replaced")).unwrap();
     let (code, said) = force(Path::new("/nonexistent"), &out, &[]);
     assert_ne!(code, 0, "{said}");
     let (code, said) = force(&fixture("model/cases.jsonl"), &out, &[]);

@@ -2,7 +2,8 @@
 //!
 //! Whoever makes it works in `OUT.partial` beside it, keeps there what a later run needs to go on, and puts the result
 //! together in a folder in there, which becomes `OUT` by a rename. A kernel lock on `OUT.partial/lock` keeps a second
-//! run out; it ends with the process, however that ends.
+//! run out; it ends with the process, however that ends. Nothing is touched but `OUT` and `OUT.partial`; whether what lies
+//! in them may be thrown away, whoever claims them has to look.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -13,6 +14,9 @@ use super::disk::{Disk as _, RealDisk, folder_of, uninterrupted};
 use super::output::{Claim, OutputError, io_error, link_target, lock};
 
 const LOCK: &str = "lock";
+
+/// Where in `OUT.partial` an output is that is being replaced, between two renames.
+pub const REPLACED: &str = "replaced";
 
 /// Another run may remove the folder of a finished run between its making and the lock's this often.
 const ATTEMPTS: usize = 100;
@@ -63,7 +67,7 @@ impl OutputFolder {
             _lock: lock,
         };
         // Of a run that ended between its two renames.
-        let old = output.old();
+        let old = output.replaced();
         if old.is_dir() && output.target.symlink_metadata().is_err() {
             uninterrupted(|| RealDisk.rename(&old, &output.target))
                 .map_err(|source| io_error(&old, "the old output cannot be put back", source))?;
@@ -117,10 +121,8 @@ impl OutputFolder {
         cleared.map_err(|source| io_error(&self.partial, "cannot be cleared", source))
     }
 
-    /// Where an output is that is being replaced, between two renames.
-    fn old(&self) -> PathBuf {
-        let name = self.target.file_name().unwrap_or_default();
-        self.target.with_file_name(suffixed(name, ".partial.old"))
+    fn replaced(&self) -> PathBuf {
+        self.partial.join(REPLACED)
     }
 
     /// Puts `done`, a folder in [`Self::partial`] whose files are on the disk, in the output's place, and removes all
@@ -129,33 +131,30 @@ impl OutputFolder {
         let failed = |source| io_error(&self.target, "cannot be put in its place", source);
         let sync = |folder: &Path| uninterrupted(|| RealDisk.sync_folder(folder));
         sync(done).map_err(|source| io_error(done, "the folder's names cannot be brought to the disk", source))?;
-        let old = self.old();
         if self.target.is_dir() {
             keep_permissions(&self.target, done).map_err(failed)?;
             if uninterrupted(|| RealDisk.exchange(done, &self.target)).map_err(failed)? {
                 // The old one is where the new one was made.
                 sync(folder_of(&self.target)).map_err(failed)?;
-                self.clear()?;
-                return remove(&old).map_err(|source| io_error(&old, "the old output cannot be removed", source));
+                return self.clear();
             }
+            let old = self.replaced();
+            // Of a run that ended after its second rename.
             remove(&old).map_err(|source| io_error(&old, "cannot be removed", source))?;
             uninterrupted(|| RealDisk.rename(&self.target, &old)).map_err(failed)?;
         }
         uninterrupted(|| RealDisk.rename(done, &self.target)).map_err(failed)?;
         sync(folder_of(&self.target)).map_err(failed)?;
-        self.clear()?;
-        // Also one that a run left that ended between the two renames.
-        remove(&old).map_err(|source| io_error(&old, "the old output cannot be removed", source))
+        self.clear()
     }
 }
 
 impl Drop for OutputFolder {
     fn drop(&mut self) {
         // The lock is still held, and whoever has opened its file meanwhile looks at its name again.
-        if !self.is_begun() {
-            let _ = fs::remove_file(self.partial.join(LOCK));
-            let _ = fs::remove_dir(&self.partial);
-        }
+        let _ = fs::remove_file(self.partial.join(LOCK));
+        // Not where something is left.
+        let _ = fs::remove_dir(&self.partial);
     }
 }
 
@@ -284,12 +283,38 @@ mod tests {
         assert_eq!(names(folder.path()), ["out"], "a refused run leaves nothing");
 
         let output = OutputFolder::claim(&target, FORCE).unwrap();
-        // A run that was killed between its two renames left this.
-        fs::create_dir(folder.path().join("out.partial.old")).unwrap();
+        // A run that was killed after its second rename left this.
+        fs::create_dir(output.partial().join(REPLACED)).unwrap();
         let result = done(&output, "newer");
         output.publish(&result).unwrap();
         assert_eq!(names(folder.path()), ["out"]);
         assert_eq!(fs::read_to_string(target.join("file")).unwrap(), "newer");
+    }
+
+    #[test]
+    fn an_output_is_put_back_after_a_run_that_ended_between_its_two_renames_and_nobody_elses_folder_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("out");
+        fs::create_dir_all(folder.path().join("out.partial/replaced")).unwrap();
+        fs::write(folder.path().join("out.partial/replaced/file"), "old").unwrap();
+        fs::create_dir(folder.path().join("out.partial.old")).unwrap();
+        drop(OutputFolder::claim(&target, RESUME).unwrap());
+        assert_eq!(names(folder.path()), ["out", "out.partial.old"]);
+        assert_eq!(fs::read_to_string(target.join("file")).unwrap(), "old");
+        let output = OutputFolder::claim(&target, FORCE).unwrap();
+        let result = done(&output, "new");
+        output.publish(&result).unwrap();
+        assert_eq!(names(folder.path()), ["out", "out.partial.old"]);
+    }
+
+    #[test]
+    fn a_run_that_changes_nothing_leaves_no_lock_beside_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let partial = folder.path().join("out.partial");
+        fs::create_dir(&partial).unwrap();
+        fs::write(partial.join("state"), "x").unwrap();
+        drop(OutputFolder::claim(&folder.path().join("out"), RESUME).unwrap());
+        assert_eq!(names(&partial), ["state"]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod output;
 pub use compress::compress;
 pub use compression::Compression;
 pub use disk::{Disk, RealDisk, create_own, replace, replace_among_others, with_suffix};
-pub use folder::OutputFolder;
+pub use folder::{OutputFolder, REPLACED};
 pub use identity::Identity;
 pub use input::{Digest, Gauge, Input, OpenInput};
 pub use output::{
