@@ -442,8 +442,31 @@ fn a_folder_that_is_replaced_keeps_nothing_of_what_was_there() {
     let (code, said) = force(&out, &folder.path().join("new"), &[]);
     assert!(code == 2 && said.contains("not finished"), "{said}");
     assert!(folder.path().join("new.partial/state.json").exists());
-    // Of a convert that was killed nothing is kept.
-    std::fs::create_dir_all(folder.path().join("late.partial/converted")).unwrap();
-    convert(&out, "f32", &folder.path().join("late"));
+    // Of a convert that was killed nothing is kept, unless it is what this one reads.
+    let (late, left) = (folder.path().join("late"), folder.path().join("late.partial/converted"));
+    std::fs::create_dir_all(left.parent().unwrap()).unwrap();
+    convert(&out, "f32", &left);
+    for more in [
+        &["--model", left.to_str().unwrap()][..],
+        &[
+            "--model",
+            out.to_str().unwrap(),
+            "--model-config",
+            left.join("crag.json").to_str().unwrap(),
+        ],
+    ] {
+        let refused = crag().arg("convert").args(more).arg(&late).assert().code(2);
+        let said = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+        assert!(said.contains("late.partial: holds what --model"), "{said}");
+        assert!(scores(&left) == scores(&out));
+    }
+    std::fs::write(left.join("thesis.txt"), "x").unwrap();
+    let (code, said) = force(&out, &late, &[]);
+    assert!(
+        code == 2 && said.contains("late.partial: holds converted/thesis.txt"),
+        "{said}"
+    );
+    std::fs::remove_file(left.join("thesis.txt")).unwrap();
+    convert(&out, "f32", &late);
     assert!(!folder.path().join("late.partial").exists());
 }

@@ -596,6 +596,75 @@ fn only_a_models_folder_is_replaced() {
 }
 
 #[test]
+fn nothing_that_no_run_left_is_removed_from_where_a_run_works() {
+    let case = Case::new();
+    let work = |name: &str| case.path("out.partial").join(name);
+    let fresh = || {
+        let _ = fs::remove_dir_all(case.path("out.partial"));
+        fs::create_dir(case.path("out.partial")).unwrap();
+    };
+    let files = |folder: &Path| {
+        let names = fs::read_dir(folder).unwrap();
+        names.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
+    };
+    for again in ["--resume", "--force"] {
+        fresh();
+        fs::write(work("thesis.txt"), "x").unwrap();
+        let foreign = case.train("out", &[again]).assert().code(2);
+        assert!(
+            stderr(&foreign).contains("out.partial: holds thesis.txt, which no run leaves there"),
+            "{}",
+            stderr(&foreign)
+        );
+        assert_eq!(files(&case.path("out.partial")), ["thesis.txt"]);
+        // Where a finished folder is put together, and where one is that is being replaced.
+        for folder in ["done", "converted", "replaced"] {
+            fresh();
+            fs::create_dir(work(folder)).unwrap();
+            fs::write(work(folder).join("thesis.txt"), "x").unwrap();
+            // One that is being replaced is put back first.
+            fs::create_dir_all(case.path("out")).unwrap();
+            let foreign = case.train("out", &[again]).assert().code(2);
+            let expected = format!("out.partial: holds {folder}/thesis.txt");
+            assert!(stderr(&foreign).contains(&expected), "{}", stderr(&foreign));
+            assert_eq!(fs::read_to_string(work(folder).join("thesis.txt")).unwrap(), "x");
+        }
+        fresh();
+        // Of a run's own names, and read by this one.
+        fs::copy(case.path("pairs.jsonl"), work("log.jsonl")).unwrap();
+        let read = case
+            .train("out", &["--valid", "out.partial/log.jsonl", again])
+            .assert()
+            .code(2);
+        assert!(
+            stderr(&read).contains("out.partial: holds what --valid reads"),
+            "{}",
+            stderr(&read)
+        );
+        assert_eq!(
+            fs::read(work("log.jsonl")).unwrap(),
+            fs::read(case.path("pairs.jsonl")).unwrap()
+        );
+    }
+    // What a killed run leaves is all its own.
+    fresh();
+    for name in [
+        "lock",
+        "state-3.safetensors",
+        ".best-3.safetensors.17-0.partial",
+        "state.json.tmp",
+    ] {
+        fs::write(work(name), "").unwrap();
+    }
+    fs::create_dir(work("done")).unwrap();
+    for name in ["config.json.tmp", ".model.safetensors.17-0.partial", "vocab.txt"] {
+        fs::write(work("done").join(name), "").unwrap();
+    }
+    case.train("out", &["--epochs", "1", "--resume"]).assert().success();
+    assert!(case.path("out/model.safetensors").exists() && !case.path("out.partial").exists());
+}
+
+#[test]
 fn a_damaged_state_is_one_clear_error() {
     let case = Case::new();
     case.train("out", &["--learning-rate", "1e30", "--save-every", "0"])

@@ -15,7 +15,7 @@ use clap::ValueEnum as _;
 use crate::{
     Side,
     checkpoint::{Checkpoint, HubOptions, ModelSource, NamedBytes, locate, write_safetensors},
-    files::{Claim, OutputError, RealDisk, replace},
+    files::{Claim, OutputError, REPLACED, RealDisk, replace},
     kernels::Precision,
     model::{DualEncoder, packed_tensors},
 };
@@ -23,7 +23,7 @@ use crate::{
 use super::{
     Outcome, UsageError,
     model::{Description, ModelArgs},
-    model_folder,
+    model_folder::{self, CONVERTED},
     signals::SignalWatch,
 };
 
@@ -81,9 +81,6 @@ impl Storage {
     }
 }
 
-/// Where the folder is put together, below `OUT.partial`.
-const WORK: &str = "converted";
-
 pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
     let signals = SignalWatch::start()?;
     let out = &args.out;
@@ -94,7 +91,13 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
         wait: Duration::ZERO,
     };
     let source = ModelSource::parse(&args.model.model, args.model.revision.as_deref())?;
-    let reads: Vec<_> = source.path().map(|path| ("--model", path)).into_iter().collect();
+    let mut reads: Vec<_> = source.path().map(|path| ("--model", path)).into_iter().collect();
+    reads.extend(
+        args.model
+            .model_config
+            .iter()
+            .map(|path| ("--model-config", path.as_path())),
+    );
     let output = model_folder::claim(out, claim, &reads)?;
     if output.exists() && !args.force {
         return Err(OutputError::Exists {
@@ -102,7 +105,8 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
         }
         .into());
     }
-    if let Some(path) = output.left()?.iter().find(|path| !path.ends_with(WORK)) {
+    let of_training = |path: &&PathBuf| ![CONVERTED, REPLACED].iter().any(|own| path.ends_with(own));
+    if let Some(path) = output.left()?.iter().find(of_training) {
         let message = format!(
             "{}: holds what crag train has not finished ({}); go on with that (--resume), or remove it",
             output.partial().display(),
@@ -113,7 +117,7 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
     // Of a run that was killed.
     output.clear()?;
     let model = args.model.describe()?;
-    let work = output.partial().join(WORK);
+    let work = output.partial().join(CONVERTED);
     fs::create_dir(&work).with_context(|| work.display().to_string())?;
     let stop = signals.run_begins();
     let written = write_folder(&args, &model, &work, &stop);

@@ -1,25 +1,23 @@
 //! The folder that a model is written to, by `crag convert` and by `crag train`: what may lie in it, and be replaced.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
 use super::UsageError;
-use crate::files::{Claim, OutputFolder};
+use crate::files::{Claim, OutputFolder, REPLACED};
+use crate::training::state::WorkFolder;
 
-/// All that a model's folder holds: what is written here, and the other forms of weights. Split weights have names of
-/// their own.
-const NAMES: [&str; 15] = [
+/// All that a model's folder holds besides weights.
+const NAMES: [&str; 13] = [
     "added_tokens.json",
     "config.json",
     "crag.json",
     "curve.svg",
     "log.jsonl",
     "manifest.json",
-    "model.safetensors",
     "model.safetensors.index.json",
-    "pytorch_model.bin",
     "pytorch_model.bin.index.json",
     "special_tokens_map.json",
     "tokenizer.json",
@@ -28,54 +26,120 @@ const NAMES: [&str; 15] = [
     "vocab.json",
 ];
 
+/// Where in `OUT.partial` `crag convert` puts its folder together.
+pub const CONVERTED: &str = "converted";
+
+/// Where in `OUT.partial` `crag train` puts its folder together.
+pub const TRAINED: &str = "done";
+
 /// Locks the output at `out`. `reads`: what the run reads, with the flag that names it.
 ///
 /// # Errors
-/// As [`OutputFolder::claim`]; something that is read lies in the folder, or something that is no part of a model and
-/// would be gone when the folder is replaced.
+/// As [`OutputFolder::claim`]; something that is read lies in the folder or in `OUT.partial`, or something that is no
+/// part of a model or of an unfinished run and would be gone when the folder is replaced.
 pub fn claim(out: &Path, claim: Claim, reads: &[(&str, &Path)]) -> anyhow::Result<OutputFolder> {
     let output = OutputFolder::claim(out, claim)?;
+    // What was left there is gone when the new output is in its place, if not before.
+    refuse_inputs(output.partial(), reads)?;
+    refuse_foreign_work(&output)?;
     // A finished output that is only looked at again is not replaced.
     let is_kept = claim.resume && !claim.force && !output.is_begun();
-    if !output.exists() || is_kept {
-        return Ok(output);
-    }
-    let target = output.target();
-    for (flag, path) in reads {
-        if path.canonicalize().is_ok_and(|path| path.starts_with(target)) {
-            let message = format!(
-                "{}: holds what {flag} reads ({}), and replacing it would delete that; name another folder",
-                out.display(),
-                path.display()
-            );
-            return Err(UsageError(message).into());
-        }
-    }
-    for entry in target.read_dir().with_context(|| target.display().to_string())? {
-        let entry = entry.with_context(|| target.display().to_string())?;
-        if !is_of_a_model(&entry.file_name()) || entry.path().is_dir() {
-            let message = format!(
-                "{}: holds {}, which is no part of a model and would be deleted; name another folder, or move it away",
-                out.display(),
-                entry.file_name().display()
-            );
-            return Err(UsageError(message).into());
-        }
+    if output.exists() && !is_kept {
+        refuse_inputs(output.target(), reads)?;
+        refuse_foreign_folder(output.target())?;
     }
     Ok(output)
 }
 
-fn is_of_a_model(name: &OsStr) -> bool {
-    let Some(name) = name.to_str() else { return false };
-    let is_shard = [("model-", ".safetensors"), ("pytorch_model-", ".bin")]
-        .iter()
-        .any(|(start, end)| name.starts_with(start) && name.ends_with(end) && name.contains("-of-"));
+/// Errors if something that is read lies in the folder.
+fn refuse_inputs(folder: &Path, reads: &[(&str, &Path)]) -> Result<(), UsageError> {
+    let Ok(real) = folder.canonicalize() else {
+        return Ok(());
+    };
+    let is_below = |path: &Path| path.canonicalize().is_ok_and(|path| path.starts_with(&real));
+    match reads.iter().find(|(_, path)| is_below(path)) {
+        None => Ok(()),
+        Some((flag, path)) => Err(UsageError(format!(
+            "{}: holds what {flag} reads ({}), and replacing it would delete that; name another folder",
+            folder.display(),
+            path.display()
+        ))),
+    }
+}
+
+/// Errors if there is anything in `OUT.partial` that neither command leaves there.
+fn refuse_foreign_work(output: &OutputFolder) -> anyhow::Result<()> {
+    for path in output.left()? {
+        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        let is_folder = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+        let foreign = match is_folder {
+            true if [CONVERTED, TRAINED, REPLACED].contains(&name) => {
+                foreign_in(&path, |name| is_of_a_model(finished(name)))?
+            }
+            false if WorkFolder::is_own(finished(name)) => None,
+            _ => Some(path),
+        };
+        if let Some(foreign) = foreign {
+            let message = format!(
+                "{}: holds {}, which no run leaves there and which would be deleted; name another folder, or move it away",
+                output.partial().display(),
+                foreign.strip_prefix(output.partial()).unwrap_or(&foreign).display()
+            );
+            return Err(UsageError(message).into());
+        }
+    }
+    Ok(())
+}
+
+/// Errors if the folder holds anything that is no part of a model.
+fn refuse_foreign_folder(folder: &Path) -> anyhow::Result<()> {
+    if let Some(foreign) = foreign_in(folder, is_of_a_model)? {
+        let message = format!(
+            "{}: holds {}, which is no part of a model and would be deleted; name another folder, or move it away",
+            folder.display(),
+            foreign.file_name().unwrap_or_default().display()
+        );
+        return Err(UsageError(message).into());
+    }
+    Ok(())
+}
+
+/// Something in the folder that is no file of a name that `is_own`.
+fn foreign_in(folder: &Path, is_own: impl Fn(&str) -> bool) -> anyhow::Result<Option<PathBuf>> {
+    for entry in folder.read_dir().with_context(|| folder.display().to_string())? {
+        let entry = entry.with_context(|| folder.display().to_string())?;
+        if !entry.file_name().to_str().is_some_and(&is_own) || entry.path().is_dir() {
+            return Ok(Some(entry.path()));
+        }
+    }
+    Ok(None)
+}
+
+/// What a file of this name would have become: one that a kill left half-written has a name of its own.
+fn finished(name: &str) -> &str {
+    let of_tensors = || {
+        let (name, process) = name.strip_prefix('.')?.strip_suffix(".partial")?.rsplit_once('.')?;
+        is_of_a_process(process).then_some(name)
+    };
+    of_tensors().or_else(|| name.strip_suffix(".tmp")).unwrap_or(name)
+}
+
+fn is_of_weights(name: &str) -> bool {
+    let is_shard =
+        |(start, end): &(&str, &str)| name.starts_with(start) && name.ends_with(end) && name.contains("-of-");
+    ["model.safetensors", "pytorch_model.bin"].contains(&name)
+        || [("model-", ".safetensors"), ("pytorch_model-", ".bin")]
+            .iter()
+            .any(is_shard)
+}
+
+fn is_of_a_model(name: &str) -> bool {
     // Of a calibration that was killed.
     let of_calibration = name
         .strip_prefix("crag.json.")
         .and_then(|rest| rest.strip_suffix(".tmp"))
         .is_some_and(is_of_a_process);
-    NAMES.contains(&name) || is_shard || of_calibration
+    NAMES.contains(&name) || is_of_weights(name) || of_calibration
 }
 
 /// Whether this is how names are told apart that processes give to files not yet complete: `4711-0`.
@@ -97,10 +161,29 @@ mod tests {
             "crag.json.4711-0.tmp",
             "model-00001-of-00002.safetensors",
         ] {
-            assert!(is_of_a_model(OsStr::new(name)), "{name}");
+            assert!(is_of_a_model(name), "{name}");
         }
-        for name in ["pairs.jsonl", ".git", "README.md", "model-old.safetensors", ""] {
-            assert!(!is_of_a_model(OsStr::new(name)), "{name}");
+        for name in [
+            "pairs.jsonl",
+            ".git",
+            "README.md",
+            "model-old.safetensors",
+            "crag.json.tmp",
+            "",
+        ] {
+            assert!(!is_of_a_model(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_a_kill_left_half_written_is_told_by_what_it_would_have_become() {
+        for (name, expected) in [
+            (".state-99.safetensors.1-0.partial", "state-99.safetensors"),
+            ("state.json.tmp", "state.json"),
+            ("log.jsonl", "log.jsonl"),
+            (".thesis.partial", ".thesis.partial"),
+        ] {
+            assert_eq!(finished(name), expected);
         }
     }
 }

@@ -85,7 +85,19 @@ const LOG: &str = "log.jsonl";
 
 type Tensors = HashMap<String, Tensor>;
 
+/// What a file of tensors is of.
+const KINDS: [&str; 2] = ["state", "best"];
+
 impl WorkFolder {
+    /// Whether a run leaves a file of this name in its folder.
+    pub fn is_own(name: &str) -> bool {
+        let of_tensors = |name: &str| {
+            let (kind, number) = name.strip_suffix(".safetensors")?.split_once('-')?;
+            Some(KINDS.contains(&kind) && number.parse::<u64>().is_ok())
+        };
+        [STATE, LOG].contains(&name) || of_tensors(name).unwrap_or(false)
+    }
+
     /// A folder that is there.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         let names = fs::read_dir(path).map_err(|error| TrainError::io(path, "reading the folder failed", error))?;
@@ -144,7 +156,7 @@ impl WorkFolder {
     ) -> Result<(), TrainError> {
         self.written += 1;
         let name = |what: &str| format!("{what}-{}.safetensors", self.written);
-        let (tensors_name, best_name) = (name("state"), name("best"));
+        let [tensors_name, best_name] = KINDS.map(name);
         write_safetensors(&self.path.join(&tensors_name), tensors)?;
         state.tensors = tensors_name;
         if let Some(best) = best {

@@ -15,6 +15,7 @@ use crate::cli::config::SettingRow;
 use crate::cli::convert::converted;
 use crate::cli::manifest::{self, End, FileRecord, Manifest};
 use crate::cli::model::small_files;
+use crate::cli::model_folder::TRAINED;
 use crate::cli::{Outcome, UsageError};
 use crate::files::{RealDisk, replace};
 use crate::training::{Settings, Start, Trained, dataset::Dataset, svg};
@@ -114,7 +115,7 @@ impl Finished<'_> {
     /// Writes everything into a folder of its own in `partial`.
     pub fn write(&self, partial: &Path) -> anyhow::Result<PathBuf> {
         let Self { facts, trained, .. } = self;
-        let done = partial.join("done");
+        let done = partial.join(TRAINED);
         if done.exists() {
             fs::remove_dir_all(&done).with_context(|| done.display().to_string())?;
         }
