@@ -587,6 +587,18 @@ fn only_a_models_folder_is_replaced() {
     let other = case.train("data", &["--force"]).assert().code(2);
     assert!(stderr(&other).contains("holds thesis.txt"), "{}", stderr(&other));
     assert_eq!(fs::read_to_string(case.path("data/thesis.txt")).unwrap(), "x");
+    // Names that a model's folder has, and no weights.
+    fs::create_dir(case.path("notes")).unwrap();
+    for name in ["log.jsonl", "vocab.json"] {
+        fs::write(case.path("notes").join(name), "x").unwrap();
+    }
+    let notes = case.train("notes", &["--force"]).assert().code(2);
+    assert!(
+        stderr(&notes).contains("notes: holds no weights (model.safetensors, pytorch_model.bin)"),
+        "{}",
+        stderr(&notes)
+    );
+    assert_eq!(fs::read_to_string(case.path("notes/log.jsonl")).unwrap(), "x");
     // An empty folder is none, and a link that leads nowhere is made to lead somewhere.
     fs::create_dir(case.path("empty")).unwrap();
     case.train("empty", &["--epochs", "1"]).assert().success();

@@ -91,13 +91,26 @@ fn refuse_foreign_work(output: &OutputFolder) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Errors if the folder holds anything that is no part of a model.
+/// Errors unless the folder is a model's and holds nothing else.
 fn refuse_foreign_folder(folder: &Path) -> anyhow::Result<()> {
     if let Some(foreign) = foreign_in(folder, is_of_a_model)? {
         let message = format!(
             "{}: holds {}, which is no part of a model and would be deleted; name another folder, or move it away",
             folder.display(),
             foreign.file_name().unwrap_or_default().display()
+        );
+        return Err(UsageError(message).into());
+    }
+    let names = folder.read_dir().with_context(|| folder.display().to_string())?;
+    // Names such as log.jsonl and vocab.json are others' too.
+    let holds_weights = names
+        .flatten()
+        .any(|entry| entry.file_name().to_str().is_some_and(is_of_weights));
+    if !holds_weights {
+        let message = format!(
+            "{}: holds no weights (model.safetensors, pytorch_model.bin), so it is no model's folder, and it would be deleted; \
+             name another folder, or move it away",
+            folder.display()
         );
         return Err(UsageError(message).into());
     }
