@@ -266,7 +266,9 @@ fn what_cannot_be_trained_on_is_one_clear_error_and_leaves_nothing() {
         lines.replace("\"doc_id\"", "\"label\":null,\"doc_id\""),
     )
     .unwrap();
-    let cases: [(&[&str], i32, &str); 20] = [
+    fs::copy(case.path("pairs.jsonl"), case.path("same.jsonl")).unwrap();
+    fs::hard_link(case.path("pairs.jsonl"), case.path("link.jsonl")).unwrap();
+    let cases: [(&[&str], i32, &str); 23] = [
         (&["--train", "empty.jsonl"], 1, "empty.jsonl: the file is empty"),
         (&["--train", "none.jsonl"], 1, "no line is a labelled pair"),
         (&["--train", "missing.jsonl"], 1, "missing.jsonl"),
@@ -324,6 +326,21 @@ fn what_cannot_be_trained_on_is_one_clear_error_and_leaves_nothing() {
             "finetune.epochs: expected 1 to 16777216",
         ),
         (&["--train", "pairs.jsonl", "--valid-fraction", "0.001"], 2, "--valid"),
+        (
+            &["--train", "pairs.jsonl", "--valid", "same.jsonl", "-q"],
+            1,
+            "96 more are left out, since their documents are in the validation file",
+        ),
+        (
+            &["--train", "pairs.jsonl", "link.jsonl"],
+            2,
+            "--train: link.jsonl is given twice",
+        ),
+        (
+            &["--train", "pairs.jsonl", "--valid", "same.jsonl", "same.jsonl"],
+            2,
+            "--valid: same.jsonl is given twice",
+        ),
         (
             &["--train", "pairs.jsonl", "--learning-rate", "-1"],
             2,

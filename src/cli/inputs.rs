@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use super::progress::InputSizes;
 use super::{UsageError, note};
-use crate::files::{Compression, Input};
+use crate::files::{Compression, Identity, Input};
 use crate::scoring::{FieldMap, Format, OutputKey, Shard, check_headers};
 
 /// What to score.
@@ -203,6 +203,24 @@ pub fn input(path: &Path) -> Input {
 
 pub fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
+}
+
+/// The first of `paths` that is, under whatever name, a file that was given before. Pipes are never the same: what has
+/// been read of one is gone.
+pub fn given_twice(paths: &[PathBuf]) -> anyhow::Result<Option<&Path>> {
+    let mut seen = Vec::with_capacity(paths.len());
+    for path in paths.iter().filter(|path| !is_stdin(path)) {
+        let looked_at = || path.display().to_string();
+        if !std::fs::metadata(path).with_context(looked_at)?.is_file() {
+            continue;
+        }
+        let file = Identity::of_path(path).with_context(looked_at)?;
+        if seen.contains(&file) {
+            return Ok(Some(path));
+        }
+        seen.push(file);
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

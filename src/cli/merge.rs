@@ -3,11 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
-
-use super::inputs::{FormatArg, format_of, input, is_stdin};
+use super::inputs::{FormatArg, format_of, given_twice, input, is_stdin};
+use super::labelled::is_regular;
 use super::{Outcome, UsageError, manifest, stdout};
-use crate::files::{Identity, refuse_stdout};
+use crate::files::refuse_stdout;
 use crate::scoring::{MergeError, ShardEvidence, check_kin, check_shards, merge};
 
 /// Which shards to put together.
@@ -39,26 +38,15 @@ pub struct MergeArgs {
 
 pub fn run(args: MergeArgs) -> anyhow::Result<Outcome> {
     let format = format_of(args.format, &args.shards)?;
-    let mut seen = Vec::with_capacity(args.shards.len());
-    let mut all_files = true;
-    for path in &args.shards {
-        if is_stdin(path) {
-            return Err(UsageError("expected files, found - (stdin)".to_owned()).into());
-        }
-        let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
-        if !metadata.is_file() {
-            all_files = false;
-            continue;
-        }
-        let file = Identity::of_path(path).with_context(|| path.display().to_string())?;
-        if seen.contains(&file) {
-            return Err(UsageError(format!("{}: the shard is given twice", path.display())).into());
-        }
-        seen.push(file);
+    if args.shards.iter().any(|path| is_stdin(path)) {
+        return Err(UsageError("expected files, found - (stdin)".to_owned()).into());
+    }
+    if let Some(path) = given_twice(&args.shards)? {
+        return Err(UsageError(format!("{}: the shard is given twice", path.display())).into());
     }
     let inputs = || args.shards.iter().map(|path| input(path)).collect::<Vec<_>>();
     refuse_stdout(&inputs())?;
-    if all_files {
+    if args.shards.iter().all(|path| is_regular(path)) {
         if !args.ignore_manifests {
             check_manifests(&args.shards)?;
         }

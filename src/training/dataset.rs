@@ -237,20 +237,33 @@ impl Builder {
 
 /// Both halves must be able to teach or to judge.
 pub fn check(split: &Split, train: &Dataset, valid: &Dataset, mined: bool) -> Result<(), TrainError> {
-    for (name, pairs, data) in [("training", &split.train, train), ("validation", &split.valid, valid)] {
+    for (name, pairs, data, shared) in [
+        ("training", &split.train, train, split.shared),
+        ("validation", &split.valid, valid, 0),
+    ] {
         let file = pairs.first().and_then(|pair| pair.place.rsplit_once(':'));
         let place = || file.map_or_else(|| format!("the {name} data"), |(file, _)| file.to_owned());
         let positives = data.examples.iter().filter(|e| e.label).count();
         let negatives = data.examples.len() - positives;
+        // What the other half took may be why there are none.
+        let left_out = match shared {
+            0 => String::new(),
+            shared => format!(
+                "; {shared} more are left out, since their documents are in the validation file: give it documents of its own"
+            ),
+        };
         if positives == 0 {
             let reason = format!("no related pairs to use for {name} ({negatives} unrelated ones)");
-            return Err(TrainError::data(place(), format!("{reason}; expected two classes")));
+            return Err(TrainError::data(
+                place(),
+                format!("{reason}; expected two classes{left_out}"),
+            ));
         }
         if negatives == 0 && !mined {
             let reason = format!("only related pairs ({positives}) to use for {name}");
             let way_out =
                 "expected two classes: add unrelated ones with \"label\": 0, or mine them with --negatives hard";
-            return Err(TrainError::data(place(), format!("{reason}; {way_out}")));
+            return Err(TrainError::data(place(), format!("{reason}; {way_out}{left_out}")));
         }
     }
     Ok(())

@@ -20,7 +20,7 @@ use self::progress::Progress;
 use self::recipe::RecipeArgs;
 use super::config::SettingRow;
 use super::device::PlaceArgs;
-use super::inputs::{expect_jsonl, input, is_stdin};
+use super::inputs::{expect_jsonl, given_twice, input, is_stdin};
 use super::manifest::FileRecord;
 use super::model::{check_vocabulary, doubts, warn_of};
 use super::model_folder;
@@ -307,6 +307,12 @@ impl TrainArgs {
             > 1
         {
             return Err(UsageError("stdin (-) can be read only once".to_owned()).into());
+        }
+        for (flag, paths) in [("--train", &self.train), ("--valid", &self.valid)] {
+            // Each of its pairs would count as two.
+            if let Some(path) = given_twice(paths)? {
+                return Err(UsageError(format!("{flag}: {} is given twice", path.display())).into());
+            }
         }
         match (&self.backbone, &settings.backbone) {
             (None, None) => {
