@@ -270,6 +270,10 @@ fn one_class_and_constant_scores_are_said_to_be_undefined() {
         positive.stdout
     );
     let found = run(&["eval", "--scored", "--json"], line(1)).json();
+    let negative = run(&["eval", "--scored", "--recall", "0.9", "--precision", "0.8"], line(0));
+    let why = ["there are no positive records", "a precision of at least 0.8"];
+    let said = why.map(|why| negative.stdout.matches(why).count());
+    assert_eq!(said, [1, 1], "{}", negative.stdout);
     let metrics = &found["runs"][0]["metrics"];
     assert!(metrics["roc_auc"]["value"].is_null() && metrics["roc_auc"]["low"].is_null());
     assert_eq!(value(&metrics["average_precision"]), 1.0);

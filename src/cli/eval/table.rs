@@ -133,12 +133,14 @@ fn thresholds(out: &mut Lines, run: &Run, of: &str) {
     }
     out.line("");
     out.table(&rows);
-    for kind in &run.evaluation.unreached {
-        out.line(&match kind {
-            PointKind::Precision(precision) => format!("no threshold gives a precision of at least {precision}"),
-            _ => "no threshold to choose: there are no positive records".to_owned(),
-        });
-    }
+    let unreached = run.evaluation.unreached.iter().map(|kind| match kind {
+        PointKind::Precision(precision) => format!("no threshold gives a precision of at least {precision}"),
+        _ => "no threshold to choose: there are no positive records".to_owned(),
+    });
+    let mut sentences: Vec<String> = unreached.collect();
+    // The best F1 and a wanted recall want for the same reason.
+    sentences.dedup();
+    sentences.iter().for_each(|sentence| out.line(sentence));
 }
 
 fn cells(of: &Estimate) -> [String; 2] {
