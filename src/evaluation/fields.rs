@@ -207,7 +207,9 @@ impl<'de> Visitor<'de> for ObjectVisitor<'_> {
             if let Some(i) = SHOWN_FIELDS.iter().position(|field| *field == key) {
                 object.shown[i] = Some(value);
             }
-            object.is_of_a_record |= !ERROR_KEYS.contains(&key) && fields.output_key.as_deref() != Some(key);
+            let is_of_an_answer = ERROR_KEYS.contains(&key) || fields.output_key.as_deref() == Some(key);
+            // Data frames give every record the fields that any has.
+            object.is_of_a_record |= !is_of_an_answer && value != "null";
             if object.keys.len() < LISTED_KEYS {
                 object.keys.push(quoted(key));
             }
@@ -258,7 +260,9 @@ impl Fields {
         if let Some(key) = &object.twice {
             return Err(reject("duplicate_key", twice(key)));
         }
-        if let (None, Some(error)) = (object.answer.probability, object.answer.error.filter(|e| *e != "null")) {
+        // Beside an error a data frame writes a probability of null, beside a probability an error of null.
+        let stated = |raw: Option<&'a str>| raw.filter(|raw| *raw != "null");
+        if let (None, Some(error)) = (stated(object.answer.probability), stated(object.answer.error)) {
             if object.is_of_a_record && matches!(object.gold, None | Some("null")) {
                 return Ok(Reading::Unlabelled);
             }

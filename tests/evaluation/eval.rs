@@ -174,6 +174,7 @@ fn what_cannot_be_used_is_counted_and_said() {
         "\n",
         "{\"label\":0,\"error\":{\"code\":\"empty_text\",\"message\":\"m\"}}\n",
         "[1]\n",
+        "{\"label\":0,\"probability\":null,\"error\":{\"code\":\"empty_text\",\"message\":\"m\"}}\n",
         "{\"label\":0,\"probability\":0.2}",
     );
     let run_of = run(&["eval", "--scored", "--json"], lines);
@@ -189,7 +190,7 @@ fn what_cannot_be_used_is_counted_and_said() {
         ("invalid_json", 1, 4),
         ("bad_probability", 2, 5),
         ("missing_probability", 1, 7),
-        ("empty_text", 1, 10),
+        ("empty_text", 2, 10),
         ("not_an_object", 1, 11),
     ] {
         assert_eq!(left_out["rejected"][code]["count"], count, "{code}");
@@ -269,11 +270,11 @@ fn one_class_and_constant_scores_are_said_to_be_undefined() {
         "{}",
         positive.stdout
     );
-    let found = run(&["eval", "--scored", "--json"], line(1)).json();
     let negative = run(&["eval", "--scored", "--recall", "0.9", "--precision", "0.8"], line(0));
     let why = ["there are no positive records", "a precision of at least 0.8"];
     let said = why.map(|why| negative.stdout.matches(why).count());
     assert_eq!(said, [1, 1], "{}", negative.stdout);
+    let found = run(&["eval", "--scored", "--json"], line(1)).json();
     let metrics = &found["runs"][0]["metrics"];
     assert!(metrics["roc_auc"]["value"].is_null() && metrics["roc_auc"]["low"].is_null());
     assert_eq!(value(&metrics["average_precision"]), 1.0);

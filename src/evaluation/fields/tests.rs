@@ -74,6 +74,13 @@ fn an_error_record_keeps_its_code() {
     let line = r#"{"label":1,"error":{"code":"empty_text","message":"no text"}}"#;
     assert_eq!(rejection(&fields(), line), ("empty_text".into(), "no text".into()));
     assert_eq!(rejection(&fields(), r#"{"error":"oops"}"#).0, "error_record");
+    // As a data frame writes it back, with a field for all that any record has.
+    let written_back =
+        r#"{"label":1.0,"probability":null,"causal":null,"error":{"code":"empty_text","message":"no text"}}"#;
+    assert_eq!(rejection(&fields(), written_back).0, "empty_text");
+    let unread =
+        r#"{"text":null,"label":null,"probability":null,"line":3.0,"error":{"code":"invalid_json","message":"m"}}"#;
+    assert_eq!(rejection(&fields(), unread).0, "invalid_json");
     // Somebody's own field of that name is none of ours.
     assert!(usable(&fields(), r#"{"label":1,"probability":1,"error":null}"#).label);
 }
