@@ -30,9 +30,10 @@ BioC), the claim is the whole document's, not this sentence's: every mention pai
 without any relation get no label, unless with --labels all.
 
 Offsets are checked: the words of a mention have to be where it says they are, counted in code points, UTF-16 units or \
-bytes, whichever fits the document. What does not fit is reported on stderr, counted and left out; so are relations \
-that name no mention of the document. In brat, the trigger of an event with arguments is no mention; of one without, it \
-is, and stands for the event. In ade-rel, all lines of a PMID in one file are a document, in any order.
+bytes, whichever fits the document, with CRLF as one where that fits better. What does not fit is reported on stderr, \
+counted and left out; so are relations that name no mention of the document. In brat, the trigger of an event with \
+arguments is no mention; of one without, it is, and stands for the event. In ade-rel, all lines of a PMID in one file \
+are a document, in any order.
 
 Examples:
   crag extract --from pubtator CDR_DevelopmentSet.PubTator.txt | crag score --model demo > scored.jsonl

@@ -16,6 +16,7 @@ use super::document::{
     split_concepts,
 };
 use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8, quoted};
+use super::resolve::LONG_LINE_END;
 use super::source::{EXPECTED_UTF8, is_utf16};
 use crate::files::Input;
 
@@ -334,8 +335,10 @@ fn without_mark(text: String, mentions: &[RawMention]) -> (String, Option<u64>) 
     let Some(rest) = text.strip_prefix('\u{feff}') else {
         return (text, None);
     };
-    let characters: Vec<char> = rest.chars().collect();
-    let agree = |base: u64| {
+    // Whoever counts a line end of two characters as one may count the mark either way, too.
+    let as_text = rest.replace(LONG_LINE_END, "\n");
+    let forms: [Vec<char>; 2] = [rest, &as_text].map(|form| form.chars().collect());
+    let agree = |base: u64, characters: &Vec<char>| {
         let agrees = |mention: &&RawMention| {
             let Some(&(start, end)) = mention.spans.first() else {
                 return false;
@@ -352,7 +355,8 @@ fn without_mark(text: String, mentions: &[RawMention]) -> (String, Option<u64>) 
         };
         mentions.iter().filter(agrees).count()
     };
-    let offset = u64::from(agree(1) > agree(0));
+    let most = |base: u64| forms.iter().map(|characters| agree(base, characters)).max();
+    let offset = u64::from(most(1) > most(0));
     (rest.to_owned(), Some(offset))
 }
 

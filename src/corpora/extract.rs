@@ -167,6 +167,7 @@ fn read_all(
         let resolved = resolve(raw, options.composite, summary, reporter)?;
         if let Some(reading) = resolved.reading {
             summary.passage_relative += u64::from(reading.passage_relative);
+            summary.short_line_ends += u64::from(reading.short_line_ends);
             if !ascii {
                 *summary.units.entry(reading.unit).or_default() += 1;
             }

@@ -3,8 +3,10 @@
 //! The BioC specification counts bytes, PubTator and brat count code points, and tools written in Java, JavaScript
 //! or C# count UTF-16 units; files do not say which. For each document the first unit in which every mention's
 //! words are at its offsets is taken, else the one in which most are. Some writers count from the passage
-//! instead of the document; that is tried last. No mention is ever looked for elsewhere than at its offsets.
+//! instead of the document, some count a line end of two characters as the one that they read it as; that is tried last. No
+//! mention is ever looked for elsewhere than at its offsets.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
@@ -22,7 +24,12 @@ pub struct Reading {
     pub unit: Unit,
     /// They count from the passage's beginning, not from the document's.
     pub passage_relative: bool,
+    /// They count `\r\n` as one: of a file that was read in text mode, or has become one of Windows since.
+    pub short_line_ends: bool,
 }
+
+/// What a file of Windows has, and whoever reads it as text sees as `\n`.
+pub(super) const LONG_LINE_END: &str = "\r\n";
 
 /// A checked document and how it was read.
 #[derive(Debug)]
@@ -208,13 +215,18 @@ fn best_reading(raw: &RawDocument) -> (Option<Reading>, Vec<Found>) {
     };
     let may_be_relative = blocks().any(|block| block.offset.unwrap_or(0) > 0)
         && raw.mentions.iter().any(|mention| mention.home.is_some());
+    let has_long_line_ends = blocks().any(|block| block.text.contains(LONG_LINE_END));
     let mut best: Option<(Reading, Vec<Found>, usize)> = None;
-    for passage_relative in [false, true] {
-        if passage_relative && !may_be_relative {
+    for (short_line_ends, passage_relative) in [(false, false), (false, true), (true, false), (true, true)] {
+        if passage_relative && !may_be_relative || short_line_ends && !has_long_line_ends {
             continue;
         }
         for &unit in units {
-            let reading = Reading { unit, passage_relative };
+            let reading = Reading {
+                unit,
+                passage_relative,
+                short_line_ends,
+            };
             let found = locate_all(raw, reading);
             let hits = found.iter().filter(|found| found.is_ok()).count();
             if best.as_ref().is_none_or(|(_, _, most)| hits > *most) {
@@ -243,20 +255,31 @@ struct Placed<'a> {
     base: u64,
     /// Byte of each offset, [`usize::MAX`] within a character; none where offsets are bytes.
     table: Option<Vec<usize>>,
-    unit: Unit,
+    reading: Reading,
 }
 
 impl<'a> Placed<'a> {
-    fn new(text: &'a str, unit: Unit) -> Self {
+    fn new(text: &'a str, reading: Reading) -> Self {
+        let unit = reading.unit;
+        let is_short = |at: usize| reading.short_line_ends && text[at..].starts_with(LONG_LINE_END);
         let table = match unit {
-            _ if text.is_ascii() => None,
-            Unit::Byte => None,
-            Unit::CodePoint => Some(text.char_indices().map(|(byte, _)| byte).chain([text.len()]).collect()),
-            Unit::Utf16 => {
+            // Bytes are what counts.
+            _ if text.is_ascii() && !reading.short_line_ends => None,
+            Unit::Byte if !reading.short_line_ends => None,
+            _ => {
                 let mut table = Vec::with_capacity(text.len() + 1);
-                for (byte, character) in text.char_indices() {
+                let mut characters = text.char_indices();
+                while let Some((byte, character)) = characters.next() {
                     table.push(byte);
-                    table.extend(std::iter::repeat_n(usize::MAX, character.len_utf16() - 1));
+                    let length = match unit {
+                        Unit::CodePoint => 1,
+                        Unit::Utf16 => character.len_utf16(),
+                        Unit::Byte => character.len_utf8(),
+                    };
+                    table.extend(std::iter::repeat_n(usize::MAX, length - 1));
+                    if is_short(byte) {
+                        characters.next();
+                    }
                 }
                 table.push(text.len());
                 Some(table)
@@ -268,7 +291,7 @@ impl<'a> Placed<'a> {
             shift: 0,
             base: 0,
             table,
-            unit,
+            reading,
         }
     }
 
@@ -309,7 +332,7 @@ fn locate_all(raw: &RawDocument, reading: Reading) -> Vec<Found> {
         first.push(blocks.len());
         let mut shift = 0;
         for (number, block) in passage.blocks.iter().enumerate() {
-            let mut placed = Placed::new(&block.text, reading.unit);
+            let mut placed = Placed::new(&block.text, reading);
             placed.passage = index;
             placed.shift = shift;
             placed.base = match (reading.passage_relative, block.offset) {
@@ -364,7 +387,7 @@ fn locate_in(block: &Placed<'_>, mention: &RawMention) -> Found {
         }
         let (Some(start), Some(end)) = (block.byte(start), block.byte(end)) else {
             let inside = start >= block.base && end <= block.base.saturating_add(block.length());
-            return Err(match inside && block.unit != Unit::CodePoint {
+            return Err(match inside && block.reading.unit != Unit::CodePoint {
                 true => Miss::Mismatch("part of a character".to_owned()),
                 false => Miss::Outside,
             });
@@ -373,7 +396,11 @@ fn locate_in(block: &Placed<'_>, mention: &RawMention) -> Found {
     }
     fragments.sort_by_key(|fragment| (fragment.start, fragment.end));
     let slices: Vec<&str> = fragments.iter().map(|fragment| &block.text[fragment.clone()]).collect();
-    if !same_words(&slices, expected) {
+    let as_counted = slices.iter().map(|&slice| match block.reading.short_line_ends {
+        true => Cow::Owned(slice.replace(LONG_LINE_END, "\n")),
+        false => Cow::Borrowed(slice),
+    });
+    if !same_words(&as_counted.collect::<Vec<_>>(), expected) {
         return Err(Miss::Mismatch(slices.join(" … ")));
     }
     if slices.iter().all(|slice| slice.trim().is_empty()) {
@@ -388,7 +415,7 @@ fn locate_in(block: &Placed<'_>, mention: &RawMention) -> Found {
 
 /// Whether the slices are the words. Whitespace is one kind: brat writes a line end as a space. Between the pieces of
 /// a discontinuous mention it may be there or not.
-fn same_words(slices: &[&str], expected: &str) -> bool {
+fn same_words(slices: &[Cow<'_, str>], expected: &str) -> bool {
     match slices {
         [slice] if *slice == expected => true,
         [slice] => {
@@ -474,7 +501,8 @@ fn resolve_relations(
 
 /// Passages with the place of each in the document, in code points: as stated where that makes sense.
 fn passages(raw: Vec<RawPassage>, reading: Option<Reading>) -> Vec<Passage> {
-    let may_state = reading.is_none_or(|reading| reading.unit == Unit::CodePoint && !reading.passage_relative);
+    let may_state = reading
+        .is_none_or(|reading| reading.unit == Unit::CodePoint && !reading.passage_relative && !reading.short_line_ends);
     let mut passages = Vec::with_capacity(raw.len());
     let mut stated = Vec::with_capacity(raw.len());
     let (mut next, mut stated_end, mut ascending) = (0u64, 0u64, true);

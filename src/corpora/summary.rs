@@ -47,6 +47,8 @@ pub struct Summary {
     pub units: BTreeMap<Unit, u64>,
     /// Documents whose offsets count from their passage instead of the document.
     pub passage_relative: u64,
+    /// Documents whose offsets count a line end of two characters as one.
+    pub short_line_ends: u64,
     /// Relations of chosen types.
     pub chosen_relations: u64,
 }
@@ -137,6 +139,7 @@ impl Summary {
             "relation_types": names(&self.relation_types),
             "offset_units": units.collect::<serde_json::Map<_, _>>(),
             "passage_relative_documents": self.passage_relative,
+            "short_line_end_documents": self.short_line_ends,
             "pairs": self.pairs,
             "pairs_labelled_1": self.labels[0],
             "pairs_labelled_0": self.labels[1],

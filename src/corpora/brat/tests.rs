@@ -49,6 +49,36 @@ fn a_line_end_within_a_mention_is_a_space_in_its_words() {
 }
 
 #[test]
+fn a_line_end_of_two_characters_may_count_as_one() {
+    let text = "X was given.\r\nThen räsh\r\nand liver\r\nfailure came.";
+    // As `text.replace("\r\n", "\n")` counts.
+    let annotations = "T1\tDrug 0 1\tX\nT2\tADE 18 22\träsh\nT3\tADE 27 40\tliver failure\n";
+    for mark in ["", "\u{feff}"] {
+        let text = format!("{mark}{text}");
+        let (found, folder) = brat(&[("x.txt", &text), ("x.ann", annotations)]);
+        assert_eq!(found.problems, [""; 0]);
+        let options = Options {
+            scope: crate::corpora::Scope::Document,
+            ..Options::default()
+        };
+        let found = extract_from(Sources::Brat(find(&[folder.path().to_owned()]).unwrap()), &options).unwrap();
+        // Places in the text as it is written out.
+        assert_eq!(found.ids(), ["x:0-1:19-23", "x:0-1:29-43"]);
+        assert_eq!(found.records[1]["adr"], "liver\r\nfailure");
+        assert_eq!((found.summary.short_line_ends, found.summary.resolved), (1, 3));
+    }
+    // The mark counts too, and tells on no first line.
+    let marked = "T1\tDrug 42 46\tcame\nT2\tADE 19 23\träsh\nT3\tADE 28 41\tliver failure\n";
+    let (found, _folder) = brat(&[("x.txt", &format!("\u{feff}{text}")), ("x.ann", marked)]);
+    assert_eq!(found.problems, [""; 0]);
+    // One document is counted in one way: what the other way would find is reported.
+    let mixed = "T1\tDrug 0 1\tX\nT2\tADE 18 22\träsh\nT3\tADE 36 43\tfailure\n";
+    let (found, _folder) = brat(&[("x.txt", text), ("x.ann", mixed)]);
+    assert_eq!((found.reasons, found.summary.resolved), (vec!["text_mismatch"], 2));
+    assert_eq!(found.summary.short_line_ends, 0, "as many in the usual way");
+}
+
+#[test]
 fn arguments_of_an_event_are_related_and_its_trigger_is_no_mention() {
     let (found, _folder) = brat(&[
         ("x.txt", "X caused rash."),

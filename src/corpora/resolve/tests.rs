@@ -62,7 +62,8 @@ fn the_unit_is_the_one_in_which_all_mentions_hold() {
             found.reading,
             Some(Reading {
                 unit,
-                passage_relative: false
+                passage_relative: false,
+                short_line_ends: false
             })
         );
         assert_eq!(found.document.mentions[0].hull(), 7..14);
