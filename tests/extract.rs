@@ -385,6 +385,39 @@ fn pubtator_and_bioc_give_the_same_bytes_for_the_whole_development_set() {
     );
 }
 
+#[test]
+#[cfg(unix)]
+fn a_pipe_named_like_a_document_is_reported_and_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["note.txt", "note.ann"] {
+        std::fs::copy(sample("brat").join(name), folder.path().join(name)).unwrap();
+    }
+    let expected = extract(&["--from", "brat"], &[folder.path().to_owned()]);
+    for (pipe, other) in [("pipe.txt", "pipe.ann"), ("x.ann", "x.txt")] {
+        let made = std::process::Command::new("mkfifo")
+            .arg(folder.path().join(pipe))
+            .status();
+        assert!(made.unwrap().success());
+        std::fs::write(folder.path().join(other), "").unwrap();
+    }
+    let output = crag()
+        .args(["extract", "--from", "brat"])
+        .arg(folder.path())
+        .timeout(std::time::Duration::from_secs(60))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    for name in ["pipe.txt", "x.ann"] {
+        let expected = format!(
+            "{name}: document \"{}\": expected a file, found a pipe",
+            &name[..name.len() - 4]
+        );
+        assert!(stderr.contains(&expected), "{stderr}");
+    }
+    assert!(output.stdout == expected.stdout && !output.stdout.is_empty());
+}
+
 /// Runs `--from ade-rel` over these lines.
 fn ade_rel(lines: &[String], more: &[&str]) -> Run {
     let folder = tempfile::tempdir().unwrap();

@@ -160,6 +160,11 @@ fn read(path: &Path, id: &str, max_bytes: usize) -> Result<Result<String, Proble
         document: id.to_owned(),
     };
     let problem = |reason, message: String| Ok(Err(Problem::new(place, reason, message)));
+    // To open a pipe that nobody writes to takes forever; what a folder is, opening it says.
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
+        let message = "expected a file, found a pipe, a socket or a device of this name";
+        return problem(Reason::WrongFormat, message.to_owned());
+    }
     let reader = match Input::File(path.to_owned()).open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let message = "expected this file beside the other of its name, found none";
