@@ -53,6 +53,46 @@ fn offsets_count_from_the_document_and_relations_name_concepts() {
 }
 
 #[test]
+fn elements_may_have_a_namespaces_prefix() {
+    let expected = bioc(collection(&(plain("1") + &plain("2"))));
+    let prefixed = |xml: &str| {
+        let ends = xml.replace("</", "</bioc:");
+        ends.split('<')
+            .map(|part| match part.starts_with(|c: char| c.is_ascii_lowercase()) {
+                true => format!("<bioc:{part}"),
+                false => format!("<{part}"),
+            })
+            .collect::<String>()[1..]
+            .to_owned()
+    };
+    let documents = prefixed(&(plain("1") + &plain("2")));
+    assert!(
+        documents.starts_with("<bioc:document><bioc:id>1</bioc:id>"),
+        "{documents}"
+    );
+    let of_documents = collection(&documents);
+    for xml in [
+        &of_documents,
+        &of_documents
+            .replace("collection>", "b:collection>")
+            .replace("</b:b:", "</b:"),
+    ] {
+        let found = bioc(xml.as_str());
+        assert_eq!(
+            (&found.problems, &found.records),
+            (&Vec::new(), &expected.records),
+            "{xml}"
+        );
+    }
+    // One that breaks off says so, and another namespace's document is none.
+    let torn = bioc(of_documents.replace("</collection>", ""));
+    assert_eq!((torn.reasons, torn.records.len()), (vec!["malformed_document"], 2));
+    let other = plain("1").replace("<infon key='x'>y", "<infon key='x'><x:document>y</x:document>");
+    assert!(other.contains("x:document"));
+    assert_eq!(bioc(collection(&other)).problems, [""; 0]);
+}
+
+#[test]
 fn references_cdata_comments_and_line_ends_are_text_as_xml_says() {
     let annotations = annotation("Chemical", "D1", "A&amp;B<!-- no --> &#x3b1;", "100+5")
         + &annotation("Disease", "D2", "<![CDATA[<rash>]]>", "110+6");

@@ -1,7 +1,7 @@
 //! BioC XML.
 //!
-//! The cutter looks for `<document>` and `</document>` outside of comments, CDATA sections and processing
-//! instructions. Each document is then read by itself. Entities that a DTD defines are not expanded: nothing that a
+//! The cutter looks for `<document>` and `</document>`, or `<bioc:document>` and so on, outside of comments, CDATA sections
+//! and processing instructions. Each document is then read by itself. Entities that a DTD defines are not expanded: nothing that a
 //! file declares can grow in memory or name another file.
 
 use quick_xml::Reader;
@@ -12,8 +12,11 @@ use super::{BiocAnnotation, BiocDocument, BiocLocation, BiocNode, BiocPassage, B
 use crate::corpora::report::{CorpusError, quoted};
 use crate::corpora::source::Source;
 
-/// Longest markup that has to be in hand to be told: `</collection` and the byte after it.
-const LOOKAHEAD: usize = 13;
+/// Longest prefix of a namespace that is known as one (`bioc` in `<bioc:document>`).
+const MOST_PREFIX: usize = 32;
+
+/// Longest markup that has to be in hand to be told: `</`, a prefix and its colon, `collection` and the byte after it.
+const LOOKAHEAD: usize = 14 + MOST_PREFIX;
 const COLLECTION_END: &str = "</collection>";
 
 #[derive(Debug, Default)]
@@ -22,6 +25,8 @@ pub struct Cutter {
     pub saw_collection: bool,
     /// What has to come before the stream may end: the end of a collection, or of markup that it ended in.
     awaited: Option<&'static str>,
+    /// The namespace prefix of the first document; an element that has another is none.
+    prefix: Option<Vec<u8>>,
 }
 
 enum Mark {
@@ -95,16 +100,15 @@ impl Cutter {
             } else if let Some(found) = memchr::memchr(b'<', rest) {
                 at += found;
                 let rest = &bytes[at..];
-                if rest.len() >= LOOKAHEAD || at_end {
-                    let is_tag = |name: &[u8]| {
-                        rest.starts_with(name)
-                            && rest
-                                .get(name.len())
-                                .is_some_and(|byte| byte.is_ascii_whitespace() || b">/".contains(byte))
-                    };
-                    if is_tag(b"<document") {
+                if rest.len() >= LOOKAHEAD || at_end || memchr::memchr(b'>', rest).is_some() {
+                    let is_end = rest.starts_with(b"</");
+                    let (prefix, name) = named(&rest[if is_end { 2 } else { 1 }..]);
+                    let is_document = name == b"document" && self.prefix.as_ref().is_none_or(|known| known == prefix);
+                    let is_collection = name == b"collection";
+                    if is_document && !is_end {
+                        self.prefix.get_or_insert_with(|| prefix.to_owned());
                         return Ok(Mark::Open(at));
-                    } else if is_tag(b"<collection") {
+                    } else if is_collection && !is_end {
                         if let Some(end) = memchr::memchr(b'>', rest) {
                             self.saw_collection = true;
                             // One that ends where it begins is empty.
@@ -116,7 +120,7 @@ impl Cutter {
                             self.awaited = Some(">");
                             return Ok(Mark::End);
                         }
-                    } else if is_tag(b"</document") {
+                    } else if is_document {
                         if let Some(end) = memchr::memchr(b'>', rest) {
                             return Ok(Mark::Close(at + end + 1));
                         }
@@ -127,7 +131,7 @@ impl Cutter {
                     } else {
                         let openings: [(&[u8], &'static [u8]); 3] =
                             [(b"<!--", b"-->"), (b"<![CDATA[", b"]]>"), (b"<?", b"?>")];
-                        if is_tag(b"</collection") {
+                        if is_collection {
                             self.awaited = None;
                         }
                         let opening = openings.iter().find(|(start, _)| rest.starts_with(start));
@@ -160,6 +164,20 @@ impl Cutter {
             }
             at_end = !source.more()?;
         }
+    }
+}
+
+/// The prefix and the name that markup begins with behind its `<` or `</`; no name where none ends here.
+fn named(markup: &[u8]) -> (&[u8], &[u8]) {
+    let length = markup
+        .iter()
+        .take(LOOKAHEAD)
+        .position(|byte| byte.is_ascii_whitespace() || b">/<".contains(byte));
+    let length = length.filter(|&length| markup[length] != b'<').unwrap_or(0);
+    let name = &markup[..length];
+    match memchr::memchr(b':', name) {
+        Some(colon) if colon <= MOST_PREFIX => (&name[..colon], &name[colon + 1..]),
+        _ => (b"", name),
     }
 }
 
