@@ -9,12 +9,13 @@
 //! [`Calibration`] are everybody's:
 //!
 //! ```text
-//! cli -> scoring, corpora, training, evaluation, model, text, checkpoint, files
-//! training -> scoring's records and marking, evaluation, text, model, checkpoint, files
-//! scoring -> text, model, files, kernels' memory
+//! cli -> scoring, corpora, training, evaluation, model, text, checkpoint, files, kernels' devices
+//! training -> scoring's records and marking, evaluation, text, model, checkpoint, files, kernels' devices
+//! scoring -> text, model, files, kernels' copies and memory
+//! evaluation -> scoring's words for broken JSON
 //! corpora -> files
 //! model -> checkpoint, kernels
-//! text, checkpoint, kernels, files, evaluation -> no sibling
+//! text, checkpoint, kernels, files -> no sibling
 //! ```
 
 mod calibration;

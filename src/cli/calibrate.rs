@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::config::SettingRow;
 use super::inputs;
-use super::labelled::{LabelledArgs, ModelChoice, input, model_args, names_model, refuse_scored, threshold_of};
+use super::labelled::{LabelledArgs, ModelChoice, input, model_args, names_model, refuse_scored};
+use super::values::threshold_of;
 use super::{Outcome, UsageError, console};
 use crate::Calibration;
 use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, locate};

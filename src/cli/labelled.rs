@@ -12,7 +12,7 @@ use super::model::{DEFAULT_MODEL, ModelArgs, OpenModel};
 use super::records::MissingEntityArg;
 use super::score::WindowArg;
 use super::threads::start_pool;
-use super::values::{parse_bytes, parse_count, parse_threads};
+use super::values::{counted, parse_bytes, parse_count, parse_share, parse_threads};
 use super::{UsageError, console, manifest};
 use crate::evaluation::{Collector, DOCUMENT_FIELDS, Fields, LabelledSet, MatchBy, Mistakes, Plan};
 use crate::files::Input;
@@ -374,18 +374,6 @@ pub fn refuse_scored(path: &Path, args: &LabelledArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The threshold of an f32 as its shortest decimal, which is how records state probabilities.
-pub fn threshold_of(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or(f64::from(value))
-}
-
-pub fn parse_share(value: &str) -> Result<f64, String> {
-    match value.parse::<f64>() {
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("expected a number from 0 to 1".to_owned()),
-    }
-}
-
 fn parse_confidence(value: &str) -> Result<f64, String> {
     parse_share(value)
         .ok()
@@ -407,31 +395,16 @@ fn parse_bins(value: &str) -> Result<usize, String> {
         .ok_or_else(|| "expected a whole number from 1 to 1000".to_owned())
 }
 
-/// A number and what it counts.
-pub fn counted(count: u64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn shares_and_counts_are_checked() {
-        assert_eq!(parse_share("1"), Ok(1.0));
-        for value in ["NaN", "1.01", "-0.1", "inf", ""] {
-            assert!(parse_share(value).is_err(), "{value}");
-        }
+    fn confidences_and_counts_are_checked() {
         for value in ["0", "1", "NaN"] {
             assert!(parse_confidence(value).is_err(), "{value}");
         }
         assert_eq!((parse_resamples("0"), parse_bins("0").is_err()), (Ok(0), true));
         assert!(parse_resamples("-1").is_err() && parse_resamples("100001").is_err() && parse_bins("1001").is_err());
-    }
-
-    #[test]
-    fn a_threshold_is_compared_as_records_state_probabilities() {
-        assert_eq!(threshold_of(0.55), 0.55);
-        assert_eq!(threshold_of(0.1), 0.1);
     }
 }

@@ -1,4 +1,4 @@
-//! Values of flags, as typed: numbers with their limits, sizes with their units.
+//! Values of flags, as typed: numbers with their limits, sizes with their units; and numbers as they are said.
 
 use std::time::Duration;
 
@@ -6,6 +6,18 @@ pub fn parse_threshold(value: &str) -> Result<f32, String> {
     match value.parse::<f32>() {
         Ok(threshold) if (0.0..=1.0).contains(&threshold) => Ok(threshold),
         _ => Err("expected a probability from 0 to 1".to_owned()),
+    }
+}
+
+/// The threshold of an f32 as its shortest decimal, which is how records state probabilities.
+pub fn threshold_of(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
+}
+
+pub fn parse_share(value: &str) -> Result<f64, String> {
+    match value.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("expected a number from 0 to 1".to_owned()),
     }
 }
 
@@ -49,6 +61,11 @@ pub fn parse_bytes(value: &str) -> Result<usize, String> {
         .ok_or_else(|| "expected a whole number of bytes of at least 1".to_owned())
 }
 
+/// A number and what it counts.
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,5 +85,19 @@ mod tests {
         for value in ["NaN", "1.01", "-0.1", "inf", ""] {
             assert!(parse_threshold(value).is_err(), "{value}");
         }
+    }
+
+    #[test]
+    fn shares_are_from_none_to_all() {
+        assert_eq!(parse_share("1"), Ok(1.0));
+        for value in ["NaN", "1.01", "-0.1", "inf", ""] {
+            assert!(parse_share(value).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_threshold_is_compared_as_records_state_probabilities() {
+        assert_eq!(threshold_of(0.55), 0.55);
+        assert_eq!(threshold_of(0.1), 0.1);
     }
 }

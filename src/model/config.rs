@@ -112,15 +112,18 @@ pub struct Sidecar {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub activation: Option<HeadActivation>,
+    pub activation: Option<ActivationName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
 }
 
+/// The model card's: a pair with at least this probability is called causal where neither crag.json nor a flag says otherwise.
+pub const DEFAULT_THRESHOLD: f32 = 0.55;
+
 /// Names of activations as `crag.json` and `config.json` spell them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum HeadActivation {
+pub enum ActivationName {
     Gelu,
     #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
     GeluNew,
@@ -128,22 +131,22 @@ pub enum HeadActivation {
     Tanh,
 }
 
-impl HeadActivation {
+impl ActivationName {
     pub fn name(self) -> &'static str {
         match self {
-            HeadActivation::Gelu => "gelu",
-            HeadActivation::GeluNew => "gelu_new",
-            HeadActivation::Relu => "relu",
-            HeadActivation::Tanh => "tanh",
+            ActivationName::Gelu => "gelu",
+            ActivationName::GeluNew => "gelu_new",
+            ActivationName::Relu => "relu",
+            ActivationName::Tanh => "tanh",
         }
     }
 
     pub fn kernel(self) -> Activation {
         match self {
-            HeadActivation::Gelu => Activation::Gelu,
-            HeadActivation::GeluNew => Activation::GeluTanh,
-            HeadActivation::Relu => Activation::Relu,
-            HeadActivation::Tanh => Activation::Tanh,
+            ActivationName::Gelu => Activation::Gelu,
+            ActivationName::GeluNew => Activation::GeluTanh,
+            ActivationName::Relu => Activation::Relu,
+            ActivationName::Tanh => Activation::Tanh,
         }
     }
 }
@@ -166,11 +169,11 @@ struct BackboneConfig {
 pub struct ModelConfig {
     pub num_attention_heads: Setting<usize>,
     pub layer_norm_eps: Setting<f64>,
-    pub hidden_act: Setting<HeadActivation>,
+    pub hidden_act: Setting<ActivationName>,
     pub pooling: Setting<Pooling>,
     pub pooling_heads: Setting<usize>,
     pub views: Setting<Vec<View>>,
-    pub activation: Setting<HeadActivation>,
+    pub activation: Setting<ActivationName>,
     pub markers: Setting<bool>,
     pub max_length: Setting<usize>,
     pub threshold: Setting<f32>,
@@ -298,11 +301,7 @@ impl ModelConfig {
             });
         }
 
-        let positions = Side::BOTH
-            .map(|s| roles.encoder(s).max_position_embeddings)
-            .into_iter()
-            .min()
-            .unwrap_or(0);
+        let positions = roles.positions();
         let max_length = stated(sidecar.max_length, 128.min(positions));
         if *max_length < MIN_LENGTH || *max_length > positions {
             return Err(ConfigError::Field {
@@ -312,7 +311,7 @@ impl ModelConfig {
                 found: max_length.to_string(),
             });
         }
-        let threshold = stated(sidecar.threshold, 0.55);
+        let threshold = stated(sidecar.threshold, DEFAULT_THRESHOLD);
         if !(0.0..=1.0).contains(&*threshold) {
             return Err(ConfigError::Field {
                 file: sidecar_name.to_owned(),
@@ -334,7 +333,7 @@ impl ModelConfig {
             pooling,
             pooling_heads,
             views: read_views(roles, sidecar.views, sidecar_name)?,
-            activation: stated(sidecar.activation, HeadActivation::Gelu),
+            activation: stated(sidecar.activation, ActivationName::Gelu),
             markers: stated(sidecar.markers, true),
             max_length,
             threshold,
@@ -440,7 +439,7 @@ fn read_views(roles: &Roles, stated_views: Option<Vec<View>>, file: &str) -> Res
 struct Backbone {
     num_attention_heads: Setting<usize>,
     layer_norm_eps: Setting<f64>,
-    hidden_act: Setting<HeadActivation>,
+    hidden_act: Setting<ActivationName>,
 }
 
 impl Backbone {
@@ -551,7 +550,7 @@ impl Backbone {
                 source: Source::ConfigJson,
             },
             None => Setting {
-                value: HeadActivation::Gelu,
+                value: ActivationName::Gelu,
                 source: Source::Default,
             },
         };

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::{
     Side,
+    calibration::sigmoid,
     checkpoint::Checkpoint,
     kernels::{Bilinear, Precision, Sequences, download, upload},
 };
@@ -115,11 +116,7 @@ impl DualEncoder {
             bilinear,
             classifier,
             views: config.views.value.clone(),
-            max_length: Side::BOTH
-                .map(|s| roles.encoder(s).max_position_embeddings)
-                .into_iter()
-                .min()
-                .unwrap_or(0),
+            max_length: roles.positions(),
             token_bytes: token_bytes(roles, &placement)?,
             placement,
         })
@@ -246,5 +243,5 @@ fn message(text: String) -> ModelError {
 
 /// The logistic function in f64, rounded once.
 pub fn probability(logit: f32) -> f32 {
-    (1.0 / (1.0 + (-f64::from(logit)).exp())) as f32
+    sigmoid(f64::from(logit)) as f32
 }

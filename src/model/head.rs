@@ -14,7 +14,7 @@ use super::{
 pub(super) struct Steps(Vec<(Step, Activation)>);
 
 /// `nn.LayerNorm`'s default; `config.json`'s epsilon is the encoders'.
-const NORM_EPS: f64 = 1e-5;
+pub const HEAD_NORM_EPS: f64 = 1e-5;
 
 enum Step {
     Linear(Linear),
@@ -32,7 +32,9 @@ impl Steps {
                         Activation::Identity,
                     ));
                 }
-                HeadStep::Norm(role) => steps.push((Step::Norm(loader.norm(role, NORM_EPS)?), Activation::Identity)),
+                HeadStep::Norm(role) => {
+                    steps.push((Step::Norm(loader.norm(role, HEAD_NORM_EPS)?), Activation::Identity))
+                }
                 HeadStep::Activation => {
                     if let Some((_, follows)) = steps.last_mut() {
                         *follows = activation;

@@ -128,6 +128,12 @@ impl Roles {
         &self.projections[side as usize]
     }
 
+    /// The most tokens that both encoders have positions for.
+    pub fn positions(&self) -> usize {
+        let [drug, adr] = &self.encoders;
+        drug.max_position_embeddings.min(adr.max_position_embeddings)
+    }
+
     /// Width of a representation: what the projections put out, or the hidden size without any.
     pub fn representation_width(&self) -> usize {
         output_width(self.projection(Side::Drug)).unwrap_or(self.encoder(Side::Drug).hidden_size)

@@ -8,6 +8,7 @@ use super::output::OutputKey;
 use super::resume::Start;
 use super::shard::Shard;
 use crate::files::Gauge;
+use crate::model::config::DEFAULT_THRESHOLD;
 
 /// What a line that cannot be scored does to the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,7 +57,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            threshold: 0.55,
+            threshold: DEFAULT_THRESHOLD,
             format: Format::default(),
             fields: FieldMap::default(),
             shard: None,

@@ -10,16 +10,13 @@ use candle_core::{Result, Tensor, bail};
 use crate::{
     Side,
     model::{
-        ModelConfig, Pooling, Roles, View,
-        config::HeadActivation,
+        HEAD_NORM_EPS, ModelConfig, Pooling, Roles, View,
+        config::ActivationName,
         roles::{BilinearRole, EncoderRoles, HeadStep, LayerRoles, LinearRole, NormRole, PoolerRoles},
     },
 };
 
 use super::ops::{Dropout, Lengths, attention, dropout, dropout_add, embed, gelu, layer_norm, linear, weighted_means};
-
-/// `nn.LayerNorm`'s default; `config.json`'s epsilon is the encoders'.
-const HEAD_NORM_EPS: f64 = 1e-5;
 
 /// Tensors by name: variables where gradients shall flow, plain tensors where not.
 #[derive(Clone, Debug, Default)]
@@ -218,11 +215,11 @@ fn mean_pool(hidden: &Tensor, lengths: &Lengths) -> Result<Tensor> {
     Tensor::from_vec(shares, (lengths.count(), lengths.tokens()), hidden.device())?.matmul(hidden)
 }
 
-fn activate(x: &Tensor, activation: HeadActivation) -> Result<Tensor> {
+fn activate(x: &Tensor, activation: ActivationName) -> Result<Tensor> {
     match activation {
-        HeadActivation::Gelu => gelu(x),
-        HeadActivation::GeluNew => x.gelu(),
-        HeadActivation::Relu => x.relu(),
-        HeadActivation::Tanh => x.tanh(),
+        ActivationName::Gelu => gelu(x),
+        ActivationName::GeluNew => x.gelu(),
+        ActivationName::Relu => x.relu(),
+        ActivationName::Tanh => x.tanh(),
     }
 }

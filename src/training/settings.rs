@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::memory;
-use crate::model::{Pooling, View, config::HeadActivation};
+use crate::model::{Pooling, View, config::ActivationName};
 
 use super::{TrainError, optimizer::AdamW};
 
@@ -54,7 +54,7 @@ pub struct HeadSettings {
     pub views: Vec<View>,
     /// Width of representations and of the bilinear's output; the classifier goes on with it and half of it.
     pub width: usize,
-    pub activation: HeadActivation,
+    pub activation: ActivationName,
     pub markers: bool,
     pub max_length: usize,
 }
@@ -154,7 +154,7 @@ impl Default for HeadSettings {
             pooling_heads: 4,
             views: vec![View::Bilinear, View::Product],
             width: 256,
-            activation: HeadActivation::Gelu,
+            activation: ActivationName::Gelu,
             markers: true,
             max_length: 128,
         }

@@ -9,11 +9,9 @@ use std::path::PathBuf;
 
 use super::config::SettingRow;
 use super::inputs;
-use super::labelled::{
-    LabelledArgs, ModelChoice, counted, input, is_regular, model_args, names_model, parse_share, refuse_scored,
-    threshold_of,
-};
+use super::labelled::{LabelledArgs, ModelChoice, input, is_regular, model_args, names_model, refuse_scored};
 use super::report_file::ReportFile;
+use super::values::{counted, parse_share, threshold_of};
 use super::{Outcome, UsageError, console};
 use crate::evaluation::{
     Curves, Differences, Evaluation, LabelledSet, MatchBy, Mismatches, Mistakes, Origin, Report, Request, Run,

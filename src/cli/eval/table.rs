@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::super::labelled::counted;
+use super::super::values::counted;
 use super::{EvalArgs, Found};
 use crate::evaluation::{Estimate, Interval, Metric, Mistake, PointKind, Run};
 

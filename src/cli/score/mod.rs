@@ -17,14 +17,13 @@ use jiff::Timestamp;
 use super::config::SettingRow;
 use super::device::{DeviceArgs, print_profile};
 use super::inputs::Inputs;
-use super::labelled::counted;
 use super::manifest::{self, End, OutputRecord};
 use super::model::ModelsArgs;
 use super::progress::{Meter, ProgressArgs, Watched};
 use super::records::RecordArgs;
 use super::signals::SignalWatch;
 use super::threads::start_pool;
-use super::values::{parse_count, parse_threads, parse_threshold};
+use super::values::{counted, parse_count, parse_threads, parse_threshold};
 use super::{Outcome, UsageError, console};
 use crate::files::{Companion, Input};
 use crate::scoring::{
