@@ -444,6 +444,66 @@ fn tables_and_shards_are_gone_on_with() {
 }
 
 #[test]
+fn a_table_whose_rows_begin_at_other_lines_now_is_refused() {
+    let row = |day: usize| format!("\"Day {day}\nAspirin caused rash.\",Aspirin,rash\n");
+    let rows = |range: std::ops::Range<usize>| range.map(row).collect::<String>();
+    let table = |rows: &str| format!("text,drug,adr\n{rows}");
+    let right = table(&rows(1..5));
+    // Rows one and two are answered, which begin at lines 2 and 4.
+    let run = ["-o", "out.csv", "--save-every", "0", "--format", "csv"];
+    let resume = [&run[..], &["--resume"]].concat();
+    for inputs in [
+        &["in.csv"][..],
+        &["-"],
+        &["one.csv", "in.csv"],
+        &["--shard", "1/2", "in.csv"],
+    ] {
+        let killed = inputs == ["-"];
+        let place = Place::with_pairs(0);
+        place.write("one.csv", table(&row(9)));
+        let resume = [&resume[..], inputs].concat();
+        let begun = [&run[..], inputs].concat();
+        if killed {
+            let mut run = place.command(&begun);
+            let mut run = run.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+            let first = table(&rows(1..3));
+            run.stdin.as_mut().unwrap().write_all(first.as_bytes()).unwrap();
+            wait_for(|| {
+                fs::read_to_string(place.path("out.csv.progress")).is_ok_and(|state| state.contains("\"lines\":4"))
+            });
+            run.kill().unwrap();
+            run.wait().unwrap();
+        } else {
+            place.write("in.csv", table(&(rows(1..3) + "\"bad\nrow\",Aspirin,rash\n" + &row(4))));
+            let stopped = place.score(&[&begun[..], &["--on-error", "fail"]].concat());
+            assert_eq!(stopped.code, 1, "{}", stopped.stderr);
+        }
+        let left = place.read("out.csv.partial");
+        for changed in [
+            // The second row begins a line later, or three; no row begins where it did.
+            right.replacen("Day 1\n", "Day 1\n\n", 1),
+            right.replacen("Day 1\n", "Day 1\n\n\n\n", 1),
+            // One row is all there is, and it goes on beyond that line.
+            table(&row(1).replacen("Day 1\n", "Day 1\n\n\n\n", 1)),
+        ] {
+            place.write("in.csv", &changed);
+            let run = place.score_stdin(&resume, &changed);
+            assert_eq!(run.code, 2, "{inputs:?}: {}", run.stderr);
+            let name = if killed { "<stdin>" } else { "in.csv" };
+            let message = format!("({name}) differs in its first 4 lines from what the earlier run scored; to start");
+            assert!(run.stderr.contains(&message), "{}", run.stderr);
+            assert!(place.read("out.csv.partial") == left, "something was written");
+        }
+        place.write("in.csv", &right);
+        let run = place.score_stdin(&resume, &right);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        let whole = [&["-o", "whole.csv", "--format", "csv"], inputs].concat();
+        assert_eq!(place.score_stdin(&whole, &right).code, 0);
+        assert!(place.read("out.csv") == place.read("whole.csv"));
+    }
+}
+
+#[test]
 fn a_run_killed_at_any_moment_is_gone_on_with_to_the_same_bytes() {
     let kills = std::env::var("CRAG_KILLS").map_or(20, |kills| kills.parse().unwrap());
     let model = std::env::var("CRAG_RESUME_MODEL").unwrap_or_else(|_| "demo".to_owned());

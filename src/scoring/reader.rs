@@ -58,7 +58,7 @@ impl Reader {
             while let Some((line, content)) = lines.next_line()? {
                 let digest = lines.digest();
                 let position = Position { source, line, digest };
-                let is_answered = self.start.has_answered(&position, &name)?;
+                let is_answered = self.start.has_answered(&position, last_line, &name)?;
                 last_line = line;
                 let content = if header_awaited && content != Content::Blank {
                     header_awaited = false;
@@ -84,7 +84,7 @@ impl Reader {
                     return Ok(());
                 }
             }
-            self.start.check_end(source, last_line, &name)?;
+            self.start.check_end(source, last_line, lines.lines(), &name)?;
             if header_awaited {
                 let found = if lines.lines() == 0 {
                     "an empty input"

@@ -99,13 +99,24 @@ impl Start {
         Ok(())
     }
 
-    /// Whether a line of the input `name` has been answered. Errors where it is no continuation of what has been read.
-    pub(super) fn has_answered(&self, position: &Position, name: &str) -> Result<bool, ResumeError> {
+    /// Whether a line of the input `name` has been answered; `previous` is the number of the one before it there, 0
+    /// before the first. Errors where it is no continuation of what has been read.
+    pub(super) fn has_answered(&self, position: &Position, previous: u64, name: &str) -> Result<bool, ResumeError> {
         let Some(input) = self.inputs.get(position.source) else {
             return Ok(false);
         };
         let number = position.source + 1;
+        let other_lines = || ResumeError::OtherLines {
+            number,
+            name: name.to_owned(),
+            count: input.lines,
+        };
         if position.line > input.lines {
+            if previous < input.lines {
+                // Rows of several lines: none begins where the last one that was answered did, so that there was no
+                // digest to compare.
+                return Err(other_lines());
+            }
             if self.has_ended(position.source) {
                 return Err(ResumeError::TooManyLines {
                     number,
@@ -116,23 +127,27 @@ impl Start {
             return Ok(false);
         }
         if position.line == input.lines && position.digest != input.digest {
-            return Err(ResumeError::OtherLines {
-                number,
-                name: name.to_owned(),
-                count: input.lines,
-            });
+            return Err(other_lines());
         }
         Ok(true)
     }
 
-    /// Checks that an input that ended after `found` lines had all that have been read of it.
-    pub(super) fn check_end(&self, source: usize, found: u64, name: &str) -> Result<(), ResumeError> {
+    /// Checks that an input that ended after `found` lines, the last of which that begins a row is `last`, had all
+    /// that have been read of it.
+    pub(super) fn check_end(&self, source: usize, last: u64, found: u64, name: &str) -> Result<(), ResumeError> {
+        let (number, name) = (source + 1, name.to_owned());
         match self.inputs.get(source) {
             Some(input) if found < input.lines => Err(ResumeError::TooFewLines {
-                number: source + 1,
-                name: name.to_owned(),
+                number,
+                name,
                 found,
                 expected: input.lines,
+            }),
+            // Its last row begins before the one that was answered last and goes on beyond.
+            Some(input) if last < input.lines => Err(ResumeError::OtherLines {
+                number,
+                name,
+                count: input.lines,
             }),
             _ => Ok(()),
         }
@@ -490,11 +505,11 @@ mod tests {
             line,
             digest: consumed(text).digest,
         };
-        assert!(start.has_answered(&position(1, 1, "b\n"), "test").unwrap());
-        assert!(!start.has_answered(&position(1, 2, "b\nc\n"), "test").unwrap());
-        assert!(!start.has_answered(&position(2, 1, "d\n"), "test").unwrap());
+        assert!(start.has_answered(&position(1, 1, "b\n"), 0, "test").unwrap());
+        assert!(!start.has_answered(&position(1, 2, "b\nc\n"), 1, "test").unwrap());
+        assert!(!start.has_answered(&position(2, 1, "d\n"), 0, "test").unwrap());
         assert!(
-            start.has_answered(&position(0, 2, "a\nc\n"), "test").is_err(),
+            start.has_answered(&position(0, 2, "a\nc\n"), 1, "test").is_err(),
             "not to one before it"
         );
     }
