@@ -1,5 +1,6 @@
 //! `--manifest` and `--summary-json`: what ran, without secrets.
 
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -363,4 +364,53 @@ fn a_run_that_cannot_begin_leaves_no_earlier_summary_behind() {
     assert_eq!(score(&["s.json"]), Some(2));
     assert_eq!(std::fs::read_to_string(&summary).unwrap(), LINES);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// The names in a folder, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = names
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn two_runs_that_write_one_report_both_end_well_and_touch_nothing_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    // What another run has not finished yet.
+    std::fs::write(path.join("s.json.partial"), LINES).unwrap();
+    std::fs::write(path.join("m.json.partial"), LINES).unwrap();
+    let before = names(path);
+    let begin = || {
+        let mut command = std::process::Command::new(crag().get_program());
+        command.args(["score", "-q", "--offline", "--model", "demo"]);
+        command
+            .args(["--summary-json", "s.json", "--manifest", "m.json"])
+            .current_dir(path);
+        let piped = std::process::Stdio::piped;
+        let mut run = command.stdin(piped()).stdout(piped()).stderr(piped()).spawn().unwrap();
+        let line = LINES.lines().next().unwrap();
+        writeln!(run.stdin.as_mut().unwrap(), "{line}").unwrap();
+        // Once it has answered, it has looked at where its reports go.
+        let mut answer = [0; 1];
+        run.stdout.as_mut().unwrap().read_exact(&mut answer).unwrap();
+        run
+    };
+    let runs = [begin(), begin()];
+    assert_eq!(names(path), before, "a run that is killed would leave it");
+    for run in runs {
+        let output = run.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
+        for name in ["s.json", "m.json"] {
+            assert_eq!(read(&path.join(name))["outcome"]["status"], "complete");
+        }
+    }
+    assert_eq!(names(path), ["m.json", "m.json.partial", "s.json", "s.json.partial"]);
+    for name in ["s.json.partial", "m.json.partial"] {
+        assert_eq!(std::fs::read_to_string(path.join(name)).unwrap(), LINES, "{name}");
+    }
 }

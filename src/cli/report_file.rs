@@ -1,6 +1,6 @@
 //! A file about a run besides its answers: a manifest, a summary, a page. It is absent, the old one, or whole.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -8,87 +8,68 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use super::{UsageError, stdout};
-use crate::files::{Destination, Identity, Input, refuse_inputs, replace_among_others, with_suffix};
-
-/// What the name ends in until the file is complete.
-const PARTIAL: &str = ".partial";
+use crate::files::{Destination, Identity, Input, create_own, refuse_inputs, replace_among_others};
 
 /// A report that will be written when the run ends.
 #[derive(Debug)]
 pub struct ReportFile {
     path: PathBuf,
-    /// The file written to, and its name if it is to be renamed; none: stdout.
-    file: Option<File>,
-    partial: Option<PathBuf>,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Stdout,
+    /// Neither a pipe nor a device can be replaced.
+    Stream(File),
+    /// The file at the report's path, which is replaced at once and whole.
+    File,
 }
 
 impl ReportFile {
-    /// Opens it now, so that a run of hours does not end in a folder that cannot be written to.
+    /// Tries the place now, so that a run of hours does not end in a folder that cannot be written to.
     pub fn create(flag: &str, path: &Path) -> anyhow::Result<Self> {
         let context = || format!("{flag} {}", path.display());
-        let destination = Destination::of(path).with_context(|| flag.to_owned())?;
-        let (file, partial) = match &destination {
-            Destination::Stdout => (None, None),
-            // Neither a pipe nor a device can be replaced.
-            Destination::Stream(stream) => (Some(File::options().append(true).open(stream)), None),
+        let (path, place) = match Destination::of(path).with_context(|| flag.to_owned())? {
+            Destination::Stdout => (path.to_owned(), Place::Stdout),
+            Destination::Stream(stream) => {
+                let file = File::options().append(true).open(&stream).with_context(context)?;
+                (stream, Place::Stream(file))
+            }
             Destination::File(target) => {
-                let own = Identity::of_path(target).with_context(context)?;
+                let own = Identity::of_path(&target).with_context(context)?;
                 if own.is_some() && own == Identity::of_stdout() {
                     let message = format!("{flag} {}: stdout goes there; name another file", path.display());
                     return Err(UsageError(message).into());
                 }
-                let partial = with_suffix(target, PARTIAL);
-                (Some(File::create(&partial)), Some(partial))
+                // Not kept open until the end: a run that is killed would leave it.
+                let tried = create_own(&target).and_then(|(beside, _)| fs::remove_file(beside));
+                tried.with_context(context)?;
+                (target, Place::File)
             }
         };
-        Ok(Self {
-            path: match destination {
-                Destination::File(target) => target,
-                _ => path.to_owned(),
-            },
-            file: file.transpose().with_context(context)?,
-            partial,
-        })
+        Ok(Self { path, place })
     }
 
-    /// Opens it unless this would write over one of `inputs`.
+    /// Tries it unless this would write over one of `inputs`.
     pub fn beside_inputs(flag: &str, path: &Path, inputs: &[Input]) -> anyhow::Result<Self> {
         if let Destination::File(target) = Destination::of(path).with_context(|| flag.to_owned())? {
-            for name in [&target, &with_suffix(&target, PARTIAL)] {
-                refuse_inputs(name, inputs).with_context(|| flag.to_owned())?;
-            }
+            refuse_inputs(&target, inputs).with_context(|| flag.to_owned())?;
         }
         Self::create(flag, path)
     }
 
-    /// Writes `contents` and gives the file its name.
-    pub fn finish(mut self, contents: &[u8]) -> anyhow::Result<()> {
-        let mut write = || -> io::Result<()> {
-            let Some(file) = &mut self.file else {
+    /// Writes `contents` under the file's name.
+    pub fn finish(self, contents: &[u8]) -> anyhow::Result<()> {
+        let written = match self.place {
+            Place::Stdout => {
                 let mut stdout = stdout::lock();
-                return stdout.write_all(contents).and_then(|()| stdout.flush());
-            };
-            file.write_all(contents)?;
-            if let Some(partial) = &self.partial {
-                file.sync_all()?;
-                std::fs::rename(partial, &self.path)?;
+                stdout.write_all(contents).and_then(|()| stdout.flush())
             }
-            Ok(())
+            Place::Stream(mut stream) => stream.write_all(contents),
+            Place::File => replace_among_others(&self.path, contents),
         };
-        let written = write();
-        if written.is_ok() {
-            self.partial = None;
-        }
         written.with_context(|| self.path.display().to_string())
-    }
-}
-
-impl Drop for ReportFile {
-    /// A run that came to nothing leaves nothing.
-    fn drop(&mut self) {
-        if let Some(partial) = &self.partial {
-            let _ = std::fs::remove_file(partial);
-        }
     }
 }
 
@@ -98,11 +79,10 @@ pub fn replace_earlier(path: &Path, is_own: impl Fn(&Value) -> bool, contents: &
     let Ok(Destination::File(target)) = Destination::of(path) else {
         return Ok(());
     };
-    match std::fs::read(&target) {
+    match fs::read(&target) {
         Ok(bytes) if !serde_json::from_slice(&bytes).is_ok_and(|value| is_own(&value)) => return Ok(()),
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Ok(()),
         _ => {}
     }
-    // This run's names may be in use, which may be why it failed.
     replace_among_others(&target, contents)
 }

@@ -56,7 +56,7 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// Opens them now, so that a run of hours does not end at a folder that cannot be written to.
+    /// Tries them now, so that a run of hours does not end at a folder that cannot be written to.
     pub fn open(args: &ReportArgs, inputs: &Inputs, output: &Output, cache: Option<&Path>) -> anyhow::Result<Self> {
         let target = match output {
             Output::File(file) => Some(file.target()),
@@ -71,9 +71,9 @@ impl Reports {
             (
                 "--manifest",
                 beside.as_deref().or(args.manifest.as_deref()),
-                &["", ".partial", ".tmp"],
+                &["", ".tmp"],
             ),
-            ("--summary-json", args.summary_json.as_deref(), &["", ".partial"]),
+            ("--summary-json", args.summary_json.as_deref(), &[""]),
             ("--cache", cache, &[""]),
         ];
         check_names(&own, inputs)?;
