@@ -377,6 +377,60 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
+fn a_run_that_is_refused_leaves_nothing_under_a_name_that_it_reads_or_writes_answers_under() {
+    for (arguments, code) in [
+        (&["-o", "x", "--summary-json", "x.partial", "a.jsonl"][..], 2),
+        (&["-o", "x", "--summary-json", "x.progress", "a.jsonl"], 2),
+        (
+            &["-o", "x", "--summary-json", "./folder/../x.progress.tmp", "a.jsonl"],
+            2,
+        ),
+        (&["-o", "x", "--summary-json", "x", "a.jsonl"], 2),
+        (&["-o", "link", "--summary-json", "x.partial", "a.jsonl"], 2),
+        (&["-o", "x", "--summary-json", "x.manifest.json", "a.jsonl"], 2),
+        (&["-o", "x", "--manifest", "m", "--summary-json", "m", "a.jsonl"], 2),
+        (&["-o", "x", "--cache", "c", "--summary-json", "c", "a.jsonl"], 2),
+        (&["-o", "x", "--summary-json", "b.jsonl", "a.jsonl", "b.jsonl"], 1),
+        (&["-o", "x", "--model-config", "c", "--summary-json", "c", "a.jsonl"], 2),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        std::fs::write(path.join("a.jsonl"), LINES).unwrap();
+        std::fs::create_dir(path.join("folder")).unwrap();
+        std::os::unix::fs::symlink("x", path.join("link")).unwrap();
+        let before = names(path);
+        let score = |arguments: &[&str]| {
+            let mut command = crag();
+            command.args(["score", "-q", "--model", "demo"]).args(arguments);
+            command.current_dir(path).output().unwrap()
+        };
+        let refused = score(arguments);
+        let stderr = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(code), "{arguments:?}: {stderr}");
+        assert_eq!(names(path), before, "{arguments:?}");
+        let right = score(&["-o", "x", "a.jsonl"]);
+        let stderr = String::from_utf8_lossy(&right.stderr);
+        assert_eq!(right.status.code(), Some(3), "after {arguments:?}: {stderr}");
+    }
+}
+
+#[test]
+fn an_extraction_that_fails_makes_none_of_its_missing_inputs() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("notes")).unwrap();
+    for (format, name, input) in [
+        ("pubtator", "missing.txt", "./missing.txt"),
+        ("brat", "notes/summary.txt", "notes"),
+    ] {
+        let mut command = crag();
+        command.args(["extract", "--from", format, "--summary-json", name, input]);
+        let output = command.current_dir(folder.path()).output().unwrap();
+        assert!(!output.status.success());
+        assert!(!folder.path().join(name).exists(), "{name}");
+    }
+}
+
+#[test]
 fn two_runs_that_write_one_report_both_end_well_and_touch_nothing_beside_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();

@@ -146,7 +146,10 @@ pub fn run(args: ExtractArgs) -> anyhow::Result<Outcome> {
         // Without counts, so that nobody takes an earlier run's for this one's.
         let text = manifest::to_text(&json!({"outcome": End::new(&result)}))?;
         let is_own = |value: &Value| value.get("outcome").is_some() || value.get("mentions_resolved").is_some();
-        if let Err(error) = replace_earlier(path, is_own, &text) {
+        let mut read: Vec<&Path> = args.files.iter().map(PathBuf::as_path).collect();
+        // A document's other half, or a new document in a folder that is read.
+        read.extend((args.from == FromArg::Brat && corpora::is_brat_name(path)).then_some(&**path));
+        if let Err(error) = replace_earlier(path, &read, is_own, &text) {
             console::warn(&format!("--summary-json {}: {error}", path.display()));
         }
     }

@@ -182,12 +182,6 @@ impl Inputs {
         inputs
     }
 
-    /// Whether `path` is one of the files to read.
-    pub fn read(&self, path: &Path) -> bool {
-        let real = |path: &Path| path.canonicalize().ok();
-        real(path).is_some_and(|path| self.files.iter().any(|file| real(file).as_ref() == Some(&path)))
-    }
-
     /// How much there is to read, if that can be known.
     pub fn sizes(&self) -> Option<InputSizes> {
         InputSizes::of(&self.files)

@@ -75,6 +75,11 @@ pub struct NamedModel {
 }
 
 impl ModelsArgs {
+    /// The files of settings that are named.
+    pub fn settings_files(&self) -> &[PathBuf] {
+        &self.model_config
+    }
+
     /// Each model by itself, under a name that no other has: what was typed, and where that is the same,
     /// also the revision or the number.
     pub fn each(&self) -> Result<Vec<NamedModel>, UsageError> {

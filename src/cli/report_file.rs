@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use super::{UsageError, stdout};
-use crate::files::{Destination, Identity, Input, create_own, refuse_inputs, replace_among_others};
+use crate::files::{Destination, Identity, Input, create_own, is_same_file, refuse_inputs, replace_among_others};
 
 /// A report that will be written when the run ends.
 #[derive(Debug)]
@@ -74,11 +74,20 @@ impl ReportFile {
 }
 
 /// Writes `contents` to `path` where there is nothing, or JSON that an earlier run wrote there. Anything else stays: it
-/// may be anything, an input too.
-pub fn replace_earlier(path: &Path, is_own: impl Fn(&Value) -> bool, contents: &[u8]) -> io::Result<()> {
+/// may be anything, an input too. Where `others` name the file nothing is written, whether it is there or not: it
+/// would be read, or taken for what an earlier run left.
+pub fn replace_earlier(
+    path: &Path,
+    others: &[&Path],
+    is_own: impl Fn(&Value) -> bool,
+    contents: &[u8],
+) -> io::Result<()> {
     let Ok(Destination::File(target)) = Destination::of(path) else {
         return Ok(());
     };
+    if others.iter().any(|other| is_same_file(other, &target)) {
+        return Ok(());
+    }
     match fs::read(&target) {
         Ok(bytes) if !serde_json::from_slice(&bytes).is_ok_and(|value| is_own(&value)) => return Ok(()),
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Ok(()),

@@ -161,14 +161,17 @@ pub fn replace_among_others(path: &Path, contents: &[u8]) -> io::Result<()> {
     replaced
 }
 
-/// Makes an empty file beside `path` under a name that nobody else has: what lies under one that can be guessed may be
-/// another run's unfinished answers. By chance and not by the process's number, which two containers over one folder may
-/// share.
+/// Makes an empty file beside `path` under a name that nobody else has, so that nothing is written over.
 pub fn create_own(path: &Path) -> io::Result<(PathBuf, File)> {
-    let chance = uuid::Uuid::new_v4().simple().to_string();
-    let beside = with_suffix(path, &format!(".{}.tmp", &chance[..12]));
-    let file = File::create_new(&beside)?;
-    Ok((beside, file))
+    let mut attempt = 0;
+    loop {
+        let beside = with_suffix(path, &format!(".{}-{attempt}.tmp", std::process::id()));
+        match File::create_new(&beside) {
+            // Of a killed run: in a container numbers of processes come again.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < 100 => attempt += 1,
+            made => return made.map(|file| (beside, file)),
+        }
+    }
 }
 
 /// Puts a file in the place and under the permissions of the one at `path`, where there is one.

@@ -2,7 +2,10 @@
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use super::disk::folder_of;
+use super::output::link_target;
 
 /// A file itself, whatever its names: device and inode. Elsewhere than on Unix, its full path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +66,21 @@ impl Identity {
     }
 }
 
+/// Whether two names lead to one place, where a file need not be yet. Hard links are two places.
+pub fn is_same_file(one: &Path, other: &Path) -> bool {
+    one == other || real_name(one) == real_name(other)
+}
+
+/// The name of the file that `path` leads to, or would, through links.
+fn real_name(path: &Path) -> PathBuf {
+    let in_folder = || {
+        let target = link_target(path);
+        Some(folder_of(&target).canonicalize().ok()?.join(target.file_name()?))
+    };
+    let real = path.canonicalize().ok().or_else(in_folder);
+    real.unwrap_or_else(|| path.to_owned())
+}
+
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
@@ -82,5 +100,25 @@ mod tests {
         assert_eq!(of("c"), None);
         let file = File::open(path("soft")).unwrap();
         assert_eq!(of("a"), Some(Identity::of_file(&file, &path("soft")).unwrap()));
+    }
+
+    #[test]
+    fn a_name_leads_to_the_same_file_before_it_is_there_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name| folder.path().join(name);
+        std::fs::create_dir(path("folder")).unwrap();
+        std::os::unix::fs::symlink("folder", path("way")).unwrap();
+        std::os::unix::fs::symlink("folder/file", path("link")).unwrap();
+        for is_there in [false, true] {
+            if is_there {
+                std::fs::write(path("folder/file"), "x").unwrap();
+            }
+            for name in ["folder/file", "folder/../way/file", "link"] {
+                assert!(is_same_file(&path(name), &path("way/file")), "{name}, {is_there}");
+            }
+            for name in ["folder/other", "folder", "file", "missing/file"] {
+                assert!(!is_same_file(&path(name), &path("way/file")), "{name}, {is_there}");
+            }
+        }
     }
 }

@@ -16,7 +16,7 @@ pub use compress::compress;
 pub use compression::Compression;
 pub use disk::{Disk, RealDisk, create_own, replace, replace_among_others, with_suffix};
 pub use folder::{OutputFolder, REPLACED};
-pub use identity::Identity;
+pub use identity::{Identity, is_same_file};
 pub use input::{Digest, Gauge, Input, OpenInput};
 pub use output::{
     Claim, Companion, Destination, OutputError, OutputFile, hash_beginning, refuse_inputs, refuse_stdout,

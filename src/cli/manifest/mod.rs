@@ -50,11 +50,11 @@ pub fn to_text(value: &Value) -> serde_json::Result<Vec<u8>> {
 }
 
 /// Replaces the summary of an earlier run at `path` by that of one that could not begin; whoever looks at it would
-/// take the earlier one for this one's.
-pub fn tell_failure(path: &Path, error: &anyhow::Error) -> anyhow::Result<()> {
+/// take the earlier one for this one's. What `others` name stays.
+pub fn tell_failure(path: &Path, others: &[&Path], error: &anyhow::Error) -> anyhow::Result<()> {
     let is_summary = |value: &Value| value.get("run_id").is_some() && value.get("outcome").is_some();
     let text = to_text(&summary(&run_id(), &End::failed(error), &Counts::default())?)?;
-    replace_earlier(path, is_summary, &text).with_context(|| format!("--summary-json {}", path.display()))
+    replace_earlier(path, others, is_summary, &text).with_context(|| format!("--summary-json {}", path.display()))
 }
 
 /// Where the manifest of a file goes, unless it is said.

@@ -132,7 +132,9 @@ pub fn run(mut args: ScoreArgs, settings: Vec<SettingRow>) -> anyhow::Result<Out
     match prepare(&mut args) {
         Ok(prepared) => prepared.score(&args, &settings),
         Err(error) => {
-            args.reports.tell_failure(&error);
+            let output = args.output.target();
+            args.reports
+                .tell_failure(&error, output.as_deref(), args.cache.as_deref(), &args.files_read());
             Err(error)
         }
     }
@@ -170,7 +172,7 @@ fn prepare(args: &mut ScoreArgs) -> anyhow::Result<Prepared> {
         None => what.open(),
     };
     let output = args.output.claim(&inputs)?;
-    let reports = Reports::open(&args.reports, &what, &output, args.cache.as_deref())?;
+    let reports = Reports::open(&args.reports, &args.files_read(), &output, args.cache.as_deref())?;
     start_pool(args.threads)?;
     console::allow_bars(args.progress.wants_bars());
     let started = Timestamp::now();
@@ -470,6 +472,11 @@ fn tell_details(args: &ScoreArgs, ensemble: &Ensemble, options: &Options, settin
 }
 
 impl ScoreArgs {
+    /// The names of what is read besides the models.
+    fn files_read(&self) -> Vec<PathBuf> {
+        [&self.records.input.files[..], self.model.settings_files()].concat()
+    }
+
     fn options(&self, model_threshold: f32, inputs: &Inputs) -> Options {
         let of_records = self.records.options(inputs);
         Options {

@@ -49,6 +49,14 @@ impl OutputArgs {
         self.output.is_some()
     }
 
+    /// The file that answers go to, links followed, if they go to one.
+    pub fn target(&self) -> Option<PathBuf> {
+        match Destination::of(self.output.as_ref()?) {
+            Ok(Destination::File(target)) => Some(target),
+            _ => None,
+        }
+    }
+
     /// Opens or locks the output. Nothing is written.
     pub fn claim(&self, inputs: &[Input]) -> anyhow::Result<Output> {
         let Some(path) = &self.output else {

@@ -11,11 +11,10 @@ use serde_json::Value;
 use super::ensemble::Ensemble;
 use super::output::Output;
 use crate::cli::config::SettingRow;
-use crate::cli::inputs::Inputs;
 use crate::cli::manifest::{self, End, FileRecord, Manifest, ModelRecord, OutputRecord, RunRecord};
 use crate::cli::report_file::ReportFile;
 use crate::cli::{UsageError, console};
-use crate::files::{Destination, with_suffix};
+use crate::files::{Destination, is_same_file, with_suffix};
 use crate::scoring::{Counts, InputReport, Options};
 
 /// What is written about a run besides its answers.
@@ -32,14 +31,23 @@ pub struct ReportArgs {
 }
 
 impl ReportArgs {
-    /// Says in the summary, if one is wanted, that the run could not begin.
-    pub fn tell_failure(&self, error: &anyhow::Error) {
+    /// Says in the summary, if one is wanted, that the run could not begin; not under a name that the run reads or
+    /// would have written under, which may be why it could not. `output`: the file that answers go to.
+    pub fn tell_failure(&self, error: &anyhow::Error, output: Option<&Path>, cache: Option<&Path>, read: &[PathBuf]) {
         let Some(path) = &self.summary_json else { return };
         // The run that holds the lock will write its own.
         if crate::cli::exit_code(error) == crate::cli::LOCKED {
             return;
         }
-        if let Err(error) = manifest::tell_failure(path, error) {
+        let beside = output.and_then(|target| manifest_of(target, self.manifest.as_deref()).ok());
+        let manifest = beside.as_deref().or(self.manifest.as_deref());
+        let own = own_names(output, manifest, None, cache);
+        let others: Vec<&Path> = own
+            .iter()
+            .map(|own| &*own.name)
+            .chain(read.iter().map(PathBuf::as_path))
+            .collect();
+        if let Err(error) = manifest::tell_failure(path, &others, error) {
             console::warn(&format!("{error:#}"));
         }
     }
@@ -57,7 +65,8 @@ pub struct Reports {
 
 impl Reports {
     /// Tries them now, so that a run of hours does not end at a folder that cannot be written to.
-    pub fn open(args: &ReportArgs, inputs: &Inputs, output: &Output, cache: Option<&Path>) -> anyhow::Result<Self> {
+    /// `read`: the names of all that the run reads.
+    pub fn open(args: &ReportArgs, read: &[PathBuf], output: &Output, cache: Option<&Path>) -> anyhow::Result<Self> {
         let target = match output {
             Output::File(file) => Some(file.target()),
             _ => None,
@@ -66,17 +75,8 @@ impl Reports {
             Some(target) => Some(manifest_of(target, args.manifest.as_deref())?),
             None => None,
         };
-        let own = [
-            ("-o", target, &["", ".partial", ".progress", ".progress.tmp"][..]),
-            (
-                "--manifest",
-                beside.as_deref().or(args.manifest.as_deref()),
-                &["", ".tmp"],
-            ),
-            ("--summary-json", args.summary_json.as_deref(), &[""]),
-            ("--cache", cache, &[""]),
-        ];
-        check_names(&own, inputs)?;
+        let manifest = beside.as_deref().or(args.manifest.as_deref());
+        check_names(&own_names(target, manifest, args.summary_json.as_deref(), cache), read)?;
         let open = |flag: &str, path: Option<&Path>| path.map(|path| ReportFile::create(flag, path)).transpose();
         // What appears together with the output is written by whoever puts that in its place; here it is only tried.
         drop(open("--manifest", beside.as_deref())?);
@@ -125,47 +125,61 @@ fn manifest_of(target: &Path, named: Option<&Path>) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Checks that no name that this run writes under, until a file is complete or then, is an input's or another file's
-/// of its own. Each file with its flag and what its name ends in meanwhile.
-fn check_names(own: &[(&str, Option<&Path>, &[&str])], inputs: &Inputs) -> Result<(), UsageError> {
-    let is_file = |path: &&Path| matches!(Destination::of(path), Ok(Destination::File(_)));
-    let mut seen: Vec<(&str, PathBuf)> = Vec::new();
-    for (flag, path, endings) in own {
-        let Some(path) = path.filter(is_file) else { continue };
-        for ending in *endings {
-            let name = with_suffix(path, ending);
-            let problem = if inputs.read(&name) {
-                "is read as an input".to_owned()
-            } else if let Some((other, _)) = seen
-                .iter()
-                .find(|(other, seen)| other != flag && *seen == resolved(&name))
-            {
-                format!("is a file of {other} already")
-            } else {
-                seen.push((flag, resolved(&name)));
-                continue;
-            };
-            return Err(UsageError(format!(
-                "{flag} {}: {} {problem}",
-                path.display(),
-                name.display()
-            )));
-        }
-    }
-    Ok(())
+/// A name that a run writes under.
+struct OwnName {
+    flag: &'static str,
+    /// What the flag names.
+    path: PathBuf,
+    /// That with links followed, or what stands in for it until it is complete.
+    name: PathBuf,
 }
 
-/// `path` by its one true name, whether it is there already or not.
-fn resolved(path: &Path) -> PathBuf {
-    let in_folder = || {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
-        Some(folder.join(path.file_name()?))
-    };
-    path.canonicalize()
-        .ok()
-        .or_else(in_folder)
-        .unwrap_or_else(|| path.to_owned())
+/// All names that a run writes under, of those of its files that are files.
+fn own_names(
+    output: Option<&Path>,
+    manifest: Option<&Path>,
+    summary: Option<&Path>,
+    cache: Option<&Path>,
+) -> Vec<OwnName> {
+    let files = [
+        ("-o", output, &["", ".partial", ".progress", ".progress.tmp"][..]),
+        ("--manifest", manifest, &["", ".tmp"]),
+        ("--summary-json", summary, &[""]),
+        ("--cache", cache, &[""]),
+    ];
+    let mut names = Vec::new();
+    for (flag, path, endings) in files {
+        let Some(path) = path else { continue };
+        let Ok(Destination::File(target)) = Destination::of(path) else {
+            continue;
+        };
+        names.extend(endings.iter().map(|ending| OwnName {
+            flag,
+            path: path.to_owned(),
+            name: with_suffix(&target, ending),
+        }));
+    }
+    names
+}
+
+/// Checks that no name that this run writes under is one that it reads or another file's of its own.
+fn check_names(own: &[OwnName], read: &[PathBuf]) -> Result<(), UsageError> {
+    for (i, OwnName { flag, path, name }) in own.iter().enumerate() {
+        let is_other = |other: &&OwnName| other.flag != *flag && is_same_file(&other.name, name);
+        let problem = if read.iter().any(|read| is_same_file(read, name)) {
+            "is read as an input".to_owned()
+        } else if let Some(other) = own[..i].iter().find(is_other) {
+            format!("is a file of {} already", other.flag)
+        } else {
+            continue;
+        };
+        return Err(UsageError(format!(
+            "{flag} {}: {} {problem}",
+            path.display(),
+            name.display()
+        )));
+    }
+    Ok(())
 }
 
 /// The models' records, while they are still being made.
