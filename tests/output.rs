@@ -260,6 +260,44 @@ fn an_input_is_not_written_to_by_redirection() {
 }
 
 #[test]
+fn an_input_is_not_written_to_through_a_descriptor_or_stderr() {
+    let place = Place::with_pairs(3);
+    // Through a shell, which can open a third descriptor.
+    let appending = |descriptor: u8, arguments: &[&str]| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("exec \"$0\" \"$@\" {descriptor}>>pairs.jsonl")]);
+        let program = crag().get_program().to_owned();
+        shell.arg(program).args(["score", "-q", "--offline", "--model", "demo"]);
+        shell.args(arguments).current_dir(place.path(""));
+        shell.output().unwrap()
+    };
+    for arguments in [
+        ["-o", "/dev/fd/3", "pairs.jsonl"],
+        ["--summary-json", "/dev/fd/3", "pairs.jsonl"],
+        ["--manifest", "/dev/fd/3", "pairs.jsonl"],
+    ] {
+        let output = appending(3, &arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+        assert!(
+            stderr.contains("/dev/fd/3: the output is also an input (pairs.jsonl)"),
+            "{stderr}"
+        );
+        assert_eq!(place.read("pairs.jsonl"), pairs(0..3).into_bytes(), "{arguments:?}");
+    }
+    // What is wrong is said there, but no answer.
+    assert_eq!(
+        appending(2, &["-o", "/dev/stderr", "pairs.jsonl"]).status.code(),
+        Some(2)
+    );
+    let left = String::from_utf8(place.read("pairs.jsonl")).unwrap();
+    assert!(!left.contains("probability"), "{left}");
+    // Of a device nothing comes back.
+    let run = place.score(&["-o", "/dev/null", "/dev/null"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+}
+
+#[test]
 fn no_name_that_a_run_writes_under_is_an_input_or_another_of_its_files() {
     let place = Place::with_pairs(3);
     for name in ["out.jsonl.manifest.json.tmp", "out.jsonl.progress.tmp"] {

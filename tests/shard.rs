@@ -272,6 +272,13 @@ fn the_binary_scores_shards_and_merges_them() {
         assert_eq!((code, output.len()), (expected_code, 0), "{names:?}: {stderr}");
         assert!(stderr.contains(expected), "{names:?}: {stderr}");
     }
+    // Onto a shard: it would be read on and on.
+    let before = std::fs::read(path("1.csv")).unwrap();
+    let appended = std::fs::OpenOptions::new().append(true).open(path("1.csv")).unwrap();
+    let mut command = std::process::Command::new(crag().get_program());
+    command.arg("merge").args(names.map(path)).stdout(appended);
+    assert_eq!(command.output().unwrap().status.code(), Some(2));
+    assert!(std::fs::read(path("1.csv")).unwrap() == before);
     std::fs::write(path("2.csv.bz2"), &bzip2(b"text\n")[..20]).unwrap();
     let (code, _, stderr) = merge(&["1.csv", "2.csv.bz2"]);
     assert_eq!(code, 1);

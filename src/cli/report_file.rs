@@ -53,8 +53,11 @@ impl ReportFile {
 
     /// Tries it unless this would write over one of `inputs`.
     pub fn beside_inputs(flag: &str, path: &Path, inputs: &[Input]) -> anyhow::Result<Self> {
-        if let Destination::File(target) = Destination::of(path).with_context(|| flag.to_owned())? {
-            refuse_inputs(&target, inputs).with_context(|| flag.to_owned())?;
+        match Destination::of(path).with_context(|| flag.to_owned())? {
+            Destination::Stdout => {}
+            Destination::Stream(path) | Destination::File(path) => {
+                refuse_inputs(&path, inputs).with_context(|| flag.to_owned())?;
+            }
         }
         Self::create(flag, path)
     }

@@ -360,12 +360,13 @@ pub(super) fn io_error(path: &Path, action: &'static str, source: io::Error) -> 
     }
 }
 
-/// Errors if `path` is one of `inputs`, by whatever name.
+/// Errors if `path` is a file that is one of `inputs`, by whatever name, `/dev/fd/3` included.
 pub fn refuse_inputs(path: &Path, inputs: &[Input]) -> Result<(), OutputError> {
     let looked_at = |source| io_error(path, "cannot be looked at", source);
     match Identity::of_path(path).map_err(looked_at)? {
-        Some(own) => refuse_input(&own, path, inputs),
-        None => Ok(()),
+        // What is read of a terminal is not what was written to it.
+        Some(own) if path.is_file() => refuse_input(&own, path, inputs),
+        _ => Ok(()),
     }
 }
 

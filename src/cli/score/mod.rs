@@ -172,7 +172,13 @@ fn prepare(args: &mut ScoreArgs) -> anyhow::Result<Prepared> {
         None => what.open(),
     };
     let output = args.output.claim(&inputs)?;
-    let reports = Reports::open(&args.reports, &args.files_read(), &output, args.cache.as_deref())?;
+    let reports = Reports::open(
+        &args.reports,
+        &args.files_read(),
+        &inputs,
+        &output,
+        args.cache.as_deref(),
+    )?;
     start_pool(args.threads)?;
     console::allow_bars(args.progress.wants_bars());
     let started = Timestamp::now();

@@ -10,7 +10,9 @@ use anyhow::Context as _;
 use crate::cli::manifest::{self, numbers};
 use crate::cli::values::parse_seconds;
 use crate::cli::{Outcome, UsageError, console, note};
-use crate::files::{Claim, Companion, Compression, Destination, Input, OutputFile, RealDisk, refuse_stdout};
+use crate::files::{
+    Claim, Companion, Compression, Destination, Input, OutputFile, RealDisk, refuse_inputs, refuse_stdout,
+};
 use crate::scoring::{self, Counts, FileSink, Finished, Opened, Options, Plan, ScoreError, Setting, Sink};
 
 #[derive(Debug, clap::Args)]
@@ -77,12 +79,12 @@ impl OutputArgs {
                     );
                 }
                 return Ok(match stream {
-                    Destination::Stream(path) => Output::Stream(
-                        OpenOptions::new()
-                            .append(true)
-                            .open(&path)
-                            .with_context(|| format!("{name}: cannot be opened for writing"))?,
-                    ),
+                    Destination::Stream(path) => {
+                        // A descriptor or stderr may have been redirected into one.
+                        refuse_inputs(&path, inputs)?;
+                        let opened = OpenOptions::new().append(true).open(&path);
+                        Output::Stream(opened.with_context(|| format!("{name}: cannot be opened for writing"))?)
+                    }
                     _ => {
                         refuse_stdout(inputs)?;
                         Output::Stdout

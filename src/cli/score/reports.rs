@@ -14,7 +14,7 @@ use crate::cli::config::SettingRow;
 use crate::cli::manifest::{self, End, FileRecord, Manifest, ModelRecord, OutputRecord, RunRecord};
 use crate::cli::report_file::ReportFile;
 use crate::cli::{UsageError, console};
-use crate::files::{Destination, is_same_file, with_suffix};
+use crate::files::{Destination, Input, is_same_file, with_suffix};
 use crate::scoring::{Counts, InputReport, Options};
 
 /// What is written about a run besides its answers.
@@ -65,8 +65,14 @@ pub struct Reports {
 
 impl Reports {
     /// Tries them now, so that a run of hours does not end at a folder that cannot be written to.
-    /// `read`: the names of all that the run reads.
-    pub fn open(args: &ReportArgs, read: &[PathBuf], output: &Output, cache: Option<&Path>) -> anyhow::Result<Self> {
+    /// `read`: the names of all that the run reads, `inputs` among it.
+    pub fn open(
+        args: &ReportArgs,
+        read: &[PathBuf],
+        inputs: &[Input],
+        output: &Output,
+        cache: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         let target = match output {
             Output::File(file) => Some(file.target()),
             _ => None,
@@ -77,7 +83,10 @@ impl Reports {
         };
         let manifest = beside.as_deref().or(args.manifest.as_deref());
         check_names(&own_names(target, manifest, args.summary_json.as_deref(), cache), read)?;
-        let open = |flag: &str, path: Option<&Path>| path.map(|path| ReportFile::create(flag, path)).transpose();
+        let open = |flag: &str, path: Option<&Path>| {
+            let opened = path.map(|path| ReportFile::beside_inputs(flag, path, inputs));
+            opened.transpose()
+        };
         // What appears together with the output is written by whoever puts that in its place; here it is only tried.
         drop(open("--manifest", beside.as_deref())?);
         Ok(Self {
