@@ -298,6 +298,38 @@ fn an_input_is_not_written_to_through_a_descriptor_or_stderr() {
 }
 
 #[test]
+fn a_limit_on_the_size_of_files_ends_a_run_as_a_full_disk_does() {
+    let place = Place::with_pairs(1000);
+    let limited = |arguments: &[&str]| {
+        let mut shell = Command::new("sh");
+        // At most 32 or 64 kB, as the shell counts; the answers are 150 kB.
+        shell.args(["-c", "ulimit -f 64; exec \"$0\" \"$@\""]);
+        let program = crag().get_program().to_owned();
+        shell.arg(program).args(["score", "-q", "--offline", "--model", "demo"]);
+        let output = shell.args(arguments).current_dir(place.path("")).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let code = output.status.code();
+        (code.unwrap_or_else(|| panic!("{}: {stderr}", output.status)), stderr)
+    };
+    let arguments = ["-o", "out.jsonl", "--resume", "pairs.jsonl"];
+    let (code, stderr) = limited(&arguments);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(
+        stderr.contains("File too large") && stderr.contains("the same command with --resume goes on"),
+        "{stderr}"
+    );
+    assert_eq!(place.score(&arguments).code, 0);
+    assert!(place.read("out.jsonl") == place.score(&["pairs.jsonl"]).stdout);
+    // A cache that cannot be made is one line too.
+    let (code, stderr) = limited(&["--cache", "cache", "pairs.jsonl"]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(
+        stderr.contains("cache") && stderr.contains("File too large"),
+        "{stderr}"
+    );
+}
+
+#[test]
 fn no_name_that_a_run_writes_under_is_an_input_or_another_of_its_files() {
     let place = Place::with_pairs(3);
     for name in ["out.jsonl.manifest.json.tmp", "out.jsonl.progress.tmp"] {

@@ -185,6 +185,7 @@ fn command() -> clap::Command {
 pub unsafe fn run() -> anyhow::Result<Outcome> {
     // SAFETY: the caller states that there is no other thread.
     unsafe { memory::keep_freed_buffers() };
+    signals::outlive_file_size_limit();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let variable = |name: &str| std::env::var_os(name);
     let glance = config::glance(&command(), &arguments);

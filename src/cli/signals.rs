@@ -6,7 +6,7 @@
 //! a run is under way there is nothing to finish, and the first signal ends the process.
 //!
 //! A signal that was ignored when the process started stays ignored: that is how `nohup` and a shell's
-//! background jobs work.
+//! background jobs work. SIGXFSZ is ignored always.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -98,6 +98,17 @@ impl SignalWatch {
         ));
     }
 }
+
+/// From now on a write beyond the limit of `ulimit -f` fails as one on a full disk does, with a message and what was
+/// finished kept; SIGXFSZ would end the process without a word. A program that is started inherits it, and none is.
+#[cfg(unix)]
+pub fn outlive_file_size_limit() {
+    // SAFETY: there is no handler that could be called.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+#[cfg(not(unix))]
+pub fn outlive_file_size_limit() {}
 
 /// Whether the process was started with the signal ignored.
 #[cfg(unix)]
