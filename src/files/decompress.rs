@@ -12,6 +12,12 @@ use zstd::stream::read::Decoder as ZstdDecoder;
 
 use super::compression::{Compression, broken_off};
 
+/// The memory that a zstd frame may ask for is 128 MiB, zstd's own limit unless `--long` is given to unpack too. Its
+/// largest is 2 GiB, which a few bytes from anywhere can ask for.
+const ZSTD_WINDOW_LOG: u32 = 27;
+/// What the library says of a frame that asks for more.
+const ZSTD_WINDOW_TOO_LARGE: &str = "Frame requires too much memory for decoding";
+
 /// Decodes all of `R`.
 pub struct Decompressor<R: BufRead> {
     compression: Compression,
@@ -82,6 +88,16 @@ impl<R: BufRead> Decompressor<R> {
         if error.kind() == io::ErrorKind::UnexpectedEof {
             return broken_off(compression);
         }
+        if compression == Compression::Zstd && error.to_string() == ZSTD_WINDOW_TOO_LARGE {
+            return io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "the zstd data was made with --long and needs more than {} MiB of memory to unpack; unpack it first, \
+                     for example with zstd -dc --long=31 FILE | crag …",
+                    (1u64 << ZSTD_WINDOW_LOG) >> 20
+                ),
+            );
+        }
         io::Error::new(
             io::ErrorKind::InvalidData,
             format!("the {compression} data is damaged: {error}"),
@@ -93,7 +109,11 @@ impl<R: BufRead> State<R> {
     fn begin(reader: R, compression: Compression) -> io::Result<Self> {
         Ok(match compression {
             Compression::Gzip => State::Gzip(Box::new(GzDecoder::new(reader))),
-            Compression::Zstd => State::Zstd(ZstdDecoder::with_buffer(reader)?.single_frame()),
+            Compression::Zstd => {
+                let mut decoder = ZstdDecoder::with_buffer(reader)?.single_frame();
+                decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+                State::Zstd(decoder)
+            }
             Compression::Bzip2 => State::Bzip2(BzDecoder::new(reader)),
         })
     }

@@ -274,3 +274,27 @@ fn a_gauge_tells_what_packed_bytes_become() {
         .unwrap();
     assert_eq!(gauge.unpacked(1), None, "plain inputs do not count");
 }
+
+/// A zstd frame whose window is `1 << window_log` bytes, however little is in it.
+fn zstd_frame(window_log: u8, content: &[u8]) -> Vec<u8> {
+    let last_raw_block = (content.len() as u32) << 3 | 1;
+    let header = [0x28, 0xb5, 0x2f, 0xfd, 0, (window_log - 10) << 3];
+    [&header, &last_raw_block.to_le_bytes()[..3], content].concat()
+}
+
+#[test]
+fn a_zstd_window_that_takes_too_much_memory_is_no_damage_and_the_message_says_what_to_do() {
+    let (out, digest) = read(&zstd_frame(27, b"one\n"), false);
+    assert_eq!((out.as_slice(), digest.is_ok()), (b"one\n".as_slice(), true));
+    for window_log in [28, 31] {
+        let second = [pack(b"one\n", Compression::Zstd), zstd_frame(window_log, b"two\n")].concat();
+        let (out, digest) = read(&second, false);
+        let message = digest.unwrap_err().to_string();
+        assert_eq!(out, b"one\n");
+        assert!(
+            message.contains("more than 128 MiB") && message.contains("zstd -dc --long=31 FILE"),
+            "{message}"
+        );
+        assert!(!message.contains("damaged"), "{message}");
+    }
+}
