@@ -217,6 +217,35 @@ fn elsewhere_there_is_a_line_now_and_then() {
 }
 
 #[test]
+fn a_time_between_lines_beyond_what_can_be_reckoned_with_is_refused() {
+    let run = |seconds: &str| {
+        let mut command = program();
+        command.args([
+            "score",
+            "--model",
+            "demo",
+            "--progress",
+            "log",
+            "--progress-every",
+            seconds,
+        ]);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for seconds in ["18446744073709551615", "30000001", "0"] {
+        let (code, stderr) = run(seconds);
+        assert_eq!(code, Some(2), "{stderr}");
+        assert!(
+            stderr.contains("expected a whole number of seconds from 1 to 30000000"),
+            "{stderr}"
+        );
+    }
+    let (code, stderr) = run("30000000");
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
 fn how_far_a_compressed_input_is_is_told_from_how_it_has_grown() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pairs.jsonl.gz");

@@ -16,7 +16,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::console;
-use super::values::parse_count;
+use super::values::parse_pause;
 use crate::files::Gauge;
 use crate::scoring::{Counts, LineError, Position, Progress, Sink};
 
@@ -35,8 +35,8 @@ pub struct ProgressArgs {
     progress: ProgressChoice,
 
     /// Seconds between two lines of progress
-    #[arg(help_heading = "Reports", long, value_name = "SECONDS", default_value = "60", value_parser = parse_count)]
-    progress_every: usize,
+    #[arg(help_heading = "Reports", long, value_name = "SECONDS", default_value = "60", value_parser = parse_pause)]
+    progress_every: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -68,7 +68,7 @@ impl ProgressArgs {
         };
         bar.map(|bar| match bar {
             true => Shown::Bar,
-            false => Shown::Lines(Duration::from_secs(self.progress_every as u64)),
+            false => Shown::Lines(self.progress_every),
         })
     }
 

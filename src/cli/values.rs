@@ -35,11 +35,21 @@ pub fn parse_threads(value: &str) -> Result<usize, String> {
         .ok_or_else(|| "expected a whole number from 1 to 1024".to_owned())
 }
 
-/// At most a year, so that no sum of it and a time overflows.
+/// About a year, so that no sum of a time and as many seconds overflows.
+const MOST_SECONDS: u32 = 30_000_000;
+
 pub fn parse_seconds(value: &str) -> Result<Duration, String> {
     match value.parse::<f64>() {
-        Ok(seconds) if (0.0..=3e7).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("expected a number of seconds of at least 0".to_owned()),
+        Ok(seconds) if (0.0..=f64::from(MOST_SECONDS)).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err(format!("expected a number of seconds from 0 to {MOST_SECONDS}")),
+    }
+}
+
+/// The time between two of something: never none.
+pub fn parse_pause(value: &str) -> Result<Duration, String> {
+    match value.parse::<u32>() {
+        Ok(seconds) if (1..=MOST_SECONDS).contains(&seconds) => Ok(Duration::from_secs(seconds.into())),
+        _ => Err(format!("expected a whole number of seconds from 1 to {MOST_SECONDS}")),
     }
 }
 
@@ -77,6 +87,18 @@ mod tests {
         for value in ["", "0", "MiB", "1.5MiB", "16MB", "-1", "99999999999GiB", "é"] {
             assert!(parse_bytes(value).is_err(), "{value}");
         }
+    }
+
+    #[test]
+    fn times_have_an_end_that_can_be_reckoned_with() {
+        assert_eq!(parse_seconds("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_seconds("0"), Ok(Duration::ZERO));
+        assert_eq!(parse_pause("30000000"), Ok(Duration::from_secs(30_000_000)));
+        for value in ["", "-1", "NaN", "inf", "30000001", "18446744073709551615"] {
+            assert!(parse_seconds(value).is_err(), "{value}");
+            assert!(parse_pause(value).is_err(), "{value}");
+        }
+        assert!(parse_pause("0").is_err());
     }
 
     #[test]
