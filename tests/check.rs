@@ -106,3 +106,60 @@ fn a_missing_entity_can_be_allowed_as_in_scoring() {
     assert_eq!((allowed.code, allowed.stdout.as_str()), (0, ""));
     assert!(allowed.stderr.contains("; with warnings: 1"), "{}", allowed.stderr);
 }
+
+#[test]
+fn a_name_that_is_not_there_and_a_span_that_does_not_hold_it_are_told_with_their_field() {
+    let pointers = ["--field", "drug=/e/0/n", "--field", "drug_span=/e/0/s"];
+    let columns = ["--format", "csv", "--field", "drug=D", "--field", "drug_span=S"];
+    for (arguments, input, expected) in [
+        (
+            &[][..],
+            r#"{"text":"a rash","drug":"Aspirin","adr":"rash"}"#,
+            r#"entity_not_found: field "drug": expected a name that occurs in the drug side's text, found "Aspirin""#,
+        ),
+        (
+            &[],
+            r#"{"text":"a rash","drug_entity":"Aspirin","adr":"rash"}"#,
+            r#"entity_not_found: field "drug_entity": expected"#,
+        ),
+        (
+            &[],
+            r#"{"text":"aspirin","drug":"aspirin","adr_entity":"rash","adr":"rash"}"#,
+            r#"entity_not_found: field "adr": expected"#,
+        ),
+        (
+            &pointers,
+            r#"{"text":"a rash","e":[{"n":"Aspirin"}],"adr":"rash"}"#,
+            r#"entity_not_found: field "drug" (/e/0/n): expected"#,
+        ),
+        (
+            &pointers,
+            r#"{"text":"An aspirin rash","e":[{"n":"aspirin","s":[1,8]}],"adr":"rash"}"#,
+            r#"span_mismatch: field "drug_span" (/e/0/s): expected "aspirin" at [1, 8), found "n aspir"; it stands at [3, 10)"#,
+        ),
+        (
+            &columns,
+            "text,D,adr,S\na rash,Aspirin,rash,\n",
+            r#"entity_not_found: field "drug" (column "D"): expected"#,
+        ),
+        (
+            &columns,
+            "text,D,adr,S\nAn aspirin rash,aspirin,rash,3:99\n",
+            "span_mismatch: field \"drug_span\" (column \"S\"): expected a span within the text, which has only 15 Unicode \
+             code points, found [3, 99); it stands at [3, 10)",
+        ),
+        (
+            &columns,
+            "text,drug_entity,D,adr,S\na rash,Aspirin,,rash,\n",
+            r#"entity_not_found: field "drug_entity": expected"#,
+        ),
+        (
+            &["--format", "csv"],
+            "text,drug,drug_entity,adr\n\"a rash\",,\" \",rash\n",
+            r#"empty_entity: field "drug_entity": expected a name, found whitespace alone"#,
+        ),
+    ] {
+        let run = run(&[&["check"], arguments].concat(), input.as_bytes());
+        assert!(run.stdout.contains(expected), "{input}: {}{}", run.stdout, run.stderr);
+    }
+}

@@ -123,6 +123,7 @@ impl Prepare for StubText {
             text,
             entity,
             span,
+            ..
         }: Context<'_>,
     ) -> Result<Prepared, LineError> {
         if let Some([start, end]) = span {

@@ -12,6 +12,9 @@ pub struct Context<'a> {
     pub entity: &'a str,
     /// `[start, end)` in code points; none means every occurrence.
     pub span: Option<[usize; 2]>,
+    /// How messages name the fields that the entity and the span come from.
+    pub entity_field: &'a str,
+    pub span_field: &'a str,
 }
 
 /// What the network gets to see of a context.
@@ -87,30 +90,39 @@ pub(super) fn mark(
         text,
         entity,
         span,
+        span_field,
+        ..
     } = context;
     // A span is checked for a model without markers too: a wrong span is a wrong record.
     let marked = match (span, markers) {
         (Some(span), true) => mark_span(text, entity, span, side),
-        (Some(span), false) => locate_span(text, entity, span, side),
+        (Some(span), false) => locate_span(text, entity, span),
         (None, true) => Ok(mark_every(text, entity, side)),
         (None, false) => Ok(locate_every(text, entity)),
     };
-    // The message names the field.
-    let marked = marked.map_err(|error| LineError::new(ErrorCode::SpanMismatch, error.to_string()))?;
+    let marked =
+        marked.map_err(|error| LineError::new(ErrorCode::SpanMismatch, format!("field {span_field}: {error}")))?;
     if marked.mentions.is_empty() && missing_entity == MissingEntity::Error {
         return Err(not_found(context));
     }
     Ok(marked)
 }
 
-fn not_found(Context { side, text, entity, .. }: Context<'_>) -> LineError {
+fn not_found(context: Context<'_>) -> LineError {
+    let Context {
+        side,
+        text,
+        entity,
+        entity_field,
+        ..
+    } = context;
     let case = match text.to_lowercase().contains(&entity.to_lowercase()) {
         true => "; it does in another case, and case counts",
         false => "",
     };
-    let side = side.name();
     let message = format!(
-        "field \"{side}\": expected a name that occurs in the {side} side's text, found {}, which does not{case}",
+        "field {entity_field}: expected a name that occurs in the {} side's text, found {}, which does not{case}",
+        side.name(),
         quoted(entity)
     );
     LineError::new(ErrorCode::EntityNotFound, message)

@@ -25,6 +25,10 @@ pub struct Half<'a> {
     pub entity: Cow<'a, str>,
     /// `[start, end)` in code points of `text`.
     pub span: Option<[usize; 2]>,
+    /// Which of [`FIELDS`] the entity was found in.
+    pub entity_field: usize,
+    /// Which of them has the span, if there is one.
+    pub span_field: usize,
 }
 
 /// A line that is no record: why, and whether the error can be put into the line.
@@ -62,8 +66,8 @@ pub struct Values<'a, 'm> {
 
 impl<'a> Values<'a, '_> {
     pub fn record(&self) -> Result<Record<'a>, LineError> {
-        let drug = self.entity(DRUG, DRUG_ENTITY)?;
-        let adr = self.entity(ADR, ADR_ENTITY)?;
+        let (drug, drug_field) = self.entity(DRUG, DRUG_ENTITY)?;
+        let (adr, adr_field) = self.entity(ADR, ADR_ENTITY)?;
         let drug_text = self.text(DRUG_TEXT)?;
         let adr_text = self.text(ADR_TEXT)?;
         Ok(Record {
@@ -71,43 +75,55 @@ impl<'a> Values<'a, '_> {
                 text: drug_text,
                 entity: drug,
                 span: self.span(DRUG_SPAN)?,
+                entity_field: drug_field,
+                span_field: DRUG_SPAN,
             },
             adr: Half {
                 text: adr_text,
                 entity: adr,
                 span: self.span(ADR_SPAN)?,
+                entity_field: adr_field,
+                span_field: ADR_SPAN,
             },
         })
     }
 
-    fn entity(&self, name: usize, other_name: usize) -> Result<Cow<'a, str>, LineError> {
-        let entity = self.either(name, other_name, name)?;
+    /// With the field that it is found in.
+    fn entity(&self, name: usize, other_name: usize) -> Result<(Cow<'a, str>, usize), LineError> {
+        let (entity, field) = self.either(name, other_name, name)?;
         if entity.trim().is_empty() {
-            let field = self.label(if self.values[name].is_some() { name } else { other_name });
-            let message = format!("field {field}: expected a name, found {}", emptiness(&entity));
+            let message = format!(
+                "field {}: expected a name, found {}",
+                self.label(field),
+                emptiness(&entity)
+            );
             return Err(LineError::new(ErrorCode::EmptyEntity, message));
         }
-        Ok(entity)
+        Ok((entity, field))
     }
 
     fn text(&self, own: usize) -> Result<Cow<'a, str>, LineError> {
-        let text = self.either(own, TEXT, TEXT)?;
+        let (text, field) = self.either(own, TEXT, TEXT)?;
         if text.trim().is_empty() {
-            let field = self.label(if self.values[own].is_some() { own } else { TEXT });
-            let message = format!("field {field}: expected a text, found {}", emptiness(&text));
+            let message = format!(
+                "field {}: expected a text, found {}",
+                self.label(field),
+                emptiness(&text)
+            );
             return Err(LineError::new(ErrorCode::EmptyText, message));
         }
         Ok(text)
     }
 
-    /// The one of two fields that is there; both have to agree. `usual` is the one that a message names first.
-    fn either(&self, a: usize, b: usize, usual: usize) -> Result<Cow<'a, str>, LineError> {
+    /// The value of the one of two fields that is there, and which it is; both have to agree. `usual` is the one that
+    /// a message names first.
+    fn either(&self, a: usize, b: usize, usual: usize) -> Result<(Cow<'a, str>, usize), LineError> {
         match (self.string(a)?, self.string(b)?) {
             (Some(one), Some(other)) if one != other => {
                 // A table has a cell for both names in every row; one of them may be left empty.
                 match (self.is_empty_cell(a), self.is_empty_cell(b)) {
-                    (true, _) => return Ok(other),
-                    (_, true) => return Ok(one),
+                    (true, _) => return Ok((other, b)),
+                    (_, true) => return Ok((one, a)),
                     _ => {}
                 }
                 let message = format!(
@@ -119,7 +135,8 @@ impl<'a> Values<'a, '_> {
                 );
                 Err(LineError::new(ErrorCode::ConflictingFields, message))
             }
-            (Some(value), _) | (None, Some(value)) => Ok(value),
+            (Some(value), _) => Ok((value, a)),
+            (None, Some(value)) => Ok((value, b)),
             (None, None) => Err(LineError::new(
                 ErrorCode::MissingField,
                 format!(

@@ -225,6 +225,8 @@ impl Stage<'_> {
                     text: &half.text,
                     entity: &half.entity,
                     span: half.span,
+                    entity_field: self.options.fields.label(half.entity_field),
+                    span_field: self.options.fields.label(half.span_field),
                 };
                 let prepared = self.members[member].prepare.prepare(context);
                 let prepared = prepared.map_err(|error| self.rejection(member, error))?;

@@ -19,34 +19,39 @@ pub struct MarkedText {
     pub mentions: Vec<Range<usize>>,
 }
 
-/// A span that does not hold the entity it was given for.
+/// A span that does not hold the entity it was given for. Whoever knows where the span comes from names that first.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MarkError {
     #[error(
-        "{side}_span [{start}, {end}): expected start < end; a span is [start, end) in Unicode code points, end excluded"
+        "expected start < end, found [{start}, {end}); a span is [start, end) in Unicode code points, end excluded"
     )]
-    SpanEmpty {
-        side: &'static str,
-        start: usize,
-        end: usize,
-    },
-    #[error("{side}_span [{start}, {end}): the text has only {chars} Unicode code points")]
+    SpanEmpty { start: usize, end: usize },
+    #[error(
+        "expected a span within the text, which has only {chars} Unicode code points, found [{start}, {end}){}",
+        place(*stands_at)
+    )]
     SpanOutOfRange {
-        side: &'static str,
         start: usize,
         end: usize,
         chars: usize,
+        /// Where the entity is, if it is in one place only.
+        stands_at: Option<[usize; 2]>,
     },
     #[error(
-        "{side}_span [{start}, {end}): expected {expected:?}, found {found:?}; spans count Unicode code points, not bytes"
+        "expected {expected:?} at [{start}, {end}), found {found:?}{}; spans count Unicode code points, not bytes",
+        place(*stands_at)
     )]
     SpanMismatch {
-        side: &'static str,
         start: usize,
         end: usize,
         expected: String,
         found: String,
+        stands_at: Option<[usize; 2]>,
     },
+}
+
+fn place(span: Option<[usize; 2]>) -> String {
+    span.map_or_else(String::new, |[start, end]| format!("; it stands at [{start}, {end})"))
 }
 
 /// The text with every occurrence of `entity` marked, as Python's
@@ -63,7 +68,7 @@ pub fn mark_every(text: &str, entity: &str, side: Side) -> MarkedText {
 ///
 /// Errors if the span is empty, leaves the text, or holds anything but `entity`.
 pub fn mark_span(text: &str, entity: &str, span: [usize; 2], side: Side) -> Result<MarkedText, MarkError> {
-    Ok(mark(text, vec![checked_span(text, entity, span, side)?], side))
+    Ok(mark(text, vec![checked_span(text, entity, span)?], side))
 }
 
 /// The text as it is, with every occurrence of `entity` as a mention; see [`mark_every`].
@@ -75,8 +80,8 @@ pub fn locate_every(text: &str, entity: &str) -> MarkedText {
 }
 
 /// The text as it is, with the occurrence at `span` as its mention; see [`mark_span`].
-pub fn locate_span(text: &str, entity: &str, span: [usize; 2], side: Side) -> Result<MarkedText, MarkError> {
-    let mention = checked_span(text, entity, span, side)?;
+pub fn locate_span(text: &str, entity: &str, span: [usize; 2]) -> Result<MarkedText, MarkError> {
+    let mention = checked_span(text, entity, span)?;
     Ok(MarkedText {
         text: text.to_owned(),
         mentions: vec![mention],
@@ -122,10 +127,9 @@ fn mark(text: &str, places: Vec<Range<usize>>, side: Side) -> MarkedText {
 }
 
 /// The byte range of a code point span, once it is known to hold `entity`.
-fn checked_span(text: &str, entity: &str, [start, end]: [usize; 2], side: Side) -> Result<Range<usize>, MarkError> {
-    let side = side.name();
+fn checked_span(text: &str, entity: &str, [start, end]: [usize; 2]) -> Result<Range<usize>, MarkError> {
     if start >= end {
-        return Err(MarkError::SpanEmpty { side, start, end });
+        return Err(MarkError::SpanEmpty { start, end });
     }
     // The boundaries of n code points are n + 1: the end of the text is one.
     let mut boundaries = text.char_indices().map(|(at, _)| at).chain([text.len()]);
@@ -133,23 +137,34 @@ fn checked_span(text: &str, entity: &str, [start, end]: [usize; 2], side: Side) 
     let last = first.and_then(|_| boundaries.nth(end - start - 1));
     let (Some(first), Some(last)) = (first, last) else {
         return Err(MarkError::SpanOutOfRange {
-            side,
             start,
             end,
             chars: text.chars().count(),
+            stands_at: only_span(text, entity),
         });
     };
     let found = &text[first..last];
     if found != entity {
         return Err(MarkError::SpanMismatch {
-            side,
             start,
             end,
             expected: shortened(entity),
             found: shortened(found),
+            stands_at: only_span(text, entity),
         });
     }
     Ok(first..last)
+}
+
+/// The span of `entity` in code points, if it occurs once.
+fn only_span(text: &str, entity: &str) -> Option<[usize; 2]> {
+    match &occurrences(text, entity)[..] {
+        [only] => {
+            let start = text[..only.start].chars().count();
+            Some([start, start + entity.chars().count()])
+        }
+        _ => None,
+    }
 }
 
 /// At most 60 code points, so that a span over a whole document does not become the message.
@@ -229,19 +244,26 @@ mod tests {
         };
         assert_eq!(
             message([4, 11]),
-            "drug_span [4, 11): expected \"aspirin\", found \" aspiri\"; spans count Unicode code points, not bytes"
+            "expected \"aspirin\" at [4, 11), found \" aspiri\"; it stands at [5, 12); spans count Unicode code points, \
+             not bytes"
         );
         assert_eq!(
             message([5, 13]),
-            "drug_span [5, 13): the text has only 12 Unicode code points"
+            "expected a span within the text, which has only 12 Unicode code points, found [5, 13); it stands at [5, 12)"
         );
-        assert_eq!(
-            message([99, 100]),
-            "drug_span [99, 100): the text has only 12 Unicode code points"
-        );
-        assert!(message([5, 5]).contains("expected start < end"));
+        assert!(message([99, 100]).contains("only 12 Unicode code points, found [99, 100)"));
+        assert!(message([5, 5]).contains("expected start < end, found [5, 5)"));
         assert!(message([12, 5]).contains("expected start < end"));
         assert!(message([0, usize::MAX]).contains("only 12"));
+    }
+
+    #[test]
+    fn where_an_entity_stands_is_said_if_it_is_one_place() {
+        let message = |text, entity| mark_span(text, entity, [0, 2], Side::Drug).unwrap_err().to_string();
+        assert!(message("💊 α-x", "α-x").contains("it stands at [2, 5)"));
+        for (text, entity) in [("a b c b", "b"), ("no such name", "b"), ("empty", "")] {
+            assert!(!message(text, entity).contains("it stands"), "{text}");
+        }
     }
 
     #[test]
@@ -285,7 +307,7 @@ mod tests {
         fn marking_never_panics(text in any::<String>(), entity in any::<String>(), span in any::<[usize; 2]>()) {
             mark_every(&text, &entity, Side::Drug);
             let _ = mark_span(&text, &entity, span, Side::Adr);
-            let _ = locate_span(&text, &entity, span, Side::Adr);
+            let _ = locate_span(&text, &entity, span);
         }
     }
 }

@@ -216,11 +216,14 @@ impl Builder {
             window: Window::Start,
             missing_entity: MissingEntity::Error,
         };
+        let name = side.name();
         let prepared = preparer.prepare(Context {
             side,
             text: &mention.text,
             entity: &mention.entity,
             span: mention.span,
+            entity_field: &format!("\"{name}\" (or \"{name}_entity\")"),
+            span_field: &format!("\"{name}_span\""),
         });
         let prepared = prepared.map_err(|error| error.message)?;
         self.data.truncated += usize::from(prepared.mention_truncated);
