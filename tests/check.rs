@@ -163,3 +163,34 @@ fn a_name_that_is_not_there_and_a_span_that_does_not_hold_it_are_told_with_their
         assert!(run.stdout.contains(expected), "{input}: {}{}", run.stdout, run.stderr);
     }
 }
+
+#[test]
+fn a_byte_order_mark_inside_and_a_quote_that_takes_several_rows_are_named() {
+    let pair = r#"{"text":"a b","drug":"a","adr":"b"}"#;
+    let marked = run(&["check"], format!("\u{feff}{pair}\n\u{feff}{pair}\n").as_bytes());
+    assert!(
+        marked
+            .stdout
+            .starts_with("<stdin>:2: invalid_json: expected an object, found a byte order mark"),
+        "{}",
+        marked.stdout
+    );
+    assert_eq!(marked.stdout.lines().count(), 1);
+    let header = "text,drug,adr\n";
+    for (rows, expected) in [
+        (
+            "a b,a,b\n\"a b,a,b\na b,a,b\na b,a,b\n",
+            "<stdin>:3: invalid_row: field 1: expected a closing quote, found the end of the input; the row takes 3 lines: is \
+             a quote missing or too many?",
+        ),
+        (
+            "\"a b,a,b\n\"a b\",a,b\n",
+            "<stdin>:2: invalid_row: field 1: expected a delimiter after the closing quote, found something else; put the \
+             whole field in quotes and double the quotes in it; the row takes 2 lines: is a quote missing or too many?",
+        ),
+        ("a b,a\n", "<stdin>:2: invalid_row: expected 3 fields, found 2\n"),
+    ] {
+        let run = run(&["check", "--format", "csv"], format!("{header}{rows}").as_bytes());
+        assert!(run.stdout.starts_with(expected), "{}", run.stdout);
+    }
+}

@@ -150,7 +150,10 @@ impl JsonReader {
             IgnoredAny::deserialize(&mut deserializer).map(|_| ())
         };
         read.and_then(|()| deserializer.end())
-            .map_err(|error| (ErrorCode::InvalidJson, json_error(&error)))?;
+            .map_err(|error| match line.starts_with('\u{feff}') {
+                true => (ErrorCode::InvalidJson, MARK_INSIDE.to_owned()),
+                false => (ErrorCode::InvalidJson, json_error(&error)),
+            })?;
         match first {
             Some(b'{') => Ok(object),
             Some(&other) => Err((
@@ -161,6 +164,10 @@ impl JsonReader {
         }
     }
 }
+
+/// The mark is no character that anybody sees, and "expected value at byte 1" of no help.
+const MARK_INSIDE: &str = "expected an object, found a byte order mark before it, which only a file may begin with; \
+                           were files put together? remove the mark";
 
 /// What is wrong with a line of JSON, and at which of its bytes; serde would call it line 1 of whatever file.
 pub fn json_error(error: &serde_json::Error) -> String {

@@ -155,7 +155,7 @@ impl Table {
 
     fn parse_row<'a>(&self, row: &'a [u8]) -> Result<Record<'a>, LineError> {
         let row = utf8(row).map_err(|message| LineError::new(ErrorCode::InvalidUtf8, message))?;
-        let invalid = |message| LineError::new(ErrorCode::InvalidRow, message);
+        let invalid = |message: String| LineError::new(ErrorCode::InvalidRow, message + &lines_taken(row));
         let header = self.header()?;
         let mut values: [Option<Value<'a>>; FIELDS.len()] = Default::default();
         let mut count = 0;
@@ -303,6 +303,14 @@ impl Records for Table {
             }
         }
         out.push(b'\n');
+    }
+}
+
+/// How far a row goes that is not well: an opening quote too many takes lines that were meant as rows of their own.
+fn lines_taken(row: &str) -> String {
+    match row.lines().count() {
+        0 | 1 => String::new(),
+        lines => format!("; the row takes {lines} lines: is a quote missing or too many?"),
     }
 }
 
