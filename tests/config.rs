@@ -152,3 +152,24 @@ fn mistakes_end_the_run_before_anything_is_read_and_name_their_place() {
         .unwrap();
     assert_eq!(output.status.code(), Some(0));
 }
+
+#[test]
+fn a_variable_that_was_meant_for_a_flag_and_is_misspelt_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let others = [("CRAG_TEST_BINARY", "x"), ("CRAG_CUDA_LT", "1"), ("CRAG_KERNEL", "")];
+    let said = |variables: &[(&str, &str)]| {
+        let run = score(folder.path(), &["-q", "--model", "demo"], variables);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        run.stderr
+            .lines()
+            .filter(|line| line.contains("CRAG_"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    assert_eq!(
+        said(&[&[("CRAG_TRESHOLD", "0.5")], &others[..]].concat()),
+        "crag: the environment variable CRAG_TRESHOLD stands for no flag; did you mean CRAG_THRESHOLD?"
+    );
+    // Others may have variables that begin so.
+    assert_eq!(said(&others), "");
+}

@@ -39,7 +39,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use self::config::{Layers, ParseError};
+use self::config::{Layers, ParseError, UnknownVariable};
 use self::console::{ConsoleArgs, note};
 use crate::files::OutputError;
 use crate::kernels::memory;
@@ -211,9 +211,11 @@ pub unsafe fn run() -> anyhow::Result<Outcome> {
     if cli.json {
         return Err(UsageError("--json goes with --version, or after the subcommand".into()).into());
     }
-    if console::is_verbose() {
-        for name in config::unknown_variables(&command(), std::env::vars_os().map(|(name, _)| name)) {
-            console::detail(&format!("the environment variable {name} stands for no flag"));
+    for UnknownVariable { name, meant } in config::unknown_variables(&command(), std::env::vars_os()) {
+        let text = format!("the environment variable {name} stands for no flag");
+        match meant {
+            Some(meant) => console::warn(&format!("{text}; did you mean {meant}?")),
+            None => console::detail(&text),
         }
     }
     match cli.command {

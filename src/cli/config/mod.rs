@@ -26,6 +26,8 @@ use serde::Serialize;
 use self::file::ConfigFile;
 use super::UsageError;
 
+/// What all variables begin with.
+const PREFIX: &str = "CRAG_";
 /// Names the file where no `--config` does.
 const FILE_VARIABLE: &str = "CRAG_CONFIG";
 /// Variables that stand for no flag.
@@ -175,9 +177,20 @@ impl<'e> Layers<'e> {
     }
 }
 
-/// Variables among `names` that look as if they were meant for a flag of `command`, but are not: a slip of the
-/// pen in the environment is silent otherwise.
-pub fn unknown_variables(command: &Command, names: impl Iterator<Item = OsString>) -> Vec<String> {
+/// A variable that looks as if it were meant for a flag.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UnknownVariable {
+    pub name: String,
+    /// The one that was probably meant.
+    pub meant: Option<String>,
+}
+
+/// Those of `variables` that look as if they were meant for a flag of `command`, but are not: a slip of the pen in
+/// the environment is silent otherwise. One that is set to nothing is as good as not set.
+pub fn unknown_variables(
+    command: &Command,
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Vec<UnknownVariable> {
     let mut known = vec![FILE_VARIABLE.to_owned()];
     known.extend(OTHER_VARIABLES.map(str::to_owned));
     let global: Vec<&str> = command.get_arguments().filter_map(long_of).collect();
@@ -188,8 +201,23 @@ pub fn unknown_variables(command: &Command, names: impl Iterator<Item = OsString
             known.push(variable_of(&format!("{}-{long}", subcommand.get_name())));
         }
     }
-    let ours = names.filter_map(|name| name.into_string().ok().filter(|name| name.starts_with("CRAG_")));
-    ours.filter(|name| !known.contains(name)).collect()
+    let ours = variables.filter(|(_, value)| !value.is_empty());
+    let ours = ours.filter_map(|(name, _)| name.into_string().ok().filter(|name| name.starts_with(PREFIX)));
+    let unknown = ours.filter(|name| !known.contains(name));
+    unknown
+        .map(|name| UnknownVariable {
+            meant: meant(&name, &known).map(str::to_owned),
+            name,
+        })
+        .collect()
+}
+
+/// The known variable that `name` is a slip of the pen for: at most one letter in four is wrong. Others begin with
+/// `CRAG_` too, such as those of a build, and are nobody's slip.
+fn meant<'k>(name: &str, known: &'k [String]) -> Option<&'k str> {
+    let distance = |known: &&String| strsim::damerau_levenshtein(&name[PREFIX.len()..], &known[PREFIX.len()..]);
+    let nearest = known.iter().min_by_key(distance)?;
+    (distance(&nearest) * 4 <= name.len() - PREFIX.len()).then_some(nearest)
 }
 
 /// The long name of a flag that may be set beneath the command line.
@@ -201,7 +229,7 @@ pub(super) fn long_of(arg: &Arg) -> Option<&str> {
 }
 
 fn variable_of(flag: &str) -> String {
-    format!("CRAG_{}", flag.to_uppercase().replace('-', "_"))
+    format!("{PREFIX}{}", flag.to_uppercase().replace('-', "_"))
 }
 
 fn config_flag(matches: &ArgMatches) -> Option<PathBuf> {

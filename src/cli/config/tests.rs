@@ -157,17 +157,32 @@ fn one_flag_name_may_mean_different_things_to_two_subcommands() {
 }
 
 #[test]
-fn variables_that_mean_nothing_are_found() {
-    let names = [
-        "CRAG_TRESHOLD",
-        "CRAG_THRESHOLD",
-        "CRAG_SCORE_WINDOW",
-        "CRAG_EXTRACT_QUIET",
-        "CRAG_FORCE",
-        "HOME",
+fn variables_that_mean_nothing_are_found_and_what_was_meant_is_guessed_where_it_is_near() {
+    let variables = [
+        ("CRAG_TRESHOLD", "0.5"),
+        ("CRAG_THRESHOLD", "0.5"),
+        ("CRAG_SCORE_WINDOWS", "mention"),
+        ("CRAG_WINDWO", ""),
+        ("CRAG_EXTRACT_QUIET", "1"),
+        ("CRAG_FORCE", "1"),
+        ("CRAG_TEST_BINARY", "x"),
+        ("HOME", "x"),
     ];
-    let found = unknown_variables(&command(), names.iter().map(OsString::from));
-    assert_eq!(found, ["CRAG_TRESHOLD", "CRAG_FORCE"]);
+    let pairs = variables.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let found = unknown_variables(&command(), pairs.into_iter());
+    let found: Vec<_> = found
+        .iter()
+        .map(|found| (&*found.name, found.meant.as_deref()))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("CRAG_TRESHOLD", Some("CRAG_THRESHOLD")),
+            ("CRAG_SCORE_WINDOWS", Some("CRAG_SCORE_WINDOW")),
+            ("CRAG_FORCE", None),
+            ("CRAG_TEST_BINARY", None),
+        ]
+    );
 }
 
 #[test]
