@@ -155,7 +155,10 @@ fn check_chain(ordered: &[Numbered], input: Option<usize>, output: Option<usize>
     }
     match (width, output) {
         (Some(found), Some(expected)) if found != expected => {
-            Err(format!("expected {expected} output at the end, found {found}"))
+            let last = ordered.last().map_or("", |(_, module)| &module.path);
+            Err(format!(
+                "expected {expected} output at the end, found {found}, of \"{last}\"; is the last layer missing?"
+            ))
         }
         _ => Ok(()),
     }
