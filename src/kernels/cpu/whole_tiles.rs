@@ -1,7 +1,4 @@
 //! [`super::gemm`]'s products where the machine multiplies whole tiles: a group's sums of 32 rows at once.
-//!
-//! What is made of such sums (scales, earlier groups, bias, activation) is vector work that has to wait for the last of
-//! them. So it is done for one group while the products of the next are under way.
 
 use super::format::Format;
 use super::gemm::{Product, Sink, TILE_VECTORS, beyond, panel_width};
@@ -25,56 +22,23 @@ pub(super) fn multiply_whole_tiles<S: Simd, F: Format>(
     mut sink: Option<&mut impl Sink>,
 ) {
     let (rows, words) = (product.rows, product.panel.len() / panel_width::<S>());
-    if rows == 0 || words == 0 {
-        return;
-    }
-    let mut step = Some(Step {
-        first: 0,
-        rows: rows.min(S::TILE_ROWS),
-        group: 0,
-    });
-    let mut before = None;
     let mut sums = TileProduct::zeros();
-    while step.is_some() || before.is_some() {
-        if let Some(step) = step {
-            begin_group::<S, F>(simd, &product, step);
+    for begin in (0..words).step_by(F::CHUNK) {
+        let groups = begin / F::GROUP..words.min(begin + F::CHUNK).div_ceil(F::GROUP);
+        for first in (0..rows).step_by(S::TILE_ROWS) {
+            let rows = S::TILE_ROWS.min(rows - first);
+            for group in groups.clone() {
+                let step = Step { first, rows, group };
+                multiply_group::<S, F>(simd, &product, step, &mut sums);
+                settle(simd, format, &mut product, step, &mut sums, sink.as_deref_mut());
+            }
         }
-        if let Some(before) = before {
-            settle(simd, format, &mut product, before, &mut sums, sink.as_deref_mut());
-        }
-        if step.is_some() {
-            // SAFETY: a product has been begun above.
-            unsafe { simd.store_tiles(&mut sums) }
-        }
-        before = step;
-        step = step.and_then(|step| after::<S, F>(step, rows, words));
     }
 }
 
-/// The next group of the tile in its chunk, else the chunk's first group of the next tile, else the next chunk.
+/// The sums of a group of a tile.
 #[inline(always)]
-fn after<S: Simd, F: Format>(step: Step, rows: usize, words: usize) -> Option<Step> {
-    let next = (step.group + 1) * F::GROUP;
-    let chunk = step.group * F::GROUP / F::CHUNK * F::CHUNK;
-    let (first, group) = if next < words.min(chunk + F::CHUNK) {
-        (step.first, step.group + 1)
-    } else if step.first + S::TILE_ROWS < rows {
-        (step.first + S::TILE_ROWS, chunk / F::GROUP)
-    } else if next < words {
-        (0, step.group + 1)
-    } else {
-        return None;
-    };
-    Some(Step {
-        first,
-        rows: S::TILE_ROWS.min(rows - first),
-        group,
-    })
-}
-
-/// Multiplies a group of a tile; the product is with [`Simd::store_tiles`].
-#[inline(always)]
-fn begin_group<S: Simd, F: Format>(simd: S, product: &Product, step: Step) {
+fn multiply_group<S: Simd, F: Format>(simd: S, product: &Product, step: Step, to: &mut TileProduct) {
     let width = panel_width::<S>();
     let words = product.panel.len() / width;
     let begin = step.group * F::GROUP;
@@ -99,7 +63,7 @@ fn begin_group<S: Simd, F: Format>(simd: S, product: &Product, step: Step) {
         ahead: ahead.filter(|words| !words.is_empty()).unwrap_or(panel).as_ptr(),
     };
     // SAFETY: the lines above cut both operands to what is read.
-    unsafe { simd.multiply_tiles(tiles) }
+    unsafe { simd.multiply_tiles(tiles, to) }
 }
 
 /// Adds what a group's sums stand for to those of the groups before; after the last group the result goes to

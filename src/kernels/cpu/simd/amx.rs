@@ -1,8 +1,8 @@
 //! AMX: products of whole tiles, 16 rows of 64 bytes each, sixteen times as many multiplications of bf16 a cycle as AVX-512 has of f32.
 //!
-//! Tiles are registers that the compiler uses for nothing: what a block of assembly leaves in them is there when the
-//! next begins, as is their configuration, which a thread loads when a task begins ([`Configured`]) and gives up when it
-//! ends, so that no other task pays for saving them.
+//! Tiles are registers that the compiler does not know: each product is one block of assembly that
+//! begins with zeros and ends with a store. What lies outside is their configuration, which a thread loads
+//! when a task begins ([`Configured`]) and gives up when it ends, so that no other task pays for saving them.
 
 use std::arch::asm;
 use std::marker::PhantomData;
@@ -97,32 +97,12 @@ impl Drop for Configured {
     }
 }
 
-/// See [`super::Simd::store_tiles`].
-///
-/// # Safety
-/// This thread's tiles must be configured.
-#[inline(always)]
-pub(super) unsafe fn store(to: &mut TileProduct) {
-    // SAFETY: the caller states that the tiles are configured; there is room for the four of them.
-    unsafe {
-        asm!(
-            "tilestored [{to} + {row}], tmm0",
-            "tilestored [{to} + {row} + 64], tmm1",
-            "tilestored [{to} + {row} + 2048], tmm2",
-            "tilestored [{to} + {row} + 2112], tmm3",
-            row = in(reg) PANEL_BYTES,
-            to = in(reg) to.0.as_mut_ptr(),
-            options(nostack, preserves_flags),
-        );
-    }
-}
-
 /// See [`super::Simd::multiply_tiles`].
 ///
 /// # Safety
 /// As stated there. This thread's tiles must be configured.
 #[inline(always)]
-pub(super) unsafe fn multiply(tiles: Tiles) {
+pub(super) unsafe fn multiply(tiles: Tiles, to: &mut TileProduct) {
     let Tiles {
         operands,
         rows,
@@ -149,6 +129,10 @@ pub(super) unsafe fn multiply(tiles: Tiles) {
                 "tilezero tmm2",
                 "tilezero tmm3",
                 $($step,)*
+                "tilestored [{to} + {row}], tmm0",
+                "tilestored [{to} + {row} + 64], tmm1",
+                "tilestored [{to} + {row} + 2048], tmm2",
+                "tilestored [{to} + {row} + 2112], tmm3",
                 left = inout(reg) left => _,
                 right = inout(reg) right => _,
                 ahead = inout(reg) ahead => _,
@@ -156,6 +140,7 @@ pub(super) unsafe fn multiply(tiles: Tiles) {
                 block = in(reg) rows * LINE_BYTES,
                 line = in(reg) LINE_BYTES,
                 row = in(reg) PANEL_BYTES,
+                to = in(reg) to.0.as_mut_ptr(),
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack),

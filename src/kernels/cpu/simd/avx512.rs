@@ -244,16 +244,10 @@ impl<D: Dots> Simd for Avx512<D> {
     }
 
     #[inline(always)]
-    unsafe fn multiply_tiles(self, tiles: Tiles) {
+    unsafe fn multiply_tiles(self, tiles: Tiles, to: &mut TileProduct) {
         // SAFETY: the caller states what is valid, that TILES holds, so that this value is proof of AMX, and that this is
         // within `vectorize`, which has configured this thread's tiles.
-        unsafe { amx::multiply(tiles) }
-    }
-
-    #[inline(always)]
-    unsafe fn store_tiles(self, to: &mut TileProduct) {
-        // SAFETY: as for products.
-        unsafe { amx::store(to) }
+        unsafe { amx::multiply(tiles, to) }
     }
 
     #[inline(always)]

@@ -80,7 +80,7 @@ pub(super) struct Tiles {
     pub ahead: *const f32,
 }
 
-/// Room for a product of whole tiles.
+/// Room for the product of [`Simd::multiply_tiles`].
 #[repr(C, align(64))]
 pub(super) struct TileProduct(pub [f32; WHOLE_TILE_ROWS * 2 * MAX_LANES]);
 
@@ -159,22 +159,12 @@ pub(super) trait Simd: Copy {
     fn add_i32(self, a: Self::V, b: Self::V) -> Self::V;
     /// Words of one i32 each as f32, rounded to nearest.
     fn i32_to_f32(self, v: Self::V) -> Self::V;
-    /// The product of rows with a panel of two vectors, which is kept for [`Self::store_tiles`].
+    /// The product of rows with a panel of two vectors, in `to` as `[rows, 2 LANES]`.
     ///
     /// # Safety
     /// [`Self::TILES`] must hold, and the pointers of `tiles` be valid as it states. Only within [`Self::vectorize`].
-    unsafe fn multiply_tiles(self, tiles: Tiles) {
-        let _ = tiles;
-        unreachable!("only where TILES holds")
-    }
-
-    /// The last product of [`Self::multiply_tiles`], as `[rows, 2 LANES]`. Apart from it, so that what does not need the
-    /// product can be computed while it is under way.
-    ///
-    /// # Safety
-    /// [`Self::TILES`] must hold. Only within the same [`Self::vectorize`] as the product.
-    unsafe fn store_tiles(self, to: &mut TileProduct) {
-        let _ = to;
+    unsafe fn multiply_tiles(self, tiles: Tiles, to: &mut TileProduct) {
+        let _ = (tiles, to);
         unreachable!("only where TILES holds")
     }
 
