@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::common::{crag, fixture, json_lines};
+use crate::common::{crag, fixture, json_lines, process};
 
 struct Run {
     code: i32,
@@ -286,12 +286,12 @@ fn usage_and_missing_files_are_said_before_anything_is_written() {
 #[cfg(unix)]
 fn a_closed_pipe_ends_quietly_and_a_full_disk_does_not() {
     use std::io::Read as _;
-    use std::process::{Command, Stdio};
+    use std::process::Stdio;
     let text = std::fs::read(sample("sample.pubtator.txt")).unwrap().repeat(500);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
     let command = |stdout: Stdio| {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("crag"));
+        let mut command = process(&crag());
         command
             .args(["extract", "--from", "pubtator"])
             .arg(file.path())

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Folder, run, scored, value};
 use crate::common::pack::{bzip2, gzip, zstd};
-use crate::common::{crag, fixture, json_lines};
+use crate::common::{crag, fixture, json_lines, process};
 
 /// A copy of a small model in a folder of its own.
 fn model_copy(folder: &Folder) -> PathBuf {
@@ -397,7 +397,7 @@ fn records_are_not_written_over_whatever_their_name() {
         refused.stderr
     );
     let appended = std::fs::OpenOptions::new().append(true).open(&records).unwrap();
-    let redirected = std::process::Command::new(assert_cmd::cargo::cargo_bin!("crag"))
+    let redirected = process(&crag())
         .args(["calibrate", "--scored", &records, "-o", &folder.name("other.json")])
         .stdout(appended)
         .output()
