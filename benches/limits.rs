@@ -135,14 +135,19 @@ mod registers {
         // Where the kernel is found, the process may use the tiles.
         let tiles = crag::kernels::cpu::selected().setting() == "amx";
         let found: (fn(), f64) = match precision {
-            // SAFETY: as for the others.
+            // SAFETY: the process may use the tiles.
             Precision::F32 if tiles => (|| unsafe { x86::tiles_bf16() }, 16_384.0 / 6.0),
+            // SAFETY: the process may use the tiles.
             Precision::Bf16 if tiles => (|| unsafe { x86::tiles_bf16() }, 16_384.0),
+            // SAFETY: the process may use the tiles.
             Precision::Int8 if tiles => (|| unsafe { x86::tiles_int8() }, 32_768.0),
-            // SAFETY: each is called on a machine that has just been seen to have its instructions.
+            // SAFETY: the machine has just been seen to have the instructions.
             Precision::F32 if avx512 => (|| unsafe { x86::f32_512() }, 32.0),
+            // SAFETY: the machine has just been seen to have the instructions.
             Precision::F32 if fma => (|| unsafe { x86::f32_256() }, 16.0),
+            // SAFETY: the machine has just been seen to have the instructions.
             Precision::Bf16 if is_x86_feature_detected!("avx512bf16") => (|| unsafe { x86::bf16_512() }, 64.0),
+            // SAFETY: the machine has just been seen to have the instructions.
             Precision::Int8 if is_x86_feature_detected!("avx512vnni") => (|| unsafe { x86::int8_512() }, 128.0),
             _ => return None,
         };

@@ -178,7 +178,7 @@ mod gpu {
         Ok((opened, Some(Gpu { description, kernel })))
     }
 
-    pub fn print_profile() {
+    pub fn tell_gpu_work() {
         if profile::enabled() {
             for total in profile::report() {
                 crate::cli::note(&total.to_string());
@@ -208,13 +208,13 @@ mod gpu {
         Err(UsageError("--device cuda: built without CUDA; rebuild with --features cuda".into()).into())
     }
 
-    pub fn print_profile() {}
+    pub fn tell_gpu_work() {}
 }
 
 use gpu::{cuda_is_available, open_cuda};
 
 /// Prints where the GPU's time went, if `CRAG_CUDA_PROFILE` asks for it, and with `-v` which products were left to cuBLAS.
 /// All networks have to be idle.
-pub fn print_profile() {
-    gpu::print_profile();
+pub fn tell_gpu_work() {
+    gpu::tell_gpu_work();
 }

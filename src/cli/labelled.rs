@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::config::SettingRow;
-use super::device::{DeviceArgs, print_profile};
+use super::device::{DeviceArgs, tell_gpu_work};
 use super::inputs::{self, expect_jsonl, is_stdin};
 use super::model::{DEFAULT_MODEL, ModelArgs, OpenModel};
 use super::records::MissingEntityArg;
@@ -181,7 +181,7 @@ impl LabelledArgs {
             &[Member::only(&model.network, &preparer)],
             &options,
         );
-        print_profile();
+        tell_gpu_work();
         let counts = counts.map_err(|error| match error {
             // Answers go nowhere but into memory.
             ScoreError::Write { source } => anyhow::Error::new(source),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::config::SettingRow;
-use super::device::{DeviceArgs, print_profile};
+use super::device::{DeviceArgs, tell_gpu_work};
 use super::inputs::Inputs;
 use super::manifest::{self, End, OutputRecord};
 use super::model::ModelsArgs;
@@ -382,7 +382,7 @@ impl Run<'_> {
         };
         let mut sink = Watched { inner: sink, meter };
         let counts = scoring::run_into(inputs, &mut sink, &members, &options);
-        print_profile();
+        tell_gpu_work();
         if let Some(problem) = self.ensemble.flush_cache() {
             console::warn(&problem);
         }

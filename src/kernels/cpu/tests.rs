@@ -154,6 +154,12 @@ fn activations_ride_along() {
     });
 }
 
+/// With BERT's epsilon.
+fn norm_of<'a>(weight: &'a [f32], bias: &'a [f32]) -> Norm<'a> {
+    let eps = 1e-12;
+    Norm { weight, bias, eps }
+}
+
 #[test]
 fn residual_and_norm_ride_along() {
     for_each_kernel(|kernel| {
@@ -162,16 +168,7 @@ fn residual_and_norm_ride_along() {
             let (residual, gain, shift) = (random(rows * n, 2), random(n, 3), random(n, 4));
             let layer = PackedLinear::for_kernel(kernel, &weight, None, Precision::F32).unwrap();
             let x = random(rows * k, 5);
-            let found = layer.forward_add_norm(
-                &x,
-                rows,
-                &residual,
-                Norm {
-                    weight: &gain,
-                    bias: &shift,
-                    eps: 1e-12,
-                },
-            );
+            let found = layer.forward_add_norm(&x, rows, &residual, norm_of(&gain, &shift));
             let mut sum = reference::linear(&x, &values(&weight), None, k, Activation::Identity);
             sum.iter_mut().zip(&residual).for_each(|(s, r)| *s += r);
             let expected = reference::layer_norm(&sum, &gain, &shift, 1e-12, Activation::Identity);
@@ -190,16 +187,7 @@ fn a_rows_bits_do_not_depend_on_the_batch() {
         let run = |x: &[f32], residual: &[f32]| {
             let rows = x.len() / k;
             let plain = layer.forward(x, rows, Activation::Gelu);
-            let normed = layer.forward_add_norm(
-                x,
-                rows,
-                residual,
-                Norm {
-                    weight: &gain,
-                    bias: &gain,
-                    eps: 1e-12,
-                },
-            );
+            let normed = layer.forward_add_norm(x, rows, residual, norm_of(&gain, &gain));
             (plain, normed)
         };
         let (plain, normed) = run(&x, &residual);

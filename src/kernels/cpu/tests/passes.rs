@@ -2,8 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::{Kernel, assert_same_bits, for_each_kernel, matrix, offsets, random};
-use crate::kernels::cpu::norm::Norm;
+use super::{Kernel, assert_same_bits, for_each_kernel, matrix, norm_of, offsets, random};
 use crate::kernels::cpu::{PackedLinear, attention, feed_forward, self_attention};
 use crate::kernels::{Activation, Precision};
 
@@ -27,11 +26,7 @@ fn feed_forward_gives_the_bits_of_its_two_products() {
                 );
                 let (weight, bias) = (random(hidden, 4), random(hidden, 5));
                 let x = random(rows * hidden, 6);
-                let norm = Norm {
-                    weight: &weight,
-                    bias: &bias,
-                    eps: 1e-12,
-                };
+                let norm = norm_of(&weight, &bias);
                 let activated = first.forward(&x, rows, Activation::Gelu);
                 let expected = second.forward_add_norm(&activated, rows, &x, norm);
                 let found = feed_forward::feed_forward(&x, rows, &first, Activation::Gelu, &second, norm);

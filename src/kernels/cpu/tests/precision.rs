@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
-use super::{Kernel, assert_close, assert_same_bits, matrix, random, tolerance, values};
+use super::{Kernel, assert_close, assert_same_bits, matrix, norm_of, random, tolerance, values};
 use crate::kernels::cpu::detect::SETTINGS;
 use crate::kernels::cpu::format::{Format, SplitF32};
 use crate::kernels::cpu::simd::{LINE, Simd, Task};
-use crate::kernels::cpu::{Norm, PackedLinear, selected};
+use crate::kernels::cpu::{PackedLinear, selected};
 use crate::kernels::{Activation, Precision, reference};
 
 const ROUNDED: [Precision; 2] = [Precision::Bf16, Precision::Int8];
@@ -93,16 +93,7 @@ fn what_rides_along_is_the_same_in_short_formats() {
             let expected = reference::linear(&x_rounded, &weight_rounded, None, k, Activation::Gelu);
             assert_close(&found, &expected, 4.0 * tolerance::UNIT, &what);
 
-            let found = layer.forward_add_norm(
-                &x,
-                rows,
-                &residual,
-                Norm {
-                    weight: &gain,
-                    bias: &shift,
-                    eps: 1e-12,
-                },
-            );
+            let found = layer.forward_add_norm(&x, rows, &residual, norm_of(&gain, &shift));
             let mut sum = reference::linear(&x_rounded, &weight_rounded, None, k, Activation::Identity);
             sum.iter_mut().zip(&residual).for_each(|(s, r)| *s += r);
             let expected = reference::layer_norm(&sum, &gain, &shift, 1e-12, Activation::Identity);

@@ -1,0 +1,150 @@
+//! Training that begins from a BERT checkpoint.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+
+use super::{Case, RECIPE, stderr};
+use crate::common::{crag, fixture};
+
+/// The drug encoder of a fixture as a BERT checkpoint, its names behind `prefix`.
+fn backbone(folder: &Path, prefix: &str) -> (PathBuf, std::collections::HashMap<String, candle_core::Tensor>) {
+    let source = fixture("model/mean");
+    let folder = folder.join(format!("backbone-{}", prefix.trim_end_matches('.')));
+    fs::create_dir(&folder).unwrap();
+    for name in ["config.json", "vocab.txt", "tokenizer_config.json"] {
+        fs::copy(source.join(name), folder.join(name)).unwrap();
+    }
+    let all = candle_core::safetensors::load(source.join("model.safetensors"), &candle_core::Device::Cpu).unwrap();
+    let encoder: std::collections::HashMap<String, candle_core::Tensor> = all
+        .into_iter()
+        .filter_map(|(name, tensor)| Some((name.strip_prefix("drug_encoder.")?.to_owned(), tensor)))
+        .collect();
+    let mut stored: std::collections::HashMap<String, candle_core::Tensor> = encoder
+        .iter()
+        .map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone()))
+        .collect();
+    if !prefix.is_empty() {
+        let bias = candle_core::Tensor::zeros(3, candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+        stored.insert("cls.predictions.bias".to_owned(), bias);
+    }
+    candle_core::safetensors::save(&stored, folder.join("model.safetensors")).unwrap();
+    (folder, encoder)
+}
+
+/// `crag train` that begins from the folder.
+fn train_from(case: &Case, folder: &Path, out: &str) -> Command {
+    let mut command = crag();
+    command.current_dir(case.folder.path());
+    command.args(["train", "--train", "pairs.jsonl", "--device", "cpu", "--out", out]);
+    command.arg("--backbone").arg(folder);
+    command
+}
+
+#[test]
+fn both_encoders_begin_from_the_backbone_and_markers_from_its_mean() {
+    let case = Case::new();
+    for prefix in ["", "bert."] {
+        let (folder, encoder) = backbone(case.folder.path(), prefix);
+        let out = format!("out-{}", prefix.len());
+        let mut command = train_from(&case, &folder, &out);
+        // A step too small to move any f32: the weights written are those begun with.
+        command.args(["--learning-rate", "1e-30", "--contrastive-epochs", "0", "--epochs", "1"]);
+        command.args(["--width", "8", "--pooling", "cls"]);
+        command.assert().success();
+        let weights = case.path(&out).join("model.safetensors");
+        let trained = candle_core::safetensors::load(weights, &candle_core::Device::Cpu).unwrap();
+        let values = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let mut compared = 0;
+        for side in ["drug_encoder", "adr_encoder"] {
+            for (name, begun) in encoder.iter().filter(|(name, _)| !name.starts_with("pooler.")) {
+                let begun = begun.to_dtype(candle_core::DType::F32).unwrap();
+                let found = &trained[&format!("{side}.{name}")];
+                let rows = begun.dim(0).unwrap();
+                assert_eq!(values(&found.narrow(0, 0, rows).unwrap()), values(&begun), "{name}");
+                compared += 1;
+                if name == "embeddings.word_embeddings.weight" {
+                    let mean = values(&begun.mean(0).unwrap());
+                    // The fixture has rows for its own four markers; more are added only where the table is short.
+                    for row in rows..found.dim(0).unwrap() {
+                        assert_eq!(values(&found.get(row).unwrap()), mean);
+                    }
+                }
+            }
+        }
+        assert!(compared > 20, "{compared}");
+        let score = crag()
+            .current_dir(case.folder.path())
+            .args([
+                "score",
+                "--model",
+                &out,
+                "--device",
+                "cpu",
+                "--text",
+                "Aspirin caused bleeding.",
+            ])
+            .args(["--drug", "Aspirin", "--adr", "bleeding"])
+            .assert()
+            .success();
+        assert!(!score.get_output().stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_backbone_whose_vocabulary_is_another_models_is_told() {
+    let case = Case::new();
+    let (folder, _) = backbone(case.folder.path(), "bert.");
+    let vocabulary = fs::read_to_string(folder.join("vocab.txt")).unwrap();
+    fs::write(
+        case.path("backbone.toml"),
+        RECIPE
+            .split("[head]")
+            .nth(1)
+            .map(|rest| format!("[head]{rest}"))
+            .unwrap(),
+    )
+    .unwrap();
+    let train = |out: &str| {
+        let mut command = train_from(&case, &folder, out);
+        command.args(["--recipe", "backbone.toml", "--epochs", "1"]);
+        command.assert()
+    };
+    let head: String = vocabulary
+        .lines()
+        .take(300)
+        .map(|line| line.to_owned() + "\n")
+        .collect();
+    fs::write(folder.join("vocab.txt"), head).unwrap();
+    let cut = stderr(&train("cut").success());
+    assert!(cut.contains("if its vocabulary was cut short"), "{cut}");
+    let more: String = (0..50).map(|i| format!("zz{i}\n")).collect();
+    fs::write(folder.join("vocab.txt"), vocabulary + &more).unwrap();
+    let long = stderr(&train("long").code(1));
+    assert!(long.contains("are they of one model?"), "{long}");
+}
+
+#[test]
+fn a_backbone_on_whose_tokenizer_the_library_panics_is_one_line_with_the_reason() {
+    let case = Case::new();
+    let (folder, _) = backbone(case.folder.path(), "");
+    let tokenizer = fs::read_to_string(fixture("model/safetensors/tokenizer.json")).unwrap();
+    let damaged = tokenizer.replace(r###""prefix":"##""###, r#""prefix":"\ud800""#);
+    assert_ne!(damaged, tokenizer);
+    fs::write(folder.join("tokenizer.json"), damaged).unwrap();
+    let said = stderr(&train_from(&case, &folder, "out").assert().code(1));
+    assert!(
+        said.contains("tokenizer.json")
+            && said.contains("the tokenizers library cannot read it (")
+            && !said.contains("panicked"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_folder_that_holds_no_bert_is_refused_as_a_backbone() {
+    let case = Case::new();
+    let assert = train_from(&case, &fixture("model/mean"), "out").assert().code(1);
+    assert!(stderr(&assert).contains("not a BERT backbone"), "{}", stderr(&assert));
+}

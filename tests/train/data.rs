@@ -1,0 +1,261 @@
+//! What is trained on: which lines are pairs, what is told of them, and what cannot be trained on.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::{Case, stderr};
+use crate::common::crag;
+use crate::common::pack::gzip;
+
+#[test]
+fn what_cannot_be_trained_on_is_one_clear_error_and_leaves_nothing() {
+    let case = Case::new();
+    fs::write(case.path("empty.jsonl"), "\n").unwrap();
+    let lines = fs::read_to_string(case.path("pairs.jsonl")).unwrap();
+    fs::write(case.path("none.jsonl"), lines.replace("\"drug\"", "\"medicine\"")).unwrap();
+    let one = "{\"text\":\"a caused b\",\"drug\":\"a\",\"adr\":\"b\",\"doc_id\":1}\n";
+    fs::write(case.path("one.jsonl"), one.repeat(4) + &one.replace(":1}", ":2}")).unwrap();
+    let unrelated = lines.replace("\"doc_id\"", "\"label\":0,\"doc_id\"");
+    fs::write(case.path("unrelated.jsonl"), unrelated).unwrap();
+    fs::write(
+        case.path("null.jsonl"),
+        lines.replace("\"doc_id\"", "\"label\":null,\"doc_id\""),
+    )
+    .unwrap();
+    fs::copy(case.path("pairs.jsonl"), case.path("same.jsonl")).unwrap();
+    fs::hard_link(case.path("pairs.jsonl"), case.path("link.jsonl")).unwrap();
+    let cases: [(&[&str], i32, &str); 23] = [
+        (&["--train", "empty.jsonl"], 1, "empty.jsonl: the file is empty"),
+        (&["--train", "none.jsonl"], 1, "no line is a labelled pair"),
+        (&["--train", "missing.jsonl"], 1, "missing.jsonl"),
+        (&["--train", "unrelated.jsonl"], 1, "no related pairs"),
+        (
+            &["--train", "pairs.jsonl", "--negatives", "none"],
+            1,
+            "only related pairs",
+        ),
+        (
+            &["--train", "one.jsonl", "--valid-fraction", "0.5"],
+            1,
+            "no negative could be mined",
+        ),
+        (
+            &["--train", "pairs.jsonl", "--learning-rate=-1"],
+            2,
+            "finetune.learning_rate",
+        ),
+        (&["--train", "pairs.jsonl", "--pooling-heads", "3"], 2, "pooling_heads"),
+        (
+            &["--train", "pairs.jsonl", "--backbone", "x"],
+            2,
+            "expected one of them",
+        ),
+        (&["--train", "-", "--valid", "-"], 2, "stdin"),
+        (
+            &["--train", "pairs.jsonl", "--document", "nope"],
+            2,
+            "--document nope: no record has",
+        ),
+        (
+            &["--train", "null.jsonl"],
+            1,
+            "null.jsonl:1: field \"label\": none or null",
+        ),
+        (
+            &["--train", "pairs.jsonl", "--gold", "labels"],
+            2,
+            "--gold labels: no record of pairs.jsonl has this field",
+        ),
+        (
+            &["--train", "pairs.jsonl", "--width", "3000000"],
+            2,
+            "head.width: expected a model that fits",
+        ),
+        (
+            &["--train", "pairs.jsonl", "--width", "3000000", "--views", "drug"],
+            2,
+            "head.width: expected a model that fits",
+        ),
+        (
+            &["--train", "pairs.jsonl", "--epochs", "100000000"],
+            2,
+            "finetune.epochs: expected 1 to 16777216",
+        ),
+        (&["--train", "pairs.jsonl", "--valid-fraction", "0.001"], 2, "--valid"),
+        (
+            &["--train", "pairs.jsonl", "--valid", "same.jsonl", "-q"],
+            1,
+            "96 more are left out, since their documents are in the validation file",
+        ),
+        (
+            &["--train", "pairs.jsonl", "link.jsonl"],
+            2,
+            "--train: link.jsonl is given twice",
+        ),
+        (
+            &["--train", "pairs.jsonl", "--valid", "same.jsonl", "same.jsonl"],
+            2,
+            "--valid: same.jsonl is given twice",
+        ),
+        (
+            &["--train", "pairs.jsonl", "--learning-rate", "-1"],
+            2,
+            "finetune.learning_rate",
+        ),
+        (
+            &["--train", "pairs.jsonl", "--gold", "drug"],
+            1,
+            "field \"drug\": expected 0, 1",
+        ),
+        (
+            &["--train", "pairs.jsonl", "--config", "recipe.toml"],
+            2,
+            "recipe.toml:14: unknown key \"contrastive\"",
+        ),
+    ];
+    for (arguments, code, message) in cases {
+        let mut command = crag();
+        command.current_dir(case.folder.path());
+        command.args(["train", "--recipe", "recipe.toml", "--device", "cpu", "--out", "out"]);
+        let assert = command.args(arguments).assert();
+        let said = stderr(&assert);
+        assert.code(code);
+        assert!(said.contains(message), "{arguments:?}: {said}");
+        assert!(!said.contains("panicked"), "{said}");
+        let left = ["out", "out.partial"].map(|name| case.path(name).exists());
+        assert_eq!(left, [false, false], "{arguments:?}");
+    }
+}
+
+#[test]
+fn packed_files_and_other_names_of_fields_are_read() {
+    let case = Case::new();
+    let lines = fs::read_to_string(case.path("pairs.jsonl")).unwrap();
+    let renamed = lines.replace("\"doc_id\"", "\"caused\":true,\"case\"");
+    fs::write(case.path("renamed.jsonl.gz"), gzip(renamed.as_bytes())).unwrap();
+    let mut command = crag();
+    command.current_dir(case.folder.path());
+    command.args([
+        "train",
+        "--recipe",
+        "recipe.toml",
+        "--train",
+        "renamed.jsonl.gz",
+        "--device",
+        "cpu",
+    ]);
+    command.args([
+        "--out",
+        "renamed",
+        "--gold",
+        "caused",
+        "--document",
+        "case",
+        "--epochs",
+        "1",
+    ]);
+    command.assert().success();
+    let manifest = case.json("renamed", "manifest.json");
+    // 48 documents of two pairs; a tenth of the documents is held out.
+    assert_eq!(manifest["data"]["valid"]["pairs"], 10);
+    assert_eq!(manifest["inputs"][0]["name"], "renamed.jsonl.gz");
+    assert_eq!(manifest["outcome"]["status"], "complete");
+}
+
+#[test]
+fn lines_that_are_no_pairs_cost_themselves_and_exit_code_3() {
+    let case = Case::new();
+    let lines = fs::read_to_string(case.path("pairs.jsonl")).unwrap();
+    let bad = "not json\n{\"text\":\"no mention\",\"drug\":\"aspirin\",\"adr\":\"bleeding\",\"doc_id\":3}\n";
+    fs::write(case.path("pairs.jsonl"), format!("{bad}{lines}")).unwrap();
+    let assert = case.train("out", &["--epochs", "1"]).assert().code(3);
+    let said = stderr(&assert);
+    assert!(
+        said.contains("pairs.jsonl:1: ") && said.contains("pairs.jsonl:2: "),
+        "{said}"
+    );
+    assert_eq!(case.json("out", "manifest.json")["data"]["rejected_lines"], 2);
+}
+
+#[test]
+fn what_is_doubtful_about_pairs_is_said() {
+    let case = Case::new();
+    let lines = fs::read_to_string(case.path("pairs.jsonl")).unwrap();
+    let assert = case.train("unlabelled", &["--epochs", "1"]).assert().success();
+    assert!(stderr(&assert).contains("taken as related"), "{}", stderr(&assert));
+
+    // The same texts under another document's name, and numbers as data frames write them.
+    let held_out: String = lines.lines().take(16).map(|line| line.to_owned() + "\n").collect();
+    fs::write(case.path("renamed.jsonl"), held_out.replace("\"doc_id\"", "\"pmid\"")).unwrap();
+    let renamed = case
+        .train("renamed", &["--valid", "renamed.jsonl", "--epochs", "1"])
+        .assert()
+        .success();
+    assert!(
+        stderr(&renamed).contains("16 pairs to train on have a text that is validated on too"),
+        "{}",
+        stderr(&renamed)
+    );
+    let floats: String = held_out
+        .lines()
+        .map(|line| {
+            let mut record: Value = serde_json::from_str(line).unwrap();
+            record["doc_id"] = json!(record["doc_id"].as_f64());
+            format!("{record}\n")
+        })
+        .collect();
+    assert!(floats.contains("\"doc_id\":0.0"));
+    fs::write(case.path("floats.jsonl"), floats).unwrap();
+    let same = case
+        .train("floats", &["--valid", "floats.jsonl", "--epochs", "1"])
+        .assert()
+        .success();
+    assert!(
+        stderr(&same).contains("16 pairs are left out of training"),
+        "{}",
+        stderr(&same)
+    );
+
+    let labelled = |label: u8| lines.replace("\"doc_id\"", &format!("\"label\":{label},\"doc_id\""));
+    fs::write(case.path("both.jsonl"), labelled(1) + &labelled(0)).unwrap();
+    let both = case.train("both", &["--train", "both.jsonl", "--epochs", "1"]);
+    let assert = { both }.assert().success();
+    assert!(
+        stderr(&assert).contains("pairs come both as related and as unrelated"),
+        "{}",
+        stderr(&assert)
+    );
+
+    let cut = case
+        .train("cut", &["--max-length", "8", "--epochs", "1"])
+        .assert()
+        .success();
+    assert!(
+        stderr(&cut).contains("contexts have no whole mention in their first 8 tokens"),
+        "{}",
+        stderr(&cut)
+    );
+}
+
+#[test]
+fn documents_of_the_validation_file_are_left_out_of_training() {
+    let case = Case::new();
+    let lines = fs::read_to_string(case.path("pairs.jsonl")).unwrap();
+    let held_out: Vec<&str> = lines.lines().take(16).collect();
+    fs::write(case.path("held-out.jsonl"), held_out.join("\n")).unwrap();
+    let assert = case
+        .train("out", &["--valid", "held-out.jsonl", "--epochs", "1"])
+        .assert()
+        .success();
+    assert!(
+        stderr(&assert).contains("16 pairs are left out of training"),
+        "{}",
+        stderr(&assert)
+    );
+    let data = &case.json("out", "manifest.json")["data"];
+    assert_eq!(
+        (&data["train"]["pairs"], &data["valid"]["pairs"]),
+        (&json!(80), &json!(16))
+    );
+}

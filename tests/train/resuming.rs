@@ -1,0 +1,154 @@
+//! Runs that end early, by a kill or a signal, and go on.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{Case, stderr};
+#[cfg(unix)]
+use crate::common::signals::{heed_signals, send};
+use crate::common::{json_lines, process};
+
+/// Starts a run and kills it (as kill -9 does) once its state has been replaced `saves` times.
+fn killed(case: &Case, out: &str, resume: bool, saves: usize) {
+    let state = case.path(&format!("{out}.partial/state.json"));
+    let stamp = |path: &Path| fs::read(path).ok();
+    let before = stamp(&state);
+    let mut command = process(&case.train(out, &["--save-every", "0", "--quiet"]));
+    if resume {
+        command.arg("--resume");
+    }
+    let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    let (mut seen, mut last) = (0, before);
+    while seen < saves && began.elapsed() < Duration::from_secs(120) && child.try_wait().unwrap().is_none() {
+        let now = stamp(&state);
+        if now.is_some() && now != last {
+            seen += 1;
+            last = now;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // A run that was faster than its killer is finished, and that is told by the caller's assertions.
+    let _ = child.kill();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_run_killed_again_and_again_resumes_to_the_same_bytes() {
+    let case = Case::new();
+    case.train("whole", &[]).assert().success();
+    killed(&case, "cut", false, 3);
+    assert!(
+        case.path("cut.partial").exists() && !case.path("cut").exists(),
+        "killed in the middle"
+    );
+    let again = case.train("cut", &[]).assert().code(2);
+    assert!(stderr(&again).contains("--resume"), "{}", stderr(&again));
+    killed(&case, "cut", true, 7);
+    assert!(
+        case.path("cut.partial").exists() && !case.path("cut").exists(),
+        "killed in the middle"
+    );
+    // What a kill in the middle of a write leaves behind.
+    fs::write(case.path("cut.partial/.state-99.safetensors.1-0.partial"), "torn").unwrap();
+    let other = case.train("cut", &["--resume", "--epochs", "3"]).assert().code(2);
+    assert!(stderr(&other).contains("other settings"), "{}", stderr(&other));
+    case.train("cut", &["--resume", "--threads", "2"]).assert().success();
+    assert!(case.weights("cut") == case.weights("whole"));
+    assert_eq!(case.json("cut", "crag.json"), case.json("whole", "crag.json"));
+    assert!(!case.path("cut.partial").exists());
+    let events = |out: &str| {
+        let mut log = json_lines(&fs::read(case.path(out).join("log.jsonl")).unwrap());
+        log.iter_mut().for_each(|line| line["seconds"] = Value::Null);
+        log
+    };
+    assert_eq!(events("cut"), events("whole"), "each step is logged once");
+}
+
+#[test]
+fn resuming_begins_where_there_is_nothing_and_sees_that_nothing_is_left_to_do() {
+    let case = Case::new();
+    let resume = |out: &str, more: &[&str]| case.train(out, &[&["--resume"], more].concat()).assert();
+    resume("out", &[]).success();
+    let finished = fs::read(case.path("out/manifest.json")).unwrap();
+    // What has been laid beside it since is nobody's business where nothing is replaced.
+    fs::write(case.path("out/README.md"), "mine").unwrap();
+    let assert = resume("out", &[]).success();
+    assert!(stderr(&assert).contains("nothing to do"), "{}", stderr(&assert));
+    for other in [["--seed", "8"], ["--save-dtype", "f16"]] {
+        let assert = resume("out", &other).code(2);
+        assert!(stderr(&assert).contains("the output exists"), "{}", stderr(&assert));
+    }
+    assert_eq!(fs::read(case.path("out/manifest.json")).unwrap(), finished);
+    let assert = case.train("out", &[]).assert().code(2);
+    assert!(stderr(&assert).contains("--force"), "{}", stderr(&assert));
+    assert!(!case.path("out.partial").exists());
+}
+
+#[test]
+#[cfg(unix)]
+fn a_signal_ends_a_run_in_order_and_a_forced_one_resumes_to_the_same_bytes() {
+    let case = Case::new();
+    // Long enough to be caught.
+    let long = ["--epochs", "10"];
+    case.train("whole", &long).assert().success();
+    case.train("cut", &["--seed", "8"]).assert().success();
+    let mut command = process(&case.train("cut", &["--force"]));
+    command.args(long);
+    let mut child = heed_signals(&mut command).stderr(Stdio::piped()).spawn().unwrap();
+    let log = case.path("cut.partial/log.jsonl");
+    let began = Instant::now();
+    let steps = || {
+        let log = fs::read_to_string(&log).unwrap_or_default();
+        log.lines().filter(|line| line.contains("\"step\"")).count()
+    };
+    while steps() < 4 && began.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    send(&child, "TERM");
+    let status = child.wait().unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
+    assert_eq!(status.code(), Some(143), "{said}");
+    assert!(said.contains("--resume goes on"), "{said}");
+    assert!(case.path("cut.partial/state.json").exists());
+    assert!(
+        case.weights("cut") != case.weights("whole"),
+        "the old one is still there"
+    );
+    case.train("cut", &["--resume"]).args(long).assert().success();
+    assert!(case.weights("cut") == case.weights("whole"));
+    assert!(!case.path("cut.partial").exists());
+}
+
+#[test]
+fn a_damaged_state_is_one_clear_error() {
+    let case = Case::new();
+    case.train("out", &["--learning-rate", "1e30", "--save-every", "0"])
+        .assert()
+        .code(1);
+    let states = fs::read_dir(case.path("out.partial"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    for path in states.filter(|path| path.to_string_lossy().ends_with(".safetensors")) {
+        fs::OpenOptions::new()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_len(100)
+            .unwrap();
+    }
+    let assert = case
+        .train("out", &["--learning-rate", "1e30", "--resume"])
+        .assert()
+        .code(1);
+    let said = stderr(&assert);
+    assert!(
+        said.contains("begin again with --force") && !said.contains("goes on"),
+        "{said}"
+    );
+}
