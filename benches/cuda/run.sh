@@ -152,7 +152,7 @@ sweep() {
   step peer-eager 100 "$python" "$here/peer.py" speed "$work/model" "$work/pairs.jsonl" "$results/peer-eager.json" --device $device --limit $eager --budgets $peer_budgets
 }
 
-nvidia-smi --query-gpu=name,memory.total,driver_version,power.limit,clocks.max.sm --format=csv,noheader > "$results/gpu.txt" 2>&1
+nvidia-smi --query-gpu=name,memory.total,driver_version,power.limit,clocks.max.sm --format=csv,noheader > "$results/gpu.txt" 2>/dev/null
 step pairs 60 "$python" "$here/inputs.py" pairs "$pairs" "$work/pairs.jsonl" $count
 step edge-inputs 20 "$python" "$here/inputs.py" edges "$work/edges.jsonl"
 head -$compared "$work/pairs.jsonl" > "$work/compared.jsonl"

@@ -1,6 +1,6 @@
 """One table of everything that run.sh has left in a folder: `summary.py FOLDER`.
 
-A step that did not finish is a line that says so; nothing is guessed.
+A step that did not finish, or that this run did not ask for, is a line that says so; nothing is guessed.
 """
 
 import json
@@ -28,6 +28,11 @@ def load(name):
         return None
 
 
+def without(step):
+    """Why a step has left nothing: run.sh writes down each that it began or had no time for."""
+    return "did not finish" if re.search(rf"^{re.escape(step)}\t", read("steps.txt"), re.M) else "not run"
+
+
 def row(what, value, note=""):
     print(f"| {what:<58} | {value:>22} | {note}")
 
@@ -53,10 +58,10 @@ def scores(name):
 
 
 def tests():
-    for title, log in [("tests of the kernels", "tests.log"), ("tests of scoring, on the GPU", "scoring.log")]:
-        text = read(log)
+    for title, step in [("tests of the kernels", "tests"), ("tests of scoring, on the GPU", "scoring")]:
+        text = read(f"{step}.log")
         found = re.findall(r"test result: (\w+)\. (\d+) passed; (\d+) failed", text)
-        row(title, " / ".join(f"{p} passed, {f} failed" for _, p, f in found) or "did not finish", "skipped: %d" % text.count("skipped:"))
+        row(title, " / ".join(f"{p} passed, {f} failed" for _, p, f in found) or without(step), "skipped: %d" % text.count("skipped:") if text else "")
         for name, words in re.findall(r"thread '(\S+)'[^\n]* panicked at [^\n]*\n([^\n]*)", text):
             row("  failed: " + name.removeprefix("cuda::gpu::")[:48], "", words[:200])
     for path in sorted(FOLDER.glob("alone-*.log")):
@@ -67,13 +72,13 @@ def tests():
 def accuracy():
     peer, cpu = load("accuracy.json"), scores("accuracy-cpu.jsonl")
     if not peer:
-        return row("accuracy", "did not finish", "accuracy.json is missing")
+        return row("accuracy", without("accuracy"))
     reference = dict(zip(peer["ids"], peer["f32"]))
     for dtype in "f32", "bf16", "f16":
         torch_error = [abs(a - b) for a, b in zip(peer[dtype], peer["f32"]) if math.isfinite(a)] or [math.inf]
         ours = scores(f"accuracy-{dtype}.jsonl")
         if len(ours) != len(reference) or any(p is None for p in ours.values()):
-            row(f"accuracy {dtype}", "did not finish", f"{len(ours)} of {len(reference)} answers")
+            row(f"accuracy {dtype}", without(f"accuracy-{dtype}"), f"{len(ours)} of {len(reference)} answers")
             continue
         nan = sum(not math.isfinite(p) for p in ours.values()) + sum(not math.isfinite(x) for x in peer[dtype])
         errors = [abs(logit(p) - reference[i]) for i, p in ours.items()]
@@ -89,10 +94,13 @@ def accuracy():
 
 def edges():
     for dtype in "f32", "bf16", "f16":
-        lines = records(f"edges-{dtype}.jsonl")
+        what, lines = f"edge inputs {dtype}: lines, finite, error records", records(f"edges-{dtype}.jsonl")
+        if not lines:
+            row(what, without(f"edges-{dtype}"))
+            continue
         finite = sum(isinstance(r.get("probability"), float) and math.isfinite(r["probability"]) for r in lines)
         errors = sum("error" in r for r in lines)
-        row(f"edge inputs {dtype}: lines, finite, error records", f"{len(lines)}, {finite}, {errors}", "ok" if lines and finite + errors == len(lines) else "CHECK")
+        row(what, f"{len(lines)}, {finite}, {errors}", "ok" if finite + errors == len(lines) else "CHECK")
 
 
 def throughput():
@@ -108,7 +116,7 @@ def throughput():
     for name in "compiled", "eager":
         r = load(f"peer-{name}.json")
         if not r:
-            row(f"PyTorch {name}", "did not finish")
+            row(f"PyTorch {name}", without(f"peer-{name}"))
             continue
         end_to_end = r.get("jsonl_pairs_s")
         network = ", ".join(f"{speed:,.0f} at {budget} tokens" for budget, speed in r["budgets"].items())
@@ -162,7 +170,7 @@ def main():
     print(f"|{'-' * 60}|{'-' * 24}|{'-' * 40}")
     gpu = read("gpu.txt").strip().splitlines()
     row("GPU", "", gpu[0] if gpu else "none")
-    row("training on the GPU as on the CPU", read("training.log").strip() or "did not finish")
+    row("training on the GPU as on the CPU", read("training.log").strip() or without("training"))
     for section in tests, accuracy, edges, lambda: ceilings(throughput()), usage, steps:
         try:
             section()
