@@ -30,6 +30,13 @@ pub enum TrainError {
     },
     #[error("{path}: {reason}")]
     Resume { path: String, reason: String },
+    /// What an earlier run left to go on from is not what it wrote.
+    #[error("{path}: expected {expected}, found {found}; begin again with --force")]
+    Damaged {
+        path: String,
+        expected: String,
+        found: String,
+    },
     /// By whoever asked the run to stop; its state has been saved.
     #[error("interrupted")]
     Interrupted,

@@ -2,10 +2,11 @@
 //!
 //! Tensors go to a file of their own name, synced; then `state.json`, which names it, is replaced in one rename; then
 //! older tensors are removed. So at every moment `state.json` names whole files. The best epoch's weights lie
-//! beside them in the same way.
+//! beside them in the same way. `state.json` knows the hash of each, so that nothing goes on from other bytes.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
@@ -69,8 +70,16 @@ pub struct State {
     pub log_bytes: u64,
     pub history: Vec<EpochSummary>,
     pub best: Option<(usize, Judgement)>,
-    tensors: String,
-    best_tensors: Option<String>,
+    tensors: TensorFile,
+    best_tensors: Option<TensorFile>,
+}
+
+/// A file of tensors as it was written.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct TensorFile {
+    name: String,
+    /// As `b3sum` prints it.
+    blake3: String,
 }
 
 /// The folder of a run that is under way.
@@ -123,7 +132,7 @@ impl WorkFolder {
         let path = self.path.join(STATE);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(TrainError::io(&path, "reading it failed", error)),
         };
         let state: State = serde_json::from_slice(&bytes).map_err(|error| TrainError::Resume {
@@ -131,16 +140,35 @@ impl WorkFolder {
             reason: format!("not a state of this version: {error}; begin again with --force"),
         })?;
         let tensors = self.read(&state.tensors)?;
+        // Better heard of now than after the last epoch.
+        state.best_tensors.iter().try_for_each(|best| self.check(best))?;
         Ok(Some((state, tensors)))
     }
 
     /// The best epoch's weights.
     pub fn best(&self, state: &State) -> Result<Option<Tensors>, TrainError> {
-        state.best_tensors.as_deref().map(|name| self.read(name)).transpose()
+        state.best_tensors.as_ref().map(|best| self.read(best)).transpose()
     }
 
-    fn read(&self, name: &str) -> Result<Tensors, TrainError> {
-        let files = locate(&ModelSource::File(self.path.join(name)), &HubOptions::default())?;
+    /// Errors unless the file is as it was written.
+    fn check(&self, TensorFile { name, blake3 }: &TensorFile) -> Result<(), TrainError> {
+        let path = self.path.join(name);
+        let found = match hash(&path) {
+            Ok(found) if found == *blake3 => return Ok(()),
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => "no such file".to_owned(),
+            Err(error) => return Err(TrainError::io(&path, "reading it failed", error)),
+        };
+        Err(TrainError::Damaged {
+            path: path.display().to_string(),
+            expected: format!("what was written with the state (blake3 {blake3})"),
+            found,
+        })
+    }
+
+    fn read(&self, file: &TensorFile) -> Result<Tensors, TrainError> {
+        self.check(file)?;
+        let files = locate(&ModelSource::File(self.path.join(&file.name)), &HubOptions::default())?;
         let checkpoint = Checkpoint::open(&files)?;
         let names = checkpoint.tensors().iter().map(|info| info.name.clone());
         let tensors = names.map(|name| Ok((name.clone(), checkpoint.tensor(&name)?.copy()?)));
@@ -155,13 +183,17 @@ impl WorkFolder {
         best: Option<&[(String, Tensor)]>,
     ) -> Result<(), TrainError> {
         self.written += 1;
-        let name = |what: &str| format!("{what}-{}.safetensors", self.written);
-        let [tensors_name, best_name] = KINDS.map(name);
-        write_safetensors(&self.path.join(&tensors_name), tensors)?;
-        state.tensors = tensors_name;
+        let write = |kind: &str, tensors: &[(String, Tensor)]| -> Result<TensorFile, TrainError> {
+            let name = format!("{kind}-{}.safetensors", self.written);
+            let path = self.path.join(&name);
+            write_safetensors(&path, tensors)?;
+            let blake3 = hash(&path).map_err(|error| TrainError::io(&path, "reading it failed", error))?;
+            Ok(TensorFile { name, blake3 })
+        };
+        let [of_state, of_best] = KINDS;
+        state.tensors = write(of_state, tensors)?;
         if let Some(best) = best {
-            write_safetensors(&self.path.join(&best_name), best)?;
-            state.best_tensors = Some(best_name);
+            state.best_tensors = Some(write(of_best, best)?);
         }
         let json = serde_json::to_vec(state).map_err(|error| TrainError::Resume {
             path: self.path.display().to_string(),
@@ -178,11 +210,18 @@ impl WorkFolder {
         let Ok(entries) = fs::read_dir(&self.path) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let used = name == state.tensors || state.best_tensors.as_ref() == Some(&name);
+            let used = name == state.tensors.name || state.best_tensors.as_ref().is_some_and(|best| best.name == name);
             let unfinished = name.ends_with(".partial") || name.ends_with(".tmp");
             if name.ends_with(".safetensors") && !used || unfinished {
                 let _ = fs::remove_file(entry.path());
             }
         }
     }
+}
+
+/// As `b3sum` prints it.
+fn hash(path: &Path) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path)?)?;
+    Ok(hasher.finalize().to_string())
 }

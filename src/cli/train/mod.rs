@@ -234,10 +234,6 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
             note("interrupted; the same command with --resume goes on");
             return Ok(signals.outcome());
         }
-        // The state itself is what cannot be read where it is a file of weights.
-        Err(TrainError::Checkpoint(error)) if args.resume => {
-            anyhow::bail!("{error}; if this is a state that an earlier run left, begin again with --force");
-        }
         Err(error @ (TrainError::Io { .. } | TrainError::Checkpoint(_))) => {
             let error = anyhow::Error::from(error);
             anyhow::bail!("{error:#}; what was finished is kept, and the same command with --resume goes on");
