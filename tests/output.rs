@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crag::files::Companion;
 use serde_json::Value;
 
 use crate::common::{crag, json_lines, process};
@@ -332,7 +333,9 @@ fn a_limit_on_the_size_of_files_ends_a_run_as_a_full_disk_does() {
 #[test]
 fn no_name_that_a_run_writes_under_is_an_input_or_another_of_its_files() {
     let place = Place::with_pairs(3);
-    for name in ["out.jsonl.manifest.json.tmp", "out.jsonl.progress.tmp"] {
+    let manifest = Companion::beside(&place.path("out.jsonl.manifest.json"), &place.path("out.jsonl"));
+    let manifest = manifest.file_name().unwrap().to_str().unwrap();
+    for name in [manifest, "out.jsonl.progress.tmp"] {
         place.write(name, pairs(0..2));
         let arguments = ["-o", "out.jsonl", "--summary-json", "s.json", "--format", "jsonl", name];
         let message = place.refusal(&arguments, 2);
@@ -348,6 +351,50 @@ fn no_name_that_a_run_writes_under_is_an_input_or_another_of_its_files() {
         assert!(message.contains(" already"), "{message}");
     }
     assert_eq!(place.outputs(), ["out.jsonl.progress.tmp"], "written above");
+}
+
+#[test]
+fn runs_that_put_their_manifests_in_one_place_do_not_get_into_each_others_way() {
+    let place = Place::with_pairs(3);
+    let runs: Vec<_> = (0..8)
+        .map(|i| {
+            let mut command =
+                place.command(&["--manifest", "run.json", "-o", &format!("out-{i}.jsonl"), "pairs.jsonl"]);
+            command.stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    for run in runs {
+        let ended = run.wait_with_output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    }
+    // The last one's, whole.
+    let manifest: Value = serde_json::from_slice(&fs::read(place.path("run.json")).unwrap()).unwrap();
+    let output = manifest["output"]["path"].as_str().unwrap();
+    assert!(output.contains("out-"), "{manifest}");
+    let names = fs::read_dir(place.path("")).unwrap().map(|entry| entry.unwrap().path());
+    assert_eq!(
+        names
+            .filter(|name| name.extension().is_some_and(|end| end == "tmp"))
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn a_fifo_is_not_read_and_written_by_one_run() {
+    let place = Place::with_pairs(1);
+    assert!(
+        Command::new("mkfifo")
+            .arg(place.path("fifo"))
+            .status()
+            .unwrap()
+            .success()
+    );
+    let message = place.refusal(&["-o", "fifo", "fifo"], 2);
+    assert!(
+        message.contains("fifo: the output is also an input (fifo)"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -117,15 +117,13 @@ pub(super) fn write_all(disk: &dyn Disk, file: &File, mut bytes: &[u8]) -> io::R
     Ok(())
 }
 
-/// Writes a file beside `path` that [`put_in_place`] will make `path`; its contents are on the disk then.
+/// Writes the file `beside` another that [`put_in_place`] will make that one; its contents are on the disk then.
 ///
 /// Its name is always the same, so that what a killed run leaves is the next one's to write over. For files whose owner
 /// holds the output's lock, and refuses inputs of that name; for others there is [`replace_among_others`].
-pub(super) fn write_beside(disk: &dyn Disk, path: &Path, contents: &[u8]) -> io::Result<PathBuf> {
-    let beside = with_suffix(path, ".tmp");
-    let file = uninterrupted(|| disk.create(&beside))?;
-    fill(disk, &file, &beside, contents)?;
-    Ok(beside)
+pub(super) fn write_beside(disk: &dyn Disk, beside: &Path, contents: &[u8]) -> io::Result<()> {
+    let file = uninterrupted(|| disk.create(beside))?;
+    fill(disk, &file, beside, contents)
 }
 
 /// Writes all of a file just made at `beside` and brings it to the disk, or removes it.
@@ -146,7 +144,8 @@ pub(super) fn put_in_place(disk: &dyn Disk, beside: &Path, path: &Path) -> io::R
 /// Replaces the file at `path`: whoever looks, also after a loss of power, finds the old contents or the new. Who may
 /// read it stays as it was.
 pub fn replace(disk: &dyn Disk, path: &Path, contents: &[u8]) -> io::Result<()> {
-    let beside = write_beside(disk, path, contents)?;
+    let beside = with_suffix(path, ".tmp");
+    write_beside(disk, &beside, contents)?;
     take_place(disk, &beside, path)
 }
 

@@ -72,7 +72,7 @@ pub fn is_same_file(one: &Path, other: &Path) -> bool {
 }
 
 /// The name of the file that `path` leads to, or would, through links.
-fn real_name(path: &Path) -> PathBuf {
+pub(super) fn real_name(path: &Path) -> PathBuf {
     let in_folder = || {
         let target = link_target(path);
         Some(folder_of(&target).canonicalize().ok()?.join(target.file_name()?))

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use super::Input;
 use super::disk::{Disk, folder_of, put_in_place, replace, uninterrupted, with_suffix, write_all, write_beside};
-use super::identity::Identity;
+use super::identity::{Identity, real_name};
 
 /// Why there is no output, or not all of it.
 #[derive(Debug, thiserror::Error)]
@@ -134,6 +134,15 @@ pub struct OutputFile {
 pub struct Companion {
     pub path: PathBuf,
     pub contents: Vec<u8>,
+}
+
+impl Companion {
+    /// Where the companion at `path` of the output at `target` lies until both are put in place: no run of another output
+    /// writes there, though it may have a companion of the same name.
+    pub fn beside(path: &Path, target: &Path) -> PathBuf {
+        let target = blake3::hash(real_name(target).as_os_str().as_encoded_bytes()).to_hex();
+        with_suffix(path, &format!(".{}.tmp", &target[..12]))
+    }
 }
 
 impl OutputFile {
@@ -272,12 +281,12 @@ impl OutputFile {
             let path = path.to_owned();
             move |source| io_error(&path, "cannot be written", source)
         };
-        let mut beside = Vec::with_capacity(companions.len());
         for Companion { path, contents } in companions {
-            beside.push(write_beside(&*self.disk, path, contents).map_err(written(path))?);
+            let beside = Companion::beside(path, &self.target);
+            write_beside(&*self.disk, &beside, contents).map_err(written(path))?;
         }
-        for (Companion { path, .. }, beside) in companions.iter().zip(&beside) {
-            put_in_place(&*self.disk, beside, path).map_err(written(path))?;
+        for Companion { path, .. } in companions {
+            put_in_place(&*self.disk, &Companion::beside(path, &self.target), path).map_err(written(path))?;
         }
         // Whoever might read the old output may read the new one, and nobody else, where the file system knows of that.
         if let Ok(old) = self.target.metadata() {
@@ -360,13 +369,27 @@ pub(super) fn io_error(path: &Path, action: &'static str, source: io::Error) -> 
     }
 }
 
-/// Errors if `path` is a file that is one of `inputs`, by whatever name, `/dev/fd/3` included.
+/// Errors if `path` is a file or a fifo that is one of `inputs`, by whatever name, `/dev/fd/3` included.
 pub fn refuse_inputs(path: &Path, inputs: &[Input]) -> Result<(), OutputError> {
     let looked_at = |source| io_error(path, "cannot be looked at", source);
     match Identity::of_path(path).map_err(looked_at)? {
-        // What is read of a terminal is not what was written to it.
-        Some(own) if path.is_file() => refuse_input(&own, path, inputs),
+        // What is read of a terminal is not what was written to it; that of a fifo is.
+        Some(own) if path.is_file() || is_fifo(path) => refuse_input(&own, path, inputs),
         _ => Ok(()),
+    }
+}
+
+/// Whether `path` leads to a pipe.
+fn is_fifo(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt as _;
+        std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
     }
 }
 

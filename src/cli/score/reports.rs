@@ -14,7 +14,7 @@ use crate::cli::config::SettingRow;
 use crate::cli::manifest::{self, End, FileRecord, Manifest, ModelRecord, OutputRecord, RunRecord};
 use crate::cli::report_file::ReportFile;
 use crate::cli::{UsageError, console};
-use crate::files::{Destination, Input, is_same_file, with_suffix};
+use crate::files::{Companion, Destination, Input, is_same_file, with_suffix};
 use crate::scoring::{Counts, InputReport, Options};
 
 /// What is written about a run besides its answers.
@@ -150,22 +150,30 @@ fn own_names(
     summary: Option<&Path>,
     cache: Option<&Path>,
 ) -> Vec<OwnName> {
+    let file = |path: Option<&Path>| match Destination::of(path?) {
+        Ok(Destination::File(target)) => Some(target),
+        _ => None,
+    };
+    let (target, beside) = (file(output), file(manifest));
+    let until_complete =
+        |target: &PathBuf| [".partial", ".progress", ".progress.tmp"].map(|end| with_suffix(target, end));
+    let together = target.as_ref().zip(beside);
+    let together = together.map(|(target, manifest)| Companion::beside(&manifest, target));
     let files = [
-        ("-o", output, &["", ".partial", ".progress", ".progress.tmp"][..]),
-        ("--manifest", manifest, &["", ".tmp"]),
-        ("--summary-json", summary, &[""]),
-        ("--cache", cache, &[""]),
+        ("-o", output, target.iter().flat_map(until_complete).collect()),
+        ("--manifest", manifest, Vec::from_iter(together)),
+        ("--summary-json", summary, Vec::new()),
+        ("--cache", cache, Vec::new()),
     ];
     let mut names = Vec::new();
-    for (flag, path, endings) in files {
-        let Some(path) = path else { continue };
-        let Ok(Destination::File(target)) = Destination::of(path) else {
+    for (flag, path, more) in files {
+        let Some((path, target)) = path.zip(file(path)) else {
             continue;
         };
-        names.extend(endings.iter().map(|ending| OwnName {
+        names.extend(std::iter::once(target).chain(more).map(|name| OwnName {
             flag,
             path: path.to_owned(),
-            name: with_suffix(&target, ending),
+            name,
         }));
     }
     names
