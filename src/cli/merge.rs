@@ -7,7 +7,7 @@ use super::inputs::{FormatArg, format_of, given_twice, input, is_stdin};
 use super::labelled::is_regular;
 use super::{Outcome, UsageError, manifest, stdout};
 use crate::files::refuse_stdout;
-use crate::scoring::{MergeError, ShardEvidence, check_kin, check_shards, merge};
+use crate::scoring::{MergeError, ShardEvidence, check_evidence, check_shards, merge};
 
 /// Which shards to put together.
 #[derive(Debug, clap::Args)]
@@ -74,5 +74,5 @@ fn check_manifests(shards: &[PathBuf]) -> anyhow::Result<()> {
         }))
     };
     let evidence: Vec<_> = shards.iter().map(evidence).collect::<Result<_, _>>()?;
-    check_kin(&evidence).map_err(|error| anyhow::anyhow!("{:#}; {way_out}", anyhow::Error::new(error)))
+    check_evidence(&evidence).map_err(|error| anyhow::anyhow!("{:#}; {way_out}", anyhow::Error::new(error)))
 }

@@ -9,7 +9,7 @@ use super::member::{Member, calibrated_mean, error_of, mean, with_name};
 use super::messages::{Line, Message, Outcome, Window};
 use super::options::{OnError, Options};
 use super::output::{Place, Scored};
-use super::records::{Answer, Records};
+use super::record_format::{Answer, RecordFormat};
 use super::sink::{Progress, Sink};
 use super::warning::Warning;
 
@@ -26,7 +26,7 @@ type Classify<'c> = &'c dyn Fn(usize, &[Pair<'_>]) -> anyhow::Result<Vec<f32>>;
 pub(super) struct Collector<'c> {
     sink: &'c mut dyn Sink,
     options: &'c Options,
-    records: &'c dyn Records,
+    format: &'c dyn RecordFormat,
     names: &'c [String],
     members: &'c [Member<'c>],
     classify: Classify<'c>,
@@ -59,7 +59,7 @@ impl<'c> Collector<'c> {
     pub fn new(
         sink: &'c mut dyn Sink,
         options: &'c Options,
-        records: &'c dyn Records,
+        format: &'c dyn RecordFormat,
         names: &'c [String],
         members: &'c [Member<'c>],
         classify: Classify<'c>,
@@ -69,7 +69,7 @@ impl<'c> Collector<'c> {
         Self {
             sink,
             options,
-            records,
+            format,
             names,
             members,
             classify,
@@ -277,7 +277,7 @@ impl<'c> Collector<'c> {
             probabilities: &named,
             warnings,
         });
-        self.records.write(&mut self.answer, bytes, &answer);
+        self.format.write(&mut self.answer, bytes, &answer);
         self.counts.scored += 1;
         self.counts.add_warnings(warnings);
     }
@@ -312,7 +312,7 @@ impl<'c> Collector<'c> {
             spliceable,
             place,
         };
-        self.records.write(&mut self.answer, bytes, &answer);
+        self.format.write(&mut self.answer, bytes, &answer);
         Ok(())
     }
 }

@@ -3,6 +3,8 @@
 //! A place is a list of steps from the record inwards: the reference tokens of a JSON Pointer (RFC 6901), or the one
 //! name of a column.
 
+use super::format::Format;
+
 pub const DRUG: usize = 0;
 pub const DRUG_ENTITY: usize = 1;
 pub const ADR: usize = 2;
@@ -28,30 +30,6 @@ pub const FIELDS: [&str; 9] = [
 
 /// Steps of a pointer; more are a mistake, and walking them takes stack.
 const MOST_STEPS: usize = 64;
-
-/// How a file holds its records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// One JSON object a line.
-    #[default]
-    Jsonl,
-    /// RFC 4180: fields between commas, in quotes where they have to be; a header first.
-    Csv,
-    /// One row a line, fields between tabs; a header first.
-    Tsv,
-}
-
-impl Format {
-    pub const ALL: [Format; 3] = [Format::Jsonl, Format::Csv, Format::Tsv];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Format::Jsonl => "jsonl",
-            Format::Csv => "csv",
-            Format::Tsv => "tsv",
-        }
-    }
-}
 
 /// Where each field is found.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,24 +1,25 @@
-//! The formats that there are, each behind [`Records`]: JSONL is [`super::json`] and [`super::output`], tables are
+//! The formats that there are, each behind [`RecordFormat`]: JSONL is [`super::json`] and [`super::output`], tables are
 //! [`super::table`].
 
 use super::error::ErrorCode;
-use super::fields::{FieldMap, Format};
+use super::fields::FieldMap;
+use super::format::Format;
 use super::json::JsonReader;
 use super::output::{self, OutputKey};
 use super::record::{Record, Rejection};
-use super::records::{Answer, Records};
+use super::record_format::{Answer, RecordFormat};
 use super::rows::RowEnds;
 use super::table::Table;
 
 /// Records of `format` with their fields where `map` says.
-pub(super) fn records(format: Format, map: &FieldMap, output: &OutputKey) -> Box<dyn Records> {
+pub(super) fn record_format(format: Format, map: &FieldMap, output: &OutputKey) -> Box<dyn RecordFormat> {
     match format {
         Format::Jsonl => Box::new(JsonReader::new(map.clone(), output.clone())),
         Format::Csv | Format::Tsv => Box::new(Table::new(format, map.clone(), output.clone())),
     }
 }
 
-impl Records for JsonReader {
+impl RecordFormat for JsonReader {
     fn ends(&self) -> RowEnds {
         RowEnds::lines()
     }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::fields::{FieldMap, Format};
+use super::fields::FieldMap;
+use super::format::Format;
 use super::output::OutputKey;
 use super::resume::Start;
 use super::shard::Shard;

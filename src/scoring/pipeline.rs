@@ -30,14 +30,14 @@ use rayon::ThreadPool;
 use super::collector::{Collector, Pair};
 use super::counts::Counts;
 use super::error::ScoreError;
-use super::formats::records;
+use super::formats::record_format;
 use super::member::{Member, PairModel, error_of};
 use super::messages::{Job, Message};
 use super::options::Options;
 use super::prepare::Prepare;
 use super::queue::Queue;
 use super::reader::{Incoming, Reader};
-use super::records::Records;
+use super::record_format::RecordFormat;
 use super::sink::{Sink, Stream};
 use super::stage::Stage;
 use crate::files::Input;
@@ -105,10 +105,10 @@ pub fn run_into(
     let (sender, receiver) = mpsc::channel();
 
     // Not scoped: a read from a terminal or a pipe cannot be interrupted when the run ends early.
-    let records: Arc<dyn Records> = records(options.format, &options.fields, &options.output).into();
+    let format: Arc<dyn RecordFormat> = record_format(options.format, &options.fields, &options.output).into();
     let reports = Arc::new(Mutex::new(Vec::new()));
     let reader = Reader {
-        records: Arc::clone(&records),
+        format: Arc::clone(&format),
         max_line_bytes: options.max_line_bytes,
         shard: options.shard,
         start: Arc::clone(&options.start),
@@ -138,7 +138,7 @@ pub fn run_into(
         let stage = Stage {
             members,
             options,
-            records: &*records,
+            format: &*format,
             pool: &pool,
             workers,
             jobs: &jobs,
@@ -167,7 +167,7 @@ pub fn run_into(
             let model = members[member].model;
             on_pool(&pool, model.on_host(), || model.probabilities(pairs))
         };
-        let mut collector = Collector::new(sink, options, &*records, &names, members, &classify);
+        let mut collector = Collector::new(sink, options, &*format, &names, members, &classify);
         let stages = Stages {
             stop: options.stop.as_deref(),
             receiver: &receiver,

@@ -3,8 +3,9 @@
 use std::io::Read;
 
 use super::error::ScoreError;
-use super::fields::{FieldMap, Format};
-use super::formats::records;
+use super::fields::FieldMap;
+use super::format::Format;
+use super::formats::record_format;
 use super::lines::{Content, LineReader};
 use super::output::OutputKey;
 use super::record::Record;
@@ -22,8 +23,8 @@ pub fn read_records(
 ) -> Result<(), ScoreError> {
     // No answer is written here, so keys of answers (of an earlier run, say) are no conflict.
     let output = OutputKey::nested("\u{0}").unwrap_or_default();
-    let records = records(Format::Jsonl, &FieldMap::default(), &output);
-    let mut lines = LineReader::new(input, name.to_owned(), max_line_bytes, records.ends());
+    let format = record_format(Format::Jsonl, &FieldMap::default(), &output);
+    let mut lines = LineReader::new(input, name.to_owned(), max_line_bytes, format.ends());
     while let Some((number, content)) = lines.next_line()? {
         match content {
             // Lines of JSONL are neither headers nor another shard's.
@@ -34,7 +35,7 @@ pub fn read_records(
                     Err(format!("expected at most {max_line_bytes} bytes, found {bytes}")),
                 );
             }
-            Content::Bytes(line) => match records.parse(&line) {
+            Content::Bytes(line) => match format.parse(&line) {
                 Ok(record) => each(number, Ok((record, &line))),
                 Err(rejection) => each(number, Err(rejection.error.message)),
             },

@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::counts::InputReport;
 use super::error::ScoreError;
-use super::fields::{FieldMap, Format};
-use super::formats::records;
+use super::fields::FieldMap;
+use super::format::Format;
+use super::formats::record_format;
 use super::lines::{Content, LineReader};
 use super::options::Options;
 use super::output::OutputKey;
 use super::queue::Queue;
-use super::records::Records;
+use super::record_format::RecordFormat;
 use super::resume::Start;
 use super::shard::{Dealer, Shard};
 use super::sink::Position;
@@ -28,7 +29,7 @@ pub(super) enum Incoming {
 }
 
 pub(super) struct Reader {
-    pub records: Arc<dyn Records>,
+    pub format: Arc<dyn RecordFormat>,
     pub max_line_bytes: usize,
     pub shard: Option<Shard>,
     /// What a run before has answered: it is checked and passed over.
@@ -49,8 +50,8 @@ impl Reader {
         let mut dealer = Dealer::new(self.shard);
         for (source, input) in inputs.into_iter().enumerate() {
             let name = input.name();
-            let mut lines = open(input, &self.gauge, &*self.records, self.max_line_bytes)?;
-            let mut header_awaited = self.records.has_header();
+            let mut lines = open(input, &self.gauge, &*self.format, self.max_line_bytes)?;
+            let mut header_awaited = self.format.has_header();
             // Where the lines of other shards end that have not been handed on yet.
             let mut passed = None;
             let mut handed_on = 0;
@@ -62,7 +63,7 @@ impl Reader {
                 last_line = line;
                 let content = if header_awaited && content != Content::Blank {
                     header_awaited = false;
-                    Content::Header(take_header(&*self.records, &name, line, &content)?)
+                    Content::Header(take_header(&*self.format, &name, line, &content)?)
                 } else if dealer.is_ours(&content) {
                     content
                 } else {
@@ -139,20 +140,20 @@ impl Reader {
 fn open(
     input: Input,
     gauge: &Arc<Gauge>,
-    records: &dyn Records,
+    format: &dyn RecordFormat,
     max_line_bytes: usize,
 ) -> Result<LineReader<OpenInput>, ScoreError> {
     let name = input.name();
     match input.open_measured(Arc::clone(gauge)) {
-        Ok(open) => Ok(LineReader::new(open, name, max_line_bytes, records.ends())),
+        Ok(open) => Ok(LineReader::new(open, name, max_line_bytes, format.ends())),
         Err(source) => Err(ScoreError::Read { name, source }),
     }
 }
 
 /// What to write for the header that `content` is.
-fn take_header(records: &dyn Records, name: &str, line: u64, content: &Content) -> Result<Vec<u8>, ScoreError> {
+fn take_header(format: &dyn RecordFormat, name: &str, line: u64, content: &Content) -> Result<Vec<u8>, ScoreError> {
     match content {
-        Content::Bytes(bytes) => records.take_header(name, line, bytes),
+        Content::Bytes(bytes) => format.take_header(name, line, bytes),
         _ => Err(ScoreError::NoHeader {
             name: name.to_owned(),
             found: "a first row longer than --max-line-bytes",
@@ -163,7 +164,7 @@ fn take_header(records: &dyn Records, name: &str, line: u64, content: &Content) 
 /// Reads all inputs and checks that they are what the complete run that `options` begin with has read.
 pub fn check_inputs(inputs: Vec<Input>, options: &Options) -> Result<(), ScoreError> {
     let reader = Reader {
-        records: records(options.format, &options.fields, &options.output).into(),
+        format: record_format(options.format, &options.fields, &options.output).into(),
         max_line_bytes: options.max_line_bytes,
         shard: options.shard,
         start: Arc::clone(&options.start),
@@ -184,15 +185,15 @@ pub fn check_headers(
     output: &OutputKey,
     max_line_bytes: usize,
 ) -> Result<(), ScoreError> {
-    let records = records(format, fields, output);
+    let format = record_format(format, fields, output);
     for input in inputs {
         let name = input.name();
-        let mut lines = open(input, &Arc::default(), &*records, max_line_bytes)?;
-        while records.has_header() {
+        let mut lines = open(input, &Arc::default(), &*format, max_line_bytes)?;
+        while format.has_header() {
             match lines.next_line()? {
                 Some((_, Content::Blank)) => {}
                 Some((line, content)) => {
-                    take_header(&*records, &name, line, &content)?;
+                    take_header(&*format, &name, line, &content)?;
                     break;
                 }
                 None => {

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use memchr::{memchr, memchr_iter, memchr2};
 
-use super::fields::Format;
+use super::format::Format;
 
 /// Finds the ends of rows in a stream of bytes.
 #[derive(Clone, Debug)]

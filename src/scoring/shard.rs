@@ -9,7 +9,7 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 
-use super::fields::Format;
+use super::format::Format;
 use super::lines::Content;
 use super::rows::RowEnds;
 use crate::files::Input;

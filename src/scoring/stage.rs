@@ -21,7 +21,7 @@ use super::prepare::{Context, Prepared};
 use super::queue::Queue;
 use super::reader::Incoming;
 use super::record::Rejection;
-use super::records::Records;
+use super::record_format::RecordFormat;
 use super::warning::Warning;
 use super::window::{Encoder, Sequence, Sequences};
 use crate::Side;
@@ -30,7 +30,7 @@ use crate::Side;
 pub(super) struct Stage<'s> {
     pub members: &'s [Member<'s>],
     pub options: &'s Options,
-    pub records: &'s dyn Records,
+    pub format: &'s dyn RecordFormat,
     pub pool: &'s ThreadPool,
     pub workers: usize,
     pub jobs: &'s Queue<Job>,
@@ -215,7 +215,7 @@ impl Stage<'_> {
 
     /// What each encoder gets to see of a record: of each member the drug's side, then the reaction's.
     fn prepare_record(&self, bytes: &[u8]) -> Result<Vec<(Encoder, Prepared)>, Rejection> {
-        let record = self.records.parse(bytes)?;
+        let record = self.format.parse(bytes)?;
         let mut all = Vec::with_capacity(2 * self.members.len());
         for member in 0..self.members.len() {
             for side in Side::BOTH {

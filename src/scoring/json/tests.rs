@@ -1,4 +1,4 @@
-use super::super::fields::Format;
+use super::super::format::Format;
 use super::*;
 
 fn parse<'a>(line: &'a [u8], output: &OutputKey) -> Result<Record<'a>, Rejection> {

@@ -8,11 +8,12 @@
 use std::sync::OnceLock;
 
 use super::error::{ErrorCode, LineError, ScoreError, quoted};
-use super::fields::{ADR, ADR_ENTITY, ADR_TEXT, DRUG, DRUG_ENTITY, DRUG_TEXT, FIELDS, FieldMap, Format, TEXT};
+use super::fields::{ADR, ADR_ENTITY, ADR_TEXT, DRUG, DRUG_ENTITY, DRUG_TEXT, FIELDS, FieldMap, TEXT};
+use super::format::Format;
 use super::lines::utf8;
 use super::output::{CALIBRATED_KEY, OutputKey, PROBABILITIES, write_probabilities, write_probability};
 use super::record::{Record, Rejection, Value, Values};
-use super::records::{Answer, Records};
+use super::record_format::{Answer, RecordFormat};
 use super::rows::{self, Field, RowEnds};
 use super::warning::Warning;
 
@@ -220,7 +221,7 @@ impl Table {
     }
 }
 
-impl Records for Table {
+impl RecordFormat for Table {
     fn ends(&self) -> RowEnds {
         RowEnds::of(self.format)
     }

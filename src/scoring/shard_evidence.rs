@@ -21,7 +21,7 @@ pub struct ShardEvidence {
 
 /// Why outputs are not the shards of one run.
 #[derive(Debug, thiserror::Error)]
-pub enum KinError {
+pub enum EvidenceError {
     #[error("{}: expected what a finished run of crag score left, found something else: {reason}", source_path.display())]
     Damaged { source_path: PathBuf, reason: String },
     #[error(
@@ -59,19 +59,19 @@ pub enum KinError {
 
 /// Checks shards given in order, those of them that have evidence: each is the shard that belongs in its place, has
 /// the bytes that its run wrote, and comes of the same lines, model, settings and version as the others. Reads them.
-pub fn check_kin(shards: &[Option<ShardEvidence>]) -> Result<(), KinError> {
+pub fn check_evidence(shards: &[Option<ShardEvidence>]) -> Result<(), EvidenceError> {
     let mut first: Option<(&ShardEvidence, State)> = None;
     for (i, shard) in shards.iter().enumerate() {
         let Some(shard) = shard else { continue };
         let (path, source_path) = (shard.path.clone(), shard.source.clone());
         let state = match State::from_evidence(&shard.evidence) {
             Ok(state) => state,
-            Err(reason) => return Err(KinError::Damaged { source_path, reason }),
+            Err(reason) => return Err(EvidenceError::Damaged { source_path, reason }),
         };
         let expected = format!("{}/{}", i + 1, shards.len());
         if state.shard() != Some(&expected) {
             let found = state.shard().unwrap_or("the output of all lines").to_owned();
-            return Err(KinError::OtherShard {
+            return Err(EvidenceError::OtherShard {
                 path,
                 source_path,
                 expected,
@@ -83,7 +83,7 @@ pub fn check_kin(shards: &[Option<ShardEvidence>]) -> Result<(), KinError> {
             None => Vec::new(),
         };
         if let Some((first, _)) = first.as_ref().filter(|_| !differences.is_empty()) {
-            return Err(KinError::OtherRun {
+            return Err(EvidenceError::OtherRun {
                 path,
                 first: first.path.clone(),
                 source_path,
@@ -93,13 +93,13 @@ pub fn check_kin(shards: &[Option<ShardEvidence>]) -> Result<(), KinError> {
         match state.output.is_all_of(&path) {
             Ok(true) => {}
             Ok(false) => {
-                return Err(KinError::OtherBytes {
+                return Err(EvidenceError::OtherBytes {
                     path,
                     source_path,
                     bytes: state.output.bytes,
                 });
             }
-            Err(source) => return Err(KinError::Read { path, source }),
+            Err(source) => return Err(EvidenceError::Read { path, source }),
         }
         first.get_or_insert((shard, state));
     }

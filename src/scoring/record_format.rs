@@ -18,7 +18,7 @@ pub(super) enum Answer<'a> {
     },
 }
 
-pub(super) trait Records: Debug + Send + Sync {
+pub(super) trait RecordFormat: Debug + Send + Sync {
     /// Where lines end.
     fn ends(&self) -> RowEnds;
 
