@@ -162,7 +162,7 @@ fn a_damaged_archive_is_one_message_and_exit_code_1() {
         (
             &paths[3],
             0..,
-            "xz: cannot be read: expected plain, gzip, zstd or bzip2 data, found xz",
+            "xz: cannot be read: expected text, or gzip, zstd or bzip2 of it, found xz; unpack it first",
         ),
     ] {
         let run = run(&[], std::slice::from_ref(path), "");

@@ -1,4 +1,5 @@
-//! The compressed formats: by which bytes a file says that it is one, and which endings name it.
+//! The compressed formats: by which bytes a file says that it is one, and which endings name it; and what is no text
+//! at all.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -21,11 +22,28 @@ const SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
 /// After `BZh` and a digit: a block (the digits of pi), or the end of an empty stream (of its square root).
 /// A text may well begin with `BZh9`; these bytes no text has.
 const BZIP2_NEXT: [[u8; 6]; 2] = [*b"\x31\x41\x59\x26\x53\x59", *b"\x17\x72\x45\x38\x50\x90"];
-/// What is often met, is not read here, and would otherwise become a file of unreadable lines.
-const UNREAD: [(&[u8], &str, &str); 3] = [
-    (b"\xfd7zXZ\0", "xz", "xz -dc"),
-    (b"PK\x03\x04", "zip", "unzip -p"),
-    (b"\x04\x22\x4d\x18", "lz4", "lz4 -dc"),
+/// What is often met, is not read here, and would otherwise become a file of unreadable lines: how it begins, what it is,
+/// and the way out.
+const UNREAD: [(&[u8], &str, &str); 6] = [
+    (b"\xfd7zXZ\0", "xz", "unpack it first, for example with xz -dc"),
+    (
+        b"PK\x03\x04",
+        "zip",
+        "save a spreadsheet (.xlsx, .ods) as \"CSV UTF-8\"; unpack anything else first, for example with unzip -p",
+    ),
+    (b"\x04\x22\x4d\x18", "lz4", "unpack it first, for example with lz4 -dc"),
+    (
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        "a file of an old Office program",
+        "save a spreadsheet (.xls) as \"CSV UTF-8\"",
+    ),
+    // Its fourth byte alone might begin a table's header.
+    (
+        b"PAR1\x15",
+        "Parquet",
+        "write it as JSONL or CSV first, for example with pandas or DuckDB",
+    ),
+    (b"%PDF-", "PDF", "extract its text first"),
 ];
 
 impl Compression {
@@ -67,7 +85,7 @@ enum Verdict {
     Compressed(Compression),
     Unread {
         format: &'static str,
-        command: &'static str,
+        way_out: &'static str,
     },
     /// More bytes are needed to tell.
     Open,
@@ -85,9 +103,9 @@ fn judge(beginning: &[u8]) -> Verdict {
     if is(b"\x28\xb5\x2f\xfd") {
         return Verdict::Compressed(Compression::Zstd);
     }
-    for (magic, format, command) in UNREAD {
+    for (magic, format, way_out) in UNREAD {
         if is(magic) {
-            return Verdict::Unread { format, command };
+            return Verdict::Unread { format, way_out };
         }
     }
     if let [0x50..=0x5f, rest @ ..] = beginning {
@@ -117,7 +135,7 @@ pub(super) fn broken_off(compression: Compression) -> io::Error {
 /// is what the input's name says; one that ends before its bytes say so too has been cut short.
 ///
 /// Never waits for a byte that is not needed: `{` alone decides, so that a slow producer's first line is answered
-/// at once. Errors, with the way out, on a compressed format that is not read here.
+/// at once. Errors, with the way out, on a format that is not read here.
 pub(super) fn recognise(
     reader: &mut impl Read,
     promised: Option<Compression>,
@@ -135,10 +153,8 @@ pub(super) fn recognise(
         match judge(&beginning) {
             Verdict::Plain => return Ok((beginning, None)),
             Verdict::Compressed(compression) => return Ok((beginning, Some(compression))),
-            Verdict::Unread { format, command } => {
-                let message = format!(
-                    "expected plain, gzip, zstd or bzip2 data, found {format}; unpack it first, for example with {command}"
-                );
+            Verdict::Unread { format, way_out } => {
+                let message = format!("expected text, or gzip, zstd or bzip2 of it, found {format}; {way_out}");
                 return Err(io::Error::new(io::ErrorKind::Unsupported, message));
             }
             Verdict::Open => {}
@@ -197,9 +213,9 @@ mod tests {
 
     #[test]
     fn formats_that_are_not_read_name_the_way_out() {
-        for (magic, format, command) in UNREAD {
+        for (magic, format, way_out) in UNREAD {
             let message = recognise(&mut &magic[..], None).unwrap_err().to_string();
-            assert!(message.contains(format) && message.contains(command), "{message}");
+            assert!(message.contains(format) && message.contains(way_out), "{message}");
         }
     }
 

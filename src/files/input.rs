@@ -64,6 +64,7 @@ impl Input {
             inner: raw,
             hasher: Sha256::new(),
             bytes: 0,
+            ended: false,
         };
         let (beginning, compression) = recognise(&mut raw, promised)?;
         let whole = Cursor::new(beginning).chain(raw);
@@ -182,13 +183,16 @@ struct Hashing {
     inner: Box<dyn Read + Send>,
     hasher: Sha256,
     bytes: u64,
+    /// A terminal goes on after its end, and would have to be told again that this was it.
+    ended: bool,
 }
 
 impl Read for Hashing {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
+        while !self.ended && !buffer.is_empty() {
             match self.inner.read(buffer) {
                 Ok(count) => {
+                    self.ended = count == 0;
                     self.hasher.update(&buffer[..count]);
                     self.bytes += count as u64;
                     return Ok(count);
@@ -197,6 +201,7 @@ impl Read for Hashing {
                 Err(error) => return Err(error),
             }
         }
+        Ok(0)
     }
 }
 

@@ -298,3 +298,33 @@ fn a_zstd_window_that_takes_too_much_memory_is_no_damage_and_the_message_says_wh
         assert!(!message.contains("damaged"), "{message}");
     }
 }
+
+/// Gives its parts, each of which ends as a terminal's input does at ctrl-d.
+struct Typed(Vec<&'static [u8]>);
+
+impl Read for Typed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(part) = (!self.0.is_empty()).then(|| self.0.remove(0)) else {
+            return Ok(0);
+        };
+        buffer[..part.len()].copy_from_slice(part);
+        Ok(part.len())
+    }
+}
+
+#[test]
+fn what_comes_after_an_end_is_not_read() {
+    let parts: Vec<&[u8]> = vec![b"{", b"}\n", b"", b"more\n"];
+    let mut open = Input::Reader("typed".to_owned(), Box::new(Typed(parts)))
+        .open()
+        .unwrap();
+    let mut read = Vec::new();
+    open.read_to_end(&mut read).unwrap();
+    assert_eq!(read, b"{}\n");
+    assert_eq!(open.finish().unwrap().bytes, 3);
+    let empty: Vec<&[u8]> = vec![b"", b"more\n"];
+    let open = Input::Reader("typed".to_owned(), Box::new(Typed(empty)))
+        .open()
+        .unwrap();
+    assert_eq!(open.finish().unwrap().bytes, 0);
+}

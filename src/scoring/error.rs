@@ -118,10 +118,14 @@ pub enum ScoreError {
     #[error("{name}: cannot be read")]
     Read { name: String, source: io::Error },
     #[error(
-        "{name}: expected UTF-8, found UTF-16 (it begins with the bytes {mark}); \
-         convert it first, for example with iconv -f UTF-16 -t UTF-8"
+        "{name}: expected UTF-8, found UTF-16 ({found}); \
+         convert it first, for example with iconv -f {encoding} -t UTF-8"
     )]
-    Utf16 { name: String, mark: &'static str },
+    Utf16 {
+        name: String,
+        found: &'static str,
+        encoding: &'static str,
+    },
     #[error("reading the inputs panicked; this is a fault of this program")]
     ReaderPanicked,
     #[error("{name}:{line}: {message}")]

@@ -175,15 +175,25 @@ impl<R: Read> LineReader<R> {
         }
     }
 
-    fn refuse_utf16(&self, line: &[u8]) -> Result<(), ScoreError> {
-        let mark = match line {
-            [0xff, 0xfe, ..] => "ff fe",
-            [0xfe, 0xff, ..] => "fe ff",
+    /// What of the beginning makes reading on senseless. For inputs that can be opened again: it reads some of this one.
+    pub fn check_beginning(mut self) -> Result<(), ScoreError> {
+        self.fill()?;
+        self.refuse_utf16(&self.chunk[..self.filled])
+    }
+
+    /// By its byte order mark, or by every other byte's being zero, as those of no text are in UTF-8.
+    fn refuse_utf16(&self, beginning: &[u8]) -> Result<(), ScoreError> {
+        let (found, encoding) = match beginning {
+            [0xff, 0xfe, ..] => ("it begins with the bytes ff fe", "UTF-16"),
+            [0xfe, 0xff, ..] => ("it begins with the bytes fe ff", "UTF-16"),
+            [1..=u8::MAX, 0, 1..=u8::MAX, 0, ..] => ("every second byte is zero", "UTF-16LE"),
+            [0, 1..=u8::MAX, 0, 1..=u8::MAX, ..] => ("every second byte is zero", "UTF-16BE"),
             _ => return Ok(()),
         };
         Err(ScoreError::Utf16 {
             name: self.name.clone(),
-            mark,
+            found,
+            encoding,
         })
     }
 }
@@ -192,7 +202,12 @@ impl<R: Read> LineReader<R> {
 pub fn utf8(line: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(line).map_err(|error| {
         let at = error.valid_up_to();
-        format!("expected UTF-8, found the byte 0x{:02x} at byte {}", line[at], at + 1)
+        format!(
+            "expected UTF-8, found the byte 0x{:02x} at byte {}; if all of it is text from Windows, iconv -f CP1252 -t \
+             UTF-8 converts it",
+            line[at],
+            at + 1
+        )
     })
 }
 
@@ -278,7 +293,15 @@ mod tests {
 
     #[test]
     fn utf16_is_one_clear_error() {
-        for (bytes, mark) in [(b"\xff\xfe{\0\n\0", "ff fe"), (b"\xfe\xff\0{\0\n", "fe ff")] {
+        for (bytes, mark) in [
+            (b"\xff\xfe{\0\n\0", "bytes ff fe"),
+            (b"\xfe\xff\0{\0\n", "bytes fe ff"),
+            (
+                b"{\0}\0\n\0",
+                "second byte is zero); convert it first, for example with iconv -f UTF-16LE",
+            ),
+            (b"\0{\0}\0\n", "iconv -f UTF-16BE"),
+        ] {
             let message = lines_of(bytes, 100, vec![1; 9]).unwrap_err().to_string();
             assert!(message.contains("UTF-16") && message.contains(mark), "{message}");
         }

@@ -189,7 +189,11 @@ pub fn check_headers(
     for input in inputs {
         let name = input.name();
         let mut lines = open(input, &Arc::default(), &*format, max_line_bytes)?;
-        while format.has_header() {
+        if !format.has_header() {
+            lines.check_beginning()?;
+            continue;
+        }
+        loop {
             match lines.next_line()? {
                 Some((_, Content::Blank)) => {}
                 Some((line, content)) => {

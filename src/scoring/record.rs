@@ -140,7 +140,7 @@ impl<'a> Values<'a, '_> {
             (None, None) => Err(LineError::new(
                 ErrorCode::MissingField,
                 format!(
-                    "field {} (or {}): expected a string, found no such field; {}",
+                    "field {} or {}: expected a string, found no such field; {}",
                     self.label(usual),
                     self.label(if usual == a { b } else { a }),
                     (self.inventory)()

@@ -158,6 +158,16 @@ impl OutputArgs {
                     "what was finished is kept, and --resume goes on with the line mended, or with --on-error record";
                 return Err(anyhow::anyhow!("{error}; {way_on}"));
             }
+            Err(
+                error @ (ScoreError::Read { .. }
+                | ScoreError::Utf16 { .. }
+                | ScoreError::Header { .. }
+                | ScoreError::NoHeader { .. }),
+            ) => {
+                let way_on =
+                    "what was finished is kept, and the same command with --resume goes on once the input is mended";
+                return Err(anyhow::anyhow!("{:#}; {way_on}", anyhow::Error::new(error)));
+            }
             Err(error) => return Err(with_way_on(error.into())),
         };
         let finished = sink.complete(&counts).map_err(|error| with_way_on(error.into()))?;

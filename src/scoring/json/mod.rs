@@ -129,7 +129,7 @@ impl JsonReader {
         match keys.is_empty() {
             true => "the object is empty".to_owned(),
             false => format!(
-                "the object has {}{}",
+                "the object has {}{}; --field says where else a field is, such as drug=/Drug",
                 keys.join(", "),
                 if more_keys { ", …" } else { "" }
             ),
@@ -150,15 +150,16 @@ impl JsonReader {
             IgnoredAny::deserialize(&mut deserializer).map(|_| ())
         };
         read.and_then(|()| deserializer.end())
-            .map_err(|error| match line.starts_with('\u{feff}') {
-                true => (ErrorCode::InvalidJson, MARK_INSIDE.to_owned()),
-                false => (ErrorCode::InvalidJson, json_error(&error)),
-            })?;
+            .map_err(|error| (ErrorCode::InvalidJson, invalid(line, first.copied(), &error)))?;
         match first {
             Some(b'{') => Ok(object),
             Some(&other) => Err((
                 ErrorCode::NotAnObject,
-                format!("expected an object, found {}", kind(other)),
+                format!(
+                    "expected an object, found {}{}",
+                    kind(other),
+                    if other == b'[' { OF_AN_ARRAY } else { "" }
+                ),
             )),
             None => Err((ErrorCode::InvalidJson, "expected an object, found nothing".to_owned())),
         }
@@ -168,6 +169,36 @@ impl JsonReader {
 /// The mark is no character that anybody sees, and "expected value at byte 1" of no help.
 const MARK_INSIDE: &str = "expected an object, found a byte order mark before it, which only a file may begin with; \
                            were files put together? remove the mark";
+
+const OF_AN_ARRAY: &str = "; jq -c '.[]' makes lines of an array's objects";
+
+/// Why the line is no JSON, with what is likely in hand instead.
+fn invalid(line: &str, first: Option<u8>, error: &serde_json::Error) -> String {
+    if line.starts_with('\u{feff}') {
+        return MARK_INSIDE.to_owned();
+    }
+    let reason = json_error(error);
+    match first {
+        Some(b'[') if error.is_eof() => {
+            format!("{reason}; expected one object a line: jq -c '.[]' makes lines of an array's objects")
+        }
+        Some(b'{') if error.is_eof() => {
+            format!("{reason}; expected a whole object on the line: jq -c . makes lines of longer ones")
+        }
+        // No value of JSON begins so, but for three words.
+        Some(b'A'..=b'Z' | b'a'..=b'z' | b',' | b';') => {
+            let beginning: String = line.chars().take(SHOWN_BEGINNING).collect();
+            format!(
+                "{reason}; expected an object, found {}; is it a table? --format csv or tsv reads one",
+                quoted(&beginning)
+            )
+        }
+        _ => reason,
+    }
+}
+
+/// How many characters of a line that is no JSON a message shows.
+const SHOWN_BEGINNING: usize = 20;
 
 /// What is wrong with a line of JSON, and at which of its bytes; serde would call it line 1 of whatever file.
 pub fn json_error(error: &serde_json::Error) -> String {

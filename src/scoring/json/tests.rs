@@ -117,7 +117,10 @@ fn lines_that_are_no_object_are_told_apart() {
     assert_eq!(code(&deep), ErrorCode::NotAnObject);
     let invalid = parse(b"{\"a\":\"\xff\"}", &OutputKey::default()).unwrap_err();
     assert_eq!(invalid.error.code, ErrorCode::InvalidUtf8);
-    assert_eq!(invalid.error.message, "expected UTF-8, found the byte 0xff at byte 7");
+    assert_eq!(
+        invalid.error.message,
+        "expected UTF-8, found the byte 0xff at byte 7; if all of it is text from Windows, iconv -f CP1252 -t UTF-8 converts it"
+    );
 }
 
 #[test]
@@ -188,10 +191,27 @@ fn messages_name_the_field_what_was_expected_and_what_was_found() {
         ),
         (
             r#"{"txt":"a","drug":"a","adr":"b"}"#,
-            "field \"text\" (or \"drug_text\"): expected a string, found no such field; the object has \"drug\", \"adr\", \"txt\"",
+            "field \"text\" or \"drug_text\": expected a string, found no such field; the object has \"drug\", \"adr\", \"txt\"; \
+             --field says where else a field is, such as drug=/Drug",
         ),
-        ("{\"text\":\"a}", "EOF while parsing a string at byte 11"),
-        (r#"[1]"#, "expected an object, found an array"),
+        (
+            "{\"text\":\"a}",
+            "EOF while parsing a string at byte 11; expected a whole object on the line: jq -c . makes lines of longer ones",
+        ),
+        (
+            "[{",
+            "EOF while parsing an object at byte 2; expected one object a line: jq -c '.[]' makes lines of an array's objects",
+        ),
+        (
+            r#"[1]"#,
+            "expected an object, found an array; jq -c '.[]' makes lines of an array's objects",
+        ),
+        (r#"1"#, "expected an object, found a number"),
+        (
+            "id,text,drug,adr,and,more",
+            "expected value at byte 1; expected an object, found \"id,text,drug,adr,and\"; is it a table? --format csv or tsv reads one",
+        ),
+        (r#"  "text": "a","#, "trailing characters at byte 9"),
         (
             r#"{"text":"a","drug":"a","adr":"b","drug_span":[1]}"#,
             "field \"drug_span\": expected [start, end) as two whole numbers of code points, found [1]",
@@ -251,8 +271,8 @@ fn errors_on_mapped_fields_name_the_pointer() {
         (
             r#"{"abstract":"body","e":["a"],"adr":"b","text":"a"}"#,
             ErrorCode::MissingField,
-            "field \"text\" (/abstract/body) (or \"drug_text\"): expected a string, found no such field; \
-             the object has \"e\", \"adr\", \"abstract\", \"text\"",
+            "field \"text\" (/abstract/body) or \"drug_text\": expected a string, found no such field; \
+             the object has \"e\", \"adr\", \"abstract\", \"text\"; --field says where else a field is, such as drug=/Drug",
         ),
         (
             r#"{"abstract":{"body":"a"},"e":{"0":""},"adr":"b"}"#,
@@ -262,8 +282,8 @@ fn errors_on_mapped_fields_name_the_pointer() {
         (
             r#"{"abstract":{"body":"a"},"e":[],"adr":"b"}"#,
             ErrorCode::MissingField,
-            "field \"drug\" (/e/0) (or \"drug_entity\"): expected a string, found no such field; \
-             the object has \"e\", \"adr\", \"abstract\"",
+            "field \"drug\" (/e/0) or \"drug_entity\": expected a string, found no such field; \
+             the object has \"e\", \"adr\", \"abstract\"; --field says where else a field is, such as drug=/Drug",
         ),
         (
             r#"{"abstract":{"body":"a","b\u006fdy":"a"},"e":["a"],"adr":"b"}"#,

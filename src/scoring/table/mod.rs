@@ -111,33 +111,55 @@ impl Table {
 
     /// Whether a record can be made of the fields that were found.
     fn check_complete(&self, columns: &[String], found: &[bool; FIELDS.len()]) -> Result<(), String> {
-        let missing = |needed: &[usize], or: &str| {
-            let first = needed[0];
-            let mut message = format!("expected the column {}{or}", quoted(self.map.column(first)));
-            message += &format!(", found {}", listed(columns));
-            message += &format!("; name the column to read with --field {}=COLUMN", FIELDS[first]);
-            Err(message)
-        };
         let either = |a: usize, b: usize| found[a] || found[b];
+        let or = |others: &[usize]| {
+            let others: Vec<String> = others.iter().map(|&other| quoted(self.map.column(other))).collect();
+            format!(" (or {})", others.join(" and "))
+        };
+        let mut missing = Vec::new();
         if !either(DRUG, DRUG_ENTITY) {
-            return missing(&[DRUG], &format!(" (or {})", quoted(self.map.column(DRUG_ENTITY))));
+            missing.push((DRUG, or(&[DRUG_ENTITY])));
         }
         if !either(ADR, ADR_ENTITY) {
-            return missing(&[ADR], &format!(" (or {})", quoted(self.map.column(ADR_ENTITY))));
+            missing.push((ADR, or(&[ADR_ENTITY])));
         }
         if !(either(DRUG_TEXT, TEXT) && either(ADR_TEXT, TEXT)) {
-            let or = format!(
-                " (or {} and {})",
-                quoted(self.map.column(DRUG_TEXT)),
-                quoted(self.map.column(ADR_TEXT))
-            );
-            return missing(&[TEXT], &or);
+            missing.push((TEXT, or(&[DRUG_TEXT, ADR_TEXT])));
         }
         // A field that was mapped by hand has to be there: a typing error must not look like an empty column.
-        match (0..FIELDS.len()).find(|&field| !found[field] && self.map.column(field) != FIELDS[field]) {
-            Some(field) => missing(&[field], ""),
-            None => Ok(()),
+        for field in 0..FIELDS.len() {
+            let is_mapped = self.map.column(field) != FIELDS[field];
+            if is_mapped && !found[field] && missing.iter().all(|(other, _)| *other != field) {
+                missing.push((field, String::new()));
+            }
         }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let expected: Vec<String> = missing
+            .iter()
+            .map(|(field, or)| quoted(self.map.column(*field)) + or)
+            .collect();
+        let column = if missing.len() == 1 { "column" } else { "columns" };
+        let mut message = format!(
+            "expected the {column} {}, found {}",
+            expected.join(", "),
+            listed(columns)
+        );
+        match columns {
+            [one] if one.contains([',', ';', '\t', '|']) => {
+                message += "; that is one column: is the file delimited otherwise? crag reads commas (--format csv) and tabs \
+                            (--format tsv)";
+            }
+            _ => {
+                let flags: Vec<String> = missing
+                    .iter()
+                    .map(|(field, _)| format!("--field {}=COLUMN", FIELDS[*field]))
+                    .collect();
+                message += &format!("; name the {column} to read with {}", flags.join(" "));
+            }
+        }
+        Err(message)
     }
 
     /// The names of the columns that are appended.

@@ -94,6 +94,19 @@ fn a_header_that_does_not_do_names_the_way_out() {
             &[("text", "Text")],
             "expected the column \"Text\" (or \"drug_text\" and",
         ),
+        (
+            "ID,Text,Drug,adr",
+            &[("drug_span", "span")],
+            "expected the columns \"drug\" (or \"drug_entity\"), \"text\" (or \"drug_text\" and \"adr_text\"), \"span\", found \"ID\", \
+             \"Text\", \"Drug\", \"adr\"; name the columns to read with --field drug=COLUMN --field text=COLUMN --field \
+             drug_span=COLUMN",
+        ),
+        (
+            "id;text;drug;adr",
+            &[],
+            "found \"id;text;drug;adr\"; that is one column: is the file delimited otherwise? crag reads commas (--format csv) \
+             and tabs (--format tsv)",
+        ),
         ("text,drug,adr,text", &[], "the column \"text\" is there twice"),
         ("text,drug,adr,causal", &[], "the column \"causal\" is already there"),
         ("text,drug,\"adr", &[], "column 3: expected a closing quote"),
