@@ -54,7 +54,9 @@ pub enum CheckpointError {
     Access { repo: String, reason: String },
 
     /// Nothing may be asked of the hub, and the cache does not hold what is needed.
-    #[error("{repo}: not in the cache at {cache} and --offline (or HF_HUB_OFFLINE) forbids asking the hub: {missing}")]
+    #[error(
+        "{repo}: not in the cache at {cache} and --offline (or HF_HUB_OFFLINE) forbids asking the hub: {missing}; where there is a network, crag inspect --model fetches it, and HF_HOME says where to"
+    )]
     Offline {
         repo: String,
         cache: String,

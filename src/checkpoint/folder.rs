@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -81,7 +81,13 @@ pub(super) fn assemble(folder: &Path, weights: &Path, source: String) -> Result<
 impl NamedBytes {
     /// The whole of a small file.
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
-        let not_found = || CheckpointError::io(path, "reading it failed", ErrorKind::NotFound.into());
+        let not_found = || {
+            CheckpointError::io(
+                path,
+                "reading it failed",
+                io::Error::new(ErrorKind::NotFound, "no such file"),
+            )
+        };
         read_small(path)?.ok_or_else(not_found)
     }
 }

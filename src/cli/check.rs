@@ -16,6 +16,7 @@ use crate::scoring::{self, Counts, ErrorCode, LineError, Position, Progress, Sco
 #[command(after_help = "\
 Checks what `crag score` checks before a model sees the line: that it is one JSON object with the fields it needs, \
 that entities occur in their texts and spans hold them. Only a model can find texts that are too long for it. \
+Flags that say how records are read, and keys that answers would take, are those of `crag score`. \
 Problems go to stdout as FILE:LINE: CODE: MESSAGE, counts to stderr; memory is bounded whatever the size.
 
 Exit codes: 0 nothing found; 1 could not run or go on; 2 usage; 3 there are problems.")]

@@ -13,7 +13,7 @@ use crate::scoring::{FieldMap, Format, OutputKey, Shard, check_headers};
 /// What to score.
 #[derive(Debug, clap::Args)]
 pub struct InputArgs {
-    /// Files, scored one after another; "-" or none for stdin. gzip, zstd and bzip2 are unpacked, whatever the name
+    /// Files, read one after another; "-" or none for stdin. gzip, zstd and bzip2 are unpacked, whatever the name
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
@@ -28,7 +28,7 @@ pub struct InputArgs {
     #[arg(help_heading = "Records", long = "field", value_name = "FIELD=PLACE", value_parser = parse_field)]
     pub fields: Vec<(String, String)>,
 
-    /// Score the I-th of N parts of the inputs, such as 3/8; `crag merge` puts the parts' answers back together
+    /// Take the I-th of N parts of the inputs alone, such as 3/8; `crag merge` puts the parts' answers back together
     #[arg(help_heading = "Records", long, value_name = "I/N", value_parser = Shard::parse)]
     pub shard: Option<Shard>,
 }

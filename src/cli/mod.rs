@@ -58,7 +58,7 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// File with settings (TOML; see below)
+    /// File with settings (TOML; `crag --help` says how)
     #[arg(long, global = true, value_name = "FILE", help_heading = "Reports")]
     config: Option<PathBuf>,
 
@@ -211,8 +211,12 @@ pub unsafe fn run() -> anyhow::Result<Outcome> {
     if cli.json {
         return Err(UsageError("--json goes with --version, or after the subcommand".into()).into());
     }
-    for UnknownVariable { name, meant } in config::unknown_variables(&command(), std::env::vars_os()) {
+    for UnknownVariable { name, meant, call_only } in config::unknown_variables(&command(), std::env::vars_os()) {
         let text = format!("the environment variable {name} stands for no flag");
+        if let Some(flag) = call_only {
+            console::warn(&format!("{text}: --{flag} is for the command line alone"));
+            continue;
+        }
         match meant {
             Some(meant) => console::warn(&format!("{text}; did you mean {meant}?")),
             None => console::detail(&text),

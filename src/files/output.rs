@@ -40,6 +40,8 @@ pub enum OutputError {
     IsInput { path: String, input: String },
     #[error("{path}: expected the name of an output file, found a folder")]
     Folder { path: String },
+    #[error("{path}: the folder {folder} does not exist; make it first, or name another output")]
+    NoParent { path: String, folder: String },
     #[error("{path}: expected the name of an output folder, found {found}")]
     NoFolder { path: String, found: &'static str },
     #[error("{path}: {action}")]
@@ -157,6 +159,16 @@ impl OutputFile {
             refuse_inputs(path, inputs)?;
         }
         let was_there = partial.symlink_metadata().is_ok();
+        let folder = folder_of(target);
+        if folder
+            .symlink_metadata()
+            .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        {
+            return Err(OutputError::NoParent {
+                path: target.display().to_string(),
+                folder: folder.display().to_string(),
+            });
+        }
         let file = lock(&*disk, target, &partial, claim.wait)?;
         let length = file
             .metadata()

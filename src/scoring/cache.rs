@@ -58,7 +58,7 @@ pub enum CacheError {
     Format { path: String, found: String },
     #[error("{path}: the cache is damaged: {reason}; delete it to have it built anew")]
     Damaged { path: String, reason: String },
-    #[error("{path}: {action}: {source}")]
+    #[error("{path}: {action}")]
     Io {
         path: String,
         action: &'static str,

@@ -116,12 +116,16 @@ fn not_found(context: Context<'_>) -> LineError {
         entity_field,
         ..
     } = context;
-    let case = match text.to_lowercase().contains(&entity.to_lowercase()) {
-        true => "; it does in another case, and case counts",
-        false => "",
+    let remark = if text.contains(entity.trim()) {
+        "; it does without the spaces around it"
+    } else if text.to_lowercase().contains(&entity.to_lowercase()) {
+        "; it does in another case, and case counts"
+    } else {
+        ""
     };
     let message = format!(
-        "field {entity_field}: expected a name that occurs in the {} side's text, found {}, which does not{case}",
+        "field {entity_field}: expected a name that occurs in the {} side's text, found {}, which does not{remark} \
+         (--missing-entity unmarked scores it all the same)",
         side.name(),
         quoted(entity)
     );

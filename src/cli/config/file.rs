@@ -6,8 +6,8 @@ use clap::Command;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::long_of;
 use super::value::Value;
+use super::{call_only, long_of};
 use crate::cli::UsageError;
 
 /// A config file is written by hand; anything larger is something else.
@@ -61,6 +61,7 @@ impl ConfigFile {
             UsageError(format!("{name}:{line}: {}", error.message()))
         })?;
         let mut entries = Vec::new();
+        let call_only = call_only(command);
         for (key, value) in table.get_ref() {
             let line = line_of(key.span().start);
             let (name_of_key, section) = (key.get_ref().as_ref(), value.get_ref());
@@ -70,7 +71,7 @@ impl ConfigFile {
                     for (key, value) in table.iter() {
                         let line = line_of(key.span().start);
                         let section = Some(name_of_key);
-                        entries.push(entry(&name, section, key, value, line, &known)?);
+                        entries.push(entry(&name, section, key, value, line, (&known, &call_only))?);
                     }
                 }
                 (Some(_), other) => {
@@ -85,7 +86,7 @@ impl ConfigFile {
                     if matches!(section, DeValue::Table(_)) {
                         known.extend(command.get_subcommands().map(|sub| sub.get_name().to_owned()));
                     }
-                    entries.push(entry(&name, None, key, value, line, &known)?);
+                    entries.push(entry(&name, None, key, value, line, (&known, &call_only))?);
                 }
             }
         }
@@ -123,7 +124,7 @@ fn entry(
     key: &Spanned<std::borrow::Cow<'_, str>>,
     value: &Spanned<DeValue<'_>>,
     line: usize,
-    known: &[String],
+    (known, call_only): (&[String], &[String]),
 ) -> Result<Entry, UsageError> {
     let typed = key.get_ref().as_ref();
     // Either spelling: max-line-bytes as the flag has it, max_line_bytes as TOML users may.
@@ -133,6 +134,11 @@ fn entry(
             Some(section) => format!(" in [{section}]"),
             None => String::new(),
         };
+        if call_only.contains(&key) {
+            return Err(UsageError(format!(
+                "{name}:{line}: \"{typed}\"{place}: --{key} is for the command line alone"
+            )));
+        }
         let nearest = nearest(&key, known).map_or_else(
             || "; crag --help lists the flags, whose names are the keys".to_owned(),
             |nearest| format!("; did you mean \"{nearest}\"?"),

@@ -183,6 +183,8 @@ pub struct UnknownVariable {
     pub name: String,
     /// The one that was probably meant.
     pub meant: Option<String>,
+    /// The flag that it names, which is for the command line alone.
+    pub call_only: Option<String>,
 }
 
 /// Those of `variables` that look as if they were meant for a flag of `command`, but are not: a slip of the pen in
@@ -204,12 +206,22 @@ pub fn unknown_variables(
     let ours = variables.filter(|(_, value)| !value.is_empty());
     let ours = ours.filter_map(|(name, _)| name.into_string().ok().filter(|name| name.starts_with(PREFIX)));
     let unknown = ours.filter(|name| !known.contains(name));
+    let call_only = call_only(command);
     unknown
         .map(|name| UnknownVariable {
             meant: meant(&name, &known).map(str::to_owned),
+            call_only: call_only.iter().find(|long| variable_of(long) == name).cloned(),
             name,
         })
         .collect()
+}
+
+/// The flags that are for the command line alone.
+fn call_only(command: &Command) -> Vec<String> {
+    let all = command.get_subcommands().flat_map(Command::get_arguments);
+    let all = command.get_arguments().chain(all);
+    let call_only = all.filter(|arg| long_of(arg).is_none()).filter_map(Arg::get_long);
+    call_only.map(str::to_owned).collect()
 }
 
 /// The known variable that `name` is a slip of the pen for: at most one letter in four is wrong. Others begin with

@@ -172,15 +172,15 @@ fn variables_that_mean_nothing_are_found_and_what_was_meant_is_guessed_where_it_
     let found = unknown_variables(&command(), pairs.into_iter());
     let found: Vec<_> = found
         .iter()
-        .map(|found| (&*found.name, found.meant.as_deref()))
+        .map(|found| (&*found.name, found.meant.as_deref(), found.call_only.as_deref()))
         .collect();
     assert_eq!(
         found,
         [
-            ("CRAG_TRESHOLD", Some("CRAG_THRESHOLD")),
-            ("CRAG_SCORE_WINDOWS", Some("CRAG_SCORE_WINDOW")),
-            ("CRAG_FORCE", None),
-            ("CRAG_TEST_BINARY", None),
+            ("CRAG_TRESHOLD", Some("CRAG_THRESHOLD"), None),
+            ("CRAG_SCORE_WINDOWS", Some("CRAG_SCORE_WINDOW"), None),
+            ("CRAG_FORCE", None, Some("force")),
+            ("CRAG_TEST_BINARY", None, None),
         ]
     );
 }
@@ -188,6 +188,14 @@ fn variables_that_mean_nothing_are_found_and_what_was_meant_is_guessed_where_it_
 #[test]
 fn mistakes_name_their_place_and_the_way_out() {
     for (file, expected) in [
+        (
+            "[score]\nforce = true",
+            "c.toml:2: \"force\" in [score]: --force is for the command line alone",
+        ),
+        (
+            "drug = \"a\"",
+            "c.toml:1: \"drug\": --drug is for the command line alone",
+        ),
         (
             "\nmodel = 1\n[score]\n\ntreshold = 0.5",
             "c.toml:2: unknown key \"model\"; crag --help",
@@ -225,13 +233,14 @@ fn mistakes_name_their_place_and_the_way_out() {
             "c.toml:2: expected a string, a number or a boolean, found an array",
         ),
         ("[score]\nthreshold = ", "c.toml:2: "),
-        ("[score]\nforce = true", "c.toml:2: unknown key \"force\" in [score]"),
-        ("[score]\ndrug = \"x\"", "c.toml:2: unknown key \"drug\" in [score]"),
         (
             "[score]\nmax-line-bytes = 1\nmax_line_bytes = 2",
             "c.toml:3: \"max-line-bytes\" is set in line 2 already",
         ),
-        ("config = \"x\"", "c.toml:1: unknown key \"config\""),
+        (
+            "config = \"x\"",
+            "c.toml:1: \"config\": --config is for the command line alone",
+        ),
     ] {
         let found = run(&["score"], &[], Some(file)).unwrap_err();
         assert!(found.contains(expected), "{file:?}: {found}");

@@ -21,7 +21,8 @@ pub struct OutputArgs {
     #[arg(help_heading = "Output", long, short, value_name = "OUT")]
     output: Option<PathBuf>,
 
-    /// Replace OUT if it exists (once the new one is complete), and an unfinished OUT.partial
+    /// Replace OUT if it exists (once the new one is complete), and an unfinished OUT.partial; with --resume an
+    /// unfinished run is gone on with, and an OUT that another command made is replaced
     #[arg(help_heading = "Output", long, requires = "output")]
     force: bool,
 

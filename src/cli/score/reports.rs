@@ -47,8 +47,10 @@ impl ReportArgs {
             .map(|own| &*own.name)
             .chain(read.iter().map(PathBuf::as_path))
             .collect();
-        if let Err(error) = manifest::tell_failure(path, &others, error) {
-            console::warn(&format!("{error:#}"));
+        match manifest::tell_failure(path, &others, error) {
+            // That it cannot be written may be what the run failed of.
+            Err(own) if format!("{own:#}") != format!("{error:#}") => console::warn(&format!("{own:#}")),
+            _ => {}
         }
     }
 }
