@@ -216,10 +216,16 @@ fn an_archive_in_an_archive_is_unpacked_once() {
 #[test]
 fn a_second_input_that_cannot_be_read_is_found_before_anything_is_written() {
     let (folder, mut paths) = folder_with(&[("a.jsonl", pairs(0..2).as_bytes()), ("b.zip", b"PK\x03\x04abc")]);
+    let utf16 = folder.path().join("utf16.jsonl");
+    std::fs::write(&utf16, b"{\0}\0\n\0").unwrap();
     for (second, message) in [
         (folder.path().join("missing.jsonl"), "missing.jsonl: No such file"),
         (folder.path().to_owned(), "expected a file of records, found a folder"),
-        (paths[1].clone(), "b.zip: cannot be read: expected plain"),
+        (paths[1].clone(), "b.zip: cannot be read: expected text"),
+        (
+            utf16,
+            "utf16.jsonl: expected UTF-8, found UTF-16 (every second byte is zero)",
+        ),
     ] {
         paths[1] = second;
         let run = run(&[], &paths, "");

@@ -330,7 +330,7 @@ fn on_error_fail_stops_at_the_first_after_the_lines_before_it() {
     let error = scored.result.as_ref().unwrap_err().to_string();
     assert_eq!(
         error,
-        "test.jsonl:32: not_an_object: expected an object, found an array"
+        "test.jsonl:32: not_an_object: expected an object, found an array; jq -c '.[]' makes lines of an array's objects"
     );
 }
 

@@ -441,7 +441,7 @@ fn places_that_cannot_be_written_are_one_clear_error() {
     );
     let message = place.refusal(&["-o", "nowhere/out.jsonl", "pairs.jsonl"], 1);
     assert!(
-        message.contains("nowhere/out.jsonl.partial: cannot be opened for writing: No such"),
+        message.contains("nowhere/out.jsonl: the folder nowhere does not exist; make it first"),
         "{message}"
     );
     let message = place.refusal(&["-o", "pairs.jsonl/out.jsonl", "pairs.jsonl"], 1);

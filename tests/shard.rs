@@ -411,3 +411,43 @@ fn merging_compares_what_the_shards_manifests_say() {
     let (code, output, _) = merge(&["--ignore-manifests", "2.jsonl.gz", "1.jsonl", "3.jsonl"]);
     assert_eq!((code, output == single), (0, false));
 }
+
+#[test]
+fn shards_that_are_named_after_their_output_are_merged_into_it_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let rows: String = (0..300)
+        .map(|i| format!("{i},\"{i}: aspirin,\nrash\",aspirin,rash\n"))
+        .collect();
+    std::fs::write(path("pairs.csv"), format!("id,text,drug,adr\n{rows}")).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = process(&crag());
+        let output = command.args(arguments).current_dir(folder.path()).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let score = |out: &str, more: &[&str]| {
+        let arguments = [&["score", "--model", "demo", "-q", "-o", out, "pairs.csv"], more].concat();
+        assert_eq!(run(&arguments).0, 0);
+    };
+    score("single.csv.gz", &[]);
+    let shards = ["out.csv.gz.1-of-2", "out.csv.gz.2-of-2"];
+    score(shards[0], &["--shard", "1/2"]);
+    score(shards[1], &["--shard", "2/2"]);
+    let merge = |more: &[&str]| run(&[&["merge", "-o", "out.csv.gz"], more, &shards].concat());
+    let unpacked = |name: &str| {
+        let mut text = String::new();
+        let mut input = Input::File(path(name)).open().unwrap();
+        std::io::Read::read_to_string(&mut input, &mut text).unwrap();
+        text
+    };
+    let (code, stderr) = merge(&[]);
+    assert_eq!((code, &*stderr), (0, ""));
+    assert_eq!(std::fs::read(path("out.csv.gz")).unwrap()[..2], [0x1f, 0x8b]);
+    assert!(unpacked("out.csv.gz") == unpacked("single.csv.gz"));
+    let (code, stderr) = merge(&[]);
+    assert!(code == 2 && stderr.contains("--force replaces it"), "{stderr}");
+    assert_eq!(merge(&["--force"]).0, 0);
+    let (code, stderr) = run(&["merge", "-o", shards[0], "--force", shards[0], shards[1]]);
+    assert!(code == 2 && stderr.contains("is also an input"), "{stderr}");
+    assert!(unpacked("out.csv.gz") == unpacked("single.csv.gz"));
+}

@@ -4,12 +4,18 @@
 # Safe to run at any time and as often as wanted: a result appears under its name only when it is complete, a run that was
 # killed goes on where it stopped, and a file that another run is at is left to it. One line on stdout for each file, for
 # a log; stderr only for what a person should see.
+#
+# Pairs are *.jsonl, *.csv and *.tsv, also with .gz, .zst or .bz2 after that. Move a file into IN when it is whole (`mv`
+# from the same file system): one that has a result is not looked at again, even if it has grown.
 set -uo pipefail
 in=${1:?usage: score-new.sh IN OUT} out=${2:?usage: score-new.sh IN OUT}
 model=${CRAG_MODEL:-chrisvoncsefalvay/CRAG-dual-encoder-ade}
 status=0
+for folder in "$in" "$out"; do
+    [ -d "$folder" ] || { echo "$folder: no such folder" >&2; exit 2; }
+done
 shopt -s nullglob
-for file in "$in"/*.jsonl "$in"/*.jsonl.gz "$in"/*.jsonl.zst; do
+for file in "$in"/*.{jsonl,csv,tsv}{,.gz,.zst,.bz2}; do
     result=$out/$(basename "$file")
     [ -e "$result" ] && continue
     crag score --model "$model" --offline --quiet --resume -o "$result" "$file"
@@ -17,7 +23,7 @@ for file in "$in"/*.jsonl "$in"/*.jsonl.gz "$in"/*.jsonl.zst; do
     echo "$(date -u +%FT%TZ) $file: exit $code"
     case $code in
     0 | 3 | 11) ;; # done, done with error records, another run is at it
-    *) status=1 ;; # cron's mail has the message; the next run goes on from there
+    *) status=1 ;; # cron's mail has the message; the next run goes on from there, but for 2, which a person has to mend
     esac
 done
 exit $status

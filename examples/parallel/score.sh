@@ -14,5 +14,4 @@ seq "$jobs" | parallel --jobs "$jobs" --halt now,fail=1 --retries 3 score "$mode
 
 shards=()
 for i in $(seq "$jobs"); do shards+=("$out.$i-of-$jobs"); done
-crag merge "${shards[@]}" >"$out.merging"
-mv "$out.merging" "$out"
+crag merge -o "$out" --force "${shards[@]}"

@@ -17,8 +17,8 @@ pub struct InputArgs {
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
-    /// Format of the inputs and of the answers [default: csv or tsv where the files' names end so (also .csv.gz),
-    /// else jsonl]
+    /// Format of the inputs and of the answers [default: csv or tsv where the files' names end so (also .csv.gz,
+    /// .csv.1-of-3), else jsonl]
     #[arg(help_heading = "Records", long, value_name = "FORMAT")]
     pub format: Option<FormatArg>,
 
@@ -134,8 +134,13 @@ pub fn expect_jsonl(path: &Path) -> Result<(), UsageError> {
 }
 
 fn ending(path: &Path) -> Format {
-    let name = path.file_name().unwrap_or_default();
-    let mut name = Path::new(name);
+    let mut name = Path::new(path.file_name().unwrap_or_default());
+    if name
+        .extension()
+        .is_some_and(|ending| names_shard(&ending.to_string_lossy()))
+    {
+        name = Path::new(name.file_stem().unwrap_or_default());
+    }
     if Compression::of_name(name).is_some() {
         name = Path::new(name.file_stem().unwrap_or_default());
     }
@@ -145,6 +150,14 @@ fn ending(path: &Path) -> Format {
         "tsv" | "tab" => Format::Tsv,
         _ => Format::Jsonl,
     }
+}
+
+/// Whether an ending says which shard of a run a file is, as in `scored.csv.1-of-3`.
+fn names_shard(ending: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    ending
+        .split_once("-of-")
+        .is_some_and(|(part, count)| is_number(part) && is_number(count))
 }
 
 impl Inputs {
@@ -234,6 +247,9 @@ mod tests {
             ("a.tsv.zst", Format::Tsv),
             ("a.tab.bz2", Format::Tsv),
             ("a.csv/b", Format::Jsonl),
+            ("a.csv.1-of-3", Format::Csv),
+            ("a.tsv.gz.10-of-12", Format::Tsv),
+            ("a.csv.one-of-3", Format::Jsonl),
             ("-", Format::Jsonl),
             ("a.gz", Format::Jsonl),
         ] {

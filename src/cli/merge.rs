@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::inputs::{FormatArg, format_of, given_twice, input, is_stdin};
 use super::labelled::is_regular;
-use super::{Outcome, UsageError, manifest, stdout};
-use crate::files::refuse_stdout;
+use super::whole_output::WholeOutputArgs;
+use super::{Outcome, UsageError, manifest};
 use crate::scoring::{MergeError, ShardEvidence, check_evidence, check_shards, merge};
 
 /// Which shards to put together.
@@ -19,17 +19,20 @@ written. Without one, only the numbers of records can tell that a shard is missi
 
 Examples:
   for i in 1 2 3; do crag score --shard $i/3 -o part-$i.jsonl pairs.jsonl; done
-  crag merge part-1.jsonl part-2.jsonl part-3.jsonl > scored.jsonl
+  crag merge part-1.jsonl part-2.jsonl part-3.jsonl -o scored.jsonl
 
-Exit codes: 0 all put together; 1 the shards do not fit or cannot be read; 2 usage.")]
+Exit codes: 0 all put together; 1 the shards do not fit or cannot be read; 2 usage; 11 another run is writing OUT.")]
 pub struct MergeArgs {
     /// What `crag score --shard I/N` wrote, for I from 1 to N in order; gzip, zstd and bzip2 are unpacked
     #[arg(value_name = "SHARD", required = true)]
     shards: Vec<PathBuf>,
 
-    /// Format of the shards [default: csv or tsv where their names end so (also .csv.gz), else jsonl]
+    /// Format of the shards [default: csv or tsv where their names end so (also .csv.gz, .csv.1-of-3), else jsonl]
     #[arg(long, value_name = "FORMAT")]
     format: Option<FormatArg>,
+
+    #[command(flatten)]
+    output: WholeOutputArgs,
 
     /// Do not compare what the shards' manifests say
     #[arg(long)]
@@ -45,7 +48,7 @@ pub fn run(args: MergeArgs) -> anyhow::Result<Outcome> {
         return Err(UsageError(format!("{}: the shard is given twice", path.display())).into());
     }
     let inputs = || args.shards.iter().map(|path| input(path)).collect::<Vec<_>>();
-    refuse_stdout(&inputs())?;
+    let mut output = args.output.open(&inputs())?;
     if args.shards.iter().all(|path| is_regular(path)) {
         if !args.ignore_manifests {
             check_manifests(&args.shards)?;
@@ -53,9 +56,8 @@ pub fn run(args: MergeArgs) -> anyhow::Result<Outcome> {
         // Pipes can be read only once; merge itself finds most of it, only later.
         check_shards(inputs(), format)?;
     }
-    let mut output = io::BufWriter::with_capacity(64 * 1024, stdout::lock());
     match merge(inputs(), format, &mut output) {
-        Ok(_) => Ok(Outcome::Complete),
+        Ok(_) => output.finish().map(|()| Outcome::Complete),
         Err(MergeError::Write { source }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(Outcome::ClosedPipe),
         Err(error) => Err(error.into()),
     }

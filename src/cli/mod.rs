@@ -28,10 +28,12 @@ mod report_file;
 mod score;
 mod signals;
 mod stdout;
+mod stream;
 mod threads;
 mod train;
 mod values;
 mod verify;
+mod whole_output;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -4,6 +4,9 @@ use std::io::{self, Write as _};
 
 use super::Compression;
 
+/// What a member of a compressed output is made of, about.
+pub const MEMBER_BYTES: usize = 1 << 20;
+
 /// `bytes` as one member. Equal bytes give equal members.
 pub fn compress(compression: Compression, bytes: &[u8]) -> io::Result<Vec<u8>> {
     let member = Vec::with_capacity(bytes.len() / 4 + 64);

@@ -11,8 +11,9 @@ mod folder;
 mod identity;
 mod input;
 mod output;
+mod whole_output;
 
-pub use compress::compress;
+pub use compress::{MEMBER_BYTES, compress};
 pub use compression::Compression;
 pub use disk::{Disk, RealDisk, create_own, replace, replace_among_others, with_suffix};
 pub use folder::{OutputFolder, REPLACED};
@@ -21,3 +22,4 @@ pub use input::{Digest, Gauge, Input, OpenInput};
 pub use output::{
     Claim, Companion, Destination, OutputError, OutputFile, hash_beginning, refuse_inputs, refuse_stdout,
 };
+pub use whole_output::WholeOutput;

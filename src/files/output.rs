@@ -52,6 +52,17 @@ pub enum OutputError {
     },
 }
 
+impl OutputError {
+    /// As whoever writes into a stream passes it on: of the same kind, with this as the reason.
+    pub fn into_io(self) -> io::Error {
+        let kind = match &self {
+            OutputError::Io { source, .. } => source.kind(),
+            _ => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, self)
+    }
+}
+
 /// What to do about what is there already.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Claim {
@@ -322,6 +333,15 @@ impl OutputFile {
         let _ = self.remove_state();
         self.keep = false;
         Ok(())
+    }
+
+    /// Takes away what was written, and the state of what it was to go on from.
+    pub fn discard(mut self) {
+        (self.length, self.torn, self.keep) = (0, true, false);
+        // What cannot be taken away is the next run's to replace.
+        if self.mend().is_ok() {
+            let _ = self.disk.remove(&self.state);
+        }
     }
 
     fn remove_state(&self) -> io::Result<()> {

@@ -241,7 +241,11 @@ fn message(text: String) -> ModelError {
     candle_core::Error::Msg(text).into()
 }
 
-/// The logistic function in f64, rounded once.
+/// The logistic function in f64, rounded once. NaN of an infinite logit too: that is a head which overflowed or is
+/// damaged, and 1 would look like certainty.
 pub fn probability(logit: f32) -> f32 {
-    sigmoid(f64::from(logit)) as f32
+    match logit.is_finite() {
+        true => sigmoid(f64::from(logit)) as f32,
+        false => f32::NAN,
+    }
 }

@@ -15,12 +15,10 @@ use super::counts::Counts;
 use super::resume::{ConsumedInput, SavedOutput, Setting, Start, State};
 use super::resume_error::ResumeError;
 use super::sink::{Progress, Sink};
-use crate::files::{Companion, Compression, OutputError, OutputFile, compress};
+use crate::files::{Companion, Compression, MEMBER_BYTES, OutputError, OutputFile, compress};
 
 /// Answers gathered before they are written even though more are ready.
 const WRITE_BYTES: usize = 64 * 1024;
-/// Answers in a member of a compressed output, before the line that fills it up.
-const MEMBER_BYTES: usize = 1 << 20;
 /// Of the time, at most one part in this many goes into saving.
 const SAVE_SHARE: u32 = 20;
 
@@ -289,20 +287,22 @@ impl Sink for FileSink {
         self.unsaved = true;
         let limit = self.compression.map_or(WRITE_BYTES, |_| MEMBER_BYTES);
         if self.pending.len() >= limit {
-            self.write_pending().map_err(as_io)?;
+            self.write_pending().map_err(OutputError::into_io)?;
         }
-        self.save_if_due().map_err(as_io)
+        self.save_if_due().map_err(OutputError::into_io)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.write_ready().and_then(|()| self.save_if_due()).map_err(as_io)
+        self.write_ready()
+            .and_then(|()| self.save_if_due())
+            .map_err(OutputError::into_io)
     }
 
     fn suspend(&mut self) -> io::Result<()> {
         if self.broken || !self.unsaved {
             return Ok(());
         }
-        self.save().map_err(as_io)
+        self.save().map_err(OutputError::into_io)
     }
 }
 
@@ -313,15 +313,6 @@ pub enum OpenError {
     Resume(#[from] ResumeError),
     #[error(transparent)]
     Output(#[from] OutputError),
-}
-
-/// As the pipeline passes it on: the same kind, with what this knows as the reason.
-fn as_io(error: OutputError) -> io::Error {
-    let kind = match &error {
-        OutputError::Io { source, .. } => source.kind(),
-        _ => io::ErrorKind::Other,
-    };
-    io::Error::new(kind, error)
 }
 
 /// Whether the output that exists is what this run would make, as far as can be told without its inputs; else why not.

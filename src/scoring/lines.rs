@@ -177,8 +177,13 @@ impl<R: Read> LineReader<R> {
 
     /// What of the beginning makes reading on senseless. For inputs that can be opened again: it reads some of this one.
     pub fn check_beginning(mut self) -> Result<(), ScoreError> {
-        self.fill()?;
-        self.refuse_utf16(&self.chunk[..self.filled])
+        let mut beginning = Vec::new();
+        let read = (&mut self.reader).take(4).read_to_end(&mut beginning);
+        read.map_err(|source| ScoreError::Read {
+            name: self.name.clone(),
+            source,
+        })?;
+        self.refuse_utf16(&beginning)
     }
 
     /// By its byte order mark, or by every other byte's being zero, as those of no text are in UTF-8.

@@ -1,18 +1,14 @@
 //! Where answers go: stdout, a device or pipe, or a file that a later run can go on with.
 
-use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-
 use crate::cli::manifest::{self, numbers};
+use crate::cli::stream::open_stream;
 use crate::cli::values::parse_seconds;
 use crate::cli::{Outcome, UsageError, console, note};
-use crate::files::{
-    Claim, Companion, Compression, Destination, Input, OutputFile, RealDisk, refuse_inputs, refuse_stdout,
-};
+use crate::files::{Claim, Companion, Destination, Input, OutputFile, RealDisk, refuse_stdout};
 use crate::scoring::{self, Counts, FileSink, Finished, Opened, Options, Plan, ScoreError, Setting, Sink};
 
 #[derive(Debug, clap::Args)]
@@ -69,23 +65,13 @@ impl OutputArgs {
         let target = match Destination::of(path)? {
             Destination::File(target) => target,
             stream => {
-                let name = path.display();
                 if self.resume {
+                    let name = path.display();
                     let message = format!("--resume: {name} is no file, nothing of it can be gone on with");
                     return Err(UsageError(message).into());
                 }
-                if Compression::of_name(path).is_some() {
-                    return Err(
-                        UsageError(format!("{name}: only a file is written compressed; pipe into gzip")).into(),
-                    );
-                }
                 return Ok(match stream {
-                    Destination::Stream(path) => {
-                        // A descriptor or stderr may have been redirected into one.
-                        refuse_inputs(&path, inputs)?;
-                        let opened = OpenOptions::new().append(true).open(&path);
-                        Output::Stream(opened.with_context(|| format!("{name}: cannot be opened for writing"))?)
-                    }
+                    Destination::Stream(path) => Output::Stream(open_stream(&path, inputs)?),
                     _ => {
                         refuse_stdout(inputs)?;
                         Output::Stdout

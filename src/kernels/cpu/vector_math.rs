@@ -177,16 +177,27 @@ pub(super) fn gelu<S: Simd>(simd: S, x: S::V) -> S::V {
     let e = exp_of_bounded(simd, square);
     let e = simd.mul_add(e, error, e);
     let q = simd.mul(simd.mul(u, p), e);
-    simd.sub(simd.max(simd.splat(0.0), x), simd.mul(z, q))
+    damaged_as_nan(simd, x, simd.sub(simd.max(simd.splat(0.0), x), simd.mul(z, q)))
+}
+
+/// `value`, but NaN where `x` is minus infinity, as the definitions of these functions have it (`-inf * 0`): it comes of
+/// damaged weights, and 0 would hide them.
+#[inline(always)]
+fn damaged_as_nan<S: Simd>(simd: S, x: S::V, value: S::V) -> S::V {
+    simd.mul_add(simd.min(simd.splat(0.0), x), simd.splat(0.0), value)
 }
 
 /// `x (1 + tanh(y)) / 2` with `y = sqrt(2 / pi) (x + 0.044715 x^3)`, in the form `x / (1 + e^(-2 y))`.
 #[inline(always)]
 fn gelu_tanh<S: Simd>(simd: S, x: S::V) -> S::V {
     // At -15 the result is 0 in f32; and infinity / infinity must not arise.
-    let x = simd.max(simd.splat(-15.0), x);
+    let bounded = simd.max(simd.splat(-15.0), x);
     // -2 sqrt(2 / pi), and that times 0.044715.
-    let scale = simd.mul_add(simd.mul(x, x), simd.splat(-0.071_354_814), simd.splat(-1.595_769));
-    let e = exp(simd, simd.mul(x, scale));
-    simd.div(x, simd.add(simd.splat(1.0), e))
+    let scale = simd.mul_add(
+        simd.mul(bounded, bounded),
+        simd.splat(-0.071_354_814),
+        simd.splat(-1.595_769),
+    );
+    let e = exp(simd, simd.mul(bounded, scale));
+    damaged_as_nan(simd, x, simd.div(bounded, simd.add(simd.splat(1.0), e)))
 }

@@ -1,5 +1,6 @@
-//! A checkpoint that lost a tensor must not load as if it were another model.
+//! A checkpoint that lost a tensor must not load as if it were another model, nor one with infinite weights give answers.
 
+use candle_core::{Device, Tensor};
 use crag::checkpoint::{Checkpoint, HubOptions, ModelSource, TensorInfo, locate, write_safetensors};
 use crag::model::Roles;
 
@@ -62,6 +63,15 @@ fn no_tensor_of_any_fixture_can_be_lost_unseen() {
 
 /// A copy of a fixture whose weights lack some tensors.
 fn copy_without(name: &str, lost: &[&str]) -> tempfile::TempDir {
+    copy(name, |tensors| {
+        let whole = tensors.len();
+        tensors.retain(|(name, _)| !lost.contains(&name.as_str()));
+        assert_eq!(tensors.len() + lost.len(), whole, "{lost:?}");
+    })
+}
+
+/// A copy of a fixture with other weights.
+fn copy(name: &str, change: impl FnOnce(&mut Vec<(String, Tensor)>)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(fixture("model").join(name)).unwrap() {
         let path = entry.unwrap().path();
@@ -70,16 +80,13 @@ fn copy_without(name: &str, lost: &[&str]) -> tempfile::TempDir {
     let weights = folder.path().join("model.safetensors");
     let files = locate(&ModelSource::File(weights.clone()), &HubOptions::default()).unwrap();
     let checkpoint = Checkpoint::open(&files).unwrap();
-    let kept = without(checkpoint.tensors(), |t| lost.contains(&t.name.as_str()));
-    assert_eq!(kept.len() + lost.len(), checkpoint.tensors().len(), "{lost:?}");
-    let kept: Vec<_> = kept
-        .into_iter()
-        .map(|t| (t.name.clone(), checkpoint.tensor(&t.name).unwrap()))
-        .collect();
+    let tensor = |t: &TensorInfo| (t.name.clone(), checkpoint.tensor(&t.name).unwrap().copy().unwrap());
+    let mut tensors = checkpoint.tensors().iter().map(tensor).collect();
+    change(&mut tensors);
     // The map of the old file must not see the new one.
     drop(checkpoint);
     std::fs::remove_file(&weights).unwrap();
-    write_safetensors(&weights, &kept).unwrap();
+    write_safetensors(&weights, &tensors).unwrap();
     folder
 }
 
@@ -99,6 +106,43 @@ fn score(model: &std::path::Path) -> (Option<i32>, String, String) {
     let output = command.arg("--model").arg(model).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn an_infinity_in_the_weights_is_never_a_probability() {
+    for (damaged, infinity) in [
+        ("classifier.7.bias", f32::INFINITY),
+        ("classifier.7.bias", f32::NEG_INFINITY),
+        // GELU of it is 0 in the limit.
+        ("adr_encoder.encoder.layer.0.intermediate.dense.bias", f32::NEG_INFINITY),
+    ] {
+        let model = copy("safetensors", |tensors| {
+            let (_, tensor) = tensors.iter_mut().find(|(name, _)| name == damaged).unwrap();
+            *tensor = Tensor::full(infinity, tensor.shape(), &Device::Cpu).unwrap();
+        });
+        for kernel in ["", "portable"] {
+            let mut command = crag();
+            command.args([
+                "score",
+                "-q",
+                "--json",
+                "--text",
+                "Aspirin caused a rash.",
+                "--drug",
+                "Aspirin",
+            ]);
+            command
+                .args(["--adr", "rash", "--model"])
+                .arg(model.path())
+                .env("CRAG_KERNEL", kernel);
+            let output = command.output().unwrap();
+            let answer = String::from_utf8(output.stdout).unwrap();
+            assert!(
+                output.status.code() == Some(3) && answer.contains("\"not_finite\""),
+                "{damaged}: {answer}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,85 @@
+//! `-o OUT` of commands that write their output in one go.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use super::stdout;
+use super::stream::open_stream;
+use crate::files::{Destination, Input, WholeOutput, refuse_stdout};
+
+#[derive(Debug, clap::Args)]
+pub struct WholeOutputArgs {
+    /// Write to this file, which is there when it is complete; compressed if it ends in .gz, .zst or .bz2 [default: stdout]
+    #[arg(help_heading = "Output", long, short, value_name = "OUT")]
+    output: Option<PathBuf>,
+
+    /// Replace OUT if it exists (once the new one is complete), and an unfinished OUT.partial
+    #[arg(help_heading = "Output", long, requires = "output")]
+    force: bool,
+}
+
+/// Where the output goes, opened.
+pub enum Output {
+    Stdout(BufWriter<stdout::Stdout>),
+    /// A device or a pipe.
+    Stream(BufWriter<File>),
+    File(WholeOutput),
+}
+
+/// What is written at once to stdout and streams.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+impl WholeOutputArgs {
+    /// Opens or locks the output, none of `inputs`. Nothing is written.
+    pub fn open(&self, inputs: &[Input]) -> anyhow::Result<Output> {
+        let destination = match &self.output {
+            Some(path) => Destination::of(path)?,
+            None => Destination::Stdout,
+        };
+        let target = match destination {
+            Destination::File(target) => target,
+            Destination::Stdout => {
+                refuse_stdout(inputs)?;
+                return Ok(Output::Stdout(BufWriter::with_capacity(BUFFER_BYTES, stdout::lock())));
+            }
+            Destination::Stream(path) => {
+                let stream = open_stream(&path, inputs)?;
+                return Ok(Output::Stream(BufWriter::with_capacity(BUFFER_BYTES, stream)));
+            }
+        };
+        Ok(Output::File(WholeOutput::create(&target, inputs, self.force)?))
+    }
+}
+
+impl Output {
+    /// Writes what is left; a file is there from now on.
+    pub fn finish(self) -> anyhow::Result<()> {
+        match self {
+            Output::Stdout(mut stdout) => stdout.flush().context("<stdout>")?,
+            Output::Stream(mut stream) => stream.flush()?,
+            Output::File(file) => file.publish()?,
+        }
+        Ok(())
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Output::Stdout(stdout) => stdout.write(bytes),
+            Output::Stream(stream) => stream.write(bytes),
+            Output::File(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Output::Stdout(stdout) => stdout.flush(),
+            Output::Stream(stream) => stream.flush(),
+            Output::File(file) => file.flush(),
+        }
+    }
+}

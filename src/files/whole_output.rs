@@ -1,0 +1,180 @@
+//! An output that is written in one go: it appears when all of it is there, and nothing is left of one that failed.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Input;
+use super::compress::{MEMBER_BYTES, compress};
+use super::compression::Compression;
+use super::disk::RealDisk;
+use super::output::{Claim, OutputError, OutputFile};
+
+/// Bytes written at once where nothing is compressed.
+const WRITE_BYTES: usize = 128 * 1024;
+
+/// An [`OutputFile`] without a state to go on from. Dropping it before [`Self::publish`] takes away what was written.
+pub struct WholeOutput {
+    /// None when it has been published.
+    file: Option<OutputFile>,
+    compression: Option<Compression>,
+    /// Not written yet.
+    pending: Vec<u8>,
+}
+
+impl WholeOutput {
+    /// Locks the output at `target`, which [`Destination::of`](super::Destination::of) says is a file; its ending says
+    /// how it is compressed.
+    ///
+    /// # Errors
+    /// As [`OutputFile::claim`]; also without `force` where an earlier run of whatever command left something unfinished.
+    pub fn create(target: &Path, inputs: &[Input], force: bool) -> Result<Self, OutputError> {
+        let claim = Claim {
+            force,
+            ..Claim::default()
+        };
+        let file = OutputFile::claim(Arc::new(RealDisk), target, inputs, claim)?;
+        if let (false, Some(_)) = (force, file.state()?) {
+            return Err(OutputError::Unfinished {
+                path: target.display().to_string(),
+                partial: file.state_path().display().to_string(),
+            });
+        }
+        Ok(Self {
+            file: Some(file),
+            compression: Compression::of_name(target),
+            pending: Vec::new(),
+        })
+    }
+
+    /// Puts the output in its place.
+    pub fn publish(mut self) -> Result<(), OutputError> {
+        // An empty file is a file of its format too.
+        let is_empty = self.file.as_ref().is_some_and(|file| file.length() == 0);
+        let written = match is_empty || !self.pending.is_empty() {
+            true => self.write_pending(),
+            false => Ok(()),
+        };
+        match (written, self.file.take()) {
+            (Ok(()), Some(file)) => file.publish(&[]),
+            (Err(error), file) => {
+                self.file = file;
+                Err(error)
+            }
+            (Ok(()), None) => Ok(()),
+        }
+    }
+
+    fn write_pending(&mut self) -> Result<(), OutputError> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        match self.compression {
+            None => file.append(&self.pending)?,
+            Some(compression) => {
+                let member = compress(compression, &self.pending).map_err(|source| OutputError::Io {
+                    path: file.target().display().to_string(),
+                    action: "cannot be compressed",
+                    source,
+                })?;
+                file.append(&member)?;
+            }
+        }
+        self.pending.clear();
+        Ok(())
+    }
+}
+
+impl Write for WholeOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.pending.extend_from_slice(bytes);
+        let limit = self.compression.map_or(WRITE_BYTES, |_| MEMBER_BYTES);
+        if self.pending.len() >= limit {
+            self.write_pending().map_err(OutputError::into_io)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for WholeOutput {
+    fn drop(&mut self) {
+        // Before anything was written, what an earlier run left is there as it was.
+        if let Some(file) = self.file.take().filter(|file| file.length() > 0) {
+            file.discard();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Read as _;
+
+    use super::*;
+
+    /// The names in a folder.
+    fn names(folder: &Path) -> Vec<String> {
+        let names = fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> = names
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn an_output_is_there_when_it_is_published_and_otherwise_nothing_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
+        for name in ["out", "out.gz", "out.zst", "out.bz2"] {
+            let target = folder.path().join(name);
+            let create = |force| WholeOutput::create(&target, &[], force);
+            let mut dropped = create(false).unwrap();
+            dropped.write_all(&bytes).unwrap();
+            assert_eq!(names(folder.path()), [format!("{name}.partial")]);
+            assert!(matches!(create(false), Err(OutputError::Locked { .. })));
+            drop(dropped);
+            assert!(names(folder.path()).is_empty(), "{name}");
+            let mut output = create(false).unwrap();
+            for part in bytes.chunks(100_000) {
+                output.write_all(part).unwrap();
+            }
+            output.publish().unwrap();
+            assert_eq!(names(folder.path()), [name]);
+            let mut read = Vec::new();
+            let mut input = Input::File(target.clone()).open().unwrap();
+            input.read_to_end(&mut read).unwrap();
+            assert!(read == bytes, "{name}");
+            assert!(matches!(create(false), Err(OutputError::Exists { .. })));
+            create(true).unwrap().publish().unwrap();
+            let mut input = Input::File(target.clone()).open().unwrap();
+            assert_eq!(input.read_to_end(&mut Vec::new()).unwrap(), 0, "{name}: an empty one");
+            fs::remove_file(target).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_an_unfinished_run_left_stays_until_something_is_written_by_force() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("out");
+        let left = ["out.partial", "out.progress"];
+        for name in left {
+            fs::write(folder.path().join(name), "answers").unwrap();
+        }
+        let create = |force| WholeOutput::create(&target, &[], force);
+        assert!(matches!(create(false), Err(OutputError::Unfinished { .. })));
+        fs::remove_file(folder.path().join(left[0])).unwrap();
+        // A state may hold answers by itself.
+        assert!(matches!(create(false), Err(OutputError::Unfinished { .. })));
+        fs::write(folder.path().join(left[0]), "answers").unwrap();
+        drop(create(true).unwrap());
+        assert_eq!(names(folder.path()), left);
+        let mut output = create(true).unwrap();
+        output.write_all(b"new").unwrap();
+        output.publish().unwrap();
+        assert_eq!(names(folder.path()), ["out"]);
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+    }
+}
