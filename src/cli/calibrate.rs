@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use super::config::SettingRow;
 use super::inputs;
 use super::labelled::{LabelledArgs, ModelChoice, input, model_args, names_model, refuse_scored};
+use super::model::settings_file;
 use super::values::threshold_of;
 use super::{Outcome, UsageError, console};
 use crate::Calibration;
-use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, locate};
+use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, NamedBytes, locate};
 use crate::evaluation::{
     Comparison, Estimate, LabelledSet, MatchBy, Method, Metric, Mistakes, Origin, Request, Threshold, compare,
     cross_fitted, evaluate, fit,
@@ -44,7 +45,7 @@ pub struct CalibrateArgs {
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
 
-    /// Model to score with and whose crag.json to write; with --scored only the latter
+    /// Model to score with and whose crag.json to write; with --scored its settings go along, and nothing is scored
     #[arg(long, short, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
 
@@ -178,7 +179,8 @@ impl CalibrateArgs {
 
     /// The crag.json to write.
     fn target(&self) -> anyhow::Result<PathBuf> {
-        let source = self.model.as_deref().map(|model| ModelSource::parse(model, None));
+        let revision = self.choice.revision.as_deref();
+        let source = self.model.as_deref().map(|model| ModelSource::parse(model, revision));
         if self.labelled.scored
             && let Some(source) = &source
         {
@@ -222,15 +224,18 @@ impl CalibrateArgs {
         }
     }
 
-    /// The records' name, the records, and the sidecar that the model has.
+    /// The records' name, the records, and the settings that the model is used with.
     fn records(&self) -> anyhow::Result<(String, LabelledSet, Option<Sidecar>)> {
         let path = self.path();
         let name = input(path)?.name();
         if self.labelled.scored {
+            let settings = match (&self.choice.model_config, &self.model) {
+                (Some(path), _) => Some(settings_file(path)?),
+                (None, Some(model)) => model_args(Some(model), &self.choice)?.settings()?,
+                (None, None) => None,
+            };
+            let sidecar = parsed(settings.as_ref())?;
             let set = self.labelled.read(path, MatchBy::Nothing, Mistakes::none())?;
-            let source = self.model.as_deref().map(|model| ModelSource::parse(model, None));
-            let beside = source.transpose()?.and_then(|source| source.sidecar());
-            let sidecar = beside.map(|path| read_sidecar(&path)).transpose()?.flatten();
             if sidecar.is_none() && self.output.is_some() {
                 console::note(
                     "the file holds the calibration alone: with --model-config it stands in place of the model's own \
@@ -243,10 +248,7 @@ impl CalibrateArgs {
             refuse_scored(path, &self.labelled)?;
         }
         let model = model_args(self.model.as_deref(), &self.choice)?.open(&self.labelled.device)?;
-        let sidecar = model.description.files.sidecar.as_ref();
-        let sidecar = sidecar
-            .map(|file| Sidecar::parse((&file.name, &file.bytes)))
-            .transpose()?;
+        let sidecar = parsed(model.description.files.sidecar.as_ref())?;
         let set = self.labelled.score(path, &model, MatchBy::Nothing, Mistakes::none())?;
         Ok((name, set, sidecar))
     }
@@ -360,6 +362,11 @@ fn number(of: &Estimate) -> String {
 fn try_to_write(path: &Path) -> anyhow::Result<()> {
     let tried = create_own(path).and_then(|(trial, _)| fs::remove_file(trial));
     tried.with_context(|| format!("{}: cannot be written", path.display()))
+}
+
+fn parsed(settings: Option<&NamedBytes>) -> anyhow::Result<Option<Sidecar>> {
+    let sidecar = settings.map(|file| Sidecar::parse((&file.name, &file.bytes)));
+    Ok(sidecar.transpose()?)
 }
 
 fn read_sidecar(path: &Path) -> anyhow::Result<Option<Sidecar>> {
