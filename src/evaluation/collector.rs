@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::fields::{Fields, Reading};
+use super::fields::{Fields, Pair, Reading};
 use super::mistakes::{Mistake, Mistakes, cut};
 use super::sample::{Judged, Sample};
 
@@ -28,6 +28,8 @@ pub struct LabelledSet {
     pub(super) records: Vec<Kept>,
     /// What each record is matched by, where that was asked for.
     pub(super) keys: Vec<Box<str>>,
+    /// Of which pair each record is, where there are keys.
+    pub(super) pairs: Vec<Pair>,
     /// Names of documents, in the order in which they came.
     pub(super) documents: Vec<Box<str>>,
     /// Fields that named documents.
@@ -70,6 +72,7 @@ impl Collector {
             set: LabelledSet {
                 records: Vec::new(),
                 keys: Vec::new(),
+                pairs: Vec::new(),
                 documents: Vec::new(),
                 document_fields: Vec::new(),
                 without_document: 0,
@@ -140,7 +143,10 @@ impl Collector {
                 order: self.seen,
             });
         }
-        self.set.keys.extend(key);
+        if let Some(key) = key {
+            self.set.keys.push(key);
+            self.set.pairs.push(record.shown.pair());
+        }
         self.set.records.push(Kept {
             probability: record.probability,
             label: record.label,

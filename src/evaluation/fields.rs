@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::num::NonZeroU64;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -108,12 +110,36 @@ impl<'a> Shown<'a> {
         texts
     }
 
+    pub fn pair(&self) -> Pair {
+        let hash = |of: &[usize]| {
+            let text = of.iter().find_map(|&i| named(self.raw[i]?))?;
+            let mut hasher = DefaultHasher::new();
+            text.hash(&mut hasher);
+            NonZeroU64::new(hasher.finish())
+        };
+        // One text is that of both sides.
+        Pair([hash(&[0, 1]), hash(&[2, 3]), hash(&[5, 4]), hash(&[6, 4])])
+    }
+
     fn first(&self, of: &[usize]) -> String {
         of.iter().find_map(|&i| self.get(i)).unwrap_or_default()
     }
 
     fn get(&self, i: usize) -> Option<String> {
         self.raw[i].and_then(scalar).map(Cow::into_owned)
+    }
+}
+
+/// What tells a record's pair from another: hashes of the drug, the reaction and either side's text, as far as the
+/// record has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Pair([Option<NonZeroU64>; 4]);
+
+impl Pair {
+    /// Whether both have something that the other has otherwise.
+    pub fn contradicts(&self, other: &Self) -> bool {
+        let mut both = self.0.iter().zip(&other.0);
+        both.any(|(own, others)| own.is_some() && others.is_some() && own != others)
     }
 }
 
@@ -392,6 +418,11 @@ fn scalar(raw: &str) -> Option<Cow<'_, str>> {
         },
         _ => None,
     }
+}
+
+/// [`scalar`], but what is blank names nothing: data frames write it where there is nothing.
+fn named(raw: &str) -> Option<Cow<'_, str>> {
+    scalar(raw).filter(|value| !value.trim().is_empty())
 }
 
 /// The value of a raw JSON string, none if it holds a lone surrogate.

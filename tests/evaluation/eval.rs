@@ -496,6 +496,59 @@ fn two_files_are_compared_on_the_records_they_share() {
 }
 
 #[test]
+fn records_that_are_matched_but_of_different_pairs_are_not_compared() {
+    let folder = Folder::new();
+    let lines: Vec<String> = scored(60, 0.0).lines().map(str::to_owned).collect();
+    let first = folder.write("first.jsonl", &lines.join("\n"));
+    // The same id, another text, reaction or drug; written otherwise, the same pair.
+    let mut other = lines.clone();
+    other[4] = other[4].replace("Case 4:", "Case 5:");
+    other[7] = other[7].replace("\"bleeding\"", "\"rash\"");
+    other[8] = other[8].replace("\"drug\":\"aspirin\"", "\"drug_entity\":\"heparin\"");
+    other[9] = other[9].replace("\"drug\":\"aspirin\"", "\"drug_entity\":\"\\u0061spirin\"");
+    let second = folder.write("second.jsonl", &other.join("\n"));
+    let by_id = run(&["eval", &first, &second, "--json"], "");
+    let found = by_id.json();
+    assert_eq!(
+        (by_id.code, &found["mismatches"]["pairs_differ"]),
+        (3, &json!(3)),
+        "{}",
+        by_id.stderr
+    );
+    assert_eq!(found["runs"][0]["records"], 57);
+    let said = "3 with another drug, reaction or text";
+    assert!(
+        by_id.stderr.contains(said) && by_id.stderr.contains("text: \"4\""),
+        "{}",
+        by_id.stderr
+    );
+    // By line, a line that is missing at the start shifts all others.
+    let mut shifted = lines.clone();
+    shifted.rotate_left(1);
+    let shifted = folder.write("shifted.jsonl", &shifted.join("\n"));
+    let by_line = run(&["eval", &first, &shifted, "--by-line"], "");
+    assert!(by_line.code == 1, "{}", by_line.stderr);
+    // What one file does not say does not contradict: texts and names may be left out of it.
+    let bare: String = lines
+        .iter()
+        .map(|line| {
+            let record: Value = serde_json::from_str(line).unwrap();
+            json!({"id": record["id"], "label": record["label"], "probability": 0.5, "drug": "", "text": null})
+                .to_string()
+                + "\n"
+        })
+        .collect();
+    let bare = folder.write("bare.jsonl", &bare);
+    let compared = run(&["eval", &first, &bare, "--json"], "");
+    assert_eq!(
+        (compared.code, &compared.json()["runs"][1]["records"]),
+        (0, &json!(60)),
+        "{}",
+        compared.stderr
+    );
+}
+
+#[test]
 fn a_file_compared_with_itself_differs_in_nothing() {
     let folder = Folder::new();
     let file = folder.write("a.jsonl", &scored(90, 0.0));

@@ -14,7 +14,8 @@
 //!   left_out   unlabelled, without_id, without_document: counts; rejected: code -> count, first
 //!   mistakes   false_positives and false_negatives, the hardest first
 //! differences  of the second run less the first: metrics, precision, recall, f1 (null for one run)
-//! mismatches   null for one run
+//! mismatches   only_first, only_second, pairs_differ, labels_differ, repeated_first, repeated_second: counts of what is
+//!              not compared; examples (null for one run)
 //! ```
 //!
 //! An estimate is `{"value": V, "low": L, "high": H, "undefined_resamples": N}`; null where there is none.

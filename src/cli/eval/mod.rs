@@ -333,11 +333,12 @@ impl EvalArgs {
         notes.extend(few(paired.first.documents(), unit));
         if mismatches.total() > 0 {
             notes.push(format!(
-                "left out of the comparison: {} only in the first, {} only in the second, {} with different labels, {} and {} \
-                 whose id is not the only one{}",
+                "left out of the comparison: {} only in the first, {} only in the second, {} with different labels, {} with \
+                 another drug, reaction or text, {} and {} whose id is not the only one{}",
                 mismatches.only_first,
                 mismatches.only_second,
                 mismatches.labels_differ,
+                mismatches.pairs_differ,
                 mismatches.repeated_first,
                 mismatches.repeated_second,
                 examples(&mismatches)
