@@ -527,7 +527,11 @@ fn records_that_are_matched_but_of_different_pairs_are_not_compared() {
     shifted.rotate_left(1);
     let shifted = folder.write("shifted.jsonl", &shifted.join("\n"));
     let by_line = run(&["eval", &first, &shifted, "--by-line"], "");
-    assert!(by_line.code == 1, "{}", by_line.stderr);
+    assert!(
+        by_line.code == 1 && by_line.stderr.contains("60 with another"),
+        "{}",
+        by_line.stderr
+    );
     // What one file does not say does not contradict: texts and names may be left out of it.
     let bare: String = lines
         .iter()
@@ -585,6 +589,25 @@ fn records_without_ids_are_matched_by_line_when_asked() {
     let twice = run(&["eval", &repeated, &repeated, "--json"], "");
     assert_eq!(twice.json()["mismatches"]["repeated_first"], 4);
     assert_eq!((twice.json()["runs"][0]["records"].as_u64(), twice.code), (Some(28), 3));
+}
+
+#[test]
+fn why_no_records_can_be_compared_is_said_as_it_is() {
+    let folder = Folder::new();
+    let first = folder.write("first.jsonl", "{\"id\":1,\"label\":1,\"probability\":0.3}\n");
+    let other_label = folder.write("label.jsonl", "{\"id\":1,\"label\":0,\"probability\":0.7}\n");
+    let other_id = folder.write("id.jsonl", "{\"id\":2,\"label\":1,\"probability\":0.7}\n");
+    let by_line = run(&["eval", &first, &other_label, "--by-line"], "");
+    assert!(
+        by_line.code == 1 && by_line.stderr.contains("1 with different labels"),
+        "{}",
+        by_line.stderr
+    );
+    assert!(!by_line.stderr.contains("matches by line"), "{}", by_line.stderr);
+    let by_id = run(&["eval", &first, &other_id], "");
+    let said = "1 only in the first, 1 only in the second";
+    assert!(by_id.code == 1 && by_id.stderr.contains(said), "{}", by_id.stderr);
+    assert!(by_id.stderr.contains("--by-line matches by line"), "{}", by_id.stderr);
 }
 
 #[test]

@@ -319,11 +319,17 @@ impl EvalArgs {
         let mismatches = paired.mismatches;
         anyhow::ensure!(
             !paired.keys.is_empty(),
-            "{} and {}: no records in common to compare by \"{}\"{}; --id names another field, --by-line matches by line",
+            "{} and {}: no records to compare: {}{}",
             first.name,
             second.name,
-            self.labelled.id,
-            examples(&mismatches)
+            uncompared(&mismatches),
+            match mismatches.labels_differ + mismatches.pairs_differ {
+                0 => format!(
+                    "; they were matched by \"{}\": --id names another field, --by-line matches by line",
+                    self.labelled.id
+                ),
+                _ => "; are both files' records of the same pairs?".to_owned(),
+            }
         );
         let (a, b) = (self.request(first.threshold), self.request(second.threshold));
         let plan = self.labelled.plan();
@@ -332,17 +338,7 @@ impl EvalArgs {
         let mut notes: Vec<String> = about_documents.into_iter().collect();
         notes.extend(few(paired.first.documents(), unit));
         if mismatches.total() > 0 {
-            notes.push(format!(
-                "left out of the comparison: {} only in the first, {} only in the second, {} with different labels, {} with \
-                 another drug, reaction or text, {} and {} whose id is not the only one{}",
-                mismatches.only_first,
-                mismatches.only_second,
-                mismatches.labels_differ,
-                mismatches.pairs_differ,
-                mismatches.repeated_first,
-                mismatches.repeated_second,
-                examples(&mismatches)
-            ));
+            notes.push(format!("left out of the comparison: {}", uncompared(&mismatches)));
         }
         let is_compared = |key: Option<&str>| key.is_some_and(|key| paired.keys.contains(key));
         let mut runs = Vec::new();
@@ -398,10 +394,21 @@ fn undefined(evaluation: &Evaluation) -> Option<String> {
     intervals.then(|| format!("up to {most} resamples had records of one class alone: the intervals of what that leaves undefined lack them"))
 }
 
-fn examples(mismatches: &Mismatches) -> String {
+/// How many records are not compared, by why, with examples.
+fn uncompared(mismatches: &Mismatches) -> String {
+    let reasons = [
+        (mismatches.only_first, "only in the first"),
+        (mismatches.only_second, "only in the second"),
+        (mismatches.labels_differ, "with different labels"),
+        (mismatches.pairs_differ, "with another drug, reaction or text"),
+        (mismatches.repeated_first, "in the first whose id is not the only one"),
+        (mismatches.repeated_second, "in the second whose id is not the only one"),
+    ];
+    let counts = reasons.iter().filter(|(count, _)| *count > 0);
+    let counts: Vec<String> = counts.map(|(count, reason)| format!("{count} {reason}")).collect();
     match mismatches.examples.is_empty() {
-        true => String::new(),
-        false => format!(" (for example {})", mismatches.examples.join(", ")),
+        true => counts.join(", "),
+        false => format!("{} (for example {})", counts.join(", "), mismatches.examples.join(", ")),
     }
 }
 
