@@ -47,7 +47,7 @@ pub struct Request {
 pub struct Estimate {
     /// None where the sample does not define it.
     pub value: Option<f64>,
-    /// None without resamples, or where no resample defines the figure.
+    /// None without resamples, where no resample defines the figure, or where [`Metric::has_interval`] says so.
     pub interval: Option<Interval>,
     /// Resamples that did not define the figure and are not part of the interval.
     pub undefined: usize,
@@ -130,7 +130,7 @@ pub fn compare(first: (&Sample, &Request), second: (&Sample, &Request), plan: &P
     };
     Comparison {
         differences: Differences {
-            metrics: std::array::from_fn(difference),
+            metrics: std::array::from_fn(|i| of_metric(i, difference(i))),
             at_threshold: std::array::from_fn(|k| difference(POINTS + k)),
         },
         first: judges[0].evaluation(&of_first, plan),
@@ -228,7 +228,7 @@ impl<'s> Judge<'s> {
             records: self.sample.records().len(),
             positives: self.sample.positives(),
             documents: self.sample.documents(),
-            metrics: std::array::from_fn(of),
+            metrics: std::array::from_fn(|i| of_metric(i, of(i))),
             points: points.collect(),
             unreached: self.unreached.clone(),
         }
@@ -242,6 +242,13 @@ fn estimate(value: f64, values: Vec<f64>, plan: &Plan) -> Estimate {
         // An interval around nothing would suggest that there was something.
         interval: (!value.is_nan()).then(|| interval(values, plan.confidence)).flatten(),
         undefined,
+    }
+}
+
+fn of_metric(i: usize, estimate: Estimate) -> Estimate {
+    Estimate {
+        interval: estimate.interval.filter(|_| Metric::ALL[i].has_interval()),
+        ..estimate
     }
 }
 

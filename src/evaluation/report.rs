@@ -243,7 +243,7 @@ impl Report<'_> {
                         "Intervals hold the middle " (self.plan.confidence * 100.0) "% of " (thousands(self.plan.resamples))
                         " bootstrap resamples of " (self.unit) " (seed " (self.plan.seed) "). "
                     }
-                    "Calibration error: " (self.bins) " equally wide bins, closed on the right. crag " (env!("CARGO_PKG_VERSION"))
+                    "Calibration error: " (self.bins) " equally wide bins, closed on the right; no interval, since resampling makes it larger. crag " (env!("CARGO_PKG_VERSION"))
                     ". A probability is the model's, not a clinical judgement."
                 }
             }

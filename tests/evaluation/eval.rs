@@ -553,19 +553,53 @@ fn records_that_are_matched_but_of_different_pairs_are_not_compared() {
 }
 
 #[test]
+fn a_calibration_error_has_no_interval_anywhere() {
+    let folder = Folder::new();
+    let [first, second] = [0.0, 0.1].map(|shift| folder.write(&format!("{shift}.jsonl"), &scored(300, shift)));
+    let page = folder.name("page.html");
+    let compared = run(&["eval", &first, &second, "--json", "--report", &page], "").json();
+    let figures = [&compared["runs"][0], &compared["runs"][1], &compared["differences"]];
+    for figure in figures.map(|of| &of["metrics"]["expected_calibration_error"]) {
+        assert!(
+            value(figure) != 0.0 && figure["low"].is_null() && figure["high"].is_null(),
+            "{figure}"
+        );
+    }
+    let row = |text: &str, end: &str| {
+        let start = text.find("expected calibration error").unwrap();
+        text[start..].split_once(end).unwrap().0.to_owned()
+    };
+    let html = std::fs::read_to_string(&page).unwrap();
+    assert!(!row(&html, "</tr>").contains("class=\"interval\""), "{html}");
+    let table = run(&["eval", "--scored", &first], "").stdout;
+    // Its name, the number of bins and one number.
+    assert_eq!(row(&table, "\n").split_whitespace().count(), 6, "{table}");
+    let out = folder.name("crag.json");
+    let fitted = run(&["calibrate", "--scored", &second, "--json", "-o", &out], "").json();
+    for of in ["before", "after", "change"] {
+        assert!(
+            fitted[of]["expected_calibration_error"]["interval"].is_null(),
+            "{fitted}"
+        );
+        assert!(fitted[of]["brier_score"]["interval"].is_array(), "{fitted}");
+    }
+}
+
+#[test]
 fn a_file_compared_with_itself_differs_in_nothing() {
     let folder = Folder::new();
     let file = folder.write("a.jsonl", &scored(90, 0.0));
     let run_of = run(&["eval", &file, &file, "--json"], "");
     assert_eq!(run_of.code, 0, "{}", run_of.stderr);
     for (metric, difference) in run_of.json()["differences"]["metrics"].as_object().unwrap() {
+        let end = (metric != "expected_calibration_error").then_some(0.0);
         assert_eq!(
             (
                 value(difference),
                 difference["low"].as_f64(),
                 difference["high"].as_f64()
             ),
-            (0.0, Some(0.0), Some(0.0)),
+            (0.0, end, end),
             "{metric}"
         );
     }

@@ -18,7 +18,8 @@
 //!              not compared; examples (null for one run)
 //! ```
 //!
-//! An estimate is `{"value": V, "low": L, "high": H, "undefined_resamples": N}`; null where there is none.
+//! An estimate is `{"value": V, "low": L, "high": H, "undefined_resamples": N}`; null where there is none, as of
+//! the interval of the calibration error always.
 
 use serde_json::{Map, Value, json};
 

@@ -27,7 +27,8 @@ use crate::scoring::Options;
 Each record is a JSON object with a label: 0, 1, false or true. crag scores the records with --model, or reads \
 their probabilities with --scored. Two files of scored records, or two --model, are compared on the same pairs.
 
-Intervals resample documents, since what is said in one document is not independent. A figure that the records do \
+Intervals resample documents, since what is said in one document is not independent. The calibration error has none: \
+resampling adds noise to its bins and so makes it larger. A figure that the records do \
 not define (ROC-AUC of one class, precision where nothing is predicted) has no value and is never made up.
 
 Examples:
