@@ -299,6 +299,24 @@ fn compressed_records_are_judged_and_fitted_as_plain_ones() {
 }
 
 #[test]
+fn probabilities_of_exactly_one_are_calibrated_as_they_are_fitted() {
+    // 400 saturated records of which a tenth are wrong: the odds that fit are 9, not infinite.
+    let mut lines = String::new();
+    for i in 0..400 {
+        let probability = f64::from(u8::from(i % 2 == 0));
+        let label = u8::from((i % 2 == 0) != (i % 10 < 2 && i % 20 < 10));
+        writeln!(lines, "{{\"label\":{label},\"probability\":{probability}}}").unwrap();
+    }
+    let folder = Folder::new();
+    let out = folder.name("crag.json");
+    let fitted = run(&["calibrate", "--scored", "--json", "--output", &out], lines);
+    assert_eq!(fitted.code, 0, "{}", fitted.stderr);
+    let entropy = -(0.9f64 * 0.9f64.ln() + 0.1 * 0.1f64.ln());
+    let after = value(&fitted.json()["after_on_the_same_records"]["log_loss"]);
+    assert!((after - entropy).abs() < 1e-6, "{after} {entropy}");
+}
+
+#[test]
 fn calibrated_probabilities_can_be_judged_in_turn() {
     let folder = Folder::new();
     let out = folder.name("crag.json");
