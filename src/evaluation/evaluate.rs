@@ -1,5 +1,7 @@
 //! Figures with their intervals: of one model, or of two and their differences.
 
+use std::fmt;
+
 use super::bootstrap::{Interval, Plan, interval, resample};
 use super::figures::{Choice, Confusion, Figures, Metric, Wanted, figures};
 use super::sample::Sample;
@@ -61,6 +63,18 @@ pub enum PointKind {
     BestF1,
     Recall(f64),
     Precision(f64),
+}
+
+/// For tables.
+impl fmt::Display for PointKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PointKind::Given(origin) => f.write_str(origin.name()),
+            PointKind::BestF1 => f.write_str("best F1"),
+            PointKind::Recall(recall) => write!(f, "recall >= {recall}"),
+            PointKind::Precision(precision) => write!(f, "precision >= {precision}"),
+        }
+    }
 }
 
 /// Predictions at one threshold.

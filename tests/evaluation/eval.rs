@@ -381,6 +381,56 @@ fn a_threshold_read_off_a_table_does_what_the_table_says() {
 }
 
 #[test]
+fn resamples_that_do_not_define_a_figure_are_told_whichever_it_is() {
+    // One record above all others: a third of all resamples lacks it.
+    let mut lines = String::new();
+    for i in 0..60 {
+        let probability = if i == 0 { 0.9 } else { 0.3 + f64::from(i) / 1000.0 };
+        writeln!(
+            lines,
+            "{{\"id\":{i},\"label\":{},\"probability\":{probability}}}",
+            1 - i % 2
+        )
+        .unwrap();
+    }
+    let folder = Folder::new();
+    let file = folder.write("few.jsonl", &lines);
+    let wanted = run(
+        &["eval", "--scored", "--precision", "0.9", "--threshold", "0.1", &file],
+        "",
+    );
+    let said = "for the precision at \"precision >= 0.9\"";
+    assert!(wanted.stderr.contains(said), "{}", wanted.stderr);
+    let given = run(&["eval", "--scored", "--json", &file], "");
+    let undefined = given.json()["runs"][0]["points"][0]["precision"]["undefined_resamples"].clone();
+    let said = format!("up to {undefined} resamples had");
+    assert!(
+        undefined.as_u64().unwrap() > 200 && given.stderr.contains(&said),
+        "{said} {}",
+        given.stderr
+    );
+    assert!(
+        given.stderr.contains("for the precision at \"the default\""),
+        "{}",
+        given.stderr
+    );
+    // Of two models, of either and of what they differ by.
+    let compared = run(&["eval", &file, &file], "").stderr;
+    assert_eq!(compared.matches(&said).count(), 3, "{compared}");
+    assert!(
+        compared.contains("so many for the difference in precision)"),
+        "{compared}"
+    );
+    let page = folder.name("page.html");
+    run(&["eval", &file, &file, "--report", &page], "");
+    assert!(
+        std::fs::read_to_string(&page)
+            .unwrap()
+            .contains("so many for the difference")
+    );
+}
+
+#[test]
 fn a_threshold_that_nobody_gave_is_called_so() {
     let folder = Folder::new();
     let decided = |causal: bool| format!("{{\"id\":1,\"label\":1,\"probability\":0.6,\"causal\":{causal}}}\n");

@@ -14,8 +14,8 @@ use super::report_file::ReportFile;
 use super::values::{counted, parse_share, threshold_of};
 use super::{Outcome, UsageError, console};
 use crate::evaluation::{
-    Curves, Differences, Evaluation, LabelledSet, MatchBy, Mismatches, Mistakes, Origin, Report, Request, Run,
-    Threshold, compare, evaluate, pair,
+    Curves, Differences, Estimate, Evaluation, LabelledSet, MatchBy, Metric, Mismatches, Mistakes, Origin, Report,
+    Request, Run, Threshold, compare, evaluate, pair,
 };
 use crate::files::{Input, refuse_stdout};
 use crate::model::config;
@@ -297,7 +297,7 @@ impl EvalArgs {
         notes.extend(source.decided_otherwise());
         notes.extend(about_documents);
         notes.extend(few(sample.documents(), unit));
-        notes.extend(undefined(&evaluation));
+        notes.extend(undefined(figures(&evaluation)));
         Found {
             incomplete: source.set.rejections() > 0,
             runs: vec![Run {
@@ -341,6 +341,7 @@ impl EvalArgs {
         if mismatches.total() > 0 {
             notes.push(format!("left out of the comparison: {}", uncompared(&mismatches)));
         }
+        notes.extend(undefined(changes(&comparison.differences)));
         let is_compared = |key: Option<&str>| key.is_some_and(|key| paired.keys.contains(key));
         let mut runs = Vec::new();
         let evaluations = [comparison.first, comparison.second];
@@ -350,6 +351,7 @@ impl EvalArgs {
         for ((source, evaluation), sample) in [first, second].into_iter().zip(evaluations).zip(samples) {
             let mut notes = self.labelled.left_out(&source.name, &source.set);
             notes.extend(source.decided_otherwise());
+            notes.extend(undefined(figures(&evaluation)));
             runs.push(Run {
                 name: source.name,
                 evaluation,
@@ -385,14 +387,48 @@ fn few(documents: usize, unit: &str) -> Option<String> {
     }
 }
 
-/// A warning where resamples had to be left out of intervals.
-fn undefined(evaluation: &Evaluation) -> Option<String> {
-    let most = evaluation.metrics.iter().map(|estimate| estimate.undefined).max()?;
-    let intervals = evaluation
-        .metrics
-        .iter()
-        .any(|estimate| estimate.value.is_some() && estimate.undefined > 0);
-    intervals.then(|| format!("up to {most} resamples had records of one class alone: the intervals of what that leaves undefined lack them"))
+/// A warning where resamples had to be left out of intervals, by the figure that lacks most.
+fn undefined(figures: Vec<(String, Estimate)>) -> Option<String> {
+    let lacking = figures
+        .into_iter()
+        .filter(|(_, of)| of.value.is_some() && of.undefined > 0);
+    // Of several the first, which is what the others follow from.
+    let (name, most) = lacking.reduce(|a, b| if b.1.undefined > a.1.undefined { b } else { a })?;
+    Some(format!(
+        "up to {} resamples had records of one class alone, none that is predicted positive, or no threshold that does \
+         what is wanted (so many for the {name}): the intervals of what that leaves undefined lack them",
+        most.undefined
+    ))
+}
+
+/// The estimates of an evaluation, by names for people.
+fn figures(evaluation: &Evaluation) -> Vec<(String, Estimate)> {
+    let mut figures = of_metrics(&evaluation.metrics);
+    for point in &evaluation.points {
+        let at = point.kind.to_string();
+        let named = [
+            ("threshold", point.threshold),
+            ("precision", point.precision),
+            ("recall", point.recall),
+            ("F1", point.f1),
+        ];
+        figures.extend(named.map(|(name, of)| (format!("{name} at \"{at}\""), of)));
+    }
+    figures
+}
+
+fn of_metrics(metrics: &[Estimate; Metric::ALL.len()]) -> Vec<(String, Estimate)> {
+    let named = Metric::ALL.iter().zip(metrics);
+    named.map(|(metric, of)| (metric.name().to_owned(), *of)).collect()
+}
+
+/// The estimates of differences, by names for people.
+fn changes(differences: &Differences) -> Vec<(String, Estimate)> {
+    let names = ["precision", "recall", "F1"].map(str::to_owned);
+    let mut figures = of_metrics(&differences.metrics);
+    figures.extend(names.into_iter().zip(differences.at_threshold));
+    let of = |(name, of)| (format!("difference in {name}"), of);
+    figures.into_iter().map(of).collect()
 }
 
 /// How many records are not compared, by why, with examples.

@@ -106,16 +106,10 @@ fn thresholds(out: &mut Lines, run: &Run, of: &str) {
             .collect::<Vec<_>>(),
     ];
     for point in &run.evaluation.points {
-        let name = match point.kind {
-            PointKind::Given(origin) => origin.name().to_owned(),
-            PointKind::BestF1 => "best F1".to_owned(),
-            PointKind::Recall(recall) => format!("recall >= {recall}"),
-            PointKind::Precision(precision) => format!("precision >= {precision}"),
-        };
         let shares = [&point.threshold, &point.precision, &point.recall, &point.f1];
         // All digits of the threshold: rounded up, it would not predict the record that it was chosen at.
         let threshold = point.threshold.value.map(|value| value.to_string());
-        let mut row = vec![name, threshold.unwrap_or_else(|| number(None))];
+        let mut row = vec![point.kind.to_string(), threshold.unwrap_or_else(|| number(None))];
         row.extend(shares[1..].iter().map(|share| number(share.value)));
         row.extend(
             point
