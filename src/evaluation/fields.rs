@@ -126,7 +126,7 @@ impl<'a> Shown<'a> {
     }
 
     fn get(&self, i: usize) -> Option<String> {
-        self.raw[i].and_then(scalar).map(Cow::into_owned)
+        self.raw[i].and_then(named).map(Cow::into_owned)
     }
 }
 
@@ -328,7 +328,7 @@ impl Fields {
             label,
             causal: causal.and_then(|causal| causal.parse().ok()),
             document: self.document(&object),
-            id: object.id.and_then(scalar),
+            id: object.id.and_then(named),
             shown: Shown { raw: object.shown },
         }))
     }
@@ -352,7 +352,7 @@ impl Fields {
             .as_deref()
             .map_or(&DOCUMENT_FIELDS[..], |_| &DOCUMENT_FIELDS[..1]);
         names.iter().zip(object.documents).find_map(|(name, raw)| {
-            let value = raw.and_then(scalar)?;
+            let value = raw.and_then(named)?;
             Some((self.document.as_deref().unwrap_or(name), value))
         })
     }

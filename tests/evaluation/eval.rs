@@ -161,6 +161,32 @@ fn intervals_resample_documents_and_say_when_they_cannot() {
 }
 
 #[test]
+fn documents_and_ids_that_are_blank_are_missing_ones() {
+    let folder = Folder::new();
+    let lines = scored(60, 0.0);
+    // As a data frame writes a column that most records lack.
+    let beside: String = lines
+        .lines()
+        .map(|line| line.replacen('{', "{\"doc_id\":\"\",", 1) + "\n")
+        .collect();
+    assert_eq!(
+        run(&["eval", "--scored", "--json"], beside.clone()).json()["runs"][0]["documents"],
+        20
+    );
+    let none = run(&["eval", "--scored", "--json", "--document", "doc_id"], beside);
+    assert_eq!(none.json()["runs"][0]["documents"], 60);
+    assert!(none.stderr.contains("no record names its document"), "{}", none.stderr);
+    let without_ids = lines.replace("\"id\":", "\"id\":\"\",\"number\":");
+    let [first, second] = [&lines, &without_ids].map(|lines| folder.write(&format!("{}.jsonl", lines.len()), lines));
+    let compared = run(&["eval", &first, &second], "");
+    assert!(
+        compared.code == 1 && compared.stderr.contains("60 records have no \"id\""),
+        "{}",
+        compared.stderr
+    );
+}
+
+#[test]
 fn what_cannot_be_used_is_counted_and_said() {
     let lines = concat!(
         "{\"label\":1,\"probability\":0.9}\n",
