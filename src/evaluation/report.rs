@@ -38,6 +38,15 @@ pub struct Run {
     pub notes: Vec<String>,
 }
 
+/// How every page begins, whichever version wrote it.
+const BEGINNING: &str =
+    "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"generator\" content=\"crag ";
+
+/// Whether a file's contents are a page of [`Report::html`].
+pub fn is_page(contents: &[u8]) -> bool {
+    contents.starts_with(BEGINNING.as_bytes())
+}
+
 const STYLE: &str = include_str!("report/style.css");
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
@@ -56,6 +65,7 @@ impl Report<'_> {
             html lang="en" {
                 head {
                     meta charset="utf-8";
+                    meta name="generator" content={ "crag " (env!("CARGO_PKG_VERSION")) };
                     meta http-equiv="Content-Security-Policy" content=(POLICY);
                     meta name="viewport" content="width=device-width, initial-scale=1";
                     meta name="color-scheme" content="light dark";

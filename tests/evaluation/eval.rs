@@ -390,6 +390,38 @@ fn a_report_is_never_written_over_its_records_and_goes_where_a_link_leads() {
 }
 
 #[test]
+fn a_report_replaces_nothing_but_an_earlier_one() {
+    let folder = Folder::new();
+    let records = scored(60, 0.0);
+    let (data, page) = (folder.write("old.jsonl", &records), folder.write("page.html", ""));
+    let report = |path: &str| {
+        run(
+            &["eval", "--scored", "--resamples", "0", "--report", path],
+            records.clone(),
+        )
+    };
+    // Of two files to compare, the first taken for the flag's value.
+    let refused = report(&data);
+    assert_eq!((refused.code, refused.stdout.as_str()), (2, ""), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("old.jsonl") && refused.stderr.contains("name another"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(std::fs::read_to_string(&data).unwrap(), records);
+    let other = folder.write(
+        "other.html",
+        "<!DOCTYPE html><html><head><title>mine</title></head></html>",
+    );
+    assert_eq!(report(&other).code, 2);
+    // What is empty, and then the page itself.
+    for _ in 0..2 {
+        assert_eq!(report(&page).code, 0);
+        assert!(std::fs::read_to_string(&page).unwrap().ends_with("</html>"));
+    }
+}
+
+#[test]
 fn a_threshold_read_off_a_table_does_what_the_table_says() {
     let mut lines = String::new();
     for i in 0..100 {

@@ -15,7 +15,7 @@ use super::values::{counted, parse_share, threshold_of};
 use super::{Outcome, UsageError, console};
 use crate::evaluation::{
     Curves, Differences, Estimate, Evaluation, LabelledSet, MatchBy, Metric, Mismatches, Mistakes, Origin, Report,
-    Request, Run, Threshold, compare, evaluate, pair,
+    Request, Run, Threshold, compare, evaluate, is_page, pair,
 };
 use crate::files::{Input, refuse_stdout};
 use crate::model::config;
@@ -76,7 +76,7 @@ pub struct EvalArgs {
     #[arg(long)]
     json: bool,
 
-    /// Also write a self-contained HTML page
+    /// Also write a self-contained HTML page; of files that are there only an earlier page is replaced
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 
@@ -127,7 +127,7 @@ pub fn run(mut args: EvalArgs, settings: &[SettingRow]) -> anyhow::Result<Outcom
     let report = args
         .report
         .as_ref()
-        .map(|path| ReportFile::beside_inputs("--report", path, &args.inputs()));
+        .map(|path| ReportFile::beside_inputs("--report", path, &args.inputs(), is_page));
     let report = report.transpose()?;
     args.labelled.set_threads()?;
     let mut sources = args.sources()?;
