@@ -75,6 +75,10 @@ impl ReportFile {
         Self::create(flag, path, is_own)
     }
 
+    pub fn is_stdout(&self) -> bool {
+        matches!(self.place, Place::Stdout)
+    }
+
     /// Writes `contents` under the file's name.
     pub fn finish(self, contents: &[u8]) -> anyhow::Result<()> {
         let written = match self.place {

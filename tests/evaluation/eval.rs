@@ -422,6 +422,15 @@ fn a_report_replaces_nothing_but_an_earlier_one() {
 }
 
 #[test]
+fn a_page_does_not_go_where_the_tables_go() {
+    for stdout in ["-", "/dev/stdout"] {
+        let refused = run(&["eval", "--scored", "--report", stdout], scored(60, 0.0));
+        assert_eq!((refused.code, refused.stdout.as_str()), (2, ""), "{}", refused.stderr);
+        assert!(refused.stderr.contains("name a file"), "{}", refused.stderr);
+    }
+}
+
+#[test]
 fn a_threshold_read_off_a_table_does_what_the_table_says() {
     let mut lines = String::new();
     for i in 0..100 {

@@ -129,6 +129,9 @@ pub fn run(mut args: EvalArgs, settings: &[SettingRow]) -> anyhow::Result<Outcom
         .as_ref()
         .map(|path| ReportFile::beside_inputs("--report", path, &args.inputs(), is_page));
     let report = report.transpose()?;
+    if report.as_ref().is_some_and(ReportFile::is_stdout) {
+        return Err(UsageError("--report: stdout has the tables; name a file for the page".to_owned()).into());
+    }
     args.labelled.set_threads()?;
     let mut sources = args.sources()?;
     let found = match (sources.pop(), sources.pop()) {
