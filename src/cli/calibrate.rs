@@ -249,7 +249,8 @@ impl CalibrateArgs {
         }
         let model = model_args(self.model.as_deref(), &self.choice)?.open(&self.labelled.device)?;
         let sidecar = parsed(model.description.files.sidecar.as_ref())?;
-        let set = self.labelled.score(path, &model, MatchBy::Nothing, Mistakes::none())?;
+        let named = (&model, self.model.is_some());
+        let set = self.labelled.score(path, named, MatchBy::Nothing, Mistakes::none())?;
         Ok((name, set, sidecar))
     }
 

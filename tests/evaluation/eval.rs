@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::{Folder, run, scored, value};
-use crate::common::{fixture, json_lines};
+use crate::common::{crag, fixture, json_lines};
 
 #[test]
 fn figures_of_scored_records_are_scikit_learns() {
@@ -534,6 +534,41 @@ fn what_has_no_label_is_not_a_labelled_record_left_out() {
     // Whether the line that could not be read had one is not known.
     let unreadable = format!("{labelled}{{\"line\":2,{error}}}\n");
     assert_eq!(run(&["eval", "--scored"], unreadable).code, 3);
+}
+
+#[test]
+fn scored_records_are_known_as_such_behind_error_records_and_from_a_pipe() {
+    let folder = Folder::new();
+    let error = "{\"id\":9,\"label\":1,\"error\":{\"code\":\"entity_not_found\",\"message\":\"m\"}}\n";
+    let lines = error.repeat(3) + &scored(60, 0.0);
+    let file = folder.write("scored.jsonl", &lines);
+    // The environment's model is a default, with which nobody said that the records be scored anew.
+    let refused = |arguments: &[&str], stdin: &str| {
+        let output = crag()
+            .env("CRAG_MODEL", "demo")
+            .args(arguments)
+            .write_stdin(stdin)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            (output.status.code(), output.stdout.len()),
+            (Some(2), 0),
+            "{arguments:?}: {said}"
+        );
+        assert!(
+            said.contains("have a \"probability\" already") && said.contains("--scored"),
+            "{said}"
+        );
+    };
+    let out = folder.name("crag.json");
+    refused(&["eval", &file], "");
+    refused(&["eval"], &lines);
+    refused(&["calibrate", "--output", &out, &file], "");
+    refused(&["calibrate", "--output", &out], &lines);
+    // With a model that is named they are scored.
+    let anew = run(&["eval", "--model", "demo", "--resamples", "0", "--json"], lines);
+    assert_eq!(anew.json()["runs"][0]["records"], 60, "{}", anew.stderr);
 }
 
 #[test]

@@ -267,9 +267,12 @@ impl EvalArgs {
                     1 => format!("{records} scored by {}", arguments.model),
                     _ => arguments.model.clone(),
                 },
-                set: self
-                    .labelled
-                    .score(first, &model, match_by, self.mistakes(match_by, threshold))?,
+                set: self.labelled.score(
+                    first,
+                    (&model, name.is_some()),
+                    match_by,
+                    self.mistakes(match_by, threshold),
+                )?,
                 threshold,
             })
         });
