@@ -11,7 +11,7 @@ use super::config::SettingRow;
 use super::inputs;
 use super::labelled::{LabelledArgs, ModelChoice, input, model_args, names_model, refuse_scored};
 use super::model::settings_file;
-use super::values::threshold_of;
+use super::values::{counted, threshold_of};
 use super::{Outcome, UsageError, console};
 use crate::Calibration;
 use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, NamedBytes, locate};
@@ -21,7 +21,7 @@ use crate::evaluation::{
 };
 use crate::files::{Destination, create_own, refuse_inputs, refuse_stdout, replace_among_others};
 use crate::model::config::Sidecar;
-use crate::scoring::Options;
+use crate::scoring::{CALIBRATED_KEY, Options};
 
 /// What to fit, to which records, and where to.
 #[derive(Debug, clap::Args)]
@@ -107,8 +107,22 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
         );
         return Err(UsageError(message).into());
     }
+    if args.labelled.scored && args.labelled.probability == CALIBRATED_KEY {
+        let message = format!(
+            "--probability {CALIBRATED_KEY}: has been calibrated; a calibration maps the model's own: give --probability probability"
+        );
+        return Err(UsageError(message).into());
+    }
     args.labelled.set_threads()?;
     let (name, set, of_model) = args.records()?;
+    if set.of_several > 0 {
+        let message = format!(
+            "{name}: {} the mean of several models as \"probability\", and a calibration is one model's: give \
+             --output-key probabilities --probability NAME for the one called NAME there, or score with one model",
+            counted(set.of_several, "record has", "records have")
+        );
+        return Err(UsageError(message).into());
+    }
     let method = match args.method {
         MethodArg::Temperature => Method::Temperature,
         MethodArg::Isotonic => Method::Isotonic,

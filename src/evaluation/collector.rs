@@ -43,6 +43,8 @@ pub struct LabelledSet {
     pub without_id: u64,
     /// Usable records whose own decision is not that of the threshold.
     pub decided_otherwise: u64,
+    /// Usable records whose probability is the mean of several models'.
+    pub of_several: u64,
     pub mistakes: Mistakes,
 }
 
@@ -80,6 +82,7 @@ impl Collector {
                 rejected: BTreeMap::new(),
                 without_id: 0,
                 decided_otherwise: 0,
+                of_several: 0,
                 mistakes,
             },
             numbers: HashMap::new(),
@@ -128,6 +131,7 @@ impl Collector {
         });
         let predicted = self.set.mistakes.predicts(record.probability);
         self.set.decided_otherwise += u64::from(record.causal.is_some_and(|causal| causal != predicted));
+        self.set.of_several += u64::from(record.is_of_several);
         self.set.without_document += u64::from(document.is_none());
         if self.set.mistakes.wants(record.label, record.probability) {
             self.set.mistakes.add(Mistake {

@@ -61,6 +61,8 @@ pub(super) struct Usable<'a> {
     pub label: bool,
     /// What the record says of its probability and the threshold, as `crag score` writes it.
     pub causal: Option<bool>,
+    /// Whether the probability is the mean of several models', as `crag score` writes it.
+    pub is_of_several: bool,
     /// The field's name and its value.
     pub document: Option<(&'a str, Cow<'a, str>)>,
     pub id: Option<Cow<'a, str>>,
@@ -168,6 +170,8 @@ struct Object<'a> {
 struct Answer<'a> {
     probability: Option<&'a str>,
     causal: Option<&'a str>,
+    /// Of each of several models, an object.
+    probabilities: Option<&'a str>,
     error: Option<&'a str>,
 }
 
@@ -204,6 +208,9 @@ impl<'de> Visitor<'de> for ObjectVisitor<'_> {
                 }
                 if key == "causal" {
                     object.answer.causal = Some(value);
+                }
+                if key == "probabilities" {
+                    object.answer.probabilities = Some(value);
                 }
                 if key == "error" {
                     keep(&mut object.answer.error, twice);
@@ -318,15 +325,15 @@ impl Fields {
             );
             reject("bad_probability", message)
         })?;
-        // Of another probability it says nothing.
-        let causal = object
-            .answer
-            .causal
-            .filter(|_| self.probability == Fields::default().probability);
+        // Of another probability they say nothing.
+        let is_usual = self.probability == Fields::default().probability;
+        let causal = object.answer.causal.filter(|_| is_usual);
+        let probabilities = object.answer.probabilities.filter(|_| is_usual);
         Ok(Reading::Usable(Usable {
             probability,
             label,
             causal: causal.and_then(|causal| causal.parse().ok()),
+            is_of_several: probabilities.is_some_and(|raw| raw.starts_with('{')),
             document: self.document(&object),
             id: object.id.and_then(named),
             shown: Shown { raw: object.shown },

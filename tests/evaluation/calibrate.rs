@@ -530,6 +530,48 @@ fn what_cannot_be_calibrated_changes_no_file() {
 }
 
 #[test]
+fn only_one_models_own_probabilities_are_fitted_to() {
+    let folder = Folder::new();
+    let out = folder.name("crag.json");
+    let calibrate = |more: &[&str], lines: String| {
+        let arguments = ["calibrate", "--scored", "--json", "--output", &out];
+        run(&[&arguments[..], more].concat(), lines)
+    };
+    let lines = scored(300, 0.1);
+    let plain = calibrate(&[], lines.clone());
+    std::fs::remove_file(&out).unwrap();
+    // A fit to these is a temperature of 1, which would replace the right one.
+    let calibrated = lines.replace("\"probability\":", "\"probability\":0.5,\"calibrated_probability\":");
+    let refused = calibrate(&["--probability", "calibrated_probability"], calibrated);
+    assert_eq!((refused.code, refused.stdout.as_str()), (2, ""), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("give --probability probability"),
+        "{}",
+        refused.stderr
+    );
+    let several: String = json_lines(lines.as_bytes())
+        .into_iter()
+        .map(|mut record| {
+            record["probabilities"] = json!({"a": record["probability"], "b": 0.5});
+            record["probability"] = json!(0.5);
+            record.to_string() + "\n"
+        })
+        .collect();
+    let refused = calibrate(&[], several.clone());
+    assert_eq!((refused.code, refused.stdout.as_str()), (2, ""), "{}", refused.stderr);
+    let way_out = ["--output-key", "probabilities", "--probability", "a"];
+    assert!(
+        refused.stderr.contains("--output-key probabilities --probability NAME"),
+        "{}",
+        refused.stderr
+    );
+    assert!(!folder.path("crag.json").exists());
+    let of_one = calibrate(&way_out, several);
+    assert_eq!(of_one.code, 0, "{}", of_one.stderr);
+    assert_eq!(of_one.json()["calibration"], plain.json()["calibration"]);
+}
+
+#[test]
 fn a_calibration_that_makes_no_sense_is_refused_when_the_model_is_loaded() {
     let folder = Folder::new();
     let pair = r#"{"text":"Aspirin caused bleeding.","drug":"Aspirin","adr":"bleeding"}"#;
