@@ -28,8 +28,8 @@ pub enum FitError {
     )]
     Separated,
     #[error(
-        "no temperature is the best: the probabilities say no more about the labels than 0.5 for every record would; \
-         is the label's meaning reversed, or the model untrained?"
+        "no calibration is the best: the probabilities say no more about the labels than one and the same for every \
+         record would; is the label's meaning reversed, or the model untrained?"
     )]
     Uninformative,
     #[error("expected at least as many documents as folds, found {documents} documents for {folds} folds")]
@@ -84,6 +84,9 @@ fn fit_records(records: &[Judged], documents: usize, method: Method) -> Result<C
         }),
         Method::Isotonic => {
             let (raw, calibrated) = isotonic(records);
+            if calibrated.first() == calibrated.last() {
+                return Err(FitError::Uninformative);
+            }
             Ok(Calibration::Isotonic {
                 raw,
                 calibrated,

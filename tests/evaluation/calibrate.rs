@@ -507,7 +507,7 @@ fn what_cannot_be_calibrated_changes_no_file() {
     let perfect = "{\"label\":1,\"probability\":0.9}\n{\"label\":0,\"probability\":0.1}\n".repeat(10);
     for (lines, expected) in [
         (one_class, "found 20 and 0"),
-        (reversed, "reversed"),
+        (reversed.clone(), "reversed"),
         (perfect, "wrong side of 0.5"),
         (String::new(), "found none"),
         ("{\"label\":1,\"probability\":0.9}\n{\"label\":0,\"probability\":0.95}\n{\"label\":1,\"probability\":0.99}\n".to_owned(), "--folds 5"),
@@ -515,6 +515,16 @@ fn what_cannot_be_calibrated_changes_no_file() {
         let run_of = run(&["calibrate", "--scored", "--output", &out], lines);
         assert_eq!((run_of.code, run_of.stdout.as_str()), (1, ""), "{}", run_of.stderr);
         assert!(run_of.stderr.contains(expected), "{expected}: {}", run_of.stderr);
+        assert!(!folder.path("crag.json").exists());
+    }
+    let constant = "{\"label\":1,\"probability\":0.7}\n{\"label\":0,\"probability\":0.7}\n".repeat(500);
+    for flat in [reversed.repeat(20), constant] {
+        let run_of = run(
+            &["calibrate", "--scored", "--method", "isotonic", "--output", &out],
+            flat,
+        );
+        assert_eq!((run_of.code, run_of.stdout.as_str()), (1, ""), "{}", run_of.stderr);
+        assert!(run_of.stderr.contains("reversed"), "{}", run_of.stderr);
         assert!(!folder.path("crag.json").exists());
     }
     let nowhere = run(&["calibrate", "--scored"], scored(60, 0.0));
