@@ -31,7 +31,9 @@ pub enum Calibration {
 pub struct FittedOn {
     pub records: usize,
     pub positives: usize,
-    pub documents: usize,
+    /// None where no record named its document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<usize>,
 }
 
 impl Calibration {
@@ -62,6 +64,14 @@ impl Calibration {
     pub fn apply_scored(&self, probability: f32) -> f32 {
         let stated = probability.to_string().parse().unwrap_or(f64::from(probability));
         self.apply(stated) as f32
+    }
+
+    /// For records that name no documents: their number, which stands in for that of documents, is left out.
+    pub fn forget_documents(&mut self) {
+        let (Calibration::Temperature { fitted_on, .. } | Calibration::Isotonic { fitted_on, .. }) = self;
+        if let Some(fitted_on) = fitted_on {
+            fitted_on.documents = None;
+        }
     }
 
     /// The map's name in flags and files.

@@ -128,7 +128,11 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
         MethodArg::Isotonic => Method::Isotonic,
     };
     let sample = set.sample();
-    let calibration = fit(&sample, method).with_context(|| name.clone())?;
+    let (unit, about_documents) = args.labelled.documents(&name, &set);
+    let mut calibration = fit(&sample, method).with_context(|| name.clone())?;
+    if unit == "records" {
+        calibration.forget_documents();
+    }
     calibration.check().map_err(anyhow::Error::msg)?;
     let request = Request {
         threshold: Threshold {
@@ -153,7 +157,6 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
     let written = serde_json::to_string_pretty(&sidecar)? + "\n";
     replace_among_others(&target, written.as_bytes()).with_context(|| target.display().to_string())?;
 
-    let (unit, about_documents) = args.labelled.documents(&name, &set);
     let left_out = args.labelled.left_out(&name, &set);
     let incomplete = set.rejections() > 0;
     let say = if incomplete { console::warn } else { console::note };
@@ -174,7 +177,7 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
     }
     let text = match args.json {
         true => {
-            let value = args.json(&target, &calibration, &comparison, &on_same, &set);
+            let value = args.json(&target, &calibration, &comparison, &on_same, (&set, unit));
             serde_json::to_string_pretty(&value)? + "\n"
         }
         false => args.table(&target, &calibration, &comparison, &on_same, unit),
@@ -333,7 +336,7 @@ impl CalibrateArgs {
         calibration: &Calibration,
         comparison: &Comparison,
         on_same: &[Estimate],
-        set: &LabelledSet,
+        (set, unit): (&LabelledSet, &str),
     ) -> Value {
         let of = |metrics: &[Estimate]| {
             let members = JUDGED.map(|metric| {
@@ -346,6 +349,10 @@ impl CalibrateArgs {
             });
             Value::Object(members.into_iter().collect())
         };
+        let judged_on = match self.folds {
+            1 => "the records it was fitted to".to_owned(),
+            _ => format!("unseen {unit}"),
+        };
         json!({
             "crag": env!("CARGO_PKG_VERSION"),
             "written": target.display().to_string(),
@@ -354,7 +361,7 @@ impl CalibrateArgs {
             "bins": self.labelled.bins,
             "before": of(&comparison.first.metrics),
             "after": of(&comparison.second.metrics),
-            "after_judged_on": if self.folds == 1 { "the records it was fitted to" } else { "unseen documents" },
+            "after_judged_on": judged_on,
             "change": of(&comparison.differences.metrics),
             "after_on_the_same_records": of(on_same),
             "left_out": {"unlabelled": set.unlabelled, "rejected": set.rejected},

@@ -75,7 +75,7 @@ fn fit_records(records: &[Judged], documents: usize, method: Method) -> Result<C
     let fitted_on = Some(FittedOn {
         records: records.len(),
         positives,
-        documents,
+        documents: Some(documents),
     });
     match method {
         Method::Temperature => Ok(Calibration::Temperature {

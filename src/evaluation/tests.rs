@@ -197,7 +197,7 @@ fn the_temperature_of_an_overconfident_model_is_found_and_helps_unseen_documents
         panic!("another method");
     };
     assert!((temperature - 3.0).abs() < 0.2, "{temperature}");
-    assert_eq!(fitted_on.unwrap().documents, 4000);
+    assert_eq!(fitted_on.unwrap().documents, Some(4000));
     let request = Request {
         threshold: GIVEN,
         recall: None,

@@ -540,6 +540,28 @@ fn what_cannot_be_calibrated_changes_no_file() {
 }
 
 #[test]
+fn records_that_name_no_document_are_not_called_documents() {
+    let folder = Folder::new();
+    let out = folder.name("crag.json");
+    let fitted = |document: &str| {
+        let arguments = ["calibrate", "--scored", "--json", "--force", "--output", &out];
+        let run = run(&[&arguments[..], &["--document", document]].concat(), scored(300, 0.1));
+        let found = run.json();
+        let written: Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
+        assert_eq!(written["calibration"], found["calibration"], "{}", run.stderr);
+        (
+            found["after_judged_on"].clone(),
+            found["calibration"]["fitted_on"].clone(),
+        )
+    };
+    let (named, on) = fitted("pmid");
+    assert_eq!((named, &on["documents"]), (json!("unseen documents"), &json!(100)));
+    let (nameless, on) = fitted("nothing");
+    assert_eq!((nameless, &on["records"]), (json!("unseen records"), &json!(300)));
+    assert!(on.get("documents").is_none(), "{on}");
+}
+
+#[test]
 fn only_one_models_own_probabilities_are_fitted_to() {
     let folder = Folder::new();
     let out = folder.name("crag.json");
