@@ -255,7 +255,8 @@ impl LabelledArgs {
                 self.id
             ));
         }
-        sentences
+        // Codes and messages of error records are whatever the records say.
+        sentences.iter().map(|sentence| console::visible(sentence)).collect()
     }
 
     /// What intervals are made of, and what to know about it.

@@ -161,6 +161,20 @@ fn intervals_resample_documents_and_say_when_they_cannot() {
 }
 
 #[test]
+fn errors_of_records_cannot_command_a_terminal() {
+    let error = "{\"label\":1,\"error\":{\"code\":\"a\\nb\",\"message\":\"\\u001b[31mred\\nline\"}}\n";
+    let some = run(&["eval", "--scored"], scored(60, 0.0) + error);
+    let none = run(&["eval", "--scored"], error);
+    assert_eq!((some.code, none.code), (3, 1));
+    for said in [some.stderr, none.stderr] {
+        assert!(
+            !said.contains('\u{1b}') && said.contains("red line") && said.contains("a b"),
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
 fn documents_and_ids_that_are_blank_are_missing_ones() {
     let folder = Folder::new();
     let lines = scored(60, 0.0);

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::super::console::visible;
 use super::super::values::counted;
 use super::{EvalArgs, Found};
 use crate::evaluation::{Estimate, Interval, Metric, Mistake, PointKind, Run};
@@ -171,16 +172,6 @@ fn shown(mistake: &Mistake) -> String {
         "  {:.4}  {}{id}  {} -> {}  {cut}",
         mistake.probability, mistake.place, mistake.drug, mistake.adr
     ))
-}
-
-/// The text on one line, without what a terminal would obey.
-fn visible(text: &str) -> String {
-    let visible = |c: char| match c {
-        '\n' | '\r' | '\t' => ' ',
-        c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => '\u{fffd}',
-        c => c,
-    };
-    text.chars().map(visible).collect()
 }
 
 fn letter(run: usize) -> char {
