@@ -250,7 +250,7 @@ impl Report<'_> {
             footer {
                 p.small {
                     @if self.plan.resamples > 0 {
-                        "Intervals hold the middle " (self.plan.confidence * 100.0) "% of " (thousands(self.plan.resamples))
+                        "Intervals hold the middle " (self.plan.percent()) "% of " (thousands(self.plan.resamples))
                         " bootstrap resamples of " (self.unit) " (seed " (self.plan.seed) "). "
                     }
                     "Calibration error: " (self.bins) " equally wide bins, closed on the right; no interval, since resampling makes it larger. crag " (env!("CARGO_PKG_VERSION"))

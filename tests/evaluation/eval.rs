@@ -201,6 +201,22 @@ fn documents_and_ids_that_are_blank_are_missing_ones() {
 }
 
 #[test]
+fn a_confidence_is_printed_as_it_was_given() {
+    let folder = Folder::new();
+    for (confidence, percent) in [("0.57", "57%"), ("0.999", "99.9%"), ("0.95", "95%"), ("0.975", "97.5%")] {
+        let page = folder.name("page.html");
+        let arguments = ["eval", "--scored", "--confidence", confidence, "--report", &page];
+        let table = run(&arguments, scored(60, 0.0)).stdout;
+        assert!(table.contains(&format!("the middle {percent} of")), "{table}");
+        assert!(
+            std::fs::read_to_string(&page)
+                .unwrap()
+                .contains(&format!("the middle {percent} of"))
+        );
+    }
+}
+
+#[test]
 fn what_cannot_be_used_is_counted_and_said() {
     let lines = concat!(
         "{\"label\":1,\"probability\":0.9}\n",

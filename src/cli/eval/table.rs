@@ -35,7 +35,7 @@ pub fn render(args: &EvalArgs, found: &Found) -> String {
     if plan.resamples > 0 && documents > 1 {
         out.line(&format!(
             "intervals: the middle {}% of {} resamples of {}, seed {}",
-            plan.confidence * 100.0,
+            plan.percent(),
             plan.resamples,
             found.unit,
             plan.seed
