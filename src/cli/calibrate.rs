@@ -182,7 +182,9 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
         }
         false => args.table(&target, &calibration, &comparison, &on_same, unit),
     };
-    Ok(match (super::print(&text)?, incomplete) {
+    let printed = super::print(&text)
+        .with_context(|| format!("{} is written, but what there is to say of it is not", target.display()))?;
+    Ok(match (printed, incomplete) {
         (Outcome::Complete, true) => Outcome::Incomplete,
         (other, _) => other,
     })

@@ -540,6 +540,28 @@ fn what_cannot_be_calibrated_changes_no_file() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_full_stdout_does_not_hide_that_the_calibration_is_written() {
+    let folder = Folder::new();
+    let (records, out) = (
+        folder.write("records.jsonl", &scored(60, 0.0)),
+        folder.name("crag.json"),
+    );
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = process(&crag())
+        .args(["calibrate", "--scored", "--output", &out, &records])
+        .stdout(full)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("crag.json is written") && folder.path("crag.json").exists(),
+        "{said}"
+    );
+}
+
+#[test]
 fn records_that_name_no_document_are_not_called_documents() {
     let folder = Folder::new();
     let out = folder.name("crag.json");
