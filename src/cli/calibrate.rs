@@ -162,6 +162,7 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
     let say = if incomplete { console::warn } else { console::note };
     left_out
         .iter()
+        .chain(&args.labelled.repeated(&name, &set))
         .chain(&about_documents)
         .for_each(|sentence| say(sentence));
     if args.folds == 1 {

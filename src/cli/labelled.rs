@@ -259,6 +259,16 @@ impl LabelledArgs {
         sentences.iter().map(|sentence| console::visible(sentence)).collect()
     }
 
+    /// What there is to know of records that are there twice.
+    pub fn repeated(&self, name: &str, set: &LabelledSet) -> Option<String> {
+        let first = set.first_repeated.as_deref()?;
+        Some(format!(
+            "{name}: {} the \"{}\" and the pair of an earlier one, the first at {first}: each is counted",
+            counted(set.repeated, "record has", "records have"),
+            self.id
+        ))
+    }
+
     /// What intervals are made of, and what to know about it.
     pub fn documents(&self, name: &str, set: &LabelledSet) -> (&'static str, Option<String>) {
         if set.document_fields.is_empty() {

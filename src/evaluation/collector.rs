@@ -1,6 +1,7 @@
 //! Gathers labelled, scored records line by line, and counts what cannot be used.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::fields::{Fields, Pair, Reading};
 use super::mistakes::{Mistake, Mistakes, cut};
@@ -45,6 +46,11 @@ pub struct LabelledSet {
     pub decided_otherwise: u64,
     /// Usable records whose probability is the mean of several models'.
     pub of_several: u64,
+    /// Usable records with the id, and as far as they state them the drug, reaction and texts, of an earlier one; not
+    /// counted where records are matched.
+    pub repeated: u64,
+    /// Place of the first of those.
+    pub first_repeated: Option<String>,
     pub mistakes: Mistakes,
 }
 
@@ -62,6 +68,8 @@ pub struct Collector {
     match_by: MatchBy,
     set: LabelledSet,
     numbers: HashMap<Box<str>, u32>,
+    /// Hashes of what [`LabelledSet::repeated`] goes by.
+    identities: HashSet<u64>,
     seen: u64,
 }
 
@@ -83,9 +91,12 @@ impl Collector {
                 without_id: 0,
                 decided_otherwise: 0,
                 of_several: 0,
+                repeated: 0,
+                first_repeated: None,
                 mistakes,
             },
             numbers: HashMap::new(),
+            identities: HashSet::new(),
             seen: 0,
         }
     }
@@ -113,6 +124,16 @@ impl Collector {
                 return;
             }
         };
+        if let (MatchBy::Nothing, Some(id)) = (self.match_by, &record.id) {
+            let mut hasher = DefaultHasher::new();
+            (id, record.shown.pair()).hash(&mut hasher);
+            if !self.identities.insert(hasher.finish()) {
+                self.set.repeated += 1;
+                self.set
+                    .first_repeated
+                    .get_or_insert_with(|| format!("{name}:{number}"));
+            }
+        }
         let document = record.document.as_ref().map(|(field, value)| {
             if !self.set.document_fields.iter().any(|known| known == field) {
                 self.set.document_fields.push((*field).to_owned());

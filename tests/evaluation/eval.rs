@@ -161,6 +161,27 @@ fn intervals_resample_documents_and_say_when_they_cannot() {
 }
 
 #[test]
+fn records_that_are_there_twice_are_said() {
+    let folder = Folder::new();
+    let lines = scored(60, 0.0);
+    let twice = folder.write("twice.jsonl", &lines.repeat(2));
+    let said = "60 records have the \"id\" and the pair of an earlier one, the first at";
+    let judged = run(&["eval", "--scored", &twice], "");
+    assert!(judged.code == 0 && judged.stderr.contains(said), "{}", judged.stderr);
+    assert!(judged.stderr.contains("twice.jsonl:61"), "{}", judged.stderr);
+    let out = folder.name("crag.json");
+    let fitted = run(&["calibrate", "--scored", &twice, "--output", &out], "");
+    assert!(fitted.code == 0 && fitted.stderr.contains(said), "{}", fitted.stderr);
+    // An id that several pairs of a document share is no repetition.
+    let of_documents = run(&["eval", "--scored", "--id", "pmid"], lines);
+    assert!(
+        !of_documents.stderr.contains("an earlier one"),
+        "{}",
+        of_documents.stderr
+    );
+}
+
+#[test]
 fn errors_of_records_cannot_command_a_terminal() {
     let error = "{\"label\":1,\"error\":{\"code\":\"a\\nb\",\"message\":\"\\u001b[31mred\\nline\"}}\n";
     let some = run(&["eval", "--scored"], scored(60, 0.0) + error);

@@ -301,6 +301,7 @@ impl EvalArgs {
         let (unit, about_documents) = self.labelled.documents(&source.name, &source.set);
         let mut notes = self.labelled.left_out(&source.name, &source.set);
         notes.extend(source.decided_otherwise());
+        notes.extend(self.labelled.repeated(&source.name, &source.set));
         notes.extend(about_documents);
         notes.extend(few(sample.documents(), unit));
         notes.extend(undefined(figures(&evaluation)));
