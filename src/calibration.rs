@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "method", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Calibration {
-    /// `sigmoid(logit(p) / temperature)` (Guo et al. 2017, arXiv:1706.04599, section 4.2).
+    /// `sigmoid(bounded_logit(p) / temperature)` (Guo et al. 2017, arXiv:1706.04599, section 4.2); 1 changes nothing.
     Temperature {
         temperature: f64,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,14 +31,18 @@ pub enum Calibration {
 pub struct FittedOn {
     pub records: usize,
     pub positives: usize,
-    pub documents: usize,
+    /// None where no record named its document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<usize>,
 }
 
 impl Calibration {
     /// The calibrated probability of a raw one, `p` from 0 to 1.
     pub fn apply(&self, p: f64) -> f64 {
         match self {
-            Calibration::Temperature { temperature, .. } => sigmoid(logit(p) / temperature),
+            // Exactly: beyond the bound, too.
+            Calibration::Temperature { temperature: 1.0, .. } => p,
+            Calibration::Temperature { temperature, .. } => sigmoid(bounded_logit(p) / temperature),
             Calibration::Isotonic { raw, calibrated, .. } => {
                 let above = raw.partition_point(|&x| x < p);
                 match (above.checked_sub(1), raw.get(above)) {
@@ -60,6 +64,14 @@ impl Calibration {
     pub fn apply_scored(&self, probability: f32) -> f32 {
         let stated = probability.to_string().parse().unwrap_or(f64::from(probability));
         self.apply(stated) as f32
+    }
+
+    /// For records that name no documents: their number, which stands in for that of documents, is left out.
+    pub fn forget_documents(&mut self) {
+        let (Calibration::Temperature { fitted_on, .. } | Calibration::Isotonic { fitted_on, .. }) = self;
+        if let Some(fitted_on) = fitted_on {
+            fitted_on.documents = None;
+        }
     }
 
     /// The map's name in flags and files.
@@ -108,9 +120,13 @@ impl Calibration {
     }
 }
 
-/// Log-odds; infinite at 0 and 1.
-pub fn logit(p: f64) -> f64 {
-    p.ln() - (-p).ln_1p()
+/// The log-odds of `1 - 2^-25`, the last that an f32 tells from 1.
+const LARGEST_LOGIT: f64 = 17.328_679_484_196_31;
+
+/// Log-odds; a probability of 0 or 1, and what lies next to it, has those of the last that an f32 tells from it. A
+/// saturated probability is a rounded one: what it was is not known, but that it was not infinitely sure is.
+pub fn bounded_logit(p: f64) -> f64 {
+    (p.ln() - (-p).ln_1p()).clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
 }
 
 /// The logistic function.
@@ -139,13 +155,30 @@ mod tests {
     }
 
     #[test]
-    fn a_temperature_of_one_changes_nothing_and_ends_stay_ends() {
+    fn a_temperature_of_one_changes_no_probability_of_a_model() {
         for p in [0.0, 1e-30, 0.25, 0.5, 0.999, 1.0] {
-            assert!((temperature(1.0).apply(p) - p).abs() < 1e-15, "{p}");
-            assert_eq!(temperature(3.0).apply(0.0), 0.0);
-            assert_eq!(temperature(3.0).apply(1.0), 1.0);
+            assert_eq!(temperature(1.0).apply(p), p);
+        }
+        let near_the_ends = [f32::MIN_POSITIVE, 2f32.powi(-26), 1f32.next_down(), 0f32.next_up()];
+        for p in [0.0, 0.1, 0.55, 1.0].into_iter().chain(near_the_ends) {
+            assert_eq!(temperature(1.0).apply_scored(p).to_bits(), p.to_bits());
         }
         assert!((temperature(2.0).apply(0.9) - 0.75).abs() < 1e-15);
+    }
+
+    #[test]
+    fn the_ends_are_mapped_like_what_is_next_to_them() {
+        let map = temperature(3.0);
+        for (end, beside) in [(0.0, 2f64.powi(-25)), (1.0, 1.0 - 2f64.powi(-25))] {
+            assert!(
+                (map.apply(end) - map.apply(beside)).abs() < 1e-9,
+                "{end}: {}",
+                map.apply(end)
+            );
+        }
+        // Three times less sure than the last f32 before 1: odds of 2^25 become 2^(25/3).
+        let odds = 2f64.powf(25.0 / 3.0);
+        assert!((map.apply(1.0) - odds / (1.0 + odds)).abs() < 1e-9);
     }
 
     #[test]

@@ -203,6 +203,16 @@ fn a_run_that_fails_does_not_leave_an_earlier_ones_counts() {
     std::fs::write(&path, "mine").unwrap();
     assert_eq!(extract(&with, &[folder.path().join("nothing.txt")]).code, 1);
     assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+    let refused = extract(&with, &[sample("sample.pubtator.txt")]);
+    assert_eq!(
+        (refused.code, refused.stdout.is_empty()),
+        (2, true),
+        "{}",
+        refused.stderr
+    );
+    let said = "counts.json: holds what no earlier run wrote";
+    assert!(refused.stderr.contains(said), "{}", refused.stderr);
+    assert_eq!(std::fs::read(&path).unwrap(), b"mine");
 }
 
 #[test]

@@ -10,17 +10,18 @@ use serde_json::{Value, json};
 use super::config::SettingRow;
 use super::inputs;
 use super::labelled::{LabelledArgs, ModelChoice, input, model_args, names_model, refuse_scored};
-use super::values::threshold_of;
+use super::model::settings_file;
+use super::values::{counted, threshold_of};
 use super::{Outcome, UsageError, console};
 use crate::Calibration;
-use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, locate};
+use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, NamedBytes, locate};
 use crate::evaluation::{
     Comparison, Estimate, LabelledSet, MatchBy, Method, Metric, Mistakes, Origin, Request, Threshold, compare,
     cross_fitted, evaluate, fit,
 };
 use crate::files::{Destination, create_own, refuse_inputs, refuse_stdout, replace_among_others};
 use crate::model::config::Sidecar;
-use crate::scoring::Options;
+use crate::scoring::{CALIBRATED_KEY, Options};
 
 /// What to fit, to which records, and where to.
 #[derive(Debug, clap::Args)]
@@ -44,7 +45,7 @@ pub struct CalibrateArgs {
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
 
-    /// Model to score with and whose crag.json to write; with --scored only the latter
+    /// Model to score with and whose crag.json to write; with --scored its settings go along, and nothing is scored
     #[arg(long, short, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
 
@@ -106,14 +107,32 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
         );
         return Err(UsageError(message).into());
     }
+    if args.labelled.scored && args.labelled.probability == CALIBRATED_KEY {
+        let message = format!(
+            "--probability {CALIBRATED_KEY}: has been calibrated; a calibration maps the model's own: give --probability probability"
+        );
+        return Err(UsageError(message).into());
+    }
     args.labelled.set_threads()?;
     let (name, set, of_model) = args.records()?;
+    if set.of_several > 0 {
+        let message = format!(
+            "{name}: {} the mean of several models as \"probability\", and a calibration is one model's: give \
+             --output-key probabilities --probability NAME for the one called NAME there, or score with one model",
+            counted(set.of_several, "record has", "records have")
+        );
+        return Err(UsageError(message).into());
+    }
     let method = match args.method {
         MethodArg::Temperature => Method::Temperature,
         MethodArg::Isotonic => Method::Isotonic,
     };
     let sample = set.sample();
-    let calibration = fit(&sample, method).with_context(|| name.clone())?;
+    let (unit, about_documents) = args.labelled.documents(&name, &set);
+    let mut calibration = fit(&sample, method).with_context(|| name.clone())?;
+    if unit == "records" {
+        calibration.forget_documents();
+    }
     calibration.check().map_err(anyhow::Error::msg)?;
     let request = Request {
         threshold: Threshold {
@@ -138,12 +157,12 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
     let written = serde_json::to_string_pretty(&sidecar)? + "\n";
     replace_among_others(&target, written.as_bytes()).with_context(|| target.display().to_string())?;
 
-    let (unit, about_documents) = args.labelled.documents(&name, &set);
     let left_out = args.labelled.left_out(&name, &set);
     let incomplete = set.rejections() > 0;
     let say = if incomplete { console::warn } else { console::note };
     left_out
         .iter()
+        .chain(&args.labelled.repeated(&name, &set))
         .chain(&about_documents)
         .for_each(|sentence| say(sentence));
     if args.folds == 1 {
@@ -159,12 +178,14 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
     }
     let text = match args.json {
         true => {
-            let value = args.json(&target, &calibration, &comparison, &on_same, &set);
+            let value = args.json(&target, &calibration, &comparison, &on_same, (&set, unit));
             serde_json::to_string_pretty(&value)? + "\n"
         }
         false => args.table(&target, &calibration, &comparison, &on_same, unit),
     };
-    Ok(match (super::print(&text)?, incomplete) {
+    let printed = super::print(&text)
+        .with_context(|| format!("{} is written, but what there is to say of it is not", target.display()))?;
+    Ok(match (printed, incomplete) {
         (Outcome::Complete, true) => Outcome::Incomplete,
         (other, _) => other,
     })
@@ -178,7 +199,8 @@ impl CalibrateArgs {
 
     /// The crag.json to write.
     fn target(&self) -> anyhow::Result<PathBuf> {
-        let source = self.model.as_deref().map(|model| ModelSource::parse(model, None));
+        let revision = self.choice.revision.as_deref();
+        let source = self.model.as_deref().map(|model| ModelSource::parse(model, revision));
         if self.labelled.scored
             && let Some(source) = &source
         {
@@ -222,15 +244,18 @@ impl CalibrateArgs {
         }
     }
 
-    /// The records' name, the records, and the sidecar that the model has.
+    /// The records' name, the records, and the settings that the model is used with.
     fn records(&self) -> anyhow::Result<(String, LabelledSet, Option<Sidecar>)> {
         let path = self.path();
         let name = input(path)?.name();
         if self.labelled.scored {
+            let settings = match (&self.choice.model_config, &self.model) {
+                (Some(path), _) => Some(settings_file(path)?),
+                (None, Some(model)) => model_args(Some(model), &self.choice)?.settings()?,
+                (None, None) => None,
+            };
+            let sidecar = parsed(settings.as_ref())?;
             let set = self.labelled.read(path, MatchBy::Nothing, Mistakes::none())?;
-            let source = self.model.as_deref().map(|model| ModelSource::parse(model, None));
-            let beside = source.transpose()?.and_then(|source| source.sidecar());
-            let sidecar = beside.map(|path| read_sidecar(&path)).transpose()?.flatten();
             if sidecar.is_none() && self.output.is_some() {
                 console::note(
                     "the file holds the calibration alone: with --model-config it stands in place of the model's own \
@@ -243,11 +268,9 @@ impl CalibrateArgs {
             refuse_scored(path, &self.labelled)?;
         }
         let model = model_args(self.model.as_deref(), &self.choice)?.open(&self.labelled.device)?;
-        let sidecar = model.description.files.sidecar.as_ref();
-        let sidecar = sidecar
-            .map(|file| Sidecar::parse((&file.name, &file.bytes)))
-            .transpose()?;
-        let set = self.labelled.score(path, &model, MatchBy::Nothing, Mistakes::none())?;
+        let sidecar = parsed(model.description.files.sidecar.as_ref())?;
+        let named = (&model, self.model.is_some());
+        let set = self.labelled.score(path, named, MatchBy::Nothing, Mistakes::none())?;
         Ok((name, set, sidecar))
     }
 
@@ -316,7 +339,7 @@ impl CalibrateArgs {
         calibration: &Calibration,
         comparison: &Comparison,
         on_same: &[Estimate],
-        set: &LabelledSet,
+        (set, unit): (&LabelledSet, &str),
     ) -> Value {
         let of = |metrics: &[Estimate]| {
             let members = JUDGED.map(|metric| {
@@ -329,6 +352,10 @@ impl CalibrateArgs {
             });
             Value::Object(members.into_iter().collect())
         };
+        let judged_on = match self.folds {
+            1 => "the records it was fitted to".to_owned(),
+            _ => format!("unseen {unit}"),
+        };
         json!({
             "crag": env!("CARGO_PKG_VERSION"),
             "written": target.display().to_string(),
@@ -337,7 +364,7 @@ impl CalibrateArgs {
             "bins": self.labelled.bins,
             "before": of(&comparison.first.metrics),
             "after": of(&comparison.second.metrics),
-            "after_judged_on": if self.folds == 1 { "the records it was fitted to" } else { "unseen documents" },
+            "after_judged_on": judged_on,
             "change": of(&comparison.differences.metrics),
             "after_on_the_same_records": of(on_same),
             "left_out": {"unlabelled": set.unlabelled, "rejected": set.rejected},
@@ -360,6 +387,11 @@ fn number(of: &Estimate) -> String {
 fn try_to_write(path: &Path) -> anyhow::Result<()> {
     let tried = create_own(path).and_then(|(trial, _)| fs::remove_file(trial));
     tried.with_context(|| format!("{}: cannot be written", path.display()))
+}
+
+fn parsed(settings: Option<&NamedBytes>) -> anyhow::Result<Option<Sidecar>> {
+    let sidecar = settings.map(|file| Sidecar::parse((&file.name, &file.bytes)));
+    Ok(sidecar.transpose()?)
 }
 
 fn read_sidecar(path: &Path) -> anyhow::Result<Option<Sidecar>> {

@@ -7,10 +7,10 @@ use std::io::{self, BufWriter, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::manifest::{self, End};
-use super::report_file::{ReportFile, replace_earlier};
+use super::report_file::{ReportFile, is_object_with, replace_earlier};
 use super::values::{parse_bytes, parse_count};
 use super::{Outcome, UsageError, console, note, stdout};
 use crate::corpora::{
@@ -145,15 +145,19 @@ pub fn run(args: ExtractArgs) -> anyhow::Result<Outcome> {
     if let (Some(path), Err(_) | Ok(Outcome::ClosedPipe)) = (&args.summary_json, &result) {
         // Without counts, so that nobody takes an earlier run's for this one's.
         let text = manifest::to_text(&json!({"outcome": End::new(&result)}))?;
-        let is_own = |value: &Value| value.get("outcome").is_some() || value.get("mentions_resolved").is_some();
         let mut read: Vec<&Path> = args.files.iter().map(PathBuf::as_path).collect();
         // A document's other half, or a new document in a folder that is read.
         read.extend((args.from == FromArg::Brat && corpora::is_brat_name(path)).then_some(&**path));
-        if let Err(error) = replace_earlier(path, &read, is_own, &text) {
+        if let Err(error) = replace_earlier(path, &read, is_summary, &text) {
             console::warn(&format!("--summary-json {}: {error}", path.display()));
         }
     }
     result
+}
+
+/// Whether a file's contents are a summary that `crag extract` wrote.
+fn is_summary(bytes: &[u8]) -> bool {
+    is_object_with(bytes, &["outcome"]) || is_object_with(bytes, &["mentions_resolved"])
 }
 
 fn extract(args: &ExtractArgs) -> anyhow::Result<Outcome> {
@@ -172,7 +176,7 @@ fn extract(args: &ExtractArgs) -> anyhow::Result<Outcome> {
         return Err(UsageError(message).into());
     }
     let summary_file = match &args.summary_json {
-        Some(path) => Some(ReportFile::beside_inputs("--summary-json", path, &inputs)?),
+        Some(path) => Some(ReportFile::beside_inputs("--summary-json", path, &inputs, is_summary)?),
         None => None,
     };
     let (mut reported, limit) = (0, args.max_reports);

@@ -135,11 +135,12 @@ impl LabelledArgs {
         self.usable(&name, collector)
     }
 
-    /// Scores records with `model`, by the same pipeline as `crag score`.
+    /// Scores records with `model`, by the same pipeline as `crag score`. Unless it `is_named` by the call, records
+    /// that have a probability already are refused, as by [`refuse_scored`].
     pub fn score(
         &self,
         path: &Path,
-        model: &OpenModel,
+        (model, is_named): (&OpenModel, bool),
         match_by: MatchBy,
         mistakes: Mistakes,
     ) -> anyhow::Result<LabelledSet> {
@@ -173,6 +174,7 @@ impl LabelledArgs {
         };
         let mut judging = Judging {
             name: &name,
+            undecided: (!is_named).then_some(self),
             collector: Collector::new(fields, match_by, mistakes),
         };
         let counts = run_into(
@@ -184,12 +186,33 @@ impl LabelledArgs {
         tell_gpu_work();
         let counts = counts.map_err(|error| match error {
             // Answers go nowhere but into memory.
-            ScoreError::Write { source } => anyhow::Error::new(source),
+            ScoreError::Write { source } => match source.downcast::<UsageError>() {
+                Ok(refused) => refused.into(),
+                Err(source) => anyhow::Error::new(source),
+            },
             other => other.into(),
         })?;
         console::report("summary", &counts.to_string(), manifest::numbers(&counts));
         let collector = judging.collector;
         self.usable(&name, collector)
+    }
+
+    /// Whether a record has a probability already. None where it has an error in its place: then another has to tell.
+    fn is_scored(&self, line: &[u8]) -> Option<bool> {
+        let record: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
+        let answer = self.output_key.as_ref().map_or(&record, |key| &record[key.as_str()]);
+        match (answer[self.probability.as_str()].is_number(), answer["error"].is_null()) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        }
+    }
+
+    fn already_scored(&self, name: &str) -> UsageError {
+        UsageError(format!(
+            "{name}: its records have a \"{}\" already; give --scored to judge that, or --model to score them anew",
+            self.probability
+        ))
     }
 
     /// The set, or why nothing in it can be judged.
@@ -232,7 +255,18 @@ impl LabelledArgs {
                 self.id
             ));
         }
-        sentences
+        // Codes and messages of error records are whatever the records say.
+        sentences.iter().map(|sentence| console::visible(sentence)).collect()
+    }
+
+    /// What there is to know of records that are there twice.
+    pub fn repeated(&self, name: &str, set: &LabelledSet) -> Option<String> {
+        let first = set.first_repeated.as_deref()?;
+        Some(format!(
+            "{name}: {} the \"{}\" and the pair of an earlier one, the first at {first}: each is counted",
+            counted(set.repeated, "record has", "records have"),
+            self.id
+        ))
     }
 
     /// What intervals are made of, and what to know about it.
@@ -262,15 +296,25 @@ impl LabelledArgs {
 /// Takes answers of the scoring pipeline as records to judge.
 struct Judging<'n> {
     name: &'n str,
+    /// Until it is known whether the records have probabilities already, where they may not.
+    undecided: Option<&'n LabelledArgs>,
     collector: Collector,
 }
 
 impl Sink for Judging<'_> {
     fn answer(&mut self, answer: &[u8], progress: Progress<'_>) -> io::Result<()> {
         let line = answer.strip_suffix(b"\n").unwrap_or(answer);
-        if !line.is_empty() {
-            self.collector.push(self.name, progress.position.line, line);
+        if line.is_empty() {
+            return Ok(());
         }
+        if let Some(args) = self.undecided {
+            match args.is_scored(line) {
+                Some(true) => return Err(io::Error::other(args.already_scored(self.name))),
+                Some(false) => self.undecided = None,
+                None => {}
+            }
+        }
+        self.collector.push(self.name, progress.position.line, line);
         Ok(())
     }
 
@@ -350,7 +394,11 @@ pub fn is_regular(path: &Path) -> bool {
     !is_stdin(path) && std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
 }
 
-/// Refuses records that have a probability where nobody said whether to believe it or to score anew.
+/// How many error records at the start are passed over to find out whether the others have probabilities.
+const ERRORS_PASSED_OVER: usize = 10_000;
+
+/// Refuses records that have a probability where nobody said whether to believe it or to score anew. Those of a pipe
+/// are looked at when they are scored.
 pub fn refuse_scored(path: &Path, args: &LabelledArgs) -> anyhow::Result<()> {
     if !is_regular(path) {
         return Ok(());
@@ -358,18 +406,14 @@ pub fn refuse_scored(path: &Path, args: &LabelledArgs) -> anyhow::Result<()> {
     let name = path.display().to_string();
     let reader = inputs::input(path).open().with_context(|| name.clone())?;
     let mut lines = LineReader::new(reader, name.clone(), args.max_line_bytes, RowEnds::lines());
+    let mut errors = 0;
     while let Some((_, content)) = lines.next_line()? {
         let Content::Bytes(line) = content else { continue };
-        let record: serde_json::Value = serde_json::from_slice(&line).unwrap_or_default();
-        let answer = args.output_key.as_ref().map_or(&record, |key| &record[key.as_str()]);
-        if answer[args.probability.as_str()].is_number() {
-            return Err(UsageError(format!(
-                "{name}: its records have a \"{}\" already; give --scored to judge that, or --model to score them anew",
-                args.probability
-            ))
-            .into());
+        match args.is_scored(&line) {
+            Some(true) => return Err(args.already_scored(&name).into()),
+            None if errors < ERRORS_PASSED_OVER => errors += 1,
+            Some(false) | None => break,
         }
-        break;
     }
     Ok(())
 }

@@ -167,19 +167,29 @@ impl ModelArgs {
         (&self.model, &self.revision, &self.model_config) == (&other.model, &other.revision, &other.model_config)
     }
 
-    /// Finds the files, fetching them from the hub if need be, and reads everything but the weights.
-    pub fn describe(&self) -> anyhow::Result<Description> {
-        // Reading, hashing and packing weights run on it.
-        start_pool(None)?;
+    /// Finds the files, fetching them from the hub if need be; of the weights what names and shapes say.
+    fn find(&self) -> anyhow::Result<(ModelFiles, Checkpoint)> {
         let source = ModelSource::parse(&self.model, self.revision.as_deref())?;
         let mut hub = HubOptions::from_env();
         hub.offline |= self.offline;
         hub.progress &= console::can_draw();
         let (mut files, checkpoint) = opened(&source, &hub)?;
         if let Some(path) = &self.model_config {
-            let file = NamedBytes::read(path).context("--model-config")?;
-            files.sidecar = Some(file);
+            files.sidecar = Some(settings_file(path)?);
         }
+        Ok((files, checkpoint))
+    }
+
+    /// The settings that the model is used with; its weights are not read.
+    pub fn settings(&self) -> anyhow::Result<Option<NamedBytes>> {
+        Ok(self.find()?.0.sidecar)
+    }
+
+    /// Finds the files, fetching them from the hub if need be, and reads everything but the weights.
+    pub fn describe(&self) -> anyhow::Result<Description> {
+        // Reading, hashing and packing weights run on it.
+        start_pool(None)?;
+        let (files, checkpoint) = self.find()?;
         if files.is_demo {
             console::warn(DEMO_NOTICE);
         }
@@ -265,6 +275,11 @@ impl Description {
         DualEncoder::load(&self.checkpoint, &self.roles, &self.config, placement)
             .with_context(|| self.files.source.clone())
     }
+}
+
+/// The file that `--model-config` names.
+pub fn settings_file(path: &Path) -> anyhow::Result<NamedBytes> {
+    NamedBytes::read(path).context("--model-config")
 }
 
 /// The files of one model, all of one moment: its folder may be replaced by another while it is read.

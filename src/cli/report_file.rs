@@ -1,7 +1,7 @@
 //! A file about a run besides its answers: a manifest, a summary, a page. It is absent, the old one, or whole.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -28,7 +28,7 @@ enum Place {
 
 impl ReportFile {
     /// Tries the place now, so that a run of hours does not end in a folder that cannot be written to.
-    pub fn create(flag: &str, path: &Path) -> anyhow::Result<Self> {
+    fn create(flag: &str, path: &Path, is_own: impl Fn(&[u8]) -> bool) -> anyhow::Result<Self> {
         let context = || format!("{flag} {}", path.display());
         let (path, place) = match Destination::of(path).with_context(|| flag.to_owned())? {
             Destination::Stdout => (path.to_owned(), Place::Stdout),
@@ -42,6 +42,13 @@ impl ReportFile {
                     let message = format!("{flag} {}: stdout goes there; name another file", path.display());
                     return Err(UsageError(message).into());
                 }
+                if !may_replace(&target, is_own).with_context(context)? {
+                    let message = format!(
+                        "{flag} {}: holds what no earlier run wrote there; name another file, or remove it",
+                        path.display()
+                    );
+                    return Err(UsageError(message).into());
+                }
                 // Not kept open until the end: a run that is killed would leave it.
                 let tried = create_own(&target).and_then(|(beside, _)| fs::remove_file(beside));
                 tried.with_context(context)?;
@@ -51,15 +58,25 @@ impl ReportFile {
         Ok(Self { path, place })
     }
 
-    /// Tries it unless this would write over one of `inputs`.
-    pub fn beside_inputs(flag: &str, path: &Path, inputs: &[Input]) -> anyhow::Result<Self> {
+    /// Tries it unless this would write over one of `inputs`, or over anything but what `is_own` says that an earlier
+    /// run wrote.
+    pub fn beside_inputs(
+        flag: &str,
+        path: &Path,
+        inputs: &[Input],
+        is_own: impl Fn(&[u8]) -> bool,
+    ) -> anyhow::Result<Self> {
         match Destination::of(path).with_context(|| flag.to_owned())? {
             Destination::Stdout => {}
             Destination::Stream(path) | Destination::File(path) => {
                 refuse_inputs(&path, inputs).with_context(|| flag.to_owned())?;
             }
         }
-        Self::create(flag, path)
+        Self::create(flag, path, is_own)
+    }
+
+    pub fn is_stdout(&self) -> bool {
+        matches!(self.place, Place::Stdout)
     }
 
     /// Writes `contents` under the file's name.
@@ -76,25 +93,41 @@ impl ReportFile {
     }
 }
 
-/// Writes `contents` to `path` where there is nothing, or JSON that an earlier run wrote there. Anything else stays: it
+/// Writes `contents` to `path` where there is nothing, or what an earlier run wrote there. Anything else stays: it
 /// may be anything, an input too. Where `others` name the file nothing is written, whether it is there or not: it
 /// would be read, or taken for what an earlier run left.
 pub fn replace_earlier(
     path: &Path,
     others: &[&Path],
-    is_own: impl Fn(&Value) -> bool,
+    is_own: impl Fn(&[u8]) -> bool,
     contents: &[u8],
 ) -> io::Result<()> {
     let Ok(Destination::File(target)) = Destination::of(path) else {
         return Ok(());
     };
-    if others.iter().any(|other| is_same_file(other, &target)) {
+    if others.iter().any(|other| is_same_file(other, &target)) || !may_replace(&target, is_own).unwrap_or(false) {
         return Ok(());
     }
-    match fs::read(&target) {
-        Ok(bytes) if !serde_json::from_slice(&bytes).is_ok_and(|value| is_own(&value)) => return Ok(()),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Ok(()),
-        _ => {}
-    }
     replace_among_others(&target, contents)
+}
+
+/// More than any report takes.
+const LARGEST_REPORT: u64 = 64 << 20;
+
+/// Whether nothing is lost with the file at `path`: it is absent, empty, or what `is_own` says of its beginning.
+fn may_replace(path: &Path, is_own: impl Fn(&[u8]) -> bool) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    let mut beginning = Vec::new();
+    file.take(LARGEST_REPORT).read_to_end(&mut beginning)?;
+    Ok(beginning.is_empty() || is_own(&beginning))
+}
+
+/// Whether `bytes` are a JSON object that has all of `members`.
+pub fn is_object_with(bytes: &[u8], members: &[&str]) -> bool {
+    let value: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    members.iter().all(|&member| value.get(member).is_some())
 }

@@ -15,6 +15,13 @@ pub struct Plan {
     pub seed: u64,
 }
 
+impl Plan {
+    /// The confidence in percent, for people: 0.57 is 57, though their product with 100 is not.
+    pub fn percent(&self) -> f64 {
+        (self.confidence * 1e11).round() / 1e9
+    }
+}
+
 /// The middle of a bootstrap distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Interval {

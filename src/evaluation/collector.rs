@@ -1,8 +1,9 @@
 //! Gathers labelled, scored records line by line, and counts what cannot be used.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use super::fields::{Fields, Reading};
+use super::fields::{Fields, Pair, Reading};
 use super::mistakes::{Mistake, Mistakes, cut};
 use super::sample::{Judged, Sample};
 
@@ -28,6 +29,8 @@ pub struct LabelledSet {
     pub(super) records: Vec<Kept>,
     /// What each record is matched by, where that was asked for.
     pub(super) keys: Vec<Box<str>>,
+    /// Of which pair each record is, where there are keys.
+    pub(super) pairs: Vec<Pair>,
     /// Names of documents, in the order in which they came.
     pub(super) documents: Vec<Box<str>>,
     /// Fields that named documents.
@@ -41,6 +44,13 @@ pub struct LabelledSet {
     pub without_id: u64,
     /// Usable records whose own decision is not that of the threshold.
     pub decided_otherwise: u64,
+    /// Usable records whose probability is the mean of several models'.
+    pub of_several: u64,
+    /// Usable records with the id, and as far as they state them the drug, reaction and texts, of an earlier one; not
+    /// counted where records are matched.
+    pub repeated: u64,
+    /// Place of the first of those.
+    pub first_repeated: Option<String>,
     pub mistakes: Mistakes,
 }
 
@@ -58,6 +68,8 @@ pub struct Collector {
     match_by: MatchBy,
     set: LabelledSet,
     numbers: HashMap<Box<str>, u32>,
+    /// Hashes of what [`LabelledSet::repeated`] goes by.
+    identities: HashSet<u64>,
     seen: u64,
 }
 
@@ -70,6 +82,7 @@ impl Collector {
             set: LabelledSet {
                 records: Vec::new(),
                 keys: Vec::new(),
+                pairs: Vec::new(),
                 documents: Vec::new(),
                 document_fields: Vec::new(),
                 without_document: 0,
@@ -77,9 +90,13 @@ impl Collector {
                 rejected: BTreeMap::new(),
                 without_id: 0,
                 decided_otherwise: 0,
+                of_several: 0,
+                repeated: 0,
+                first_repeated: None,
                 mistakes,
             },
             numbers: HashMap::new(),
+            identities: HashSet::new(),
             seen: 0,
         }
     }
@@ -107,6 +124,16 @@ impl Collector {
                 return;
             }
         };
+        if let (MatchBy::Nothing, Some(id)) = (self.match_by, &record.id) {
+            let mut hasher = DefaultHasher::new();
+            (id, record.shown.pair()).hash(&mut hasher);
+            if !self.identities.insert(hasher.finish()) {
+                self.set.repeated += 1;
+                self.set
+                    .first_repeated
+                    .get_or_insert_with(|| format!("{name}:{number}"));
+            }
+        }
         let document = record.document.as_ref().map(|(field, value)| {
             if !self.set.document_fields.iter().any(|known| known == field) {
                 self.set.document_fields.push((*field).to_owned());
@@ -125,6 +152,7 @@ impl Collector {
         });
         let predicted = self.set.mistakes.predicts(record.probability);
         self.set.decided_otherwise += u64::from(record.causal.is_some_and(|causal| causal != predicted));
+        self.set.of_several += u64::from(record.is_of_several);
         self.set.without_document += u64::from(document.is_none());
         if self.set.mistakes.wants(record.label, record.probability) {
             self.set.mistakes.add(Mistake {
@@ -140,7 +168,10 @@ impl Collector {
                 order: self.seen,
             });
         }
-        self.set.keys.extend(key);
+        if let Some(key) = key {
+            self.set.keys.push(key);
+            self.set.pairs.push(record.shown.pair());
+        }
         self.set.records.push(Kept {
             probability: record.probability,
             label: record.label,

@@ -1,5 +1,7 @@
 //! Figures with their intervals: of one model, or of two and their differences.
 
+use std::fmt;
+
 use super::bootstrap::{Interval, Plan, interval, resample};
 use super::figures::{Choice, Confusion, Figures, Metric, Wanted, figures};
 use super::sample::Sample;
@@ -47,7 +49,7 @@ pub struct Request {
 pub struct Estimate {
     /// None where the sample does not define it.
     pub value: Option<f64>,
-    /// None without resamples, or where no resample defines the figure.
+    /// None without resamples, where no resample defines the figure, or where [`Metric::has_interval`] says so.
     pub interval: Option<Interval>,
     /// Resamples that did not define the figure and are not part of the interval.
     pub undefined: usize,
@@ -61,6 +63,18 @@ pub enum PointKind {
     BestF1,
     Recall(f64),
     Precision(f64),
+}
+
+/// For tables.
+impl fmt::Display for PointKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PointKind::Given(origin) => f.write_str(origin.name()),
+            PointKind::BestF1 => f.write_str("best F1"),
+            PointKind::Recall(recall) => write!(f, "recall >= {recall}"),
+            PointKind::Precision(precision) => write!(f, "precision >= {precision}"),
+        }
+    }
 }
 
 /// Predictions at one threshold.
@@ -130,7 +144,7 @@ pub fn compare(first: (&Sample, &Request), second: (&Sample, &Request), plan: &P
     };
     Comparison {
         differences: Differences {
-            metrics: std::array::from_fn(difference),
+            metrics: std::array::from_fn(|i| of_metric(i, difference(i))),
             at_threshold: std::array::from_fn(|k| difference(POINTS + k)),
         },
         first: judges[0].evaluation(&of_first, plan),
@@ -228,7 +242,7 @@ impl<'s> Judge<'s> {
             records: self.sample.records().len(),
             positives: self.sample.positives(),
             documents: self.sample.documents(),
-            metrics: std::array::from_fn(of),
+            metrics: std::array::from_fn(|i| of_metric(i, of(i))),
             points: points.collect(),
             unreached: self.unreached.clone(),
         }
@@ -242,6 +256,13 @@ fn estimate(value: f64, values: Vec<f64>, plan: &Plan) -> Estimate {
         // An interval around nothing would suggest that there was something.
         interval: (!value.is_nan()).then(|| interval(values, plan.confidence)).flatten(),
         undefined,
+    }
+}
+
+fn of_metric(i: usize, estimate: Estimate) -> Estimate {
+    Estimate {
+        interval: estimate.interval.filter(|_| Metric::ALL[i].has_interval()),
+        ..estimate
     }
 }
 

@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::num::NonZeroU64;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -59,6 +61,8 @@ pub(super) struct Usable<'a> {
     pub label: bool,
     /// What the record says of its probability and the threshold, as `crag score` writes it.
     pub causal: Option<bool>,
+    /// Whether the probability is the mean of several models', as `crag score` writes it.
+    pub is_of_several: bool,
     /// The field's name and its value.
     pub document: Option<(&'a str, Cow<'a, str>)>,
     pub id: Option<Cow<'a, str>>,
@@ -108,12 +112,36 @@ impl<'a> Shown<'a> {
         texts
     }
 
+    pub fn pair(&self) -> Pair {
+        let hash = |of: &[usize]| {
+            let text = of.iter().find_map(|&i| named(self.raw[i]?))?;
+            let mut hasher = DefaultHasher::new();
+            text.hash(&mut hasher);
+            NonZeroU64::new(hasher.finish())
+        };
+        // One text is that of both sides.
+        Pair([hash(&[0, 1]), hash(&[2, 3]), hash(&[5, 4]), hash(&[6, 4])])
+    }
+
     fn first(&self, of: &[usize]) -> String {
         of.iter().find_map(|&i| self.get(i)).unwrap_or_default()
     }
 
     fn get(&self, i: usize) -> Option<String> {
-        self.raw[i].and_then(scalar).map(Cow::into_owned)
+        self.raw[i].and_then(named).map(Cow::into_owned)
+    }
+}
+
+/// What tells a record's pair from another: hashes of the drug, the reaction and either side's text, as far as the
+/// record has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Pair([Option<NonZeroU64>; 4]);
+
+impl Pair {
+    /// Whether both have something that the other has otherwise.
+    pub fn contradicts(&self, other: &Self) -> bool {
+        let mut both = self.0.iter().zip(&other.0);
+        both.any(|(own, others)| own.is_some() && others.is_some() && own != others)
     }
 }
 
@@ -142,6 +170,8 @@ struct Object<'a> {
 struct Answer<'a> {
     probability: Option<&'a str>,
     causal: Option<&'a str>,
+    /// Of each of several models, an object.
+    probabilities: Option<&'a str>,
     error: Option<&'a str>,
 }
 
@@ -178,6 +208,9 @@ impl<'de> Visitor<'de> for ObjectVisitor<'_> {
                 }
                 if key == "causal" {
                     object.answer.causal = Some(value);
+                }
+                if key == "probabilities" {
+                    object.answer.probabilities = Some(value);
                 }
                 if key == "error" {
                     keep(&mut object.answer.error, twice);
@@ -292,17 +325,17 @@ impl Fields {
             );
             reject("bad_probability", message)
         })?;
-        // Of another probability it says nothing.
-        let causal = object
-            .answer
-            .causal
-            .filter(|_| self.probability == Fields::default().probability);
+        // Of another probability they say nothing.
+        let is_usual = self.probability == Fields::default().probability;
+        let causal = object.answer.causal.filter(|_| is_usual);
+        let probabilities = object.answer.probabilities.filter(|_| is_usual);
         Ok(Reading::Usable(Usable {
             probability,
             label,
             causal: causal.and_then(|causal| causal.parse().ok()),
+            is_of_several: probabilities.is_some_and(|raw| raw.starts_with('{')),
             document: self.document(&object),
-            id: object.id.and_then(scalar),
+            id: object.id.and_then(named),
             shown: Shown { raw: object.shown },
         }))
     }
@@ -326,7 +359,7 @@ impl Fields {
             .as_deref()
             .map_or(&DOCUMENT_FIELDS[..], |_| &DOCUMENT_FIELDS[..1]);
         names.iter().zip(object.documents).find_map(|(name, raw)| {
-            let value = raw.and_then(scalar)?;
+            let value = raw.and_then(named)?;
             Some((self.document.as_deref().unwrap_or(name), value))
         })
     }
@@ -392,6 +425,11 @@ fn scalar(raw: &str) -> Option<Cow<'_, str>> {
         },
         _ => None,
     }
+}
+
+/// [`scalar`], but what is blank names nothing: data frames write it where there is nothing.
+fn named(raw: &str) -> Option<Cow<'_, str>> {
+    scalar(raw).filter(|value| !value.trim().is_empty())
 }
 
 /// The value of a raw JSON string, none if it holds a lone surrogate.

@@ -44,6 +44,12 @@ impl Metric {
             Metric::CalibrationError => "expected calibration error",
         }
     }
+
+    /// Whether percentiles of resamples are an interval of it. Of the calibration error they are not: resampling adds
+    /// noise to every bin, which makes the sum of the bins' distances larger and never smaller.
+    pub fn has_interval(self) -> bool {
+        self != Metric::CalibrationError
+    }
 }
 
 /// How predictions at one threshold meet labels.

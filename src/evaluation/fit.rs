@@ -6,7 +6,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
 use super::figures::Sum;
 use super::sample::{Judged, Sample};
 use crate::Calibration;
-use crate::calibration::{FittedOn, logit, sigmoid};
+use crate::calibration::{FittedOn, bounded_logit, sigmoid};
 
 /// Which kind of map to fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +28,8 @@ pub enum FitError {
     )]
     Separated,
     #[error(
-        "no temperature is the best: the probabilities say no more about the labels than 0.5 for every record would; \
-         is the label's meaning reversed, or the model untrained?"
+        "no calibration is the best: the probabilities say no more about the labels than one and the same for every \
+         record would; is the label's meaning reversed, or the model untrained?"
     )]
     Uninformative,
     #[error("expected at least as many documents as folds, found {documents} documents for {folds} folds")]
@@ -75,7 +75,7 @@ fn fit_records(records: &[Judged], documents: usize, method: Method) -> Result<C
     let fitted_on = Some(FittedOn {
         records: records.len(),
         positives,
-        documents,
+        documents: Some(documents),
     });
     match method {
         Method::Temperature => Ok(Calibration::Temperature {
@@ -84,6 +84,9 @@ fn fit_records(records: &[Judged], documents: usize, method: Method) -> Result<C
         }),
         Method::Isotonic => {
             let (raw, calibrated) = isotonic(records);
+            if calibrated.first() == calibrated.last() {
+                return Err(FitError::Uninformative);
+            }
             Ok(Calibration::Isotonic {
                 raw,
                 calibrated,
@@ -93,9 +96,6 @@ fn fit_records(records: &[Judged], documents: usize, method: Method) -> Result<C
     }
 }
 
-/// The log-odds of `1 - 2^-25`, the last that an f32 tells from 1; a probability of 0 or 1 is taken as these.
-const LARGEST_LOGIT: f64 = 17.328_679_484_196_31;
-
 /// Temperatures are looked for between the inverse of this and this.
 const LARGEST_TEMPERATURE: f64 = 1000.0;
 
@@ -104,8 +104,8 @@ fn temperature(records: &[Judged]) -> Result<f64, FitError> {
     let logits: Vec<(f64, f64)> = records
         .iter()
         .map(|record| {
-            let logit = logit(record.probability).clamp(-LARGEST_LOGIT, LARGEST_LOGIT);
-            (logit, f64::from(u8::from(record.label)))
+            let label = f64::from(u8::from(record.label));
+            (bounded_logit(record.probability), label)
         })
         .collect();
     let slope = |inverse: f64| {

@@ -37,7 +37,7 @@ pub use figures::{Confusion, Metric};
 pub use fit::{FitError, Method, cross_fitted, fit};
 pub use mistakes::{Mistake, Mistakes};
 pub use pairing::{Mismatches, Paired, pair};
-pub use report::{Report, Run};
+pub use report::{Report, Run, is_page};
 pub use sample::{Judged, Sample};
 
 #[cfg(test)]

@@ -14,7 +14,9 @@ pub struct Mismatches {
     pub only_first: u64,
     /// Usable in the second only.
     pub only_second: u64,
-    /// In both, with different labels.
+    /// In both, with another drug, reaction or text.
+    pub pairs_differ: u64,
+    /// The same pair in both, with different labels.
     pub labels_differ: u64,
     /// Records whose key another record of the same file has too.
     pub repeated_first: u64,
@@ -25,7 +27,12 @@ pub struct Mismatches {
 
 impl Mismatches {
     pub fn total(&self) -> u64 {
-        self.only_first + self.only_second + self.labels_differ + self.repeated_first + self.repeated_second
+        self.only_first
+            + self.only_second
+            + self.pairs_differ
+            + self.labels_differ
+            + self.repeated_first
+            + self.repeated_second
     }
 }
 
@@ -38,7 +45,8 @@ pub struct Paired {
     pub keys: HashSet<Box<str>>,
 }
 
-/// Matches records by their keys. Documents are the first set's.
+/// Matches records by their keys, as far as they do not say that they are of different pairs. Documents are the first
+/// set's.
 pub fn pair(first: &LabelledSet, second: &LabelledSet) -> Paired {
     let mut mismatches = Mismatches::default();
     let mut example = |kind: &str, key: &str| {
@@ -55,7 +63,7 @@ pub fn pair(first: &LabelledSet, second: &LabelledSet) -> Paired {
     if let Some(key) = repeated_second.iter().min() {
         example("repeated in the second", key);
     }
-    let (mut only_first, mut only_second, mut labels_differ) = (0, 0, 0);
+    let (mut only_first, mut only_second, mut pairs_differ, mut labels_differ) = (0, 0, 0, 0);
     let mut matched: Vec<(&str, usize, usize)> = Vec::new();
     for (i, key) in first.keys.iter().enumerate() {
         let key = key.as_ref();
@@ -66,6 +74,10 @@ pub fn pair(first: &LabelledSet, second: &LabelledSet) -> Paired {
             None => {
                 only_first += 1;
                 example("in the first only", key);
+            }
+            Some(&j) if first.pairs[i].contradicts(&second.pairs[j]) => {
+                pairs_differ += 1;
+                example("another drug, reaction or text", key);
             }
             Some(&j) if first.records[i].label != second.records[j].label => {
                 labels_differ += 1;
@@ -86,8 +98,8 @@ pub fn pair(first: &LabelledSet, second: &LabelledSet) -> Paired {
     };
     mismatches.repeated_first = count(first, &repeated_first);
     mismatches.repeated_second = count(second, &repeated_second);
-    (mismatches.only_first, mismatches.only_second, mismatches.labels_differ) =
-        (only_first, only_second, labels_differ);
+    (mismatches.only_first, mismatches.only_second) = (only_first, only_second);
+    (mismatches.pairs_differ, mismatches.labels_differ) = (pairs_differ, labels_differ);
 
     // Documents are numbered by name, records that name none after them by key: in any order of the files alike.
     matched.sort_unstable();

@@ -38,6 +38,15 @@ pub struct Run {
     pub notes: Vec<String>,
 }
 
+/// How every page begins, whichever version wrote it.
+const BEGINNING: &str =
+    "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"generator\" content=\"crag ";
+
+/// Whether a file's contents are a page of [`Report::html`].
+pub fn is_page(contents: &[u8]) -> bool {
+    contents.starts_with(BEGINNING.as_bytes())
+}
+
 const STYLE: &str = include_str!("report/style.css");
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
@@ -56,6 +65,7 @@ impl Report<'_> {
             html lang="en" {
                 head {
                     meta charset="utf-8";
+                    meta name="generator" content={ "crag " (env!("CARGO_PKG_VERSION")) };
                     meta http-equiv="Content-Security-Policy" content=(POLICY);
                     meta name="viewport" content="width=device-width, initial-scale=1";
                     meta name="color-scheme" content="light dark";
@@ -240,10 +250,10 @@ impl Report<'_> {
             footer {
                 p.small {
                     @if self.plan.resamples > 0 {
-                        "Intervals hold the middle " (self.plan.confidence * 100.0) "% of " (thousands(self.plan.resamples))
+                        "Intervals hold the middle " (self.plan.percent()) "% of " (thousands(self.plan.resamples))
                         " bootstrap resamples of " (self.unit) " (seed " (self.plan.seed) "). "
                     }
-                    "Calibration error: " (self.bins) " equally wide bins, closed on the right. crag " (env!("CARGO_PKG_VERSION"))
+                    "Calibration error: " (self.bins) " equally wide bins, closed on the right; no interval, since resampling makes it larger. crag " (env!("CARGO_PKG_VERSION"))
                     ". A probability is the model's, not a clinical judgement."
                 }
             }

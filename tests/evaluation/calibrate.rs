@@ -299,6 +299,24 @@ fn compressed_records_are_judged_and_fitted_as_plain_ones() {
 }
 
 #[test]
+fn probabilities_of_exactly_one_are_calibrated_as_they_are_fitted() {
+    // 400 saturated records of which a tenth are wrong: the odds that fit are 9, not infinite.
+    let mut lines = String::new();
+    for i in 0..400 {
+        let probability = f64::from(u8::from(i % 2 == 0));
+        let label = u8::from((i % 2 == 0) != (i % 10 < 2 && i % 20 < 10));
+        writeln!(lines, "{{\"label\":{label},\"probability\":{probability}}}").unwrap();
+    }
+    let folder = Folder::new();
+    let out = folder.name("crag.json");
+    let fitted = run(&["calibrate", "--scored", "--json", "--output", &out], lines);
+    assert_eq!(fitted.code, 0, "{}", fitted.stderr);
+    let entropy = -(0.9f64 * 0.9f64.ln() + 0.1 * 0.1f64.ln());
+    let after = value(&fitted.json()["after_on_the_same_records"]["log_loss"]);
+    assert!((after - entropy).abs() < 1e-6, "{after} {entropy}");
+}
+
+#[test]
 fn calibrated_probabilities_can_be_judged_in_turn() {
     let folder = Folder::new();
     let out = folder.name("crag.json");
@@ -375,6 +393,74 @@ fn a_calibration_goes_to_the_model_that_was_scored_and_nowhere_else() {
 }
 
 #[test]
+fn settings_go_along_with_a_calibration_of_scored_records_wherever_the_model_is() {
+    let folder = Folder::new();
+    let lines = scored(60, 0.0);
+    let records = folder.write("records.jsonl", &lines);
+    // A model on the hub, as it lies in the cache that is shared with Python.
+    let commit = "a".repeat(40);
+    let repository = folder.path("hf/hub/models--own--model");
+    let snapshot = repository.join("snapshots").join(&commit);
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir_all(repository.join("refs")).unwrap();
+    std::fs::write(repository.join("refs/main"), &commit).unwrap();
+    for entry in std::fs::read_dir(fixture("model/views")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), snapshot.join(entry.file_name())).unwrap();
+    }
+    let own = folder.write("own.json", "{\"threshold\": 0.123}");
+    let out = folder.name("out.json");
+    let written = |arguments: &[&str]| {
+        let output = crag()
+            .env("HF_HOME", folder.path("hf"))
+            .args(["calibrate", "--force", "--output", &out, &records])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        let mut written: Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
+        std::fs::remove_file(&out).unwrap();
+        assert!(written.as_object_mut().unwrap().remove("calibration").is_some());
+        (written, said)
+    };
+    let of_demo = include_str!("../../src/checkpoint/demo/crag.json");
+    let models = [
+        ("own/model", sidecar(&fixture("model/views"))),
+        ("demo", serde_json::from_str(of_demo).unwrap()),
+    ];
+    for (model, settings) in models {
+        let named = ["--scored", "--offline", "--model", model];
+        let (found, said) = written(&named);
+        assert_eq!(found, settings, "{model}");
+        assert!(!said.contains("the calibration alone"), "{said}");
+        let (found, _) = written(&[&named[..], &["--model-config", &own]].concat());
+        assert_eq!(found, json!({"threshold": 0.123}), "{model}");
+    }
+    // What no model is named for are settings, too.
+    assert_eq!(
+        written(&["--scored", "--model-config", &own]).0,
+        json!({"threshold": 0.123})
+    );
+    let elsewhere = [
+        "calibrate",
+        "--scored",
+        "--output",
+        &out,
+        "--model",
+        "own/other",
+        "--offline",
+    ];
+    let missing = run(&elsewhere, lines);
+    assert!(
+        missing.code == 1 && missing.stderr.contains("own/other"),
+        "{}",
+        missing.stderr
+    );
+    assert!(!folder.path("out.json").exists());
+}
+
+#[test]
 fn records_are_not_written_over_whatever_their_name() {
     let folder = Folder::new();
     let lines = scored(60, 0.0);
@@ -421,7 +507,7 @@ fn what_cannot_be_calibrated_changes_no_file() {
     let perfect = "{\"label\":1,\"probability\":0.9}\n{\"label\":0,\"probability\":0.1}\n".repeat(10);
     for (lines, expected) in [
         (one_class, "found 20 and 0"),
-        (reversed, "reversed"),
+        (reversed.clone(), "reversed"),
         (perfect, "wrong side of 0.5"),
         (String::new(), "found none"),
         ("{\"label\":1,\"probability\":0.9}\n{\"label\":0,\"probability\":0.95}\n{\"label\":1,\"probability\":0.99}\n".to_owned(), "--folds 5"),
@@ -429,6 +515,16 @@ fn what_cannot_be_calibrated_changes_no_file() {
         let run_of = run(&["calibrate", "--scored", "--output", &out], lines);
         assert_eq!((run_of.code, run_of.stdout.as_str()), (1, ""), "{}", run_of.stderr);
         assert!(run_of.stderr.contains(expected), "{expected}: {}", run_of.stderr);
+        assert!(!folder.path("crag.json").exists());
+    }
+    let constant = "{\"label\":1,\"probability\":0.7}\n{\"label\":0,\"probability\":0.7}\n".repeat(500);
+    for flat in [reversed.repeat(20), constant] {
+        let run_of = run(
+            &["calibrate", "--scored", "--method", "isotonic", "--output", &out],
+            flat,
+        );
+        assert_eq!((run_of.code, run_of.stdout.as_str()), (1, ""), "{}", run_of.stderr);
+        assert!(run_of.stderr.contains("reversed"), "{}", run_of.stderr);
         assert!(!folder.path("crag.json").exists());
     }
     let nowhere = run(&["calibrate", "--scored"], scored(60, 0.0));
@@ -441,6 +537,92 @@ fn what_cannot_be_calibrated_changes_no_file() {
     let run_of = run(&["calibrate", "--scored", "--output", &torn], scored(60, 0.0));
     assert_eq!(run_of.code, 1);
     assert_eq!(std::fs::read_to_string(&torn).unwrap(), "{\"thresh");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_stdout_does_not_hide_that_the_calibration_is_written() {
+    let folder = Folder::new();
+    let (records, out) = (
+        folder.write("records.jsonl", &scored(60, 0.0)),
+        folder.name("crag.json"),
+    );
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = process(&crag())
+        .args(["calibrate", "--scored", "--output", &out, &records])
+        .stdout(full)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("crag.json is written") && folder.path("crag.json").exists(),
+        "{said}"
+    );
+}
+
+#[test]
+fn records_that_name_no_document_are_not_called_documents() {
+    let folder = Folder::new();
+    let out = folder.name("crag.json");
+    let fitted = |document: &str| {
+        let arguments = ["calibrate", "--scored", "--json", "--force", "--output", &out];
+        let run = run(&[&arguments[..], &["--document", document]].concat(), scored(300, 0.1));
+        let found = run.json();
+        let written: Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
+        assert_eq!(written["calibration"], found["calibration"], "{}", run.stderr);
+        (
+            found["after_judged_on"].clone(),
+            found["calibration"]["fitted_on"].clone(),
+        )
+    };
+    let (named, on) = fitted("pmid");
+    assert_eq!((named, &on["documents"]), (json!("unseen documents"), &json!(100)));
+    let (nameless, on) = fitted("nothing");
+    assert_eq!((nameless, &on["records"]), (json!("unseen records"), &json!(300)));
+    assert!(on.get("documents").is_none(), "{on}");
+}
+
+#[test]
+fn only_one_models_own_probabilities_are_fitted_to() {
+    let folder = Folder::new();
+    let out = folder.name("crag.json");
+    let calibrate = |more: &[&str], lines: String| {
+        let arguments = ["calibrate", "--scored", "--json", "--output", &out];
+        run(&[&arguments[..], more].concat(), lines)
+    };
+    let lines = scored(300, 0.1);
+    let plain = calibrate(&[], lines.clone());
+    std::fs::remove_file(&out).unwrap();
+    // A fit to these is a temperature of 1, which would replace the right one.
+    let calibrated = lines.replace("\"probability\":", "\"probability\":0.5,\"calibrated_probability\":");
+    let refused = calibrate(&["--probability", "calibrated_probability"], calibrated);
+    assert_eq!((refused.code, refused.stdout.as_str()), (2, ""), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("give --probability probability"),
+        "{}",
+        refused.stderr
+    );
+    let several: String = json_lines(lines.as_bytes())
+        .into_iter()
+        .map(|mut record| {
+            record["probabilities"] = json!({"a": record["probability"], "b": 0.5});
+            record["probability"] = json!(0.5);
+            record.to_string() + "\n"
+        })
+        .collect();
+    let refused = calibrate(&[], several.clone());
+    assert_eq!((refused.code, refused.stdout.as_str()), (2, ""), "{}", refused.stderr);
+    let way_out = ["--output-key", "probabilities", "--probability", "a"];
+    assert!(
+        refused.stderr.contains("--output-key probabilities --probability NAME"),
+        "{}",
+        refused.stderr
+    );
+    assert!(!folder.path("crag.json").exists());
+    let of_one = calibrate(&way_out, several);
+    assert_eq!(of_one.code, 0, "{}", of_one.stderr);
+    assert_eq!(of_one.json()["calibration"], plain.json()["calibration"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::{Folder, run, scored, value};
-use crate::common::{fixture, json_lines};
+use crate::common::{crag, fixture, json_lines};
 
 #[test]
 fn figures_of_scored_records_are_scikit_learns() {
@@ -158,6 +158,83 @@ fn intervals_resample_documents_and_say_when_they_cannot() {
         table.contains("\n1 record, 1 positive") && !table.contains("resamples"),
         "{table}"
     );
+}
+
+#[test]
+fn records_that_are_there_twice_are_said() {
+    let folder = Folder::new();
+    let lines = scored(60, 0.0);
+    let twice = folder.write("twice.jsonl", &lines.repeat(2));
+    let said = "60 records have the \"id\" and the pair of an earlier one, the first at";
+    let judged = run(&["eval", "--scored", &twice], "");
+    assert!(judged.code == 0 && judged.stderr.contains(said), "{}", judged.stderr);
+    assert!(judged.stderr.contains("twice.jsonl:61"), "{}", judged.stderr);
+    let out = folder.name("crag.json");
+    let fitted = run(&["calibrate", "--scored", &twice, "--output", &out], "");
+    assert!(fitted.code == 0 && fitted.stderr.contains(said), "{}", fitted.stderr);
+    // An id that several pairs of a document share is no repetition.
+    let of_documents = run(&["eval", "--scored", "--id", "pmid"], lines);
+    assert!(
+        !of_documents.stderr.contains("an earlier one"),
+        "{}",
+        of_documents.stderr
+    );
+}
+
+#[test]
+fn errors_of_records_cannot_command_a_terminal() {
+    let error = "{\"label\":1,\"error\":{\"code\":\"a\\nb\",\"message\":\"\\u001b[31mred\\nline\"}}\n";
+    let some = run(&["eval", "--scored"], scored(60, 0.0) + error);
+    let none = run(&["eval", "--scored"], error);
+    assert_eq!((some.code, none.code), (3, 1));
+    for said in [some.stderr, none.stderr] {
+        assert!(
+            !said.contains('\u{1b}') && said.contains("red line") && said.contains("a b"),
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
+fn documents_and_ids_that_are_blank_are_missing_ones() {
+    let folder = Folder::new();
+    let lines = scored(60, 0.0);
+    // As a data frame writes a column that most records lack.
+    let beside: String = lines
+        .lines()
+        .map(|line| line.replacen('{', "{\"doc_id\":\"\",", 1) + "\n")
+        .collect();
+    assert_eq!(
+        run(&["eval", "--scored", "--json"], beside.clone()).json()["runs"][0]["documents"],
+        20
+    );
+    let none = run(&["eval", "--scored", "--json", "--document", "doc_id"], beside);
+    assert_eq!(none.json()["runs"][0]["documents"], 60);
+    assert!(none.stderr.contains("no record names its document"), "{}", none.stderr);
+    let without_ids = lines.replace("\"id\":", "\"id\":\"\",\"number\":");
+    let [first, second] = [&lines, &without_ids].map(|lines| folder.write(&format!("{}.jsonl", lines.len()), lines));
+    let compared = run(&["eval", &first, &second], "");
+    assert!(
+        compared.code == 1 && compared.stderr.contains("60 records have no \"id\""),
+        "{}",
+        compared.stderr
+    );
+}
+
+#[test]
+fn a_confidence_is_printed_as_it_was_given() {
+    let folder = Folder::new();
+    for (confidence, percent) in [("0.57", "57%"), ("0.999", "99.9%"), ("0.95", "95%"), ("0.975", "97.5%")] {
+        let page = folder.name("page.html");
+        let arguments = ["eval", "--scored", "--confidence", confidence, "--report", &page];
+        let table = run(&arguments, scored(60, 0.0)).stdout;
+        assert!(table.contains(&format!("the middle {percent} of")), "{table}");
+        assert!(
+            std::fs::read_to_string(&page)
+                .unwrap()
+                .contains(&format!("the middle {percent} of"))
+        );
+    }
 }
 
 #[test]
@@ -364,6 +441,47 @@ fn a_report_is_never_written_over_its_records_and_goes_where_a_link_leads() {
 }
 
 #[test]
+fn a_report_replaces_nothing_but_an_earlier_one() {
+    let folder = Folder::new();
+    let records = scored(60, 0.0);
+    let (data, page) = (folder.write("old.jsonl", &records), folder.write("page.html", ""));
+    let report = |path: &str| {
+        run(
+            &["eval", "--scored", "--resamples", "0", "--report", path],
+            records.clone(),
+        )
+    };
+    // Of two files to compare, the first taken for the flag's value.
+    let refused = report(&data);
+    assert_eq!((refused.code, refused.stdout.as_str()), (2, ""), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("old.jsonl") && refused.stderr.contains("name another"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(std::fs::read_to_string(&data).unwrap(), records);
+    let other = folder.write(
+        "other.html",
+        "<!DOCTYPE html><html><head><title>mine</title></head></html>",
+    );
+    assert_eq!(report(&other).code, 2);
+    // What is empty, and then the page itself.
+    for _ in 0..2 {
+        assert_eq!(report(&page).code, 0);
+        assert!(std::fs::read_to_string(&page).unwrap().ends_with("</html>"));
+    }
+}
+
+#[test]
+fn a_page_does_not_go_where_the_tables_go() {
+    for stdout in ["-", "/dev/stdout"] {
+        let refused = run(&["eval", "--scored", "--report", stdout], scored(60, 0.0));
+        assert_eq!((refused.code, refused.stdout.as_str()), (2, ""), "{}", refused.stderr);
+        assert!(refused.stderr.contains("name a file"), "{}", refused.stderr);
+    }
+}
+
+#[test]
 fn a_threshold_read_off_a_table_does_what_the_table_says() {
     let mut lines = String::new();
     for i in 0..100 {
@@ -378,6 +496,56 @@ fn a_threshold_read_off_a_table_does_what_the_table_says() {
     assert_eq!(chosen[0], "0.99999");
     let again = run(&["eval", "--scored", "--threshold", &chosen[0]], lines.as_str());
     assert_eq!(row(&again.stdout, "as given"), chosen);
+}
+
+#[test]
+fn resamples_that_do_not_define_a_figure_are_told_whichever_it_is() {
+    // One record above all others: a third of all resamples lacks it.
+    let mut lines = String::new();
+    for i in 0..60 {
+        let probability = if i == 0 { 0.9 } else { 0.3 + f64::from(i) / 1000.0 };
+        writeln!(
+            lines,
+            "{{\"id\":{i},\"label\":{},\"probability\":{probability}}}",
+            1 - i % 2
+        )
+        .unwrap();
+    }
+    let folder = Folder::new();
+    let file = folder.write("few.jsonl", &lines);
+    let wanted = run(
+        &["eval", "--scored", "--precision", "0.9", "--threshold", "0.1", &file],
+        "",
+    );
+    let said = "for the precision at \"precision >= 0.9\"";
+    assert!(wanted.stderr.contains(said), "{}", wanted.stderr);
+    let given = run(&["eval", "--scored", "--json", &file], "");
+    let undefined = given.json()["runs"][0]["points"][0]["precision"]["undefined_resamples"].clone();
+    let said = format!("up to {undefined} resamples had");
+    assert!(
+        undefined.as_u64().unwrap() > 200 && given.stderr.contains(&said),
+        "{said} {}",
+        given.stderr
+    );
+    assert!(
+        given.stderr.contains("for the precision at \"the default\""),
+        "{}",
+        given.stderr
+    );
+    // Of two models, of either and of what they differ by.
+    let compared = run(&["eval", &file, &file], "").stderr;
+    assert_eq!(compared.matches(&said).count(), 3, "{compared}");
+    assert!(
+        compared.contains("so many for the difference in precision)"),
+        "{compared}"
+    );
+    let page = folder.name("page.html");
+    run(&["eval", &file, &file, "--report", &page], "");
+    assert!(
+        std::fs::read_to_string(&page)
+            .unwrap()
+            .contains("so many for the difference")
+    );
 }
 
 #[test]
@@ -417,6 +585,41 @@ fn what_has_no_label_is_not_a_labelled_record_left_out() {
     // Whether the line that could not be read had one is not known.
     let unreadable = format!("{labelled}{{\"line\":2,{error}}}\n");
     assert_eq!(run(&["eval", "--scored"], unreadable).code, 3);
+}
+
+#[test]
+fn scored_records_are_known_as_such_behind_error_records_and_from_a_pipe() {
+    let folder = Folder::new();
+    let error = "{\"id\":9,\"label\":1,\"error\":{\"code\":\"entity_not_found\",\"message\":\"m\"}}\n";
+    let lines = error.repeat(3) + &scored(60, 0.0);
+    let file = folder.write("scored.jsonl", &lines);
+    // The environment's model is a default, with which nobody said that the records be scored anew.
+    let refused = |arguments: &[&str], stdin: &str| {
+        let output = crag()
+            .env("CRAG_MODEL", "demo")
+            .args(arguments)
+            .write_stdin(stdin)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            (output.status.code(), output.stdout.len()),
+            (Some(2), 0),
+            "{arguments:?}: {said}"
+        );
+        assert!(
+            said.contains("have a \"probability\" already") && said.contains("--scored"),
+            "{said}"
+        );
+    };
+    let out = folder.name("crag.json");
+    refused(&["eval", &file], "");
+    refused(&["eval"], &lines);
+    refused(&["calibrate", "--output", &out, &file], "");
+    refused(&["calibrate", "--output", &out], &lines);
+    // With a model that is named they are scored.
+    let anew = run(&["eval", "--model", "demo", "--resamples", "0", "--json"], lines);
+    assert_eq!(anew.json()["runs"][0]["records"], 60, "{}", anew.stderr);
 }
 
 #[test]
@@ -496,19 +699,110 @@ fn two_files_are_compared_on_the_records_they_share() {
 }
 
 #[test]
+fn records_that_are_matched_but_of_different_pairs_are_not_compared() {
+    let folder = Folder::new();
+    let lines: Vec<String> = scored(60, 0.0).lines().map(str::to_owned).collect();
+    let first = folder.write("first.jsonl", &lines.join("\n"));
+    // The same id, another text, reaction or drug; written otherwise, the same pair.
+    let mut other = lines.clone();
+    other[4] = other[4].replace("Case 4:", "Case 5:");
+    other[7] = other[7].replace("\"bleeding\"", "\"rash\"");
+    other[8] = other[8].replace("\"drug\":\"aspirin\"", "\"drug_entity\":\"heparin\"");
+    other[9] = other[9].replace("\"drug\":\"aspirin\"", "\"drug_entity\":\"\\u0061spirin\"");
+    let second = folder.write("second.jsonl", &other.join("\n"));
+    let by_id = run(&["eval", &first, &second, "--json"], "");
+    let found = by_id.json();
+    assert_eq!(
+        (by_id.code, &found["mismatches"]["pairs_differ"]),
+        (3, &json!(3)),
+        "{}",
+        by_id.stderr
+    );
+    assert_eq!(found["runs"][0]["records"], 57);
+    let said = "3 with another drug, reaction or text";
+    assert!(
+        by_id.stderr.contains(said) && by_id.stderr.contains("text: \"4\""),
+        "{}",
+        by_id.stderr
+    );
+    // By line, a line that is missing at the start shifts all others.
+    let mut shifted = lines.clone();
+    shifted.rotate_left(1);
+    let shifted = folder.write("shifted.jsonl", &shifted.join("\n"));
+    let by_line = run(&["eval", &first, &shifted, "--by-line"], "");
+    assert!(
+        by_line.code == 1 && by_line.stderr.contains("60 with another"),
+        "{}",
+        by_line.stderr
+    );
+    // What one file does not say does not contradict: texts and names may be left out of it.
+    let bare: String = lines
+        .iter()
+        .map(|line| {
+            let record: Value = serde_json::from_str(line).unwrap();
+            json!({"id": record["id"], "label": record["label"], "probability": 0.5, "drug": "", "text": null})
+                .to_string()
+                + "\n"
+        })
+        .collect();
+    let bare = folder.write("bare.jsonl", &bare);
+    let compared = run(&["eval", &first, &bare, "--json"], "");
+    assert_eq!(
+        (compared.code, &compared.json()["runs"][1]["records"]),
+        (0, &json!(60)),
+        "{}",
+        compared.stderr
+    );
+}
+
+#[test]
+fn a_calibration_error_has_no_interval_anywhere() {
+    let folder = Folder::new();
+    let [first, second] = [0.0, 0.1].map(|shift| folder.write(&format!("{shift}.jsonl"), &scored(300, shift)));
+    let page = folder.name("page.html");
+    let compared = run(&["eval", &first, &second, "--json", "--report", &page], "").json();
+    let figures = [&compared["runs"][0], &compared["runs"][1], &compared["differences"]];
+    for figure in figures.map(|of| &of["metrics"]["expected_calibration_error"]) {
+        assert!(
+            value(figure) != 0.0 && figure["low"].is_null() && figure["high"].is_null(),
+            "{figure}"
+        );
+    }
+    let row = |text: &str, end: &str| {
+        let start = text.find("expected calibration error").unwrap();
+        text[start..].split_once(end).unwrap().0.to_owned()
+    };
+    let html = std::fs::read_to_string(&page).unwrap();
+    assert!(!row(&html, "</tr>").contains("class=\"interval\""), "{html}");
+    let table = run(&["eval", "--scored", &first], "").stdout;
+    // Its name, the number of bins and one number.
+    assert_eq!(row(&table, "\n").split_whitespace().count(), 6, "{table}");
+    let out = folder.name("crag.json");
+    let fitted = run(&["calibrate", "--scored", &second, "--json", "-o", &out], "").json();
+    for of in ["before", "after", "change"] {
+        assert!(
+            fitted[of]["expected_calibration_error"]["interval"].is_null(),
+            "{fitted}"
+        );
+        assert!(fitted[of]["brier_score"]["interval"].is_array(), "{fitted}");
+    }
+}
+
+#[test]
 fn a_file_compared_with_itself_differs_in_nothing() {
     let folder = Folder::new();
     let file = folder.write("a.jsonl", &scored(90, 0.0));
     let run_of = run(&["eval", &file, &file, "--json"], "");
     assert_eq!(run_of.code, 0, "{}", run_of.stderr);
     for (metric, difference) in run_of.json()["differences"]["metrics"].as_object().unwrap() {
+        let end = (metric != "expected_calibration_error").then_some(0.0);
         assert_eq!(
             (
                 value(difference),
                 difference["low"].as_f64(),
                 difference["high"].as_f64()
             ),
-            (0.0, Some(0.0), Some(0.0)),
+            (0.0, end, end),
             "{metric}"
         );
     }
@@ -532,6 +826,25 @@ fn records_without_ids_are_matched_by_line_when_asked() {
     let twice = run(&["eval", &repeated, &repeated, "--json"], "");
     assert_eq!(twice.json()["mismatches"]["repeated_first"], 4);
     assert_eq!((twice.json()["runs"][0]["records"].as_u64(), twice.code), (Some(28), 3));
+}
+
+#[test]
+fn why_no_records_can_be_compared_is_said_as_it_is() {
+    let folder = Folder::new();
+    let first = folder.write("first.jsonl", "{\"id\":1,\"label\":1,\"probability\":0.3}\n");
+    let other_label = folder.write("label.jsonl", "{\"id\":1,\"label\":0,\"probability\":0.7}\n");
+    let other_id = folder.write("id.jsonl", "{\"id\":2,\"label\":1,\"probability\":0.7}\n");
+    let by_line = run(&["eval", &first, &other_label, "--by-line"], "");
+    assert!(
+        by_line.code == 1 && by_line.stderr.contains("1 with different labels"),
+        "{}",
+        by_line.stderr
+    );
+    assert!(!by_line.stderr.contains("matches by line"), "{}", by_line.stderr);
+    let by_id = run(&["eval", &first, &other_id], "");
+    let said = "1 only in the first, 1 only in the second";
+    assert!(by_id.code == 1 && by_id.stderr.contains(said), "{}", by_id.stderr);
+    assert!(by_id.stderr.contains("--by-line matches by line"), "{}", by_id.stderr);
 }
 
 #[test]

@@ -14,10 +14,12 @@
 //!   left_out   unlabelled, without_id, without_document: counts; rejected: code -> count, first
 //!   mistakes   false_positives and false_negatives, the hardest first
 //! differences  of the second run less the first: metrics, precision, recall, f1 (null for one run)
-//! mismatches   null for one run
+//! mismatches   only_first, only_second, pairs_differ, labels_differ, repeated_first, repeated_second: counts of what is
+//!              not compared; examples (null for one run)
 //! ```
 //!
-//! An estimate is `{"value": V, "low": L, "high": H, "undefined_resamples": N}`; null where there is none.
+//! An estimate is `{"value": V, "low": L, "high": H, "undefined_resamples": N}`; null where there is none, as of
+//! the interval of the calibration error always.
 
 use serde_json::{Map, Value, json};
 

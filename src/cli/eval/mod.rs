@@ -14,8 +14,8 @@ use super::report_file::ReportFile;
 use super::values::{counted, parse_share, threshold_of};
 use super::{Outcome, UsageError, console};
 use crate::evaluation::{
-    Curves, Differences, Evaluation, LabelledSet, MatchBy, Mismatches, Mistakes, Origin, Report, Request, Run,
-    Threshold, compare, evaluate, pair,
+    Curves, Differences, Estimate, Evaluation, LabelledSet, MatchBy, Metric, Mismatches, Mistakes, Origin, Report,
+    Request, Run, Threshold, compare, evaluate, is_page, pair,
 };
 use crate::files::{Input, refuse_stdout};
 use crate::model::config;
@@ -27,7 +27,8 @@ use crate::scoring::Options;
 Each record is a JSON object with a label: 0, 1, false or true. crag scores the records with --model, or reads \
 their probabilities with --scored. Two files of scored records, or two --model, are compared on the same pairs.
 
-Intervals resample documents, since what is said in one document is not independent. A figure that the records do \
+Intervals resample documents, since what is said in one document is not independent. The calibration error has none: \
+resampling adds noise to its bins and so makes it larger. A figure that the records do \
 not define (ROC-AUC of one class, precision where nothing is predicted) has no value and is never made up.
 
 Examples:
@@ -75,7 +76,7 @@ pub struct EvalArgs {
     #[arg(long)]
     json: bool,
 
-    /// Also write a self-contained HTML page
+    /// Also write a self-contained HTML page; of files that are there only an earlier page is replaced
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 
@@ -126,8 +127,11 @@ pub fn run(mut args: EvalArgs, settings: &[SettingRow]) -> anyhow::Result<Outcom
     let report = args
         .report
         .as_ref()
-        .map(|path| ReportFile::beside_inputs("--report", path, &args.inputs()));
+        .map(|path| ReportFile::beside_inputs("--report", path, &args.inputs(), is_page));
     let report = report.transpose()?;
+    if report.as_ref().is_some_and(ReportFile::is_stdout) {
+        return Err(UsageError("--report: stdout has the tables; name a file for the page".to_owned()).into());
+    }
     args.labelled.set_threads()?;
     let mut sources = args.sources()?;
     let found = match (sources.pop(), sources.pop()) {
@@ -263,9 +267,12 @@ impl EvalArgs {
                     1 => format!("{records} scored by {}", arguments.model),
                     _ => arguments.model.clone(),
                 },
-                set: self
-                    .labelled
-                    .score(first, &model, match_by, self.mistakes(match_by, threshold))?,
+                set: self.labelled.score(
+                    first,
+                    (&model, name.is_some()),
+                    match_by,
+                    self.mistakes(match_by, threshold),
+                )?,
                 threshold,
             })
         });
@@ -294,9 +301,10 @@ impl EvalArgs {
         let (unit, about_documents) = self.labelled.documents(&source.name, &source.set);
         let mut notes = self.labelled.left_out(&source.name, &source.set);
         notes.extend(source.decided_otherwise());
+        notes.extend(self.labelled.repeated(&source.name, &source.set));
         notes.extend(about_documents);
         notes.extend(few(sample.documents(), unit));
-        notes.extend(undefined(&evaluation));
+        notes.extend(undefined(figures(&evaluation)));
         Found {
             incomplete: source.set.rejections() > 0,
             runs: vec![Run {
@@ -319,11 +327,17 @@ impl EvalArgs {
         let mismatches = paired.mismatches;
         anyhow::ensure!(
             !paired.keys.is_empty(),
-            "{} and {}: no records in common to compare by \"{}\"{}; --id names another field, --by-line matches by line",
+            "{} and {}: no records to compare: {}{}",
             first.name,
             second.name,
-            self.labelled.id,
-            examples(&mismatches)
+            uncompared(&mismatches),
+            match mismatches.labels_differ + mismatches.pairs_differ {
+                0 => format!(
+                    "; they were matched by \"{}\": --id names another field, --by-line matches by line",
+                    self.labelled.id
+                ),
+                _ => "; are both files' records of the same pairs?".to_owned(),
+            }
         );
         let (a, b) = (self.request(first.threshold), self.request(second.threshold));
         let plan = self.labelled.plan();
@@ -332,17 +346,9 @@ impl EvalArgs {
         let mut notes: Vec<String> = about_documents.into_iter().collect();
         notes.extend(few(paired.first.documents(), unit));
         if mismatches.total() > 0 {
-            notes.push(format!(
-                "left out of the comparison: {} only in the first, {} only in the second, {} with different labels, {} and {} \
-                 whose id is not the only one{}",
-                mismatches.only_first,
-                mismatches.only_second,
-                mismatches.labels_differ,
-                mismatches.repeated_first,
-                mismatches.repeated_second,
-                examples(&mismatches)
-            ));
+            notes.push(format!("left out of the comparison: {}", uncompared(&mismatches)));
         }
+        notes.extend(undefined(changes(&comparison.differences)));
         let is_compared = |key: Option<&str>| key.is_some_and(|key| paired.keys.contains(key));
         let mut runs = Vec::new();
         let evaluations = [comparison.first, comparison.second];
@@ -352,6 +358,7 @@ impl EvalArgs {
         for ((source, evaluation), sample) in [first, second].into_iter().zip(evaluations).zip(samples) {
             let mut notes = self.labelled.left_out(&source.name, &source.set);
             notes.extend(source.decided_otherwise());
+            notes.extend(undefined(figures(&evaluation)));
             runs.push(Run {
                 name: source.name,
                 evaluation,
@@ -387,20 +394,65 @@ fn few(documents: usize, unit: &str) -> Option<String> {
     }
 }
 
-/// A warning where resamples had to be left out of intervals.
-fn undefined(evaluation: &Evaluation) -> Option<String> {
-    let most = evaluation.metrics.iter().map(|estimate| estimate.undefined).max()?;
-    let intervals = evaluation
-        .metrics
-        .iter()
-        .any(|estimate| estimate.value.is_some() && estimate.undefined > 0);
-    intervals.then(|| format!("up to {most} resamples had records of one class alone: the intervals of what that leaves undefined lack them"))
+/// A warning where resamples had to be left out of intervals, by the figure that lacks most.
+fn undefined(figures: Vec<(String, Estimate)>) -> Option<String> {
+    let lacking = figures
+        .into_iter()
+        .filter(|(_, of)| of.value.is_some() && of.undefined > 0);
+    // Of several the first, which is what the others follow from.
+    let (name, most) = lacking.reduce(|a, b| if b.1.undefined > a.1.undefined { b } else { a })?;
+    Some(format!(
+        "up to {} resamples had records of one class alone, none that is predicted positive, or no threshold that does \
+         what is wanted (so many for the {name}): the intervals of what that leaves undefined lack them",
+        most.undefined
+    ))
 }
 
-fn examples(mismatches: &Mismatches) -> String {
+/// The estimates of an evaluation, by names for people.
+fn figures(evaluation: &Evaluation) -> Vec<(String, Estimate)> {
+    let mut figures = of_metrics(&evaluation.metrics);
+    for point in &evaluation.points {
+        let at = point.kind.to_string();
+        let named = [
+            ("threshold", point.threshold),
+            ("precision", point.precision),
+            ("recall", point.recall),
+            ("F1", point.f1),
+        ];
+        figures.extend(named.map(|(name, of)| (format!("{name} at \"{at}\""), of)));
+    }
+    figures
+}
+
+fn of_metrics(metrics: &[Estimate; Metric::ALL.len()]) -> Vec<(String, Estimate)> {
+    let named = Metric::ALL.iter().zip(metrics);
+    named.map(|(metric, of)| (metric.name().to_owned(), *of)).collect()
+}
+
+/// The estimates of differences, by names for people.
+fn changes(differences: &Differences) -> Vec<(String, Estimate)> {
+    let names = ["precision", "recall", "F1"].map(str::to_owned);
+    let mut figures = of_metrics(&differences.metrics);
+    figures.extend(names.into_iter().zip(differences.at_threshold));
+    let of = |(name, of)| (format!("difference in {name}"), of);
+    figures.into_iter().map(of).collect()
+}
+
+/// How many records are not compared, by why, with examples.
+fn uncompared(mismatches: &Mismatches) -> String {
+    let reasons = [
+        (mismatches.only_first, "only in the first"),
+        (mismatches.only_second, "only in the second"),
+        (mismatches.labels_differ, "with different labels"),
+        (mismatches.pairs_differ, "with another drug, reaction or text"),
+        (mismatches.repeated_first, "in the first whose id is not the only one"),
+        (mismatches.repeated_second, "in the second whose id is not the only one"),
+    ];
+    let counts = reasons.iter().filter(|(count, _)| *count > 0);
+    let counts: Vec<String> = counts.map(|(count, reason)| format!("{count} {reason}")).collect();
     match mismatches.examples.is_empty() {
-        true => String::new(),
-        false => format!(" (for example {})", mismatches.examples.join(", ")),
+        true => counts.join(", "),
+        false => format!("{} (for example {})", counts.join(", "), mismatches.examples.join(", ")),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::super::console::visible;
 use super::super::values::counted;
 use super::{EvalArgs, Found};
 use crate::evaluation::{Estimate, Interval, Metric, Mistake, PointKind, Run};
@@ -34,7 +35,7 @@ pub fn render(args: &EvalArgs, found: &Found) -> String {
     if plan.resamples > 0 && documents > 1 {
         out.line(&format!(
             "intervals: the middle {}% of {} resamples of {}, seed {}",
-            plan.confidence * 100.0,
+            plan.percent(),
             plan.resamples,
             found.unit,
             plan.seed
@@ -106,16 +107,10 @@ fn thresholds(out: &mut Lines, run: &Run, of: &str) {
             .collect::<Vec<_>>(),
     ];
     for point in &run.evaluation.points {
-        let name = match point.kind {
-            PointKind::Given(origin) => origin.name().to_owned(),
-            PointKind::BestF1 => "best F1".to_owned(),
-            PointKind::Recall(recall) => format!("recall >= {recall}"),
-            PointKind::Precision(precision) => format!("precision >= {precision}"),
-        };
         let shares = [&point.threshold, &point.precision, &point.recall, &point.f1];
         // All digits of the threshold: rounded up, it would not predict the record that it was chosen at.
         let threshold = point.threshold.value.map(|value| value.to_string());
-        let mut row = vec![name, threshold.unwrap_or_else(|| number(None))];
+        let mut row = vec![point.kind.to_string(), threshold.unwrap_or_else(|| number(None))];
         row.extend(shares[1..].iter().map(|share| number(share.value)));
         row.extend(
             point
@@ -177,16 +172,6 @@ fn shown(mistake: &Mistake) -> String {
         "  {:.4}  {}{id}  {} -> {}  {cut}",
         mistake.probability, mistake.place, mistake.drug, mistake.adr
     ))
-}
-
-/// The text on one line, without what a terminal would obey.
-fn visible(text: &str) -> String {
-    let visible = |c: char| match c {
-        '\n' | '\r' | '\t' => ' ',
-        c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => '\u{fffd}',
-        c => c,
-    };
-    text.chars().map(visible).collect()
 }
 
 fn letter(run: usize) -> char {

@@ -18,7 +18,7 @@ pub use redact::Redactor;
 use super::Outcome;
 use super::about::{ABOUT, About};
 use super::config::SettingRow;
-use super::report_file::replace_earlier;
+use super::report_file::{is_object_with, replace_earlier};
 use crate::checkpoint::FileHash;
 use crate::files::with_suffix;
 use crate::scoring::{Counts, ErrorCode, Warning};
@@ -52,9 +52,18 @@ pub fn to_text(value: &Value) -> serde_json::Result<Vec<u8>> {
 /// Replaces the summary of an earlier run at `path` by that of one that could not begin; whoever looks at it would
 /// take the earlier one for this one's. What `others` name stays.
 pub fn tell_failure(path: &Path, others: &[&Path], error: &anyhow::Error) -> anyhow::Result<()> {
-    let is_summary = |value: &Value| value.get("run_id").is_some() && value.get("outcome").is_some();
     let text = to_text(&summary(&run_id(), &End::failed(error), &Counts::default())?)?;
     replace_earlier(path, others, is_summary, &text).with_context(|| format!("--summary-json {}", path.display()))
+}
+
+/// Whether a file's contents are a [`summary`].
+pub fn is_summary(bytes: &[u8]) -> bool {
+    is_object_with(bytes, &["run_id", "outcome"])
+}
+
+/// Whether a file's contents are a [`Manifest`].
+pub fn is_manifest(bytes: &[u8]) -> bool {
+    is_object_with(bytes, &["run_id", "tool"])
 }
 
 /// Where the manifest of a file goes, unless it is said.

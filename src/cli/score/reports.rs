@@ -85,15 +85,20 @@ impl Reports {
         };
         let manifest = beside.as_deref().or(args.manifest.as_deref());
         check_names(&own_names(target, manifest, args.summary_json.as_deref(), cache), read)?;
-        let open = |flag: &str, path: Option<&Path>| {
-            let opened = path.map(|path| ReportFile::beside_inputs(flag, path, inputs));
+        let open = |flag: &str, path: Option<&Path>, is_own: fn(&[u8]) -> bool| {
+            let opened = path.map(|path| ReportFile::beside_inputs(flag, path, inputs, is_own));
             opened.transpose()
         };
-        // What appears together with the output is written by whoever puts that in its place; here it is only tried.
-        drop(open("--manifest", beside.as_deref())?);
+        // What appears together with the output is written by whoever puts that in its place; here it is only tried. It
+        // is replaced as the output is, whatever it holds.
+        drop(open("--manifest", beside.as_deref(), |_| true)?);
         Ok(Self {
-            manifest: open("--manifest", args.manifest.as_deref().filter(|_| beside.is_none()))?,
-            summary: open("--summary-json", args.summary_json.as_deref())?,
+            manifest: open(
+                "--manifest",
+                args.manifest.as_deref().filter(|_| beside.is_none()),
+                manifest::is_manifest,
+            )?,
+            summary: open("--summary-json", args.summary_json.as_deref(), manifest::is_summary)?,
             beside,
             run_id: manifest::run_id(),
         })

@@ -118,6 +118,18 @@ fn documents_are_found_by_the_usual_names_or_the_stated_one() {
 }
 
 #[test]
+fn a_blank_name_is_none_and_hides_no_other() {
+    let fields = fields();
+    let line = r#"{"id":" ","doc_id":"","pmid":12,"drug":"","drug_entity":"aspirin","label":1,"probability":1}"#;
+    let record = usable(&fields, line);
+    assert_eq!((record.id, record.document), (None, Some(("pmid", "12".into()))));
+    assert_eq!(record.shown.drug(), "aspirin");
+    let line = r#"{"doc_id":"\t","label":1,"probability":1}"#;
+    assert_eq!(usable(&fields, line).document, None);
+    assert_eq!(fields.labels(line.as_bytes()).unwrap().document, None);
+}
+
+#[test]
 fn what_is_said_twice_is_refused_only_where_it_matters() {
     let (code, message) = rejection(&fields(), r#"{"label":1,"label":0,"probability":1}"#);
     assert_eq!((code.as_str(), message.contains("\"label\"")), ("duplicate_key", true));

@@ -87,6 +87,14 @@ fn the_page_fetches_nothing() {
 }
 
 #[test]
+fn a_page_is_known_by_its_beginning() {
+    assert!(is_page(page(&[run("a", mixed(20), vec![])]).as_bytes()));
+    assert!(!is_page(
+        b"<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>mine</title>"
+    ));
+}
+
+#[test]
 fn curves_of_many_records_stay_small() {
     let html = page(&[run("a", mixed(200_000), vec![])]);
     assert!(html.len() < 300_000, "{} bytes", html.len());
