@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::config::SettingRow;
 use super::inputs;
-use super::labelled::{LabelledArgs, ModelChoice, input, model_args, names_model, refuse_scored};
+use super::labelled::{LabelledArgs, ModelChoice, input, model_args, names_model, refuse_unfit};
 use super::model::settings_file;
 use super::values::{counted, threshold_of};
 use super::{Outcome, UsageError, console};
@@ -264,9 +264,7 @@ impl CalibrateArgs {
             }
             return Ok((name, set, sidecar));
         }
-        if self.model.is_none() {
-            refuse_scored(path, &self.labelled)?;
-        }
+        refuse_unfit(path, &self.labelled, self.model.is_some())?;
         let model = model_args(self.model.as_deref(), &self.choice)?.open(&self.labelled.device)?;
         let sidecar = parsed(model.description.files.sidecar.as_ref())?;
         let named = (&model, self.model.is_some());

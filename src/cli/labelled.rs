@@ -136,7 +136,7 @@ impl LabelledArgs {
     }
 
     /// Scores records with `model`, by the same pipeline as `crag score`. Unless it `is_named` by the call, records
-    /// that have a probability already are refused, as by [`refuse_scored`].
+    /// that have a probability already are refused, as by [`refuse_unfit`].
     pub fn score(
         &self,
         path: &Path,
@@ -222,7 +222,7 @@ impl LabelledArgs {
         anyhow::ensure!(seen > 0, "{name}: expected labelled records, found none");
         if set.usable() == 0 {
             let reasons = self.left_out(name, &set).join("; ");
-            anyhow::bail!("{name}: none of its records can be judged: {reasons}");
+            anyhow::bail!("none of the records can be judged: {reasons}");
         }
         Ok(set)
     }
@@ -397,24 +397,35 @@ pub fn is_regular(path: &Path) -> bool {
 /// How many error records at the start are passed over to find out whether the others have probabilities.
 const ERRORS_PASSED_OVER: usize = 10_000;
 
-/// Refuses records that have a probability where nobody said whether to believe it or to score anew. Those of a pipe
-/// are looked at when they are scored.
-pub fn refuse_scored(path: &Path, args: &LabelledArgs) -> anyhow::Result<()> {
+/// Looks at records before a model scores them, which may take hours: refuses those that have a probability where
+/// nobody said whether to believe it or to score anew (`is_named`: by naming a model), and a file in which nothing is
+/// labelled. A pipe's are looked at when they are scored.
+pub fn refuse_unfit(path: &Path, args: &LabelledArgs, is_named: bool) -> anyhow::Result<()> {
     if !is_regular(path) {
         return Ok(());
     }
     let name = path.display().to_string();
     let reader = inputs::input(path).open().with_context(|| name.clone())?;
     let mut lines = LineReader::new(reader, name.clone(), args.max_line_bytes, RowEnds::lines());
-    let mut errors = 0;
-    while let Some((_, content)) = lines.next_line()? {
+    let fields = args.fields();
+    let (mut errors, mut is_unscored, mut is_labelled) = (0, is_named, false);
+    while !(is_unscored && is_labelled) {
+        let Some((_, content)) = lines.next_line()? else { break };
         let Content::Bytes(line) = content else { continue };
-        match args.is_scored(&line) {
-            Some(true) => return Err(args.already_scored(&name).into()),
-            None if errors < ERRORS_PASSED_OVER => errors += 1,
-            Some(false) | None => break,
+        is_labelled = is_labelled || fields.labels(&line).is_ok_and(|labels| labels.has_field);
+        if !is_unscored {
+            match args.is_scored(&line) {
+                Some(true) => return Err(args.already_scored(&name).into()),
+                None if errors < ERRORS_PASSED_OVER => errors += 1,
+                Some(false) | None => is_unscored = true,
+            }
         }
     }
+    anyhow::ensure!(
+        is_labelled || lines.lines() == 0,
+        "{name}: none of its records has \"{}\" (--gold names the field that holds the label)",
+        args.gold
+    );
     Ok(())
 }
 

@@ -956,3 +956,33 @@ fn of_a_million_records_with_ties_none_is_lost() {
     let run_of = run(&["eval", "--scored", "--json", "-q", "--resamples", "20"], lines);
     assert_eq!(run_of.json()["runs"][0]["records"], 1_000_000, "{}", run_of.stderr);
 }
+
+#[test]
+fn a_file_in_which_nothing_is_labelled_is_refused_before_it_is_scored() {
+    let folder = Folder::new();
+    let pair = r#"{"text":"aspirin, then bleeding","drug":"aspirin","adr":"bleeding","late":1}"#;
+    let unlabelled = pair.replace(",\"late\":1", "");
+    // Of many records one is enough, wherever it stands.
+    let lines = format!("not json\n{}{pair}\n", format!("{unlabelled}\n").repeat(50));
+    let file = folder.write("pairs.jsonl", &lines);
+    let settings = folder.name("settings.json");
+    for command in [&["eval"][..], &["calibrate", "-o", &settings]] {
+        let refused = run(
+            &[command, &["--model", "demo", "--gold", "nolabel", &file]].concat(),
+            "",
+        );
+        assert_eq!(refused.code, 1, "{}", refused.stderr);
+        let said = "pairs.jsonl: none of its records has \"nolabel\" (--gold names the field that holds the label)";
+        assert!(
+            refused.stderr.contains(said) && !refused.stderr.contains("scored "),
+            "{}",
+            refused.stderr
+        );
+    }
+    let judged = run(&["eval", "--model", "demo", "--gold", "late", &file], "");
+    assert!(
+        judged.stderr.contains("scored 50 of") || judged.stderr.contains("scored 51 of"),
+        "{}",
+        judged.stderr
+    );
+}

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::config::SettingRow;
 use super::inputs;
-use super::labelled::{LabelledArgs, ModelChoice, input, is_regular, model_args, names_model, refuse_scored};
+use super::labelled::{LabelledArgs, ModelChoice, input, is_regular, model_args, names_model, refuse_unfit};
 use super::report_file::ReportFile;
 use super::values::{counted, parse_share, threshold_of};
 use super::{Outcome, UsageError, console};
@@ -235,9 +235,7 @@ impl EvalArgs {
             return read.collect();
         }
         let records = input(first)?.name();
-        if self.model.is_empty() {
-            refuse_scored(first, &self.labelled)?;
-        }
+        refuse_unfit(first, &self.labelled, !self.model.is_empty())?;
         let names: Vec<Option<&str>> = match self.model.is_empty() {
             true => vec![None],
             false => self.model.iter().map(|name| Some(name.as_str())).collect(),
