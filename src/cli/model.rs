@@ -186,14 +186,14 @@ impl ModelArgs {
         let roles = Roles::read(checkpoint.tensors()).with_context(|| files.source.clone())?;
         let config = ModelConfig::read(&roles, named(&files.config), named(&files.sidecar))
             .with_context(|| files.source.clone())?;
-        let doubts = doubts(&roles, &config);
-        warn_of(&doubts, &files.source);
         let tokenizer_files = TokenizerFiles {
             tokenizer_json: named(&files.tokenizer_json),
             vocab_txt: named(&files.vocab_txt),
             tokenizer_config: named(&files.tokenizer_config),
         };
         let tokenizer = Tokenizer::load(&tokenizer_files, *config.markers).with_context(|| files.source.clone())?;
+        let doubts = doubts(&roles, &config, &tokenizer);
+        warn_of(&doubts, &files.source);
         check_vocabulary(&files.source, &tokenizer, &roles).with_context(|| files.source.clone())?;
         Ok(Description {
             files,
@@ -290,8 +290,8 @@ fn named(file: &Option<NamedBytes>) -> Option<(&str, &[u8])> {
 }
 
 /// What a checkpoint that can be used leaves open: each is right for some model, and on another every probability is wrong.
-pub fn doubts(roles: &Roles, config: &ModelConfig) -> Vec<String> {
-    let mut doubts = Vec::new();
+pub fn doubts(roles: &Roles, config: &ModelConfig, tokenizer: &Tokenizer) -> Vec<String> {
+    let mut doubts = tokenizer.doubts().to_vec();
     if config.num_attention_heads.source == Source::Default {
         doubts.push(format!(
             "no config.json states num_attention_heads, so {} of BERT's usual width {HEAD_WIDTH} are taken: if the backbone has another \

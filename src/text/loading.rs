@@ -1,17 +1,22 @@
 //! From tokenizer files to a tokenizer: `tokenizer.json`, else `vocab.txt`, with what
 //! `tokenizer_config.json` adds, in the order in which Hugging Face's `BertTokenizer` does it.
 //!
+//! Where `tokenizer.json` and that class disagree about case, accents and Chinese characters, the class wins, as in
+//! transformers 4 (`BertTokenizerFast.__init__` replaces the normalizer) and 5 (it builds the tokenizer anew from the
+//! vocabulary). What the two read differently is a doubt.
+//!
 //! Order matters because an added token that is not in the vocabulary takes the next free id, and
 //! ids are rows of a trained embedding. Where files state an id and the tokenizer would give
 //! another, loading fails: the original would go on with the wrong rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::normalizers::BertNormalizer;
+use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{AddedToken, Tokenizer};
 
@@ -35,6 +40,8 @@ pub(super) struct Loaded {
     pub sep: u32,
     /// The file with the vocabulary, for messages.
     pub file: String,
+    /// What the files leave open.
+    pub doubts: Vec<String>,
 }
 
 pub(super) fn load(files: &TokenizerFiles, markers: bool) -> Result<Loaded, TokenizerError> {
@@ -50,8 +57,15 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
         None => Config::default(),
         Some((file, bytes)) => Config::read(file, bytes)?,
     };
+    let mut doubts = Vec::new();
     let (file, mut tokenizer) = match (files.tokenizer_json, files.vocab_txt) {
-        (Some((file, bytes)), _) => (file, from_json(file, bytes)?),
+        (Some((file, bytes)), _) => {
+            let mut tokenizer = from_json(file, bytes)?;
+            if config.is_bert {
+                doubts = normalize_as_bert(&mut tokenizer, file, &config)?;
+            }
+            (file, tokenizer)
+        }
         (None, Some((file, bytes))) => (file, from_vocabulary(file, bytes, &config)?),
         (None, None) => return Err(TokenizerError::NoFiles),
     };
@@ -104,6 +118,7 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
         cls,
         sep,
         file: file.to_owned(),
+        doubts,
         tokenizer,
     })
 }
@@ -159,6 +174,59 @@ fn from_json(file: &str, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
     Ok(tokenizer)
 }
 
+/// Gives the tokenizer the configuration's normalizer, and says what is doubtful about that.
+fn normalize_as_bert(tokenizer: &mut Tokenizer, file: &str, config: &Config) -> Result<Vec<String>, TokenizerError> {
+    let mut doubts = Vec::new();
+    let mut odd = Vec::new();
+    match tokenizer.get_normalizer() {
+        Some(NormalizerWrapper::BertNormalizer(own)) => {
+            let wanted = config.normalizer(own.clean_text);
+            // Where neither file states it, lower-casing takes accents along.
+            let strips = wanted.strip_accents.unwrap_or(wanted.lowercase);
+            for (key, own, wanted) in [
+                ("do_lower_case", own.lowercase, wanted.lowercase),
+                ("strip_accents", own.strip_accents.unwrap_or(strips), strips),
+                (
+                    "tokenize_chinese_chars",
+                    own.handle_chinese_chars,
+                    wanted.handle_chinese_chars,
+                ),
+            ] {
+                // What is stated is meant.
+                if own != wanted && !config.stated.contains(key) {
+                    doubts.push(format!(
+                        "{file}: its normalizer has {key:?} {own}, but no tokenizer_config.json states it, and transformers' \
+                         BertTokenizer then takes {wanted}, as is done here: if the model was trained otherwise, every \
+                         probability is wrong; write {{{key:?}: {own}}} into tokenizer_config.json then, else {{{key:?}: {wanted}}}"
+                    ));
+                }
+            }
+            if !own.clean_text {
+                odd.push("\"normalizer\" that keeps control characters");
+            }
+            tokenizer
+                .with_normalizer(Some(wanted))
+                .map_err(|error| malformed(file, &error.to_string()))?;
+        }
+        _ => odd.push("\"normalizer\" other than BertNormalizer"),
+    }
+    if !matches!(
+        tokenizer.get_pre_tokenizer(),
+        Some(PreTokenizerWrapper::BertPreTokenizer(_))
+    ) {
+        odd.push("\"pre_tokenizer\" other than BertPreTokenizer");
+    }
+    if !odd.is_empty() {
+        doubts.push(format!(
+            "{file}: it has a {}, which is used, as by transformers 4; transformers 5 takes BertTokenizer's own instead: if the \
+             model was trained with that, every probability is wrong; {{\"tokenizer_class\": \"PreTrainedTokenizerFast\"}} in \
+             tokenizer_config.json says that {file} is meant",
+            odd.join(" and a ")
+        ));
+    }
+    Ok(doubts)
+}
+
 fn from_vocabulary(file: &str, bytes: &[u8], config: &Config) -> Result<Tokenizer, TokenizerError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| malformed(file, &format!("not UTF-8 after byte {}", error.valid_up_to())))?;
@@ -181,14 +249,8 @@ fn from_vocabulary(file: &str, bytes: &[u8], config: &Config) -> Result<Tokenize
         .map_err(|error| malformed(file, &error.to_string()))?;
     let mut tokenizer = Tokenizer::new(model);
     require_unknown_token(file, &tokenizer, &config.unk.content)?;
-    let normalizer = BertNormalizer::new(
-        true,
-        config.tokenize_chinese_chars,
-        config.strip_accents,
-        config.do_lower_case,
-    );
     tokenizer
-        .with_normalizer(Some(normalizer))
+        .with_normalizer(Some(config.normalizer(true)))
         .map_err(|error| malformed(file, &error.to_string()))?;
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
     Ok(tokenizer)
@@ -278,6 +340,10 @@ fn id_mismatch(file: &str, token: &str, stated: u32, found: Option<u32>) -> Toke
 
 /// What is read from `tokenizer_config.json`, with `BertTokenizer`'s defaults.
 struct Config {
+    /// The tokenizer's class is `BertTokenizer`, as it is where none is stated, or a copy of it.
+    is_bert: bool,
+    /// Which keys the file has.
+    stated: BTreeSet<String>,
     do_lower_case: bool,
     strip_accents: Option<bool>,
     tokenize_chinese_chars: bool,
@@ -297,6 +363,8 @@ impl Default for Config {
         let token = |content: &str| AddedToken::from(content, true);
         let names = ["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"];
         Config {
+            is_bert: true,
+            stated: BTreeSet::new(),
             do_lower_case: true,
             strip_accents: None,
             tokenize_chinese_chars: true,
@@ -311,6 +379,11 @@ impl Default for Config {
 }
 
 impl Config {
+    fn normalizer(&self, clean_text: bool) -> BertNormalizer {
+        let (accents, lowercase) = (self.strip_accents, self.do_lower_case);
+        BertNormalizer::new(clean_text, self.tokenize_chinese_chars, accents, lowercase)
+    }
+
     fn read(file: &str, bytes: &[u8]) -> Result<Self, TokenizerError> {
         let json: Value = serde_json::from_slice(bytes).map_err(|error| malformed(file, &error.to_string()))?;
         let Value::Object(json) = json else {
@@ -378,7 +451,11 @@ impl Config {
             named("cls_token", "[CLS]")?,
         );
         let (pad, mask) = (named("pad_token", "[PAD]")?, named("mask_token", "[MASK]")?);
+        let class = json.get("tokenizer_class").and_then(Value::as_str);
         Ok(Config {
+            // PreTrainedTokenizerFast, TokenizersBackend and what is not known go by tokenizer.json alone.
+            is_bert: class.is_none_or(|class| class.trim_end_matches("Fast").ends_with("BertTokenizer")),
+            stated: json.keys().cloned().collect(),
             do_lower_case: flag("do_lower_case")?.unwrap_or(true),
             strip_accents: flag("strip_accents")?,
             tokenize_chinese_chars: flag("tokenize_chinese_chars")?.unwrap_or(true),

@@ -181,7 +181,8 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
     let (split, all, files) = args.read(&settings)?;
     let (start, backbone) = args.start(&settings, &split)?;
     check_vocabulary(&start.source, &start.tokenizer, &start.network.roles)?;
-    warn_of(&doubts(&start.network.roles, &start.network.config), &start.source);
+    let doubts = doubts(&start.network.roles, &start.network.config, &start.tokenizer);
+    warn_of(&doubts, &start.source);
     let data = prepare(&settings, &start, &split, &all, files)?;
     let parameters =
         Parameters::new(&start.network.roles, &start.tensors, &device.placement.device).map_err(TrainError::from)?;

@@ -69,6 +69,77 @@ fn the_configuration_decides_case_accents_and_chinese_characters() {
     assert_eq!(ids(&tokenizer(), "A á a中"), [2, 5, 5, 5, 14, 3]);
 }
 
+/// A `tokenizer.json` of the vocabulary with this normalizer, beside this configuration.
+fn from_json(normalizer: &str, config: Option<&str>) -> Tokenizer {
+    let ids: Vec<String> = (VOCABULARY.lines().enumerate())
+        .map(|(id, token)| format!("{token:?}:{id}"))
+        .collect();
+    let json = format!(
+        r###"{{"version":"1.0","added_tokens":[],"normalizer":{normalizer},"pre_tokenizer":{{"type":"BertPreTokenizer"}},
+        "post_processor":{{"type":"BertProcessing","sep":["[SEP]",3],"cls":["[CLS]",2]}},
+        "model":{{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"##","max_input_chars_per_word":100,"vocab":{{{}}}}}}}"###,
+        ids.join(",")
+    );
+    let files = TokenizerFiles {
+        tokenizer_json: Some(("tokenizer.json", json.as_bytes())),
+        tokenizer_config: config.map(|config| ("tokenizer_config.json", config.as_bytes())),
+        ..Default::default()
+    };
+    Tokenizer::load(&files, true).unwrap()
+}
+
+fn bert(lowercase: bool) -> String {
+    format!(
+        r#"{{"type":"BertNormalizer","clean_text":true,"handle_chinese_chars":true,"strip_accents":null,"lowercase":{lowercase}}}"#
+    )
+}
+
+#[test]
+fn the_configuration_of_a_bert_tokenizer_overrides_the_normalizer_of_tokenizer_json() {
+    // As BertTokenizerFast of transformers 4 and BertTokenizer of 5 have it.
+    let cased = from_json(&bert(true), Some(r#"{"do_lower_case": false}"#));
+    assert_eq!(ids(&cased, "A á"), [2, 1, 1, 3]);
+    assert!(cased.doubts().is_empty(), "{:?}", cased.doubts());
+    let config = r#"{"tokenizer_class": "BertTokenizerFast", "strip_accents": false, "tokenize_chinese_chars": false}"#;
+    let own = from_json(&bert(true), Some(config));
+    assert_eq!(ids(&own, "A á a中"), [2, 5, 1, 1, 3]);
+    assert!(own.doubts().is_empty(), "{:?}", own.doubts());
+}
+
+#[test]
+fn a_class_that_goes_by_tokenizer_json_alone_keeps_its_normalizer() {
+    let config = r#"{"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": true}"#;
+    let cased = from_json(&bert(false), Some(config));
+    assert_eq!(ids(&cased, "A a"), [2, 1, 5, 3]);
+    assert!(cased.doubts().is_empty(), "{:?}", cased.doubts());
+}
+
+#[test]
+fn a_default_that_overrides_tokenizer_json_is_a_doubt() {
+    for config in [None, Some(r#"{"tokenizer_class": "BertTokenizer"}"#)] {
+        let lowered = from_json(&bert(false), config);
+        assert_eq!(ids(&lowered, "A á"), [2, 5, 5, 3]);
+        let [doubt] = lowered.doubts() else {
+            panic!("{:?}", lowered.doubts())
+        };
+        assert!(
+            doubt.contains("\"do_lower_case\" false, but no tokenizer_config.json states it"),
+            "{doubt}"
+        );
+    }
+}
+
+#[test]
+fn a_normalizer_that_versions_of_transformers_read_differently_is_a_doubt() {
+    let found = from_json(r#"{"type":"Lowercase"}"#, Some(r#"{"do_lower_case": false}"#));
+    assert_eq!(ids(&found, "A"), [2, 5, 3]);
+    let [doubt] = found.doubts() else {
+        panic!("{:?}", found.doubts())
+    };
+    assert!(doubt.contains("\"normalizer\" other than BertNormalizer"), "{doubt}");
+    assert!(doubt.contains("PreTrainedTokenizerFast"), "{doubt}");
+}
+
 #[test]
 fn additional_special_tokens_come_before_the_markers() {
     let config = r#"{"additional_special_tokens": ["[X]", {"content": "[ADR]"}], "unk_token": null}"#;
