@@ -152,14 +152,9 @@ pub struct OpenModel {
 
 /// The hashes of the small files of a model: settings and tokenizer.
 pub fn small_files(files: &ModelFiles) -> Vec<FileHash> {
-    let small = [
-        &files.config,
-        &files.sidecar,
-        &files.tokenizer_json,
-        &files.vocab_txt,
-        &files.tokenizer_config,
-    ];
-    small.into_iter().flatten().map(NamedBytes::file_hash).collect()
+    let tokenizer = files.tokenizer().map(|(_, file)| file);
+    let small = [&files.config, &files.sidecar].into_iter().chain(tokenizer);
+    small.flatten().map(NamedBytes::file_hash).collect()
 }
 
 impl ModelArgs {
@@ -190,6 +185,8 @@ impl ModelArgs {
             tokenizer_json: named(&files.tokenizer_json),
             vocab_txt: named(&files.vocab_txt),
             tokenizer_config: named(&files.tokenizer_config),
+            added_tokens: named(&files.added_tokens),
+            special_tokens_map: named(&files.special_tokens_map),
         };
         let tokenizer = Tokenizer::load(&tokenizer_files, *config.markers).with_context(|| files.source.clone())?;
         let doubts = doubts(&roles, &config, &tokenizer);
@@ -234,7 +231,7 @@ impl OpenModel {
         let files = &self.description.files;
         let mut all = blake3::Hasher::new();
         all.update(&self.description.checkpoint.model_hash(files));
-        for file in [&files.tokenizer_json, &files.vocab_txt, &files.tokenizer_config] {
+        for (_, file) in files.tokenizer() {
             let bytes = file.as_ref().map(|file| file.bytes.as_ref());
             // A missing file is no empty one.
             all.update(&[u8::from(bytes.is_some())]);

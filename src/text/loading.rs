@@ -1,5 +1,6 @@
 //! From tokenizer files to a tokenizer: `tokenizer.json`, else `vocab.txt`, with what
-//! `tokenizer_config.json` adds, in the order in which Hugging Face's `BertTokenizer` does it.
+//! `tokenizer_config.json` adds (or, before it had `added_tokens_decoder`, `special_tokens_map.json` and
+//! `added_tokens.json`), in the order in which Hugging Face's `BertTokenizer` does it.
 //!
 //! Where `tokenizer.json` and that class disagree about case, accents and Chinese characters, the class wins, as in
 //! transformers 4 (`BertTokenizerFast.__init__` replaces the normalizer) and 5 (it builds the tokenizer anew from the
@@ -12,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper};
@@ -31,6 +32,10 @@ pub struct TokenizerFiles<'a> {
     /// Read only where there is no `tokenizer_json`.
     pub vocab_txt: Option<(&'a str, &'a [u8])>,
     pub tokenizer_config: Option<(&'a str, &'a [u8])>,
+    /// Ids of tokens that the vocabulary lacks, read where `tokenizer_config` has no `added_tokens_decoder`.
+    pub added_tokens: Option<(&'a str, &'a [u8])>,
+    /// The special tokens by name, read in the same case.
+    pub special_tokens_map: Option<(&'a str, &'a [u8])>,
 }
 
 /// A tokenizer that neither pads nor truncates, and the tokens to put around its output.
@@ -53,16 +58,13 @@ pub(super) fn load(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Toke
 }
 
 fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, TokenizerError> {
-    let config = match files.tokenizer_config {
-        None => Config::default(),
-        Some((file, bytes)) => Config::read(file, bytes)?,
-    };
-    let mut doubts = Vec::new();
+    let config = Config::read(files)?;
+    let mut doubts = config.doubts.clone();
     let (file, mut tokenizer) = match (files.tokenizer_json, files.vocab_txt) {
         (Some((file, bytes)), _) => {
             let mut tokenizer = from_json(file, bytes)?;
             if config.is_bert {
-                doubts = normalize_as_bert(&mut tokenizer, file, &config)?;
+                doubts.extend(normalize_as_bert(&mut tokenizer, file, &config)?);
             }
             (file, tokenizer)
         }
@@ -72,19 +74,19 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
 
     let present: Vec<AddedToken> = tokenizer.get_added_tokens_decoder().into_values().collect();
     let known = |token: &AddedToken| present.iter().any(|other| other.content == token.content);
-    let stated = config.added.values().filter(|token| !present.contains(token)).cloned();
-    let named = config
-        .named
-        .iter()
-        .filter(|token| !known(token) && !config.added.values().any(|t| t == *token))
-        .cloned();
-    let extra = config.extra.iter().filter(|token| !known(token)).cloned();
-    add(&mut tokenizer, file, stated.chain(named).chain(extra).collect())?;
+    // A decoder also says how a token is looked for; added_tokens.json leaves that to tokenizer.json.
+    let stated = config.added.values().filter(|token| match config.has_decoder {
+        true => !present.contains(token),
+        false => !known(token),
+    });
+    let is_added = |token: &AddedToken| config.added.values().any(|other| other.content == token.content);
+    let named = config.named.iter().chain(&config.extra);
+    let named = named.filter(|token| !known(token) && !is_added(token));
+    add(&mut tokenizer, file, stated.chain(named).cloned().collect())?;
     for (&id, token) in &config.added {
         if tokenizer.token_to_id(&token.content) != Some(id) {
-            let (config_file, _) = files.tokenizer_config.unwrap_or((file, &[]));
             return Err(id_mismatch(
-                config_file,
+                &config.added_file,
                 &token.content,
                 id,
                 tokenizer.token_to_id(&token.content),
@@ -338,11 +340,11 @@ fn id_mismatch(file: &str, token: &str, stated: u32, found: Option<u32>) -> Toke
     )
 }
 
-/// What is read from `tokenizer_config.json`, with `BertTokenizer`'s defaults.
+/// What is read from `tokenizer_config.json` and the files that it has taken the place of, with `BertTokenizer`'s defaults.
 struct Config {
     /// The tokenizer's class is `BertTokenizer`, as it is where none is stated, or a copy of it.
     is_bert: bool,
-    /// Which keys the file has.
+    /// Which keys `tokenizer_config.json` has.
     stated: BTreeSet<String>,
     do_lower_case: bool,
     strip_accents: Option<bool>,
@@ -350,32 +352,17 @@ struct Config {
     cls: AddedToken,
     sep: AddedToken,
     unk: AddedToken,
-    /// `added_tokens_decoder`, by id.
+    /// `added_tokens_decoder` or `added_tokens.json`, by id.
     added: BTreeMap<u32, AddedToken>,
+    /// Where these are from, for messages.
+    added_file: String,
+    has_decoder: bool,
     /// The named special tokens, in the order in which Hugging Face adds missing ones.
     named: Vec<AddedToken>,
     /// `additional_special_tokens`, or `extra_special_tokens` as newer versions write.
     extra: Vec<AddedToken>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        let token = |content: &str| AddedToken::from(content, true);
-        let names = ["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"];
-        Config {
-            is_bert: true,
-            stated: BTreeSet::new(),
-            do_lower_case: true,
-            strip_accents: None,
-            tokenize_chinese_chars: true,
-            cls: token("[CLS]"),
-            sep: token("[SEP]"),
-            unk: token("[UNK]"),
-            added: BTreeMap::new(),
-            named: names.map(token).to_vec(),
-            extra: Vec::new(),
-        }
-    }
+    /// What the files leave open.
+    doubts: Vec<String>,
 }
 
 impl Config {
@@ -384,88 +371,175 @@ impl Config {
         BertNormalizer::new(clean_text, self.tokenize_chinese_chars, accents, lowercase)
     }
 
-    fn read(file: &str, bytes: &[u8]) -> Result<Self, TokenizerError> {
-        let json: Value = serde_json::from_slice(bytes).map_err(|error| malformed(file, &error.to_string()))?;
-        let Value::Object(json) = json else {
-            return Err(malformed(file, "expected a JSON object"));
-        };
-        let wrong = |key: &str, expected: &str, found: &Value| {
-            malformed(file, &format!("{key:?}: expected {expected}, found {}", kind(found)))
-        };
-        let flag = |key: &str| match json.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::Bool(value)) => Ok(Some(*value)),
-            Some(other) => Err(wrong(key, "true, false or null", other)),
-        };
-        let token = |key: &str, value: &Value| {
-            added_token(value, true)
-                .ok_or_else(|| wrong(key, "a token as a string or an object with \"content\"", value))
-        };
-        let named = |key: &str, default: &str| match json.get(key) {
-            None | Some(Value::Null) => Ok(AddedToken::from(default, true)),
-            Some(value) => token(key, value),
-        };
-        if json.get("truncation_side").is_some_and(|side| side == "left") {
+    fn read(files: &TokenizerFiles) -> Result<Self, TokenizerError> {
+        let config = Stated::read(files.tokenizer_config)?;
+        if config.json.get("truncation_side").is_some_and(|side| side == "left") {
             return Err(malformed(
-                file,
+                config.file,
                 "\"truncation_side\": \"left\" is not supported, expected \"right\"",
             ));
         }
-
-        let mut added = BTreeMap::new();
-        match json.get("added_tokens_decoder") {
-            None | Some(Value::Null) => {}
-            Some(Value::Object(tokens)) => {
-                for (id, value) in tokens {
-                    let id: u32 = id.parse().map_err(|_| {
-                        malformed(
-                            file,
-                            &format!("\"added_tokens_decoder\": expected token ids as keys, found {id:?}"),
-                        )
-                    })?;
-                    let value = added_token(value, false)
-                        .ok_or_else(|| wrong("added_tokens_decoder", "objects with \"content\"", value))?;
-                    added.insert(id, value);
-                }
-            }
-            Some(other) => return Err(wrong("added_tokens_decoder", "an object", other)),
-        }
-        let mut extra = Vec::new();
-        for key in ["additional_special_tokens", "extra_special_tokens"] {
-            let values: Vec<&Value> = match json.get(key) {
-                None | Some(Value::Null) => continue,
-                Some(Value::Array(values)) => values.iter().collect(),
-                Some(Value::Object(values)) => values.values().collect(),
-                Some(other) => return Err(wrong(key, "a list", other)),
-            };
-            for value in values {
-                let value = token(key, value)?;
-                if !extra.contains(&value) {
-                    extra.push(value);
-                }
-            }
-        }
+        let decoder = config.decoder()?;
+        // A configuration with a list of its own leaves the older files out.
+        let (map, older) = match decoder {
+            Some(_) => (Stated::read(None)?, None),
+            None => (Stated::read(files.special_tokens_map)?, files.added_tokens),
+        };
+        let named = |key: &str, default: &str| -> Result<AddedToken, TokenizerError> {
+            let stated = map
+                .token(key)?
+                .map_or_else(|| config.token(key), |token| Ok(Some(token)))?;
+            Ok(stated.unwrap_or_else(|| AddedToken::from(default, true)))
+        };
         let (unk, sep, cls) = (
             named("unk_token", "[UNK]")?,
             named("sep_token", "[SEP]")?,
             named("cls_token", "[CLS]")?,
         );
         let (pad, mask) = (named("pad_token", "[PAD]")?, named("mask_token", "[MASK]")?);
-        let class = json.get("tokenizer_class").and_then(Value::as_str);
+        let named = vec![unk.clone(), sep.clone(), pad, cls.clone(), mask];
+        let mut extra: Vec<AddedToken> = Vec::new();
+        let mut doubts = Vec::new();
+        for (source, tokens) in [(&config, config.tokens()?), (&map, map.tokens()?)] {
+            let count = extra.len();
+            for token in tokens {
+                if !extra.iter().any(|other| other.content == token.content) {
+                    extra.push(token);
+                }
+            }
+            if count > 0 && extra.len() > count {
+                doubts.push(format!(
+                    "{}: its additional_special_tokens has {:?}, which {} does not list: transformers 4 takes both lists, as is \
+                     done here, and 5 the latter alone; if the model was trained with that, token ids may be wrong; \
+                     write one list into both",
+                    source.file, extra[count].content, config.file
+                ));
+            }
+        }
+        let is_special = |content: &str| named.iter().chain(&extra).any(|token| token.content == content);
+        let has_decoder = decoder.is_some();
+        let (added_file, added) = match (decoder, older) {
+            (Some(added), _) => (config.file, added),
+            (None, Some((file, _))) => (file, Stated::read(older)?.ids(is_special)?),
+            (None, None) => ("", BTreeMap::new()),
+        };
+        let class = config.json.get("tokenizer_class").and_then(Value::as_str);
         Ok(Config {
             // PreTrainedTokenizerFast, TokenizersBackend and what is not known go by tokenizer.json alone.
             is_bert: class.is_none_or(|class| class.trim_end_matches("Fast").ends_with("BertTokenizer")),
-            stated: json.keys().cloned().collect(),
-            do_lower_case: flag("do_lower_case")?.unwrap_or(true),
-            strip_accents: flag("strip_accents")?,
-            tokenize_chinese_chars: flag("tokenize_chinese_chars")?.unwrap_or(true),
-            named: vec![unk.clone(), sep.clone(), pad, cls.clone(), mask],
+            do_lower_case: config.flag("do_lower_case")?.unwrap_or(true),
+            strip_accents: config.flag("strip_accents")?,
+            tokenize_chinese_chars: config.flag("tokenize_chinese_chars")?.unwrap_or(true),
+            added_file: added_file.to_owned(),
+            has_decoder,
+            doubts,
+            stated: config.json.keys().cloned().collect(),
             cls,
             sep,
             unk,
             added,
+            named,
             extra,
         })
+    }
+}
+
+/// What one JSON file states, or nothing.
+struct Stated<'a> {
+    file: &'a str,
+    json: Map<String, Value>,
+}
+
+impl<'a> Stated<'a> {
+    fn read(file: Option<(&'a str, &[u8])>) -> Result<Self, TokenizerError> {
+        let Some((file, bytes)) = file else {
+            let (file, json) = ("", Map::new());
+            return Ok(Stated { file, json });
+        };
+        match serde_json::from_slice(bytes) {
+            Ok(Value::Object(json)) => Ok(Stated { file, json }),
+            Ok(_) => Err(malformed(file, "expected a JSON object")),
+            Err(error) => Err(malformed(file, &error.to_string())),
+        }
+    }
+
+    fn wrong(&self, key: &str, expected: &str, found: &Value) -> TokenizerError {
+        malformed(
+            self.file,
+            &format!("{key:?}: expected {expected}, found {}", kind(found)),
+        )
+    }
+
+    fn flag(&self, key: &str) -> Result<Option<bool>, TokenizerError> {
+        match self.json.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(*value)),
+            Some(other) => Err(self.wrong(key, "true, false or null", other)),
+        }
+    }
+
+    fn one(&self, key: &str, value: &Value) -> Result<AddedToken, TokenizerError> {
+        added_token(value, true)
+            .ok_or_else(|| self.wrong(key, "a token as a string or an object with \"content\"", value))
+    }
+
+    fn token(&self, key: &str) -> Result<Option<AddedToken>, TokenizerError> {
+        let value = self.json.get(key).filter(|value| !value.is_null());
+        value.map(|value| self.one(key, value)).transpose()
+    }
+
+    /// The special tokens that have no name, in order.
+    fn tokens(&self) -> Result<Vec<AddedToken>, TokenizerError> {
+        let mut tokens = Vec::new();
+        for key in ["additional_special_tokens", "extra_special_tokens"] {
+            let values: Vec<&Value> = match self.json.get(key) {
+                None | Some(Value::Null) => continue,
+                Some(Value::Array(values)) => values.iter().collect(),
+                Some(Value::Object(values)) => values.values().collect(),
+                Some(other) => return Err(self.wrong(key, "a list", other)),
+            };
+            for value in values {
+                tokens.push(self.one(key, value)?);
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// `added_tokens_decoder`: tokens by id.
+    fn decoder(&self) -> Result<Option<BTreeMap<u32, AddedToken>>, TokenizerError> {
+        const KEY: &str = "added_tokens_decoder";
+        let tokens = match self.json.get(KEY) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::Object(tokens)) => tokens,
+            Some(other) => return Err(self.wrong(KEY, "an object", other)),
+        };
+        let mut added = BTreeMap::new();
+        for (id, value) in tokens {
+            let id: u32 = id
+                .parse()
+                .map_err(|_| malformed(self.file, &format!("{KEY:?}: expected token ids as keys, found {id:?}")))?;
+            let token = added_token(value, false).ok_or_else(|| self.wrong(KEY, "objects with \"content\"", value))?;
+            added.insert(id, token);
+        }
+        Ok(Some(added))
+    }
+
+    /// `added_tokens.json`, all of which are ids by token, as such a decoder.
+    fn ids(&self, is_special: impl Fn(&str) -> bool) -> Result<BTreeMap<u32, AddedToken>, TokenizerError> {
+        let mut added = BTreeMap::new();
+        for (content, value) in &self.json {
+            let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+            let id = id.ok_or_else(|| self.wrong(content, "a token id", value))?;
+            let special = is_special(content);
+            let token = AddedToken::from(content.as_str(), special).normalized(!special);
+            if let Some(other) = added.insert(id, token) {
+                return Err(malformed(
+                    self.file,
+                    &format!("id {id} is that of {:?} and of {content:?}", other.content),
+                ));
+            }
+        }
+        Ok(added)
     }
 }
 

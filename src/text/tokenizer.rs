@@ -56,7 +56,7 @@ const PIECE_BYTES: usize = 64 << 10;
 type Token = (u32, Range<usize>);
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, else `vocab.txt`, and what `tokenizer_config.json` adds.
+    /// Reads `tokenizer.json`, else `vocab.txt`, and what the other files add.
     ///
     /// With `markers` the four [`MARKERS`] become special tokens where they are none yet, on the
     /// next free ids in that order. Padding and truncation stored in `tokenizer.json` are ignored.

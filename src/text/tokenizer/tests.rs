@@ -10,9 +10,9 @@ const VOCABULARY: &str =
 fn load(vocabulary: &str, config: Option<&str>, markers: bool) -> Result<Tokenizer, TokenizerError> {
     Tokenizer::load(
         &TokenizerFiles {
-            tokenizer_json: None,
             vocab_txt: Some(("vocab.txt", vocabulary.as_bytes())),
             tokenizer_config: config.map(|config| ("tokenizer_config.json", config.as_bytes())),
+            ..Default::default()
         },
         markers,
     )
@@ -146,6 +146,74 @@ fn additional_special_tokens_come_before_the_markers() {
     let tokenizer = load(VOCABULARY, Some(config), true).unwrap();
     assert_eq!(tokenizer.marker_ids(), Some([25, 26, 24, 27]));
     assert_eq!(ids(&tokenizer, "[X]"), [2, 23, 3]);
+}
+
+/// The vocabulary with these as `tokenizer_config.json`, `added_tokens.json` and `special_tokens_map.json`.
+fn with_older_files(config: &str, added: Option<&str>, map: Option<&str>) -> Result<Tokenizer, TokenizerError> {
+    fn named<'a>(name: &'a str, text: Option<&'a str>) -> Option<(&'a str, &'a [u8])> {
+        text.map(|text| (name, text.as_bytes()))
+    }
+    let files = TokenizerFiles {
+        tokenizer_json: None,
+        vocab_txt: Some(("vocab.txt", VOCABULARY.as_bytes())),
+        tokenizer_config: named("tokenizer_config.json", Some(config)),
+        added_tokens: named("added_tokens.json", added),
+        special_tokens_map: named("special_tokens_map.json", map),
+    };
+    Tokenizer::load(&files, true)
+}
+
+const PERMUTED: &str = r#"["[DRUG]", "[ADR]", "[/DRUG]", "[/ADR]"]"#;
+
+#[test]
+fn added_tokens_json_gives_markers_their_ids() {
+    let ids = r#"{"[DRUG]": 23, "[ADR]": 24, "[/DRUG]": 25, "[/ADR]": 26}"#;
+    let map = format!(r#"{{"additional_special_tokens": {PERMUTED}}}"#);
+    for map in [None, Some(map.as_str())] {
+        let tokenizer = with_older_files("{}", Some(ids), map).unwrap();
+        assert_eq!(tokenizer.marker_ids(), Some([23, 25, 24, 26]));
+    }
+    let wrong = with_older_files("{}", Some(&ids.replace("26", "27")), None).unwrap_err();
+    let wrong = wrong.to_string();
+    assert!(
+        wrong.starts_with("added_tokens.json: states id 27 for \"[/ADR]\", the vocabulary gives 26"),
+        "{wrong}"
+    );
+    let wrong = with_older_files("{}", Some(r#"{"[DRUG]": "23"}"#), None).unwrap_err();
+    let expected = "added_tokens.json: \"[DRUG]\": expected a token id, found a string";
+    assert_eq!(wrong.to_string(), expected);
+}
+
+#[test]
+fn special_tokens_map_json_gives_markers_their_order_and_tokens_their_names() {
+    let map = format!(r#"{{"additional_special_tokens": {PERMUTED}, "cls_token": {{"content": "[PAD]"}}}}"#);
+    let tokenizer = with_older_files(r#"{"cls_token": "[SEP]"}"#, None, Some(&map)).unwrap();
+    assert_eq!(tokenizer.marker_ids(), Some([23, 25, 24, 26]));
+    assert_eq!(ids(&tokenizer, "a"), [0, 5, 3]);
+    assert!(tokenizer.doubts().is_empty(), "{:?}", tokenizer.doubts());
+}
+
+#[test]
+fn a_configuration_with_a_list_of_its_own_leaves_older_files_out() {
+    let config = r#"{"added_tokens_decoder": {"23": {"content": "[DRUG]", "special": true}}}"#;
+    let map = format!(r#"{{"additional_special_tokens": {PERMUTED}}}"#);
+    let tokenizer = with_older_files(config, Some(r#"{"[/ADR]": 23}"#), Some(&map)).unwrap();
+    assert_eq!(tokenizer.marker_ids(), Some([23, 24, 25, 26]));
+}
+
+#[test]
+fn two_lists_of_special_tokens_that_differ_are_a_doubt() {
+    let map = format!(r#"{{"additional_special_tokens": {PERMUTED}}}"#);
+    let config = r#"{"additional_special_tokens": ["[ADR]"]}"#;
+    let tokenizer = with_older_files(config, None, Some(&map)).unwrap();
+    assert_eq!(tokenizer.marker_ids(), Some([24, 25, 23, 26]));
+    let [doubt] = tokenizer.doubts() else {
+        panic!("{:?}", tokenizer.doubts())
+    };
+    assert!(
+        doubt.contains("has \"[DRUG]\", which tokenizer_config.json does not list"),
+        "{doubt}"
+    );
 }
 
 #[test]
