@@ -163,12 +163,13 @@ impl Start {
 
     fn assemble(
         encoder: Vec<(String, Tensor)>,
-        files: Vec<(String, Vec<u8>)>,
+        mut files: Vec<(String, Vec<u8>)>,
         head: &HeadSettings,
         seed: u64,
         source: String,
     ) -> Result<Self, TrainError> {
         let tokenizer = load_tokenizer(&files, head.markers)?;
+        let mut rows = 0;
         let mut tensors = HashMap::new();
         let mut hidden = 0;
         for (name, tensor) in encoder {
@@ -182,7 +183,8 @@ impl Start {
                         );
                         return Err(TrainError::Backbone { place: source, reason });
                     }
-                    grown(&tensor, ids)?
+                    rows = present.max(ids);
+                    grown(&tensor, rows)?
                 }
                 false => tensor,
             };
@@ -191,6 +193,7 @@ impl Start {
             }
         }
         add_head(&mut tensors, head, hidden, seed)?;
+        state_rows(&mut files, rows);
         let mut infos: Vec<TensorInfo> = tensors
             .iter()
             .map(|(name, tensor)| TensorInfo {
@@ -243,6 +246,19 @@ fn grown(embeddings: &Tensor, rows: usize) -> Result<Tensor, TrainError> {
         .expand((rows - present, width))?
         .contiguous()?;
     Ok(Tensor::cat(&[embeddings, &mean], 0)?)
+}
+
+/// Makes `config.json` tell of as many word embeddings as there are now.
+fn state_rows(files: &mut [(String, Vec<u8>)], rows: usize) {
+    let config = files.iter_mut().find(|(name, _)| name == "config.json");
+    // One that cannot be read is told of when the settings are.
+    if let Some((_, bytes)) = config
+        && let Ok(mut json) = serde_json::from_slice::<Value>(bytes)
+        && json.get("vocab_size").is_some_and(|stated| *stated != rows)
+    {
+        json["vocab_size"] = json!(rows);
+        *bytes = pretty(&json);
+    }
 }
 
 fn load_tokenizer(files: &[(String, Vec<u8>)], markers: bool) -> Result<Tokenizer, TokenizerError> {

@@ -134,6 +134,18 @@ fn markers_that_a_backbone_has_in_older_files_keep_their_rows() {
 }
 
 #[test]
+fn config_json_states_as_many_word_embeddings_as_there_are() {
+    let case = Case::new();
+    let (folder, _) = backbone(case.folder.path(), "");
+    let config = fs::read_to_string(folder.join("config.json")).unwrap();
+    let stated = config.replace("\"vocab_size\": 604", "\"vocab_size\": 600");
+    assert_ne!(stated, config);
+    fs::write(folder.join("config.json"), stated).unwrap();
+    untouched(&case, &folder, "out");
+    assert_eq!(case.json("out", "config.json")["vocab_size"], 604);
+}
+
+#[test]
 fn a_backbone_whose_vocabulary_is_another_models_is_told() {
     let case = Case::new();
     let (folder, _) = backbone(case.folder.path(), "bert.");
