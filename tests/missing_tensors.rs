@@ -125,6 +125,33 @@ fn a_head_that_lost_a_bias_scores_with_one_warning_that_inspect_repeats() {
     assert!(report["doubts"][0].as_str().unwrap().contains(doubt), "{report}");
 }
 
+/// A copy of a fixture whose tensors have these names and types.
+fn copy_with(
+    name: &str,
+    change: impl Fn(&str, candle_core::Tensor) -> (String, candle_core::Tensor),
+) -> tempfile::TempDir {
+    let folder = copy_without(name, &[]);
+    let weights = folder.path().join("model.safetensors");
+    let tensors = candle_core::safetensors::load(&weights, &candle_core::Device::Cpu).unwrap();
+    let changed: Vec<_> = tensors
+        .into_iter()
+        .map(|(name, tensor)| change(&name, tensor))
+        .collect();
+    write_safetensors(&weights, &changed).unwrap();
+    folder
+}
+
+#[test]
+fn an_activation_whose_place_is_a_guess_is_one_warning() {
+    let model = copy_with("safetensors", |name, tensor| {
+        (name.replace("classifier.1.", "classifier.2."), tensor)
+    });
+    let (code, stdout, stderr) = score(model.path());
+    assert_eq!((code, stdout.lines().count()), (Some(0), 1), "{stderr}");
+    let doubt = "classifier: indices are missing before \"classifier.2\" and before \"classifier.4\"";
+    assert!(stderr.lines().count() == 1 && stderr.contains(doubt), "{stderr}");
+}
+
 #[test]
 fn a_model_whose_head_has_no_bias_at_all_is_not_doubted() {
     let lost = [

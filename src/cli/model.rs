@@ -296,6 +296,12 @@ pub fn doubts(roles: &Roles, config: &ModelConfig, tokenizer: &Tokenizer) -> Vec
             *config.num_attention_heads
         ));
     }
+    for guess in &roles.guesses {
+        doubts.push(format!(
+            "{guess}: if the model was trained otherwise, every probability is wrong; compare with its nn.Sequential, and \
+             number its tensors so that the activation's index alone is missing between two linear layers"
+        ));
+    }
     let without_bias = roles.without_bias();
     if !without_bias.is_empty() {
         doubts.push(format!(
