@@ -1,5 +1,6 @@
 //! A checkpoint that lost a tensor must not load as if it were another model.
 
+use candle_core::DType;
 use crag::checkpoint::{Checkpoint, HubOptions, ModelSource, TensorInfo, locate, write_safetensors};
 use crag::model::Roles;
 
@@ -150,6 +151,21 @@ fn an_activation_whose_place_is_a_guess_is_one_warning() {
     assert_eq!((code, stdout.lines().count()), (Some(0), 1), "{stderr}");
     let doubt = "classifier: indices are missing before \"classifier.2\" and before \"classifier.4\"";
     assert!(stderr.lines().count() == 1 && stderr.contains(doubt), "{stderr}");
+}
+
+#[test]
+fn query_key_and_value_may_be_stored_in_different_types() {
+    let rounded = |dtype: DType| {
+        copy_with("safetensors", move |name, tensor| {
+            let is_rounded = name.contains("self.query") || name.ends_with("self.value.bias");
+            let half = || tensor.to_dtype(DType::F16).unwrap().to_dtype(dtype).unwrap();
+            (name.to_owned(), if is_rounded { half() } else { tensor.clone() })
+        })
+    };
+    let (mixed, plain) = (rounded(DType::F16), rounded(DType::F32));
+    let (code, stdout, stderr) = score(mixed.path());
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert_eq!(stdout, score(plain.path()).1);
 }
 
 #[test]
