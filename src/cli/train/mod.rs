@@ -34,7 +34,7 @@ use crate::evaluation::Fields;
 use crate::files::Claim;
 use crate::training::{
     BackboneSettings, Job, LabelledPairs, NegativeKind, Parameters, Settings, Source, Split, Start, TrainError,
-    dataset::{self, Dataset, Related},
+    dataset::{self, Dataset, Relations},
     state::WorkFolder,
 };
 
@@ -154,7 +154,7 @@ impl Storage {
 struct Data {
     train: Dataset,
     valid: Dataset,
-    related: Related,
+    related: Relations,
     negatives: NegativeKind,
     files: Vec<FileRecord>,
     /// `file:line: reason`
@@ -196,7 +196,7 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
         device: &device.description,
         parameters: parameters.elements(),
         save_dtype: args.save_dtype.dtype(),
-        fingerprint: fingerprint(&settings, &start, [&data.train, &data.valid], &data.related)?,
+        fingerprint: fingerprint(&settings, &start, &data)?,
     };
     let outcome = match data.rejected.is_empty() {
         true => Outcome::Complete,
@@ -440,7 +440,7 @@ fn prepare(
         max_length: settings.head.max_length,
     };
     let mut rejected = all.rejected.clone();
-    let (train, valid, related) = dataset::prepare(split, &reader, &mut rejected);
+    let (train, valid, relations) = dataset::prepare(split, &reader, &mut rejected);
     let has_negatives = train.examples.iter().any(|example| !example.label);
     let negatives = settings.negatives.kind.unwrap_or(match has_negatives {
         true => NegativeKind::None,
@@ -452,7 +452,7 @@ fn prepare(
     Ok(Data {
         train,
         valid,
-        related,
+        related: relations,
         negatives,
         files,
         rejected,
@@ -460,15 +460,16 @@ fn prepare(
 }
 
 /// What a resumed run must have the same.
-fn fingerprint(settings: &Settings, start: &Start, data: [&Dataset; 2], related: &Related) -> anyhow::Result<String> {
+fn fingerprint(settings: &Settings, start: &Start, data: &Data) -> anyhow::Result<String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
     hasher.update(&serde_json::to_vec(settings)?);
-    for data in data {
+    for data in [&data.train, &data.valid] {
         for text in data.texts.iter().flatten() {
             let ids: Vec<u8> = text.token_ids.iter().flat_map(|id| id.to_le_bytes()).collect();
             hasher.update(&(ids.len() as u64).to_le_bytes()).update(&ids);
-            hasher.update(&text.entity.to_le_bytes());
+            let entities: Vec<u8> = text.entities.iter().flat_map(|id| id.to_le_bytes()).collect();
+            hasher.update(&(entities.len() as u64).to_le_bytes()).update(&entities);
         }
         for example in &data.examples {
             hasher
@@ -477,7 +478,6 @@ fn fingerprint(settings: &Settings, start: &Start, data: [&Dataset; 2], related:
             hasher.update(&[u8::from(example.label)]);
         }
     }
-    hasher.update(&(related.len() as u64).to_le_bytes());
     let mut names: Vec<&String> = start.tensors.keys().collect();
     names.sort();
     for name in names {
