@@ -57,6 +57,12 @@ impl Dataset {
     pub fn positives(&self) -> Vec<Example> {
         self.examples.iter().copied().filter(|e| e.label).collect()
     }
+
+    /// Fewer than half as many unrelated pairs as related ones: calling all of them related looks good on these.
+    pub fn is_short_of_negatives(&self) -> bool {
+        let related = self.examples.iter().filter(|e| e.label).count();
+        2 * (self.examples.len() - related) < related
+    }
 }
 
 /// Which drugs and reactions are related anywhere in some data, by name or concept.
@@ -361,5 +367,18 @@ mod tests {
         };
         assert!(related(1, 2), "xylocaine is lidocaine, convulsions are a seizure");
         assert!(!related(2, 1) && !related(3, 0) && !related(0, 3));
+    }
+
+    #[test]
+    fn fewer_unrelated_pairs_than_half_of_the_related_ones_are_too_few() {
+        let train = |unrelated: usize| {
+            let related: String = (0..6).map(|i| record(i, "a", "x", ",\"label\":1")).collect();
+            let unrelated: String = (0..unrelated)
+                .map(|i| record(10 + i as u32, "b", "x", ",\"label\":0"))
+                .collect();
+            prepared(&(related + &unrelated), &record(99, "v", "w", "")).0
+        };
+        assert!(train(0).is_short_of_negatives() && train(2).is_short_of_negatives());
+        assert!(!train(3).is_short_of_negatives());
     }
 }

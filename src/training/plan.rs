@@ -97,11 +97,12 @@ impl Job<'_> {
         miner.mine(random)
     }
 
-    /// The validation pairs with negatives mined for them: the same in every epoch, and of no encoder's choice.
+    /// The validation pairs with negatives mined for them where they have too few: the same in every epoch, and of no
+    /// encoder's choice.
     pub(super) fn validation_pairs(&self) -> Vec<Item> {
         let positives = self.valid.positives();
         let mut pairs: Vec<Item> = self.valid.examples.iter().copied().map(Item::from).collect();
-        if self.negatives != NegativeKind::None && pairs.len() == positives.len() {
+        if self.negatives != NegativeKind::None && self.valid.is_short_of_negatives() {
             let mut random = self.random("validation", 0, 0);
             let mined = self.mine(self.valid, &self.related.all, &positives, None, &mut random);
             pairs.extend(mined.iter().map(unrelated));

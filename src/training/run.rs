@@ -169,7 +169,7 @@ impl Job<'_> {
                 1 => Some(self.validate(valid, state)?),
                 _ => None,
             };
-            let is_best = validation.is_some_and(|new| state.best.is_none_or(|(_, best)| new.f1 > best.f1));
+            let is_best = validation.is_some_and(|new| state.best.is_none_or(|(_, best)| new.is_better_than(&best)));
             let phase = PHASES[state.phase];
             let event = Event::EpochEnd {
                 phase,

@@ -45,7 +45,7 @@ use crate::training::{
     after_help = "\
 Each line of the data is a record as `crag score` reads it, with a label (0, 1, false or true; a file without any holds \
 related pairs alone) and its document, by which data is split. Phase 1 is contrastive, phase 2 fine-tunes; the epoch of \
-phase 2 with the best F1 on the validation pairs is kept, with its best threshold.
+phase 2 with the best F1 on the validation pairs (of equals, the best ROC-AUC) is kept, with its best threshold.
 
 The recipe is the card's unless a file (--recipe, TOML, whose keys the flags below name in brackets) or a flag says \
 otherwise; a flag counts more. --config is for flags, as everywhere: in its section [train], recipe = \"FILE\" and so on.
@@ -150,6 +150,9 @@ impl Storage {
     }
 }
 
+/// A ROC-AUC below it is that of a model that tells nothing apart, within what so many pairs show.
+const CHANCE: f64 = 0.55;
+
 /// What was read, tokenized and split.
 struct Data {
     train: Dataset,
@@ -250,8 +253,17 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
     let done = finished.write(output.partial())?;
     output.publish(&done)?;
     let best = trained.judgement;
-    if best.roc_auc == 0.5 {
-        console::warn("ROC-AUC is 0.5: the model tells no related pair from an unrelated one");
+    if best.roc_auc < CHANCE {
+        console::warn(&format!(
+            "ROC-AUC is {:.3} on the validation pairs, where 0.5 is chance: the model tells no related pair from an unrelated one",
+            best.roc_auc
+        ));
+    }
+    if best.calls_all_related {
+        console::warn(
+            "at its best threshold the model calls every validation pair related, so that its F1 says no more than how many \
+             are",
+        );
     }
     let text = format!(
         "wrote {}: epoch {} of fine-tuning, F1 {:.4}, ROC-AUC {:.4} on the validation pairs, threshold {:.3}",
@@ -441,11 +453,18 @@ fn prepare(
     };
     let mut rejected = all.rejected.clone();
     let (train, valid, relations) = dataset::prepare(split, &reader, &mut rejected);
-    let has_negatives = train.examples.iter().any(|example| !example.label);
-    let negatives = settings.negatives.kind.unwrap_or(match has_negatives {
-        true => NegativeKind::None,
-        false => NegativeKind::Hard,
+    let negatives = settings.negatives.kind.unwrap_or(match train.is_short_of_negatives() {
+        true => NegativeKind::Hard,
+        false => NegativeKind::None,
     });
+    let related = train.positives().len();
+    let unrelated = train.examples.len() - related;
+    if settings.negatives.kind.is_none() && unrelated > 0 && train.is_short_of_negatives() {
+        note(&format!(
+            "{unrelated} pairs to train on are labelled unrelated, fewer than half as many as the {related} related ones, so \
+             that negatives are mined too (--negatives none leaves that out)"
+        ));
+    }
     report_rejected(&rejected);
     report_doubts(&train, settings.head.max_length);
     dataset::check(split, &train, &valid, negatives != NegativeKind::None)?;
