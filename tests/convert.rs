@@ -40,6 +40,22 @@ fn conversion_to_f32_scores_bit_for_bit_as_the_original() {
 }
 
 #[test]
+fn older_tokenizer_files_go_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (folder.path().join("model"), folder.path().join("converted"));
+    std::fs::create_dir(&model).unwrap();
+    for entry in std::fs::read_dir(fixture("model/mean")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
+    }
+    let ids = r#"{"[DRUG]": 600, "[ADR]": 601, "[/DRUG]": 602, "[/ADR]": 603}"#;
+    std::fs::write(model.join("added_tokens.json"), ids).unwrap();
+    assert!(scores(&model) != scores(&fixture("model/mean")));
+    convert(&model, "f32", &out);
+    assert!(scores(&out) == scores(&model));
+}
+
+#[test]
 fn conversion_to_the_stored_dtype_keeps_every_bit() {
     for name in ["bf16", "f16"] {
         let folder = tempfile::tempdir().unwrap();
@@ -401,7 +417,7 @@ fn a_folder_that_is_replaced_keeps_nothing_of_what_was_there() {
     let tokenizer = std::fs::read_to_string(fixture("model/safetensors/tokenizer.json")).unwrap();
     std::fs::write(
         out.join("tokenizer.json"),
-        tokenizer.replace("\"lowercase\":true", "\"lowercase\":false"),
+        tokenizer.replace("\"max_input_chars_per_word\":100", "\"max_input_chars_per_word\":1"),
     )
     .unwrap();
     let (code, said) = force(&fixture("model/mean"), &out, &[]);

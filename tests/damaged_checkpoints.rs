@@ -1,6 +1,6 @@
 //! A checkpoint that lost a tensor must not load as if it were another model, nor one with infinite weights give answers.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use crag::checkpoint::{Checkpoint, HubOptions, ModelSource, TensorInfo, locate, write_safetensors};
 use crag::model::Roles;
 
@@ -167,6 +167,48 @@ fn a_head_that_lost_a_bias_scores_with_one_warning_that_inspect_repeats() {
     );
     let report: serde_json::Value = serde_json::from_str(&inspect(&["--json"])).unwrap();
     assert!(report["doubts"][0].as_str().unwrap().contains(doubt), "{report}");
+}
+
+/// A copy of a fixture whose tensors have these names and types.
+fn copy_with(
+    name: &str,
+    change: impl Fn(&str, candle_core::Tensor) -> (String, candle_core::Tensor),
+) -> tempfile::TempDir {
+    let folder = copy_without(name, &[]);
+    let weights = folder.path().join("model.safetensors");
+    let tensors = candle_core::safetensors::load(&weights, &candle_core::Device::Cpu).unwrap();
+    let changed: Vec<_> = tensors
+        .into_iter()
+        .map(|(name, tensor)| change(&name, tensor))
+        .collect();
+    write_safetensors(&weights, &changed).unwrap();
+    folder
+}
+
+#[test]
+fn an_activation_whose_place_is_a_guess_is_one_warning() {
+    let model = copy_with("safetensors", |name, tensor| {
+        (name.replace("classifier.1.", "classifier.2."), tensor)
+    });
+    let (code, stdout, stderr) = score(model.path());
+    assert_eq!((code, stdout.lines().count()), (Some(0), 1), "{stderr}");
+    let doubt = "classifier: indices are missing before \"classifier.2\" and before \"classifier.4\"";
+    assert!(stderr.lines().count() == 1 && stderr.contains(doubt), "{stderr}");
+}
+
+#[test]
+fn query_key_and_value_may_be_stored_in_different_types() {
+    let rounded = |dtype: DType| {
+        copy_with("safetensors", move |name, tensor| {
+            let is_rounded = name.contains("self.query") || name.ends_with("self.value.bias");
+            let half = || tensor.to_dtype(DType::F16).unwrap().to_dtype(dtype).unwrap();
+            (name.to_owned(), if is_rounded { half() } else { tensor.clone() })
+        })
+    };
+    let (mixed, plain) = (rounded(DType::F16), rounded(DType::F32));
+    let (code, stdout, stderr) = score(mixed.path());
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert_eq!(stdout, score(plain.path()).1);
 }
 
 #[test]

@@ -133,6 +133,15 @@ fn a_cold_cache_downloads_what_is_needed_and_a_warm_one_asks_once() {
 }
 
 #[test]
+fn older_tokenizer_files_are_downloaded_where_there_are_any() {
+    let world = World::new();
+    let names = ["added_tokens.json", "special_tokens_map.json"];
+    world.set_files(|files| files.extend(names.map(|name| (name.to_owned(), b"{}".to_vec()))));
+    let files = world.locate().unwrap();
+    assert!(files.added_tokens.is_some() && files.special_tokens_map.is_some());
+}
+
+#[test]
 fn offline_with_a_warm_cache_makes_no_connection() {
     let world = World::new();
     world.locate().unwrap();

@@ -28,6 +28,7 @@ fn load(folder: &Path, names: &[&str], markers: bool) -> Tokenizer {
         tokenizer_json: json.as_deref().map(|bytes| ("tokenizer.json", bytes)),
         vocab_txt: vocabulary.as_deref().map(|bytes| ("vocab.txt", bytes)),
         tokenizer_config: config.as_deref().map(|bytes| ("tokenizer_config.json", bytes)),
+        ..TokenizerFiles::default()
     };
     Tokenizer::load(&files, markers).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
 }

@@ -39,6 +39,7 @@ impl Model {
             tokenizer_json: view(&json),
             vocab_txt: view(&vocab),
             tokenizer_config: view(&settings),
+            ..TokenizerFiles::default()
         };
         let tokenizer = Tokenizer::load(&files, *config.markers).expect("a tokenizer");
         Self {

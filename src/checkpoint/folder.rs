@@ -20,12 +20,14 @@ pub(super) const WEIGHTS: [&str; 4] = [
 ];
 
 /// The small files that may lie beside the weights.
-pub(super) const BESIDE: [&str; 5] = [
+pub(super) const BESIDE: [&str; 7] = [
     "config.json",
     "crag.json",
     "tokenizer.json",
     "vocab.txt",
     "tokenizer_config.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
 ];
 
 /// Large tokenizers stay below 20 MB; anything above this is not one of the files in [`BESIDE`].
@@ -74,6 +76,8 @@ pub(super) fn assemble(folder: &Path, weights: &Path, source: String) -> Result<
         tokenizer_json: beside("tokenizer.json")?,
         vocab_txt: beside("vocab.txt")?,
         tokenizer_config: beside("tokenizer_config.json")?,
+        added_tokens: beside("added_tokens.json")?,
+        special_tokens_map: beside("special_tokens_map.json")?,
         is_demo: false,
     })
 }

@@ -142,8 +142,25 @@ pub struct ModelFiles {
     pub vocab_txt: Option<NamedBytes>,
     /// `tokenizer_config.json`.
     pub tokenizer_config: Option<NamedBytes>,
+    /// `added_tokens.json`.
+    pub added_tokens: Option<NamedBytes>,
+    /// `special_tokens_map.json`.
+    pub special_tokens_map: Option<NamedBytes>,
     /// Whether this is [`ModelSource::Demo`], whose probabilities are nothing to decide by.
     pub is_demo: bool,
+}
+
+impl ModelFiles {
+    /// The tokenizer's files, each with its name in a folder.
+    pub fn tokenizer(&self) -> [(&'static str, &Option<NamedBytes>); 5] {
+        [
+            ("tokenizer.json", &self.tokenizer_json),
+            ("vocab.txt", &self.vocab_txt),
+            ("tokenizer_config.json", &self.tokenizer_config),
+            ("added_tokens.json", &self.added_tokens),
+            ("special_tokens_map.json", &self.special_tokens_map),
+        ]
+    }
 }
 
 /// The bytes of a small file, with the name to use for it in messages.
@@ -195,6 +212,8 @@ fn demo() -> ModelFiles {
         tokenizer_json: None,
         vocab_txt: embedded!("vocab.txt"),
         tokenizer_config: embedded!("tokenizer_config.json"),
+        added_tokens: None,
+        special_tokens_map: None,
         is_demo: true,
     }
 }

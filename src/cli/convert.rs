@@ -14,7 +14,7 @@ use clap::ValueEnum as _;
 
 use crate::{
     Side,
-    checkpoint::{Checkpoint, HubOptions, ModelSource, NamedBytes, locate, write_safetensors},
+    checkpoint::{Checkpoint, HubOptions, ModelSource, locate, write_safetensors},
     files::{Claim, OutputError, REPLACED, RealDisk, replace},
     kernels::Precision,
     model::{DualEncoder, packed_tensors},
@@ -149,13 +149,8 @@ fn write_folder(args: &ConvertArgs, model: &Description, folder: &Path, stop: &A
         let path = folder.join(name);
         replace(&RealDisk, &path, bytes).with_context(|| path.display().to_string())
     };
-    let copies: [(&str, &Option<NamedBytes>); 4] = [
-        ("config.json", &model.files.config),
-        ("tokenizer.json", &model.files.tokenizer_json),
-        ("vocab.txt", &model.files.vocab_txt),
-        ("tokenizer_config.json", &model.files.tokenizer_config),
-    ];
-    for (name, file) in copies {
+    let config = ("config.json", &model.files.config);
+    for (name, file) in [config].into_iter().chain(model.files.tokenizer()) {
         if let Some(file) = file {
             write(name, &file.bytes)?;
         }

@@ -152,14 +152,9 @@ pub struct OpenModel {
 
 /// The hashes of the small files of a model: settings and tokenizer.
 pub fn small_files(files: &ModelFiles) -> Vec<FileHash> {
-    let small = [
-        &files.config,
-        &files.sidecar,
-        &files.tokenizer_json,
-        &files.vocab_txt,
-        &files.tokenizer_config,
-    ];
-    small.into_iter().flatten().map(NamedBytes::file_hash).collect()
+    let tokenizer = files.tokenizer().map(|(_, file)| file);
+    let small = [&files.config, &files.sidecar].into_iter().chain(tokenizer);
+    small.flatten().map(NamedBytes::file_hash).collect()
 }
 
 impl ModelArgs {
@@ -196,14 +191,16 @@ impl ModelArgs {
         let roles = Roles::read(checkpoint.tensors()).with_context(|| files.source.clone())?;
         let config = ModelConfig::read(&roles, named(&files.config), named(&files.sidecar))
             .with_context(|| files.source.clone())?;
-        let doubts = doubts(&roles, &config);
-        warn_of(&doubts, &files.source);
         let tokenizer_files = TokenizerFiles {
             tokenizer_json: named(&files.tokenizer_json),
             vocab_txt: named(&files.vocab_txt),
             tokenizer_config: named(&files.tokenizer_config),
+            added_tokens: named(&files.added_tokens),
+            special_tokens_map: named(&files.special_tokens_map),
         };
         let tokenizer = Tokenizer::load(&tokenizer_files, *config.markers).with_context(|| files.source.clone())?;
+        let doubts = doubts(&roles, &config, &tokenizer);
+        warn_of(&doubts, &files.source);
         check_vocabulary(&files.source, &tokenizer, &roles).with_context(|| files.source.clone())?;
         Ok(Description {
             files,
@@ -244,7 +241,7 @@ impl OpenModel {
         let files = &self.description.files;
         let mut all = blake3::Hasher::new();
         all.update(&self.description.checkpoint.model_hash(files));
-        for file in [&files.tokenizer_json, &files.vocab_txt, &files.tokenizer_config] {
+        for (_, file) in files.tokenizer() {
             let bytes = file.as_ref().map(|file| file.bytes.as_ref());
             // A missing file is no empty one.
             all.update(&[u8::from(bytes.is_some())]);
@@ -305,13 +302,19 @@ fn named(file: &Option<NamedBytes>) -> Option<(&str, &[u8])> {
 }
 
 /// What a checkpoint that can be used leaves open: each is right for some model, and on another every probability is wrong.
-pub fn doubts(roles: &Roles, config: &ModelConfig) -> Vec<String> {
-    let mut doubts = Vec::new();
+pub fn doubts(roles: &Roles, config: &ModelConfig, tokenizer: &Tokenizer) -> Vec<String> {
+    let mut doubts = tokenizer.doubts().to_vec();
     if config.num_attention_heads.source == Source::Default {
         doubts.push(format!(
             "no config.json states num_attention_heads, so {} of BERT's usual width {HEAD_WIDTH} are taken: if the backbone has another \
              number, every probability is wrong; put its config.json beside the weights, or write {{\"num_attention_heads\": N}} into one",
             *config.num_attention_heads
+        ));
+    }
+    for guess in &roles.guesses {
+        doubts.push(format!(
+            "{guess}: if the model was trained otherwise, every probability is wrong; compare with its nn.Sequential, and \
+             number its tensors so that the activation's index alone is missing between two linear layers"
         ));
     }
     let without_bias = roles.without_bias();

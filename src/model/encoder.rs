@@ -1,6 +1,6 @@
 //! The BERT encoder (Devlin et al., arXiv:1810.04805) over packed sequences.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
 use crate::kernels::{
@@ -117,7 +117,16 @@ fn query_key_value(loader: &Loader<'_>, roles: &LayerRoles, precision: Precision
                 None => Ok(Tensor::zeros(part.out_features, weight.dtype(), weight.device())?),
             });
             let biases = biases.collect::<Result<Vec<_>, _>>()?;
-            Ok((Tensor::cat(&weights, 0)?, Some(Tensor::cat(&biases, 0)?)))
+            Ok((stacked(weights)?, Some(stacked(biases)?)))
         },
     )
+}
+
+/// Tensors below one another, in f32 where they are stored in different types.
+fn stacked(tensors: Vec<Tensor>) -> candle_core::Result<Tensor> {
+    if tensors.iter().all(|tensor| tensor.dtype() == tensors[0].dtype()) {
+        return Tensor::cat(&tensors, 0);
+    }
+    let alike = tensors.iter().map(|tensor| tensor.to_dtype(DType::F32));
+    Tensor::cat(&alike.collect::<Result<Vec<_>, _>>()?, 0)
 }

@@ -19,13 +19,14 @@ pub(super) struct Module {
 /// Between two linears there is exactly one activation: where the first index is missing, else just
 /// before the second linear. `ends_active` adds one behind the last linear as well (projections end
 /// in an activation, classifiers in a bare logit). `input` and `output` are the widths at both ends,
-/// where known. The error is a reason without its part's name.
+/// where known. Beside the steps is said where indices leave another place for an activation, or none.
+/// The error is a reason without its part's name.
 pub(super) fn steps(
     modules: Vec<Module>,
     input: Option<usize>,
     output: Option<usize>,
     ends_active: bool,
-) -> Result<Vec<HeadStep>, String> {
+) -> Result<(Vec<HeadStep>, Vec<String>), String> {
     let numbered = sequential_indices(&modules);
     let ordered = match numbered {
         Some(numbered) => numbered,
@@ -164,26 +165,55 @@ fn check_chain(ordered: &[Numbered], input: Option<usize>, output: Option<usize>
     }
 }
 
-fn with_activations(ordered: Vec<Numbered>, ends_active: bool) -> Vec<HeadStep> {
+fn with_activations(ordered: Vec<Numbered>, ends_active: bool) -> (Vec<HeadStep>, Vec<String>) {
     let mut steps: Vec<HeadStep> = Vec::new();
+    let mut guesses = Vec::new();
     // An activation is owed from each linear on until it is placed.
     let mut owed = false;
-    let mut last_index: Option<u64> = None;
+    // Where indices have been missing since the last linear: before which modules.
+    let mut gaps: Vec<String> = Vec::new();
+    let mut last: Option<(Option<u64>, String)> = None;
     for (index, module) in ordered {
         let is_linear = matches!(module.step, HeadStep::Linear(_));
-        let gap = matches!((last_index, index), (Some(last), Some(index)) if index > last + 1);
+        let has_linear = steps.iter().any(|step| matches!(step, HeadStep::Linear(_)));
+        let gap = matches!((&last, index), (Some((Some(last), _)), Some(index)) if index > last + 1);
+        if gap && has_linear {
+            gaps.push(module.path.clone());
+        }
         if owed && (gap || is_linear) {
+            // Without indices there is nothing to be missing.
+            if let (false, Some((Some(_), before))) = (gap, &last) {
+                guesses.push(format!(
+                    "no index is missing between \"{before}\" and \"{}\", and an activation is taken to stand there all the same",
+                    module.path
+                ));
+            }
             steps.push(HeadStep::Activation);
             owed = false;
         }
-        owed |= is_linear;
-        last_index = index;
+        if is_linear {
+            if gaps.len() > 1 {
+                guesses.push(format!(
+                    "indices are missing before \"{}\", and the activation is taken to be the first of them",
+                    gaps.join("\" and before \"")
+                ));
+            }
+            gaps.clear();
+            owed = true;
+        }
+        last = Some((index, module.path));
         steps.push(module.step);
     }
-    if owed && ends_active {
-        steps.push(HeadStep::Activation);
+    if ends_active {
+        if owed {
+            steps.push(HeadStep::Activation);
+        } else if let Some(gap) = gaps.first() {
+            guesses.push(format!(
+                "an index is missing before \"{gap}\" and may be missing at the end, and the activation is taken to be the former"
+            ));
+        }
     }
-    steps
+    (steps, guesses)
 }
 
 fn names(modules: &[Module]) -> String {

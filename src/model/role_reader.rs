@@ -50,6 +50,7 @@ const CLASSIFIER: &str = "classifier (linear layers under a name that speaks of 
 struct Reader<'a> {
     unclaimed: BTreeMap<&'a str, &'a [usize]>,
     empty: Vec<String>,
+    guesses: Vec<String>,
     /// Whether an encoder lacks some of its tensors but not all.
     has_torn_encoder: bool,
 }
@@ -59,6 +60,7 @@ impl<'a> Reader<'a> {
         Self {
             unclaimed: tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())).collect(),
             empty: Vec::new(),
+            guesses: Vec::new(),
             has_torn_encoder: false,
         }
     }
@@ -102,6 +104,7 @@ impl<'a> Reader<'a> {
             projections,
             bilinear,
             classifier,
+            guesses: self.guesses,
         };
         role_checks::check_head(&roles)?;
         Ok(roles)
@@ -487,7 +490,7 @@ impl<'a> Reader<'a> {
         if modules.is_empty() {
             return Ok(Vec::new());
         }
-        head_order::steps(modules, Some(hidden), None, true).map_err(|reason| RolesError::Order { part, reason })
+        self.ordered(part, head_order::steps(modules, Some(hidden), None, true))
     }
 
     fn classifier(&mut self, modules: Vec<Module>) -> Result<Vec<HeadStep>, RolesError> {
@@ -495,10 +498,24 @@ impl<'a> Reader<'a> {
             self.missing::<()>(CLASSIFIER);
             return Ok(modules.into_iter().map(|m| m.step).collect());
         }
-        head_order::steps(modules, None, Some(1), false).map_err(|reason| RolesError::Order {
-            part: "classifier".into(),
-            reason,
-        })
+        self.ordered(
+            "classifier".to_owned(),
+            head_order::steps(modules, None, Some(1), false),
+        )
+    }
+
+    fn ordered(
+        &mut self,
+        part: String,
+        found: Result<(Vec<HeadStep>, Vec<String>), String>,
+    ) -> Result<Vec<HeadStep>, RolesError> {
+        let (steps, guesses) = match found {
+            Ok(found) => found,
+            Err(reason) => return Err(RolesError::Order { part, reason }),
+        };
+        self.guesses
+            .extend(guesses.iter().map(|guess| format!("{part}: {guess}")));
+        Ok(steps)
     }
 }
 

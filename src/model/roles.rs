@@ -87,6 +87,8 @@ pub struct Roles {
     pub(super) projections: [Vec<HeadStep>; 2],
     pub bilinear: Option<BilinearRole>,
     pub classifier: Vec<HeadStep>,
+    /// Where the place of an activation is a guess, in words.
+    pub guesses: Vec<String>,
 }
 
 /// Why a checkpoint's tensors do not make up a dual encoder.

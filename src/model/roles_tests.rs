@@ -71,6 +71,69 @@ fn a_missing_sequential_index_before_a_norm_is_the_activation() {
     assert_eq!(kinds(roles.projection(Side::Drug)), "128>16 act norm");
 }
 
+/// The classifier of these modules, `n` a norm and `l` a linear, at these indices, and what is a guess about it.
+fn classifier_at(modules: &[(char, usize)]) -> (String, Vec<String>) {
+    let f = SMALL.fusion;
+    let mut shapes = [body(&SMALL), card_head(&SMALL)].concat();
+    shapes.retain(|(name, _)| !name.starts_with("classifier"));
+    let linears: Vec<usize> = modules.iter().filter(|m| m.0 == 'l').map(|m| m.1).collect();
+    for (kind, index) in modules {
+        let name = format!("classifier.{index}");
+        let (first, last) = (linears.first() == Some(index), linears.last() == Some(index));
+        shapes.extend(match kind {
+            'n' => norm(&name, f),
+            _ => linear(&name, if last { 1 } else { f }, if first { 2 * f } else { f }),
+        });
+    }
+    let roles = read(shapes).unwrap();
+    (kinds(&roles.classifier), roles.guesses)
+}
+
+#[test]
+fn an_activation_where_no_index_is_missing_is_a_guess() {
+    let (steps, guesses) = classifier_at(&[('l', 0), ('n', 1), ('l', 2), ('l', 4)]);
+    assert_eq!(steps, "32>16 norm act 16>16 act 16>1");
+    let expected = "classifier: no index is missing between \"classifier.1\" and \"classifier.2\", and an activation is taken to \
+                    stand there all the same";
+    assert_eq!(guesses, [expected]);
+}
+
+#[test]
+fn where_indices_leave_two_places_for_an_activation_one_is_a_guess() {
+    let (steps, guesses) = classifier_at(&[('l', 0), ('n', 2), ('l', 4), ('l', 7)]);
+    assert_eq!(steps, "32>16 act norm 16>16 act 16>1");
+    let expected = "classifier: indices are missing before \"classifier.2\" and before \"classifier.4\", and the activation is \
+                    taken to be the first of them";
+    assert_eq!(guesses, [expected]);
+
+    let mut shapes = [body(&SMALL), card_head(&SMALL)].concat();
+    for (name, _) in &mut shapes {
+        *name = name.replace("_projection.1", "_projection.2");
+    }
+    let guesses = read(shapes).unwrap().guesses;
+    assert_eq!(guesses.len(), 2, "{guesses:?}");
+    let expected = "drug projection: an index is missing before \"drug_projection.2\" and may be missing at the end";
+    assert!(guesses[0].starts_with(expected), "{guesses:?}");
+}
+
+#[test]
+fn one_gap_between_two_linears_is_no_guess() {
+    assert!(
+        read([body(&SMALL), card_head(&SMALL)].concat())
+            .unwrap()
+            .guesses
+            .is_empty()
+    );
+    for modules in [
+        &[('l', 0), ('n', 1), ('l', 4), ('l', 7)][..],
+        &[('l', 0), ('n', 2), ('l', 3), ('l', 5)],
+        &[('l', 1), ('n', 2), ('n', 3), ('l', 5)],
+    ] {
+        let (steps, guesses) = classifier_at(modules);
+        assert!(guesses.is_empty(), "{steps}: {guesses:?}");
+    }
+}
+
 #[test]
 fn sequential_indices_past_nine_are_ordered_as_numbers() {
     let f = SMALL.fusion;

@@ -1,5 +1,10 @@
 //! From tokenizer files to a tokenizer: `tokenizer.json`, else `vocab.txt`, with what
-//! `tokenizer_config.json` adds, in the order in which Hugging Face's `BertTokenizer` does it.
+//! `tokenizer_config.json` adds (or, before it had `added_tokens_decoder`, `special_tokens_map.json` and
+//! `added_tokens.json`), in the order in which Hugging Face's `BertTokenizer` does it.
+//!
+//! Where `tokenizer.json` and that class disagree about case, accents and Chinese characters, the class wins, as in
+//! transformers 4 (`BertTokenizerFast.__init__` replaces the normalizer) and 5 (it builds the tokenizer anew from the
+//! vocabulary). What the two read differently is a doubt.
 //!
 //! Order matters because an added token that is not in the vocabulary takes the next free id, and
 //! ids are rows of a trained embedding. Where files state an id and the tokenizer would give
@@ -8,14 +13,15 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::normalizers::BertNormalizer;
+use tokenizers::normalizers::NormalizerWrapper;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::MARKERS;
+use super::configuration::Config;
 use super::error::TokenizerError;
 use super::guard::guarded;
 
@@ -26,6 +32,10 @@ pub struct TokenizerFiles<'a> {
     /// Read only where there is no `tokenizer_json`.
     pub vocab_txt: Option<(&'a str, &'a [u8])>,
     pub tokenizer_config: Option<(&'a str, &'a [u8])>,
+    /// Ids of tokens that the vocabulary lacks, read where `tokenizer_config` has no `added_tokens_decoder`.
+    pub added_tokens: Option<(&'a str, &'a [u8])>,
+    /// The special tokens by name, read in the same case.
+    pub special_tokens_map: Option<(&'a str, &'a [u8])>,
 }
 
 /// A tokenizer that neither pads nor truncates, and the tokens to put around its output.
@@ -35,6 +45,8 @@ pub(super) struct Loaded {
     pub sep: u32,
     /// The file with the vocabulary, for messages.
     pub file: String,
+    /// What the files leave open.
+    pub doubts: Vec<String>,
 }
 
 pub(super) fn load(files: &TokenizerFiles, markers: bool) -> Result<Loaded, TokenizerError> {
@@ -46,31 +58,35 @@ pub(super) fn load(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Toke
 }
 
 fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, TokenizerError> {
-    let config = match files.tokenizer_config {
-        None => Config::default(),
-        Some((file, bytes)) => Config::read(file, bytes)?,
-    };
+    let config = Config::read(files)?;
+    let mut doubts = config.doubts.clone();
     let (file, mut tokenizer) = match (files.tokenizer_json, files.vocab_txt) {
-        (Some((file, bytes)), _) => (file, from_json(file, bytes)?),
+        (Some((file, bytes)), _) => {
+            let mut tokenizer = from_json(file, bytes)?;
+            if config.is_bert {
+                doubts.extend(normalize_as_bert(&mut tokenizer, file, &config)?);
+            }
+            (file, tokenizer)
+        }
         (None, Some((file, bytes))) => (file, from_vocabulary(file, bytes, &config)?),
         (None, None) => return Err(TokenizerError::NoFiles),
     };
 
     let present: Vec<AddedToken> = tokenizer.get_added_tokens_decoder().into_values().collect();
     let known = |token: &AddedToken| present.iter().any(|other| other.content == token.content);
-    let stated = config.added.values().filter(|token| !present.contains(token)).cloned();
-    let named = config
-        .named
-        .iter()
-        .filter(|token| !known(token) && !config.added.values().any(|t| t == *token))
-        .cloned();
-    let extra = config.extra.iter().filter(|token| !known(token)).cloned();
-    add(&mut tokenizer, file, stated.chain(named).chain(extra).collect())?;
+    // A decoder also says how a token is looked for; added_tokens.json leaves that to tokenizer.json.
+    let stated = config.added.values().filter(|token| match config.has_decoder {
+        true => !present.contains(token),
+        false => !known(token),
+    });
+    let is_added = |token: &AddedToken| config.added.values().any(|other| other.content == token.content);
+    let named = config.named.iter().chain(&config.extra);
+    let named = named.filter(|token| !known(token) && !is_added(token));
+    add(&mut tokenizer, file, stated.chain(named).cloned().collect())?;
     for (&id, token) in &config.added {
         if tokenizer.token_to_id(&token.content) != Some(id) {
-            let (config_file, _) = files.tokenizer_config.unwrap_or((file, &[]));
             return Err(id_mismatch(
-                config_file,
+                &config.added_file,
                 &token.content,
                 id,
                 tokenizer.token_to_id(&token.content),
@@ -104,6 +120,7 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
         cls,
         sep,
         file: file.to_owned(),
+        doubts,
         tokenizer,
     })
 }
@@ -159,6 +176,59 @@ fn from_json(file: &str, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
     Ok(tokenizer)
 }
 
+/// Gives the tokenizer the configuration's normalizer, and says what is doubtful about that.
+fn normalize_as_bert(tokenizer: &mut Tokenizer, file: &str, config: &Config) -> Result<Vec<String>, TokenizerError> {
+    let mut doubts = Vec::new();
+    let mut odd = Vec::new();
+    match tokenizer.get_normalizer() {
+        Some(NormalizerWrapper::BertNormalizer(own)) => {
+            let wanted = config.normalizer(own.clean_text);
+            // Where neither file states it, lower-casing takes accents along.
+            let strips = wanted.strip_accents.unwrap_or(wanted.lowercase);
+            for (key, own, wanted) in [
+                ("do_lower_case", own.lowercase, wanted.lowercase),
+                ("strip_accents", own.strip_accents.unwrap_or(strips), strips),
+                (
+                    "tokenize_chinese_chars",
+                    own.handle_chinese_chars,
+                    wanted.handle_chinese_chars,
+                ),
+            ] {
+                // What is stated is meant.
+                if own != wanted && !config.stated.contains(key) {
+                    doubts.push(format!(
+                        "{file}: its normalizer has {key:?} {own}, but no tokenizer_config.json states it, and transformers' \
+                         BertTokenizer then takes {wanted}, as is done here: if the model was trained otherwise, every \
+                         probability is wrong; write {{{key:?}: {own}}} into tokenizer_config.json then, else {{{key:?}: {wanted}}}"
+                    ));
+                }
+            }
+            if !own.clean_text {
+                odd.push("\"normalizer\" that keeps control characters");
+            }
+            tokenizer
+                .with_normalizer(Some(wanted))
+                .map_err(|error| malformed(file, &error.to_string()))?;
+        }
+        _ => odd.push("\"normalizer\" other than BertNormalizer"),
+    }
+    if !matches!(
+        tokenizer.get_pre_tokenizer(),
+        Some(PreTokenizerWrapper::BertPreTokenizer(_))
+    ) {
+        odd.push("\"pre_tokenizer\" other than BertPreTokenizer");
+    }
+    if !odd.is_empty() {
+        doubts.push(format!(
+            "{file}: it has a {}, which is used, as by transformers 4; transformers 5 takes BertTokenizer's own instead: if the \
+             model was trained with that, every probability is wrong; {{\"tokenizer_class\": \"PreTrainedTokenizerFast\"}} in \
+             tokenizer_config.json says that {file} is meant",
+            odd.join(" and a ")
+        ));
+    }
+    Ok(doubts)
+}
+
 fn from_vocabulary(file: &str, bytes: &[u8], config: &Config) -> Result<Tokenizer, TokenizerError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| malformed(file, &format!("not UTF-8 after byte {}", error.valid_up_to())))?;
@@ -181,14 +251,8 @@ fn from_vocabulary(file: &str, bytes: &[u8], config: &Config) -> Result<Tokenize
         .map_err(|error| malformed(file, &error.to_string()))?;
     let mut tokenizer = Tokenizer::new(model);
     require_unknown_token(file, &tokenizer, &config.unk.content)?;
-    let normalizer = BertNormalizer::new(
-        true,
-        config.tokenize_chinese_chars,
-        config.strip_accents,
-        config.do_lower_case,
-    );
     tokenizer
-        .with_normalizer(Some(normalizer))
+        .with_normalizer(Some(config.normalizer(true)))
         .map_err(|error| malformed(file, &error.to_string()))?;
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
     Ok(tokenizer)
@@ -252,7 +316,7 @@ fn surrounding_tokens(file: &str, tokenizer: &Tokenizer) -> Result<(u32, u32), T
     }
 }
 
-fn malformed(file: &str, reason: &str) -> TokenizerError {
+pub(super) fn malformed(file: &str, reason: &str) -> TokenizerError {
     TokenizerError::Malformed {
         file: file.to_owned(),
         reason: reason.to_owned(),
@@ -274,148 +338,4 @@ fn id_mismatch(file: &str, token: &str, stated: u32, found: Option<u32>) -> Toke
         file,
         &format!("states id {stated} for {token:?}, the vocabulary gives {found}; are the files from one model?"),
     )
-}
-
-/// What is read from `tokenizer_config.json`, with `BertTokenizer`'s defaults.
-struct Config {
-    do_lower_case: bool,
-    strip_accents: Option<bool>,
-    tokenize_chinese_chars: bool,
-    cls: AddedToken,
-    sep: AddedToken,
-    unk: AddedToken,
-    /// `added_tokens_decoder`, by id.
-    added: BTreeMap<u32, AddedToken>,
-    /// The named special tokens, in the order in which Hugging Face adds missing ones.
-    named: Vec<AddedToken>,
-    /// `additional_special_tokens`, or `extra_special_tokens` as newer versions write.
-    extra: Vec<AddedToken>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        let token = |content: &str| AddedToken::from(content, true);
-        let names = ["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"];
-        Config {
-            do_lower_case: true,
-            strip_accents: None,
-            tokenize_chinese_chars: true,
-            cls: token("[CLS]"),
-            sep: token("[SEP]"),
-            unk: token("[UNK]"),
-            added: BTreeMap::new(),
-            named: names.map(token).to_vec(),
-            extra: Vec::new(),
-        }
-    }
-}
-
-impl Config {
-    fn read(file: &str, bytes: &[u8]) -> Result<Self, TokenizerError> {
-        let json: Value = serde_json::from_slice(bytes).map_err(|error| malformed(file, &error.to_string()))?;
-        let Value::Object(json) = json else {
-            return Err(malformed(file, "expected a JSON object"));
-        };
-        let wrong = |key: &str, expected: &str, found: &Value| {
-            malformed(file, &format!("{key:?}: expected {expected}, found {}", kind(found)))
-        };
-        let flag = |key: &str| match json.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::Bool(value)) => Ok(Some(*value)),
-            Some(other) => Err(wrong(key, "true, false or null", other)),
-        };
-        let token = |key: &str, value: &Value| {
-            added_token(value, true)
-                .ok_or_else(|| wrong(key, "a token as a string or an object with \"content\"", value))
-        };
-        let named = |key: &str, default: &str| match json.get(key) {
-            None | Some(Value::Null) => Ok(AddedToken::from(default, true)),
-            Some(value) => token(key, value),
-        };
-        if json.get("truncation_side").is_some_and(|side| side == "left") {
-            return Err(malformed(
-                file,
-                "\"truncation_side\": \"left\" is not supported, expected \"right\"",
-            ));
-        }
-
-        let mut added = BTreeMap::new();
-        match json.get("added_tokens_decoder") {
-            None | Some(Value::Null) => {}
-            Some(Value::Object(tokens)) => {
-                for (id, value) in tokens {
-                    let id: u32 = id.parse().map_err(|_| {
-                        malformed(
-                            file,
-                            &format!("\"added_tokens_decoder\": expected token ids as keys, found {id:?}"),
-                        )
-                    })?;
-                    let value = added_token(value, false)
-                        .ok_or_else(|| wrong("added_tokens_decoder", "objects with \"content\"", value))?;
-                    added.insert(id, value);
-                }
-            }
-            Some(other) => return Err(wrong("added_tokens_decoder", "an object", other)),
-        }
-        let mut extra = Vec::new();
-        for key in ["additional_special_tokens", "extra_special_tokens"] {
-            let values: Vec<&Value> = match json.get(key) {
-                None | Some(Value::Null) => continue,
-                Some(Value::Array(values)) => values.iter().collect(),
-                Some(Value::Object(values)) => values.values().collect(),
-                Some(other) => return Err(wrong(key, "a list", other)),
-            };
-            for value in values {
-                let value = token(key, value)?;
-                if !extra.contains(&value) {
-                    extra.push(value);
-                }
-            }
-        }
-        let (unk, sep, cls) = (
-            named("unk_token", "[UNK]")?,
-            named("sep_token", "[SEP]")?,
-            named("cls_token", "[CLS]")?,
-        );
-        let (pad, mask) = (named("pad_token", "[PAD]")?, named("mask_token", "[MASK]")?);
-        Ok(Config {
-            do_lower_case: flag("do_lower_case")?.unwrap_or(true),
-            strip_accents: flag("strip_accents")?,
-            tokenize_chinese_chars: flag("tokenize_chinese_chars")?.unwrap_or(true),
-            named: vec![unk.clone(), sep.clone(), pad, cls.clone(), mask],
-            cls,
-            sep,
-            unk,
-            added,
-            extra,
-        })
-    }
-}
-
-/// A token as configurations write it: its content alone, or an object with its options.
-fn added_token(value: &Value, special: bool) -> Option<AddedToken> {
-    if let Value::String(content) = value {
-        return Some(AddedToken::from(content.as_str(), special));
-    }
-    let object = value.as_object()?;
-    let option = |key: &str, default: bool| object.get(key).and_then(Value::as_bool).unwrap_or(default);
-    let special = option("special", special);
-    Some(
-        AddedToken::from(object.get("content")?.as_str()?, special)
-            .single_word(option("single_word", false))
-            .lstrip(option("lstrip", false))
-            .rstrip(option("rstrip", false))
-            .normalized(option("normalized", !special)),
-    )
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
 }

@@ -5,6 +5,7 @@
 //! tokenizer gives, cut to the model's length. What a record is, and what to do about an entity
 //! that does not occur, is the caller's business.
 
+mod configuration;
 mod cuts;
 mod error;
 mod guard;

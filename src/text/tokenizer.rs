@@ -42,6 +42,7 @@ pub struct Tokenizer {
     marker_ids: Option<[u32; 4]>,
     vocab_size: usize,
     file: String,
+    doubts: Vec<String>,
 }
 
 /// Texts up to this long are tokenized whole before anything else is considered; longer ones
@@ -55,7 +56,7 @@ const PIECE_BYTES: usize = 64 << 10;
 type Token = (u32, Range<usize>);
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, else `vocab.txt`, and what `tokenizer_config.json` adds.
+    /// Reads `tokenizer.json`, else `vocab.txt`, and what the other files add.
     ///
     /// With `markers` the four [`MARKERS`] become special tokens where they are none yet, on the
     /// next free ids in that order. Padding and truncation stored in `tokenizer.json` are ignored.
@@ -68,6 +69,7 @@ impl Tokenizer {
             cls,
             sep,
             file,
+            doubts,
         } = loading::load(files, markers)?;
         let marker_ids = match MARKERS.map(|marker| tokenizer.token_to_id(marker)) {
             [Some(a), Some(b), Some(c), Some(d)] if markers => Some([a, b, c, d]),
@@ -86,6 +88,7 @@ impl Tokenizer {
             marker_ids,
             vocab_size,
             file,
+            doubts,
         })
     }
 
@@ -97,6 +100,11 @@ impl Tokenizer {
     /// The ids of the four [`MARKERS`], if the tokenizer was loaded with them.
     pub fn marker_ids(&self) -> Option<[u32; 4]> {
         self.marker_ids
+    }
+
+    /// What the files leave open: each is right for some model, and with another's the ids are wrong.
+    pub fn doubts(&self) -> &[String] {
+        &self.doubts
     }
 
     /// One line for `crag inspect`.

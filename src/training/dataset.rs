@@ -17,8 +17,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text {
     pub token_ids: Vec<u32>,
-    /// The entity as a number: equal for names that differ in case alone.
-    pub entity: u32,
+    /// What the entity is, as numbers: its name, equal for names that differ in case alone, and its concepts.
+    pub entities: Vec<u32>,
 }
 
 /// Two contexts and whether they are related.
@@ -57,25 +57,43 @@ impl Dataset {
     pub fn positives(&self) -> Vec<Example> {
         self.examples.iter().copied().filter(|e| e.label).collect()
     }
+
+    /// Fewer than half as many unrelated pairs as related ones: calling all of them related looks good on these.
+    pub fn is_short_of_negatives(&self) -> bool {
+        let related = self.examples.iter().filter(|e| e.label).count();
+        2 * (self.examples.len() - related) < related
+    }
 }
 
-/// Which drugs and reactions are related anywhere in the data, by entity.
+/// Which drugs and reactions are related anywhere in some data, by name or concept.
 #[derive(Clone, Debug, Default)]
 pub struct Related(HashSet<(u32, u32)>);
 
 impl Related {
-    /// Pairs of entities.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub fn contains(&self, drug: &Text, adr: &Text) -> bool {
-        self.0.contains(&(drug.entity, adr.entity))
+        pairs(drug, adr).any(|pair| self.0.contains(&pair))
     }
+
+    fn add(&mut self, data: &Dataset) {
+        for example in data.examples.iter().filter(|example| example.label) {
+            let (drug, adr) = (data.text(Side::Drug, example.drug), data.text(Side::Adr, example.adr));
+            self.0.extend(pairs(drug, adr));
+        }
+    }
+}
+
+fn pairs<'a>(drug: &'a Text, adr: &'a Text) -> impl Iterator<Item = (u32, u32)> + 'a {
+    let of_drug = |drug: &'a u32| adr.entities.iter().map(|adr| (*drug, *adr));
+    drug.entities.iter().flat_map(of_drug)
+}
+
+/// Relations as far as each half of a split may know of them.
+#[derive(Clone, Debug, Default)]
+pub struct Relations {
+    /// Of the pairs that are trained on: what validation knows must not tell in training.
+    pub train: Related,
+    /// Of both halves, for the negatives that validation lacks.
+    pub all: Related,
 }
 
 /// The documents' split, by document and never by pair.
@@ -145,35 +163,37 @@ pub struct Reader<'t> {
 }
 
 /// Tokenizes both halves of a split. Lines whose entity does not occur, and the like, are added to `rejected`.
-pub fn prepare(split: &Split, reader: &Reader<'_>, rejected: &mut Vec<String>) -> (Dataset, Dataset, Related) {
+pub fn prepare(split: &Split, reader: &Reader<'_>, rejected: &mut Vec<String>) -> (Dataset, Dataset, Relations) {
     let mut entities = Entities::default();
-    let mut related = Related::default();
     let mut half = |pairs: &[LabelledPair]| {
         let mut builder = Builder::default();
         for pair in pairs {
-            match builder.add(pair, reader, &mut entities) {
-                Ok(example) if example.label => {
-                    let entity = |side, number| builder.data.text(side, number).entity;
-                    let (drug, adr) = (entity(Side::Drug, example.drug), entity(Side::Adr, example.adr));
-                    related.0.insert((drug, adr));
-                }
-                Ok(_) => {}
-                Err(reason) => rejected.push(format!("{}: {reason}", pair.place)),
+            if let Err(reason) = builder.add(pair, reader, &mut entities) {
+                rejected.push(format!("{}: {reason}", pair.place));
             }
         }
         builder.data
     };
     let (train, valid) = (half(&split.train), half(&split.valid));
-    (train, valid, related)
+    let mut relations = Relations::default();
+    relations.train.add(&train);
+    relations.all.clone_from(&relations.train);
+    relations.all.add(&valid);
+    (train, valid, relations)
 }
 
 #[derive(Default)]
 struct Entities(HashMap<String, u32>);
 
 impl Entities {
-    fn number(&mut self, entity: &str) -> u32 {
-        let next = self.0.len() as u32;
-        *self.0.entry(entity.trim().to_lowercase()).or_insert(next)
+    fn numbers(&mut self, mention: &Mention) -> Vec<u32> {
+        let name = format!("name {}", mention.entity.trim().to_lowercase());
+        let concepts = mention.concepts.iter().map(|concept| format!("concept {concept}"));
+        let mut number = |entity: String| {
+            let next = self.0.len() as u32;
+            *self.0.entry(entity).or_insert(next)
+        };
+        [name].into_iter().chain(concepts).map(&mut number).collect()
     }
 }
 
@@ -184,7 +204,7 @@ struct Builder {
 }
 
 impl Builder {
-    fn add(&mut self, pair: &LabelledPair, reader: &Reader<'_>, entities: &mut Entities) -> Result<Example, String> {
+    fn add(&mut self, pair: &LabelledPair, reader: &Reader<'_>, entities: &mut Entities) -> Result<(), String> {
         let mut numbers = [0; 2];
         for side in Side::BOTH {
             numbers[side as usize] = self.text(side, pair.side(side), reader, entities)?;
@@ -195,7 +215,7 @@ impl Builder {
             label: pair.label.unwrap_or(true),
         };
         self.data.examples.push(example);
-        Ok(example)
+        Ok(())
     }
 
     fn text(
@@ -231,7 +251,7 @@ impl Builder {
         let number = texts.len() as u32;
         texts.push(Text {
             token_ids: prepared.token_ids,
-            entity: entities.number(&mention.entity),
+            entities: entities.numbers(mention),
         });
         self.known[side as usize].insert(mention.clone(), number);
         Ok(number)
@@ -275,6 +295,90 @@ pub fn check(split: &Split, train: &Dataset, valid: &Dataset, mined: bool) -> Re
 /// What a data set's own positives relate.
 #[cfg(test)]
 pub(super) fn relate(data: &Dataset) -> Related {
-    let entities = |e: &Example| (data.text(Side::Drug, e.drug).entity, data.text(Side::Adr, e.adr).entity);
-    Related(data.positives().iter().map(entities).collect())
+    let mut related = Related::default();
+    related.add(data);
+    related
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        evaluation::Fields,
+        text::TokenizerFiles,
+        training::{LabelledPairs, Source},
+    };
+
+    fn pairs(lines: &str) -> Vec<LabelledPair> {
+        let mut pairs = LabelledPairs::default();
+        let source = Source {
+            name: "x.jsonl",
+            fields: &Fields::default(),
+            max_line_bytes: 1 << 20,
+        };
+        pairs.read(&source, lines.as_bytes()).unwrap();
+        pairs.pairs
+    }
+
+    fn prepared(train: &str, valid: &str) -> (Dataset, Dataset, Relations) {
+        let files = TokenizerFiles {
+            vocab_txt: Some(("vocab.txt", b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")),
+            ..TokenizerFiles::default()
+        };
+        let reader = Reader {
+            tokenizer: &Tokenizer::load(&files, true).unwrap(),
+            markers: true,
+            max_length: 16,
+        };
+        let split = Split::of_files(pairs(train), pairs(valid));
+        let mut rejected = Vec::new();
+        let found = prepare(&split, &reader, &mut rejected);
+        assert!(rejected.is_empty(), "{rejected:?}");
+        found
+    }
+
+    fn record(document: u32, drug: &str, adr: &str, more: &str) -> String {
+        format!("{{\"text\":\"{drug} and {adr}\",\"drug\":\"{drug}\",\"adr\":\"{adr}\",\"doc_id\":{document}{more}}}\n")
+    }
+
+    #[test]
+    fn what_validation_relates_is_unknown_to_training() {
+        let train = record(1, "a", "x", "") + &record(2, "b", "y", "");
+        let (data, _, relations) = prepared(&train, &record(3, "A", "y", ""));
+        let (drug, adr) = (data.text(Side::Drug, 0), data.text(Side::Adr, 1));
+        assert!(!relations.train.contains(drug, adr));
+        assert!(relations.all.contains(drug, adr));
+        assert!(relations.train.contains(drug, data.text(Side::Adr, 0)));
+    }
+
+    #[test]
+    fn what_is_related_under_other_names_of_the_same_concepts_is_related() {
+        let concepts = |drug: &str, adr: &str| format!(",\"drug_concepts\":[\"{drug}\"],\"adr_concepts\":[\"{adr}\"]");
+        let train = record(1, "lidocaine", "seizure", &concepts("D1", "D2"))
+            + &record(2, "xylocaine", "rash", &concepts("D1", "D3"))
+            + &record(3, "b", "convulsions", &concepts("D4", "D2"))
+            // What is no list of identifiers is somebody's own field.
+            + &record(4, "c", "z", ",\"drug_concepts\":\"D1\",\"adr_concepts\":7");
+        let (data, _, relations) = prepared(&train, &record(9, "v", "w", ""));
+        let related = |drug, adr| {
+            relations
+                .train
+                .contains(data.text(Side::Drug, drug), data.text(Side::Adr, adr))
+        };
+        assert!(related(1, 2), "xylocaine is lidocaine, convulsions are a seizure");
+        assert!(!related(2, 1) && !related(3, 0) && !related(0, 3));
+    }
+
+    #[test]
+    fn fewer_unrelated_pairs_than_half_of_the_related_ones_are_too_few() {
+        let train = |unrelated: usize| {
+            let related: String = (0..6).map(|i| record(i, "a", "x", ",\"label\":1")).collect();
+            let unrelated: String = (0..unrelated)
+                .map(|i| record(10 + i as u32, "b", "x", ",\"label\":0"))
+                .collect();
+            prepared(&(related + &unrelated), &record(99, "v", "w", "")).0
+        };
+        assert!(train(0).is_short_of_negatives() && train(2).is_short_of_negatives());
+        assert!(!train(3).is_short_of_negatives());
+    }
 }

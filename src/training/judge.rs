@@ -15,6 +15,16 @@ pub struct Judgement {
     pub roc_auc: f64,
     /// The one with the best F1, midway between two probabilities that occur.
     pub threshold: f32,
+    /// No probability lies beneath it: F1 is what one gets without looking.
+    #[serde(default)]
+    pub calls_all_related: bool,
+}
+
+impl Judgement {
+    /// By F1, and where that is equal by ROC-AUC.
+    pub fn is_better_than(&self, other: &Self) -> bool {
+        (self.f1, self.roc_auc) > (other.f1, other.roc_auc)
+    }
 }
 
 /// Probabilities that are no further apart are one.
@@ -58,13 +68,14 @@ pub fn judge(scored: &[(f32, bool)]) -> Option<Judgement> {
     let lowest_called = best.threshold.value?;
     // Beneath the last one nothing is left to be midway to.
     let probabilities = sample.records().iter().map(|record| record.probability);
-    let below = probabilities.into_iter().find(|p| *p < lowest_called).unwrap_or(0.0);
+    let below = probabilities.into_iter().find(|p| *p < lowest_called);
     Some(Judgement {
         f1: best.f1.value?,
         precision: best.precision.value?,
         recall: best.recall.value?,
         roc_auc,
-        threshold: ((lowest_called + below) / 2.0) as f32,
+        threshold: ((lowest_called + below.unwrap_or(0.0)) / 2.0) as f32,
+        calls_all_related: below.is_none(),
     })
 }
 
@@ -90,6 +101,22 @@ mod tests {
         assert!((found.f1 - 0.8).abs() < 1e-12, "{found:?}");
         assert!((found.threshold - 0.3).abs() < 1e-6, "{found:?}");
         assert!((found.precision - 4.0 / 6.0).abs() < 1e-12 && found.recall == 1.0);
+    }
+
+    #[test]
+    fn of_epochs_with_one_f1_the_better_ranking_is_the_better() {
+        // Both do best by calling everything related.
+        let of = |third| judge(&[(0.9, true), (0.2, true), (third, false), (0.5, true), (0.6, true)]).unwrap();
+        let (worse, better) = (of(0.8), of(0.3));
+        assert!(
+            worse.f1 == better.f1 && worse.roc_auc < better.roc_auc,
+            "{worse:?} {better:?}"
+        );
+        assert!(better.is_better_than(&worse) && !worse.is_better_than(&better));
+        assert!(!better.is_better_than(&better));
+        assert!(worse.calls_all_related && better.calls_all_related);
+        assert!(!of(0.1).calls_all_related);
+        assert!(of(0.1).is_better_than(&better));
     }
 
     #[test]

@@ -196,7 +196,7 @@ mod tests {
             for side in Side::BOTH {
                 data.texts[side as usize].push(Text {
                     token_ids: vec![2, 3],
-                    entity: (random.below(entities) + if side == Side::Drug { 0 } else { entities }) as u32,
+                    entities: vec![(random.below(entities) + if side == Side::Drug { 0 } else { entities }) as u32],
                 });
             }
             data.examples.push(Example {

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use super::{
     Job, TrainError,
-    dataset::{Dataset, Example},
+    dataset::{Dataset, Example, Related},
     mining::{Kind, Miner, Negative, Neighbours, neighbours},
     random::Random,
     settings::NegativeKind,
@@ -28,7 +28,7 @@ impl Job<'_> {
         let mut random = self.random("mining", phase, epoch);
         let mined = match self.negatives {
             NegativeKind::None => Vec::new(),
-            _ => self.mine(self.train, &positives, near.as_ref(), &mut random),
+            _ => self.mine(self.train, &self.related.train, &positives, near.as_ref(), &mut random),
         };
         let mut plan: Vec<Item> = match phase {
             0 => {
@@ -56,7 +56,7 @@ impl Job<'_> {
                 self.train.text(Side::Drug, example.drug),
                 self.train.text(Side::Adr, example.adr),
             );
-            if !self.related.contains(drug, adr) {
+            if !self.related.train.contains(drug, adr) {
                 let pair = (example.drug, example.adr);
                 by_context[0].entry(example.drug).or_default().push(pair);
                 by_context[1].entry(example.adr).or_default().push(pair);
@@ -79,6 +79,7 @@ impl Job<'_> {
     fn mine(
         &self,
         data: &Dataset,
+        related: &Related,
         positives: &[Example],
         neighbours: Option<&Neighbours>,
         random: &mut Random,
@@ -86,7 +87,7 @@ impl Job<'_> {
         let miner = Miner {
             data,
             positives,
-            related: self.related,
+            related,
             hard_ratio: match self.negatives {
                 NegativeKind::Hard => self.settings.negatives.hard_ratio,
                 _ => 0.0,
@@ -96,12 +97,14 @@ impl Job<'_> {
         miner.mine(random)
     }
 
-    /// The validation pairs with negatives mined for them: the same in every epoch, and of no encoder's choice.
+    /// The validation pairs with negatives mined for them where they have too few: the same in every epoch, and of no
+    /// encoder's choice.
     pub(super) fn validation_pairs(&self) -> Vec<Item> {
         let positives = self.valid.positives();
         let mut pairs: Vec<Item> = self.valid.examples.iter().copied().map(Item::from).collect();
-        if self.negatives != NegativeKind::None && pairs.len() == positives.len() {
-            let mined = self.mine(self.valid, &positives, None, &mut self.random("validation", 0, 0));
+        if self.negatives != NegativeKind::None && self.valid.is_short_of_negatives() {
+            let mut random = self.random("validation", 0, 0);
+            let mined = self.mine(self.valid, &self.related.all, &positives, None, &mut random);
             pairs.extend(mined.iter().map(unrelated));
         }
         pairs
@@ -111,7 +114,8 @@ impl Job<'_> {
     pub(super) fn check_classes(&self, valid: &[Item]) -> Result<(), TrainError> {
         let positives = self.train.positives();
         let can_be_mined = || {
-            let of_each = self.mine(self.train, &positives, None, &mut self.random("check", 0, 0));
+            let mut random = self.random("check", 0, 0);
+            let of_each = self.mine(self.train, &self.related.train, &positives, None, &mut random);
             self.negatives != NegativeKind::None && !of_each.is_empty()
         };
         let of_training = positives.len() < self.train.examples.len() || can_be_mined();
@@ -152,7 +156,13 @@ impl Job<'_> {
         };
         let representations = [normalized(Side::Drug)?, normalized(Side::Adr)?];
         let count = self.settings.negatives.neighbours;
-        Ok(neighbours(self.train, self.related, &representations, width, count))
+        Ok(neighbours(
+            self.train,
+            &self.related.train,
+            &representations,
+            width,
+            count,
+        ))
     }
 }
 

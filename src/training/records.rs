@@ -3,6 +3,9 @@
 
 use std::io::Read;
 
+use serde::Deserialize;
+use serde_json::Value;
+
 use super::TrainError;
 use crate::{
     Side,
@@ -17,6 +20,8 @@ pub struct Mention {
     pub entity: String,
     /// `[start, end)` in code points.
     pub span: Option<[usize; 2]>,
+    /// Identifiers of what the entity is, as `crag extract` writes them.
+    pub concepts: Vec<String>,
 }
 
 /// One pair of a file.
@@ -75,7 +80,7 @@ impl LabelledPairs {
             let pair = record.and_then(|(record, bytes)| {
                 let labels = fields.labels(bytes)?;
                 has_labels |= labels.has_field;
-                labelled(&record, labels, place.clone())
+                labelled(&record, labels, Concepts::of(bytes), place.clone())
             });
             match pair {
                 Ok(pair) => pairs.push(pair),
@@ -106,13 +111,42 @@ impl LabelledPairs {
     }
 }
 
-fn labelled(record: &Record<'_>, labels: Labels<'_>, place: String) -> Result<LabelledPair, String> {
+/// A line's identifiers; what is no list of such is of somebody else.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Concepts {
+    drug_concepts: Value,
+    adr_concepts: Value,
+}
+
+impl Concepts {
+    fn of(line: &[u8]) -> Self {
+        serde_json::from_slice(line).unwrap_or_default()
+    }
+
+    fn side(&self, side: Side) -> Vec<String> {
+        let concepts = match side {
+            Side::Drug => &self.drug_concepts,
+            Side::Adr => &self.adr_concepts,
+        };
+        let concepts = concepts.as_array().into_iter().flatten();
+        concepts.filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+}
+
+fn labelled(
+    record: &Record<'_>,
+    labels: Labels<'_>,
+    concepts: Concepts,
+    place: String,
+) -> Result<LabelledPair, String> {
     let mention = |side| {
         let half = record.half(side);
         Mention {
             text: half.text.to_string(),
             entity: half.entity.to_string(),
             span: half.span,
+            concepts: concepts.side(side),
         }
     };
     Ok(LabelledPair {

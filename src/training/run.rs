@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     Network, Parameters, Settings, TrainError, Weights,
-    dataset::{Dataset, Related},
+    dataset::{Dataset, Relations},
     judge::{Judgement, judge},
     loss,
     mining::Kind,
@@ -31,7 +31,7 @@ pub struct Job<'a> {
     pub parameters: &'a Parameters,
     pub train: &'a Dataset,
     pub valid: &'a Dataset,
-    pub related: &'a Related,
+    pub related: &'a Relations,
     pub negatives: NegativeKind,
     pub device: &'a Device,
     /// The state is written at most this often between the ends of epochs, where it always is.
@@ -169,7 +169,7 @@ impl Job<'_> {
                 1 => Some(self.validate(valid, state)?),
                 _ => None,
             };
-            let is_best = validation.is_some_and(|new| state.best.is_none_or(|(_, best)| new.f1 > best.f1));
+            let is_best = validation.is_some_and(|new| state.best.is_none_or(|(_, best)| new.is_better_than(&best)));
             let phase = PHASES[state.phase];
             let event = Event::EpochEnd {
                 phase,
@@ -422,7 +422,7 @@ impl Job<'_> {
                         self.train.text(Side::Drug, rows[0][i]),
                         self.train.text(Side::Adr, rows[1][j]),
                     );
-                    self.related.contains(drug, adr)
+                    self.related.train.contains(drug, adr)
                 };
                 loss::contrastive(&drug, &adr, items.len(), self.settings.contrastive.temperature, related)?
             }

@@ -74,7 +74,7 @@ pub enum NegativeKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NegativeSettings {
-    /// None stated: hard where the data has no labelled negatives, else none.
+    /// None stated: hard where the data has fewer than half as many labelled negatives as related pairs, else none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<NegativeKind>,
     pub hard_ratio: f64,

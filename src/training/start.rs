@@ -16,7 +16,7 @@ use crate::{
     Side,
     checkpoint::{Checkpoint, ModelFiles, NamedBytes, TensorInfo},
     model::{ModelConfig, Pooling, Roles, View, config::Sidecar},
-    text::{MARKERS, Tokenizer, TokenizerFiles, guarded},
+    text::{MARKERS, Tokenizer, TokenizerError, TokenizerFiles, guarded},
 };
 
 /// A network before its first step.
@@ -67,7 +67,13 @@ impl Start {
             .config
             .clone()
             .ok_or_else(|| refuse("no config.json beside the weights, which states heads and activation".to_owned()))?;
-        let tokenizer_files = with_markers(files, head.markers)?;
+        let mut tokenizer_files = with_markers(files, head.markers, true)?;
+        // Other files than the vocabulary's may have ids for the markers, or for tokens that come before them.
+        let stated = with_markers(files, head.markers, false)?;
+        let ids = |files: &[(String, Vec<u8>)]| load_tokenizer(files, head.markers).ok()?.marker_ids();
+        if ids(&tokenizer_files) != ids(&stated) {
+            tokenizer_files = stated;
+        }
         let mut small = vec![("config.json".to_owned(), config.bytes.into_owned())];
         small.extend(tokenizer_files);
         Self::assemble(encoder, small, head, seed, files.source.clone()).map_err(|error| match error {
@@ -157,35 +163,28 @@ impl Start {
 
     fn assemble(
         encoder: Vec<(String, Tensor)>,
-        files: Vec<(String, Vec<u8>)>,
+        mut files: Vec<(String, Vec<u8>)>,
         head: &HeadSettings,
         seed: u64,
         source: String,
     ) -> Result<Self, TrainError> {
-        let named_file = |name: &str| {
-            let file = files.iter().find(|(file, _)| file == name);
-            file.map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
-        };
-        let tokenizer_files = TokenizerFiles {
-            tokenizer_json: named_file("tokenizer.json"),
-            vocab_txt: named_file("vocab.txt"),
-            tokenizer_config: named_file("tokenizer_config.json"),
-        };
-        let tokenizer = Tokenizer::load(&tokenizer_files, head.markers)?;
+        let tokenizer = load_tokenizer(&files, head.markers)?;
+        let mut rows = 0;
         let mut tensors = HashMap::new();
         let mut hidden = 0;
         for (name, tensor) in encoder {
             let tensor = match name == "embeddings.word_embeddings.weight" {
                 true => {
                     hidden = tensor.dim(1)?;
-                    let (rows, ids) = (tensor.dim(0)?, tokenizer.vocab_size());
-                    if ids > rows + MARKERS.len() {
+                    let (present, ids) = (tensor.dim(0)?, tokenizer.vocab_size());
+                    if ids > present + MARKERS.len() {
                         let reason = format!(
-                            "its tokenizer has {ids} entries, its word embeddings {rows} rows; are they of one model?"
+                            "its tokenizer has {ids} entries, its word embeddings {present} rows; are they of one model?"
                         );
                         return Err(TrainError::Backbone { place: source, reason });
                     }
-                    grown(&tensor, tokenizer.vocab_size())?
+                    rows = present.max(ids);
+                    grown(&tensor, rows)?
                 }
                 false => tensor,
             };
@@ -194,6 +193,7 @@ impl Start {
             }
         }
         add_head(&mut tensors, head, hidden, seed)?;
+        state_rows(&mut files, rows);
         let mut infos: Vec<TensorInfo> = tensors
             .iter()
             .map(|(name, tensor)| TensorInfo {
@@ -217,7 +217,7 @@ impl Start {
         let sidecar = pretty(&serde_json::to_value(sidecar).unwrap_or(Value::Null));
         let config = ModelConfig::read(
             &roles,
-            named_file("config.json"),
+            named_file(&files, "config.json"),
             Some(("the settings of [head]", &sidecar)),
         )?;
         Ok(Self {
@@ -248,8 +248,39 @@ fn grown(embeddings: &Tensor, rows: usize) -> Result<Tensor, TrainError> {
     Ok(Tensor::cat(&[embeddings, &mean], 0)?)
 }
 
-/// The backbone's tokenizer files, with the markers as special tokens where they are wanted.
-fn with_markers(files: &ModelFiles, markers: bool) -> Result<Vec<(String, Vec<u8>)>, TrainError> {
+/// Makes `config.json` tell of as many word embeddings as there are now.
+fn state_rows(files: &mut [(String, Vec<u8>)], rows: usize) {
+    let config = files.iter_mut().find(|(name, _)| name == "config.json");
+    // One that cannot be read is told of when the settings are.
+    if let Some((_, bytes)) = config
+        && let Ok(mut json) = serde_json::from_slice::<Value>(bytes)
+        && json.get("vocab_size").is_some_and(|stated| *stated != rows)
+    {
+        json["vocab_size"] = json!(rows);
+        *bytes = pretty(&json);
+    }
+}
+
+fn load_tokenizer(files: &[(String, Vec<u8>)], markers: bool) -> Result<Tokenizer, TokenizerError> {
+    let named = |name: &str| named_file(files, name);
+    let files = TokenizerFiles {
+        tokenizer_json: named("tokenizer.json"),
+        vocab_txt: named("vocab.txt"),
+        tokenizer_config: named("tokenizer_config.json"),
+        added_tokens: named("added_tokens.json"),
+        special_tokens_map: named("special_tokens_map.json"),
+    };
+    Tokenizer::load(&files, markers)
+}
+
+fn named_file<'a>(files: &'a [(String, Vec<u8>)], name: &str) -> Option<(&'a str, &'a [u8])> {
+    let file = files.iter().find(|(file, _)| file == name);
+    file.map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
+}
+
+/// The backbone's tokenizer files, with the markers as special tokens where they are wanted: in the configuration and
+/// perhaps in the vocabulary.
+fn with_markers(files: &ModelFiles, markers: bool, in_vocabulary: bool) -> Result<Vec<(String, Vec<u8>)>, TrainError> {
     let malformed = |file: &NamedBytes, reason: String| TrainError::Backbone {
         place: file.name.clone(),
         reason,
@@ -257,7 +288,7 @@ fn with_markers(files: &ModelFiles, markers: bool) -> Result<Vec<(String, Vec<u8
     let mut out = Vec::new();
     if let Some(file) = &files.tokenizer_json {
         let mut bytes = file.bytes.clone().into_owned();
-        if markers {
+        if markers && in_vocabulary {
             let marked = guarded(|| -> Result<String, String> {
                 let mut tokenizer = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| error.to_string())?;
                 let tokens = MARKERS.map(|marker| tokenizers::AddedToken::from(marker, true));
@@ -286,7 +317,7 @@ fn with_markers(files: &ModelFiles, markers: bool) -> Result<Vec<(String, Vec<u8
                 .split(|b| *b == b'\n')
                 .any(|line| line.trim_ascii_end() == marker.as_bytes())
         };
-        if markers && !MARKERS.iter().all(|marker| known(marker)) {
+        if markers && in_vocabulary && !MARKERS.iter().all(|marker| known(marker)) {
             if !bytes.ends_with(b"\n") {
                 bytes.push(b'\n');
             }
@@ -294,13 +325,20 @@ fn with_markers(files: &ModelFiles, markers: bool) -> Result<Vec<(String, Vec<u8
         }
         out.push(("vocab.txt".to_owned(), bytes));
     }
-    let config = files.tokenizer_config.as_ref();
-    let mut settings: Map<String, Value> = match config {
-        Some(file) => serde_json::from_slice(&file.bytes).map_err(|error| malformed(file, error.to_string()))?,
-        None => Map::new(),
+    const LIST: &str = "additional_special_tokens";
+    let object = |file: &Option<NamedBytes>| -> Result<Map<String, Value>, TrainError> {
+        match file {
+            Some(file) => serde_json::from_slice(&file.bytes).map_err(|error| malformed(file, error.to_string())),
+            None => Ok(Map::new()),
+        }
     };
+    let config = files.tokenizer_config.as_ref();
+    let (mut settings, mut map) = (object(&files.tokenizer_config)?, object(&files.special_tokens_map)?);
     if markers {
-        let extra = settings.entry("additional_special_tokens").or_insert_with(|| json!([]));
+        // Behind those that the older file lists, where that is read.
+        let older = map.get(LIST).is_some_and(Value::is_array) && !settings.contains_key("added_tokens_decoder");
+        let list = if older { &mut map } else { &mut settings };
+        let extra = list.entry(LIST).or_insert_with(|| json!([]));
         if let Some(extra) = extra.as_array_mut() {
             for marker in MARKERS {
                 let present = extra
@@ -314,6 +352,12 @@ fn with_markers(files: &ModelFiles, markers: bool) -> Result<Vec<(String, Vec<u8
     }
     if config.is_some() || markers {
         out.push(("tokenizer_config.json".to_owned(), pretty(&Value::Object(settings))));
+    }
+    if files.special_tokens_map.is_some() {
+        out.push(("special_tokens_map.json".to_owned(), pretty(&Value::Object(map))));
+    }
+    if let Some(file) = &files.added_tokens {
+        out.push(("added_tokens.json".to_owned(), file.bytes.clone().into_owned()));
     }
     Ok(out)
 }

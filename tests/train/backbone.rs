@@ -92,6 +92,59 @@ fn both_encoders_begin_from_the_backbone_and_markers_from_its_mean() {
     }
 }
 
+/// Steps too small to move any f32, of a small head.
+fn untouched(case: &Case, folder: &Path, out: &str) {
+    let mut command = train_from(case, folder, out);
+    command.args(["--learning-rate", "1e-30", "--contrastive-epochs", "0", "--epochs", "1"]);
+    command.args(["--width", "8", "--pooling", "cls"]);
+    command.assert().success();
+}
+
+/// What `crag inspect` says of the tokenizer.
+fn tokenizer_of(model: &Path) -> String {
+    let output = crag().args(["inspect", "--model"]).arg(model).output().unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    let row = table.lines().find(|line| line.starts_with("tokenizer "));
+    row.unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+        .to_owned()
+}
+
+#[test]
+fn markers_that_a_backbone_has_in_older_files_keep_their_rows() {
+    let case = Case::new();
+    let order = ["[DRUG]", "[ADR]", "[/DRUG]", "[/ADR]"];
+    let ids: String = (600..)
+        .zip(order)
+        .map(|(id, marker)| format!(",\"{marker}\":{id}"))
+        .collect();
+    for (prefix, name, text) in [
+        ("bert.", "added_tokens.json", format!("{{{}}}", &ids[1..])),
+        (
+            "",
+            "special_tokens_map.json",
+            format!("{{\"additional_special_tokens\":{order:?}}}"),
+        ),
+    ] {
+        let (folder, _) = backbone(case.folder.path(), prefix);
+        fs::write(folder.join(name), text).unwrap();
+        untouched(&case, &folder, name);
+        let row = tokenizer_of(&case.path(name));
+        assert!(row.contains("604 ids, markers 600, 602, 601, 603"), "{name}: {row}");
+    }
+}
+
+#[test]
+fn config_json_states_as_many_word_embeddings_as_there_are() {
+    let case = Case::new();
+    let (folder, _) = backbone(case.folder.path(), "");
+    let config = fs::read_to_string(folder.join("config.json")).unwrap();
+    let stated = config.replace("\"vocab_size\": 604", "\"vocab_size\": 600");
+    assert_ne!(stated, config);
+    fs::write(folder.join("config.json"), stated).unwrap();
+    untouched(&case, &folder, "out");
+    assert_eq!(case.json("out", "config.json")["vocab_size"], 604);
+}
+
 #[test]
 fn a_backbone_whose_vocabulary_is_another_models_is_told() {
     let case = Case::new();

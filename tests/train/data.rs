@@ -239,6 +239,43 @@ fn what_is_doubtful_about_pairs_is_said() {
 }
 
 #[test]
+fn few_labelled_negatives_are_mined_beside_and_a_model_that_calls_all_related_is_told() {
+    let case = Case::new();
+    let lines = fs::read_to_string(case.path("pairs.jsonl")).unwrap();
+    let labelled: String = lines
+        .lines()
+        .enumerate()
+        .map(|(i, line)| line.replace("\"doc_id\"", &format!("\"label\":{},\"doc_id\"", u8::from(i % 12 != 0))) + "\n")
+        .collect();
+    fs::write(case.path("few.jsonl"), labelled).unwrap();
+    let run = |out: &str, more: &[&str]| {
+        let mut command = crag();
+        command.current_dir(case.folder.path());
+        command.args([
+            "train",
+            "--recipe",
+            "recipe.toml",
+            "--train",
+            "few.jsonl",
+            "--device",
+            "cpu",
+        ]);
+        command.args(["--valid-fraction", "0.5", "--epochs", "1", "--out", out]);
+        stderr(&command.args(more).assert().success())
+    };
+    let said = run("mined", &[]);
+    assert!(said.contains("negatives are mined too (--negatives none"), "{said}");
+    assert_eq!(case.json("mined", "manifest.json")["data"]["mined_negatives"], "hard");
+
+    // A step too small to learn anything.
+    let said = run("labelled", &["--negatives", "none", "--learning-rate", "1e-30"]);
+    assert!(!said.contains("mined too"), "{said}");
+    let best = &case.json("labelled", "manifest.json")["best"]["validation"];
+    assert_eq!(best["calls_all_related"], true, "{best}");
+    assert!(said.contains("the model calls every validation pair related"), "{said}");
+}
+
+#[test]
 fn documents_of_the_validation_file_are_left_out_of_training() {
     let case = Case::new();
     let lines = fs::read_to_string(case.path("pairs.jsonl")).unwrap();

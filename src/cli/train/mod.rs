@@ -34,7 +34,7 @@ use crate::evaluation::Fields;
 use crate::files::Claim;
 use crate::training::{
     BackboneSettings, Job, LabelledPairs, NegativeKind, Parameters, Settings, Source, Split, Start, TrainError,
-    dataset::{self, Dataset, Related},
+    dataset::{self, Dataset, Relations},
     state::WorkFolder,
 };
 
@@ -45,7 +45,7 @@ use crate::training::{
     after_help = "\
 Each line of the data is a record as `crag score` reads it, with a label (0, 1, false or true; a file without any holds \
 related pairs alone) and its document, by which data is split. Phase 1 is contrastive, phase 2 fine-tunes; the epoch of \
-phase 2 with the best F1 on the validation pairs is kept, with its best threshold.
+phase 2 with the best F1 on the validation pairs (of equals, the best ROC-AUC) is kept, with its best threshold.
 
 The recipe is the card's unless a file (--recipe, TOML, whose keys the flags below name in brackets) or a flag says \
 otherwise; a flag counts more. --config is for flags, as everywhere: in its section [train], recipe = \"FILE\" and so on.
@@ -150,11 +150,14 @@ impl Storage {
     }
 }
 
+/// A ROC-AUC below it is that of a model that tells nothing apart, within what so many pairs show.
+const CHANCE: f64 = 0.55;
+
 /// What was read, tokenized and split.
 struct Data {
     train: Dataset,
     valid: Dataset,
-    related: Related,
+    related: Relations,
     negatives: NegativeKind,
     files: Vec<FileRecord>,
     /// `file:line: reason`
@@ -181,7 +184,8 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
     let (split, all, files) = args.read(&settings)?;
     let (start, backbone) = args.start(&settings, &split)?;
     check_vocabulary(&start.source, &start.tokenizer, &start.network.roles)?;
-    warn_of(&doubts(&start.network.roles, &start.network.config), &start.source);
+    let doubts = doubts(&start.network.roles, &start.network.config, &start.tokenizer);
+    warn_of(&doubts, &start.source);
     let data = prepare(&settings, &start, &split, &all, files)?;
     let parameters =
         Parameters::new(&start.network.roles, &start.tensors, &device.placement.device).map_err(TrainError::from)?;
@@ -195,7 +199,7 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
         device: &device.description,
         parameters: parameters.elements(),
         save_dtype: args.save_dtype.dtype(),
-        fingerprint: fingerprint(&settings, &start, [&data.train, &data.valid], &data.related)?,
+        fingerprint: fingerprint(&settings, &start, &data)?,
     };
     let outcome = match data.rejected.is_empty() {
         true => Outcome::Complete,
@@ -249,8 +253,17 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
     let done = finished.write(output.partial())?;
     output.publish(&done)?;
     let best = trained.judgement;
-    if best.roc_auc == 0.5 {
-        console::warn("ROC-AUC is 0.5: the model tells no related pair from an unrelated one");
+    if best.roc_auc < CHANCE {
+        console::warn(&format!(
+            "ROC-AUC is {:.3} on the validation pairs, where 0.5 is chance: the model tells no related pair from an unrelated one",
+            best.roc_auc
+        ));
+    }
+    if best.calls_all_related {
+        console::warn(
+            "at its best threshold the model calls every validation pair related, so that its F1 says no more than how many \
+             are",
+        );
     }
     let text = format!(
         "wrote {}: epoch {} of fine-tuning, F1 {:.4}, ROC-AUC {:.4} on the validation pairs, threshold {:.3}",
@@ -439,19 +452,26 @@ fn prepare(
         max_length: settings.head.max_length,
     };
     let mut rejected = all.rejected.clone();
-    let (train, valid, related) = dataset::prepare(split, &reader, &mut rejected);
-    let has_negatives = train.examples.iter().any(|example| !example.label);
-    let negatives = settings.negatives.kind.unwrap_or(match has_negatives {
-        true => NegativeKind::None,
-        false => NegativeKind::Hard,
+    let (train, valid, relations) = dataset::prepare(split, &reader, &mut rejected);
+    let negatives = settings.negatives.kind.unwrap_or(match train.is_short_of_negatives() {
+        true => NegativeKind::Hard,
+        false => NegativeKind::None,
     });
+    let related = train.positives().len();
+    let unrelated = train.examples.len() - related;
+    if settings.negatives.kind.is_none() && unrelated > 0 && train.is_short_of_negatives() {
+        note(&format!(
+            "{unrelated} pairs to train on are labelled unrelated, fewer than half as many as the {related} related ones, so \
+             that negatives are mined too (--negatives none leaves that out)"
+        ));
+    }
     report_rejected(&rejected);
     report_doubts(&train, settings.head.max_length);
     dataset::check(split, &train, &valid, negatives != NegativeKind::None)?;
     Ok(Data {
         train,
         valid,
-        related,
+        related: relations,
         negatives,
         files,
         rejected,
@@ -459,15 +479,16 @@ fn prepare(
 }
 
 /// What a resumed run must have the same.
-fn fingerprint(settings: &Settings, start: &Start, data: [&Dataset; 2], related: &Related) -> anyhow::Result<String> {
+fn fingerprint(settings: &Settings, start: &Start, data: &Data) -> anyhow::Result<String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
     hasher.update(&serde_json::to_vec(settings)?);
-    for data in data {
+    for data in [&data.train, &data.valid] {
         for text in data.texts.iter().flatten() {
             let ids: Vec<u8> = text.token_ids.iter().flat_map(|id| id.to_le_bytes()).collect();
             hasher.update(&(ids.len() as u64).to_le_bytes()).update(&ids);
-            hasher.update(&text.entity.to_le_bytes());
+            let entities: Vec<u8> = text.entities.iter().flat_map(|id| id.to_le_bytes()).collect();
+            hasher.update(&(entities.len() as u64).to_le_bytes()).update(&entities);
         }
         for example in &data.examples {
             hasher
@@ -476,7 +497,6 @@ fn fingerprint(settings: &Settings, start: &Start, data: [&Dataset; 2], related:
             hasher.update(&[u8::from(example.label)]);
         }
     }
-    hasher.update(&(related.len() as u64).to_le_bytes());
     let mut names: Vec<&String> = start.tensors.keys().collect();
     names.sort();
     for name in names {

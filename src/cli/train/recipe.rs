@@ -17,7 +17,8 @@ pub struct RecipeArgs {
     /// [valid_fraction = 0.1] Share of documents to validate on
     #[arg(long, value_name = "SHARE")]
     valid_fraction: Option<f64>,
-    /// [negatives.kind] Negatives to mine, as many as related pairs [default: hard if the data has none, else none]
+    /// [negatives.kind] Negatives to mine, as many as related pairs [default: hard where the data has fewer than half as
+    /// many unrelated pairs as related ones, else none]
     #[arg(long, value_enum, value_name = "KIND")]
     negatives: Option<Negatives>,
     /// [negatives.hard_ratio = 0.5]

@@ -10,9 +10,9 @@ const VOCABULARY: &str =
 fn load(vocabulary: &str, config: Option<&str>, markers: bool) -> Result<Tokenizer, TokenizerError> {
     Tokenizer::load(
         &TokenizerFiles {
-            tokenizer_json: None,
             vocab_txt: Some(("vocab.txt", vocabulary.as_bytes())),
             tokenizer_config: config.map(|config| ("tokenizer_config.json", config.as_bytes())),
+            ..Default::default()
         },
         markers,
     )
@@ -69,12 +69,151 @@ fn the_configuration_decides_case_accents_and_chinese_characters() {
     assert_eq!(ids(&tokenizer(), "A á a中"), [2, 5, 5, 5, 14, 3]);
 }
 
+/// A `tokenizer.json` of the vocabulary with this normalizer, beside this configuration.
+fn from_json(normalizer: &str, config: Option<&str>) -> Tokenizer {
+    let ids: Vec<String> = (VOCABULARY.lines().enumerate())
+        .map(|(id, token)| format!("{token:?}:{id}"))
+        .collect();
+    let json = format!(
+        r###"{{"version":"1.0","added_tokens":[],"normalizer":{normalizer},"pre_tokenizer":{{"type":"BertPreTokenizer"}},
+        "post_processor":{{"type":"BertProcessing","sep":["[SEP]",3],"cls":["[CLS]",2]}},
+        "model":{{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"##","max_input_chars_per_word":100,"vocab":{{{}}}}}}}"###,
+        ids.join(",")
+    );
+    let files = TokenizerFiles {
+        tokenizer_json: Some(("tokenizer.json", json.as_bytes())),
+        tokenizer_config: config.map(|config| ("tokenizer_config.json", config.as_bytes())),
+        ..Default::default()
+    };
+    Tokenizer::load(&files, true).unwrap()
+}
+
+fn bert(lowercase: bool) -> String {
+    format!(
+        r#"{{"type":"BertNormalizer","clean_text":true,"handle_chinese_chars":true,"strip_accents":null,"lowercase":{lowercase}}}"#
+    )
+}
+
+#[test]
+fn the_configuration_of_a_bert_tokenizer_overrides_the_normalizer_of_tokenizer_json() {
+    // As BertTokenizerFast of transformers 4 and BertTokenizer of 5 have it.
+    let cased = from_json(&bert(true), Some(r#"{"do_lower_case": false}"#));
+    assert_eq!(ids(&cased, "A á"), [2, 1, 1, 3]);
+    assert!(cased.doubts().is_empty(), "{:?}", cased.doubts());
+    let config = r#"{"tokenizer_class": "BertTokenizerFast", "strip_accents": false, "tokenize_chinese_chars": false}"#;
+    let own = from_json(&bert(true), Some(config));
+    assert_eq!(ids(&own, "A á a中"), [2, 5, 1, 1, 3]);
+    assert!(own.doubts().is_empty(), "{:?}", own.doubts());
+}
+
+#[test]
+fn a_class_that_goes_by_tokenizer_json_alone_keeps_its_normalizer() {
+    let config = r#"{"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": true}"#;
+    let cased = from_json(&bert(false), Some(config));
+    assert_eq!(ids(&cased, "A a"), [2, 1, 5, 3]);
+    assert!(cased.doubts().is_empty(), "{:?}", cased.doubts());
+}
+
+#[test]
+fn a_default_that_overrides_tokenizer_json_is_a_doubt() {
+    for config in [None, Some(r#"{"tokenizer_class": "BertTokenizer"}"#)] {
+        let lowered = from_json(&bert(false), config);
+        assert_eq!(ids(&lowered, "A á"), [2, 5, 5, 3]);
+        let [doubt] = lowered.doubts() else {
+            panic!("{:?}", lowered.doubts())
+        };
+        assert!(
+            doubt.contains("\"do_lower_case\" false, but no tokenizer_config.json states it"),
+            "{doubt}"
+        );
+    }
+}
+
+#[test]
+fn a_normalizer_that_versions_of_transformers_read_differently_is_a_doubt() {
+    let found = from_json(r#"{"type":"Lowercase"}"#, Some(r#"{"do_lower_case": false}"#));
+    assert_eq!(ids(&found, "A"), [2, 5, 3]);
+    let [doubt] = found.doubts() else {
+        panic!("{:?}", found.doubts())
+    };
+    assert!(doubt.contains("\"normalizer\" other than BertNormalizer"), "{doubt}");
+    assert!(doubt.contains("PreTrainedTokenizerFast"), "{doubt}");
+}
+
 #[test]
 fn additional_special_tokens_come_before_the_markers() {
     let config = r#"{"additional_special_tokens": ["[X]", {"content": "[ADR]"}], "unk_token": null}"#;
     let tokenizer = load(VOCABULARY, Some(config), true).unwrap();
     assert_eq!(tokenizer.marker_ids(), Some([25, 26, 24, 27]));
     assert_eq!(ids(&tokenizer, "[X]"), [2, 23, 3]);
+}
+
+/// The vocabulary with these as `tokenizer_config.json`, `added_tokens.json` and `special_tokens_map.json`.
+fn with_older_files(config: &str, added: Option<&str>, map: Option<&str>) -> Result<Tokenizer, TokenizerError> {
+    fn named<'a>(name: &'a str, text: Option<&'a str>) -> Option<(&'a str, &'a [u8])> {
+        text.map(|text| (name, text.as_bytes()))
+    }
+    let files = TokenizerFiles {
+        tokenizer_json: None,
+        vocab_txt: Some(("vocab.txt", VOCABULARY.as_bytes())),
+        tokenizer_config: named("tokenizer_config.json", Some(config)),
+        added_tokens: named("added_tokens.json", added),
+        special_tokens_map: named("special_tokens_map.json", map),
+    };
+    Tokenizer::load(&files, true)
+}
+
+const PERMUTED: &str = r#"["[DRUG]", "[ADR]", "[/DRUG]", "[/ADR]"]"#;
+
+#[test]
+fn added_tokens_json_gives_markers_their_ids() {
+    let ids = r#"{"[DRUG]": 23, "[ADR]": 24, "[/DRUG]": 25, "[/ADR]": 26}"#;
+    let map = format!(r#"{{"additional_special_tokens": {PERMUTED}}}"#);
+    for map in [None, Some(map.as_str())] {
+        let tokenizer = with_older_files("{}", Some(ids), map).unwrap();
+        assert_eq!(tokenizer.marker_ids(), Some([23, 25, 24, 26]));
+    }
+    let wrong = with_older_files("{}", Some(&ids.replace("26", "27")), None).unwrap_err();
+    let wrong = wrong.to_string();
+    assert!(
+        wrong.starts_with("added_tokens.json: states id 27 for \"[/ADR]\", the vocabulary gives 26"),
+        "{wrong}"
+    );
+    let wrong = with_older_files("{}", Some(r#"{"[DRUG]": "23"}"#), None).unwrap_err();
+    let expected = "added_tokens.json: \"[DRUG]\": expected a token id, found a string";
+    assert_eq!(wrong.to_string(), expected);
+}
+
+#[test]
+fn special_tokens_map_json_gives_markers_their_order_and_tokens_their_names() {
+    let map = format!(r#"{{"additional_special_tokens": {PERMUTED}, "cls_token": {{"content": "[PAD]"}}}}"#);
+    let tokenizer = with_older_files(r#"{"cls_token": "[SEP]"}"#, None, Some(&map)).unwrap();
+    assert_eq!(tokenizer.marker_ids(), Some([23, 25, 24, 26]));
+    assert_eq!(ids(&tokenizer, "a"), [0, 5, 3]);
+    assert!(tokenizer.doubts().is_empty(), "{:?}", tokenizer.doubts());
+}
+
+#[test]
+fn a_configuration_with_a_list_of_its_own_leaves_older_files_out() {
+    let config = r#"{"added_tokens_decoder": {"23": {"content": "[DRUG]", "special": true}}}"#;
+    let map = format!(r#"{{"additional_special_tokens": {PERMUTED}}}"#);
+    let tokenizer = with_older_files(config, Some(r#"{"[/ADR]": 23}"#), Some(&map)).unwrap();
+    assert_eq!(tokenizer.marker_ids(), Some([23, 24, 25, 26]));
+}
+
+#[test]
+fn two_lists_of_special_tokens_that_differ_are_a_doubt() {
+    let map = format!(r#"{{"additional_special_tokens": {PERMUTED}}}"#);
+    let config = r#"{"additional_special_tokens": ["[ADR]"]}"#;
+    let tokenizer = with_older_files(config, None, Some(&map)).unwrap();
+    assert_eq!(tokenizer.marker_ids(), Some([24, 25, 23, 26]));
+    let [doubt] = tokenizer.doubts() else {
+        panic!("{:?}", tokenizer.doubts())
+    };
+    assert!(
+        doubt.contains("has \"[DRUG]\", which tokenizer_config.json does not list"),
+        "{doubt}"
+    );
 }
 
 #[test]

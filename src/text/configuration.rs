@@ -1,0 +1,242 @@
+//! What the files beside a vocabulary state: `tokenizer_config.json`, and before that had `added_tokens_decoder`,
+//! `special_tokens_map.json` and `added_tokens.json`. What is made of it is `loading`'s.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+use tokenizers::AddedToken;
+use tokenizers::normalizers::BertNormalizer;
+
+use super::error::TokenizerError;
+use super::loading::{TokenizerFiles, malformed};
+
+/// What is read from `tokenizer_config.json` and the files that it has taken the place of, with `BertTokenizer`'s defaults.
+pub(super) struct Config {
+    /// The tokenizer's class is `BertTokenizer`, as it is where none is stated, or a copy of it.
+    pub is_bert: bool,
+    /// Which keys `tokenizer_config.json` has.
+    pub stated: BTreeSet<String>,
+    pub do_lower_case: bool,
+    pub strip_accents: Option<bool>,
+    pub tokenize_chinese_chars: bool,
+    pub cls: AddedToken,
+    pub sep: AddedToken,
+    pub unk: AddedToken,
+    /// `added_tokens_decoder` or `added_tokens.json`, by id.
+    pub added: BTreeMap<u32, AddedToken>,
+    /// Where these are from, for messages.
+    pub added_file: String,
+    pub has_decoder: bool,
+    /// The named special tokens, in the order in which Hugging Face adds missing ones.
+    pub named: Vec<AddedToken>,
+    /// `additional_special_tokens`, or `extra_special_tokens` as newer versions write.
+    pub extra: Vec<AddedToken>,
+    /// What the files leave open.
+    pub doubts: Vec<String>,
+}
+
+impl Config {
+    pub fn normalizer(&self, clean_text: bool) -> BertNormalizer {
+        let (accents, lowercase) = (self.strip_accents, self.do_lower_case);
+        BertNormalizer::new(clean_text, self.tokenize_chinese_chars, accents, lowercase)
+    }
+
+    pub fn read(files: &TokenizerFiles) -> Result<Self, TokenizerError> {
+        let config = Stated::read(files.tokenizer_config)?;
+        if config.json.get("truncation_side").is_some_and(|side| side == "left") {
+            return Err(malformed(
+                config.file,
+                "\"truncation_side\": \"left\" is not supported, expected \"right\"",
+            ));
+        }
+        let decoder = config.decoder()?;
+        // A configuration with a list of its own leaves the older files out.
+        let (map, older) = match decoder {
+            Some(_) => (Stated::read(None)?, None),
+            None => (Stated::read(files.special_tokens_map)?, files.added_tokens),
+        };
+        let named = |key: &str, default: &str| -> Result<AddedToken, TokenizerError> {
+            let stated = map
+                .token(key)?
+                .map_or_else(|| config.token(key), |token| Ok(Some(token)))?;
+            Ok(stated.unwrap_or_else(|| AddedToken::from(default, true)))
+        };
+        let (unk, sep, cls) = (
+            named("unk_token", "[UNK]")?,
+            named("sep_token", "[SEP]")?,
+            named("cls_token", "[CLS]")?,
+        );
+        let (pad, mask) = (named("pad_token", "[PAD]")?, named("mask_token", "[MASK]")?);
+        let named = vec![unk.clone(), sep.clone(), pad, cls.clone(), mask];
+        let mut extra: Vec<AddedToken> = Vec::new();
+        let mut doubts = Vec::new();
+        for (source, tokens) in [(&config, config.tokens()?), (&map, map.tokens()?)] {
+            let count = extra.len();
+            for token in tokens {
+                if !extra.iter().any(|other| other.content == token.content) {
+                    extra.push(token);
+                }
+            }
+            if count > 0 && extra.len() > count {
+                doubts.push(format!(
+                    "{}: its additional_special_tokens has {:?}, which {} does not list: transformers 4 takes both lists, as is \
+                     done here, and 5 the latter alone; if the model was trained with that, token ids may be wrong; \
+                     write one list into both",
+                    source.file, extra[count].content, config.file
+                ));
+            }
+        }
+        let is_special = |content: &str| named.iter().chain(&extra).any(|token| token.content == content);
+        let has_decoder = decoder.is_some();
+        let (added_file, added) = match (decoder, older) {
+            (Some(added), _) => (config.file, added),
+            (None, Some((file, _))) => (file, Stated::read(older)?.ids(is_special)?),
+            (None, None) => ("", BTreeMap::new()),
+        };
+        let class = config.json.get("tokenizer_class").and_then(Value::as_str);
+        Ok(Config {
+            // PreTrainedTokenizerFast, TokenizersBackend and what is not known go by tokenizer.json alone.
+            is_bert: class.is_none_or(|class| class.trim_end_matches("Fast").ends_with("BertTokenizer")),
+            do_lower_case: config.flag("do_lower_case")?.unwrap_or(true),
+            strip_accents: config.flag("strip_accents")?,
+            tokenize_chinese_chars: config.flag("tokenize_chinese_chars")?.unwrap_or(true),
+            added_file: added_file.to_owned(),
+            has_decoder,
+            doubts,
+            stated: config.json.keys().cloned().collect(),
+            cls,
+            sep,
+            unk,
+            added,
+            named,
+            extra,
+        })
+    }
+}
+
+/// What one JSON file states, or nothing.
+struct Stated<'a> {
+    file: &'a str,
+    json: Map<String, Value>,
+}
+
+impl<'a> Stated<'a> {
+    fn read(file: Option<(&'a str, &[u8])>) -> Result<Self, TokenizerError> {
+        let Some((file, bytes)) = file else {
+            let (file, json) = ("", Map::new());
+            return Ok(Stated { file, json });
+        };
+        match serde_json::from_slice(bytes) {
+            Ok(Value::Object(json)) => Ok(Stated { file, json }),
+            Ok(_) => Err(malformed(file, "expected a JSON object")),
+            Err(error) => Err(malformed(file, &error.to_string())),
+        }
+    }
+
+    fn wrong(&self, key: &str, expected: &str, found: &Value) -> TokenizerError {
+        malformed(
+            self.file,
+            &format!("{key:?}: expected {expected}, found {}", kind(found)),
+        )
+    }
+
+    fn flag(&self, key: &str) -> Result<Option<bool>, TokenizerError> {
+        match self.json.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(*value)),
+            Some(other) => Err(self.wrong(key, "true, false or null", other)),
+        }
+    }
+
+    fn one(&self, key: &str, value: &Value) -> Result<AddedToken, TokenizerError> {
+        added_token(value, true)
+            .ok_or_else(|| self.wrong(key, "a token as a string or an object with \"content\"", value))
+    }
+
+    fn token(&self, key: &str) -> Result<Option<AddedToken>, TokenizerError> {
+        let value = self.json.get(key).filter(|value| !value.is_null());
+        value.map(|value| self.one(key, value)).transpose()
+    }
+
+    /// The special tokens that have no name, in order.
+    fn tokens(&self) -> Result<Vec<AddedToken>, TokenizerError> {
+        let mut tokens = Vec::new();
+        for key in ["additional_special_tokens", "extra_special_tokens"] {
+            let values: Vec<&Value> = match self.json.get(key) {
+                None | Some(Value::Null) => continue,
+                Some(Value::Array(values)) => values.iter().collect(),
+                Some(Value::Object(values)) => values.values().collect(),
+                Some(other) => return Err(self.wrong(key, "a list", other)),
+            };
+            for value in values {
+                tokens.push(self.one(key, value)?);
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// `added_tokens_decoder`: tokens by id.
+    fn decoder(&self) -> Result<Option<BTreeMap<u32, AddedToken>>, TokenizerError> {
+        const KEY: &str = "added_tokens_decoder";
+        let tokens = match self.json.get(KEY) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::Object(tokens)) => tokens,
+            Some(other) => return Err(self.wrong(KEY, "an object", other)),
+        };
+        let mut added = BTreeMap::new();
+        for (id, value) in tokens {
+            let id: u32 = id
+                .parse()
+                .map_err(|_| malformed(self.file, &format!("{KEY:?}: expected token ids as keys, found {id:?}")))?;
+            let token = added_token(value, false).ok_or_else(|| self.wrong(KEY, "objects with \"content\"", value))?;
+            added.insert(id, token);
+        }
+        Ok(Some(added))
+    }
+
+    /// `added_tokens.json`, all of which are ids by token, as such a decoder.
+    fn ids(&self, is_special: impl Fn(&str) -> bool) -> Result<BTreeMap<u32, AddedToken>, TokenizerError> {
+        let mut added = BTreeMap::new();
+        for (content, value) in &self.json {
+            let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+            let id = id.ok_or_else(|| self.wrong(content, "a token id", value))?;
+            let special = is_special(content);
+            let token = AddedToken::from(content.as_str(), special).normalized(!special);
+            if let Some(other) = added.insert(id, token) {
+                return Err(malformed(
+                    self.file,
+                    &format!("id {id} is that of {:?} and of {content:?}", other.content),
+                ));
+            }
+        }
+        Ok(added)
+    }
+}
+
+/// A token as configurations write it: its content alone, or an object with its options.
+fn added_token(value: &Value, special: bool) -> Option<AddedToken> {
+    if let Value::String(content) = value {
+        return Some(AddedToken::from(content.as_str(), special));
+    }
+    let object = value.as_object()?;
+    let option = |key: &str, default: bool| object.get(key).and_then(Value::as_bool).unwrap_or(default);
+    let special = option("special", special);
+    Some(
+        AddedToken::from(object.get("content")?.as_str()?, special)
+            .single_word(option("single_word", false))
+            .lstrip(option("lstrip", false))
+            .rstrip(option("rstrip", false))
+            .normalized(option("normalized", !special)),
+    )
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
