@@ -500,12 +500,31 @@ fn every_relation_of_the_ade_corpus_resolves() {
         (&5826.into(), &0.into())
     );
     let records = json_lines(&run.stdout);
-    let mut by_label: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut by_label: BTreeMap<Option<u64>, usize> = BTreeMap::new();
+    // By the names in a text.
+    let mut names: BTreeMap<[String; 3], BTreeSet<Option<u64>>> = BTreeMap::new();
     for record in &records {
         assert!(sentences.contains(record["text"].as_str().unwrap().trim()), "{record}");
-        *by_label.entry(record["label"].as_u64().unwrap()).or_default() += 1;
+        let label = record.get("label").map(|label| label.as_u64().unwrap());
+        *by_label.entry(label).or_default() += 1;
+        let name = |field: &str| record[field].as_str().unwrap().to_lowercase();
+        names
+            .entry(["text", "drug", "adr"].map(name))
+            .or_default()
+            .insert(label);
     }
-    assert_eq!(by_label, BTreeMap::from([(0, 152), (1, 5826)]));
+    assert_eq!(by_label, BTreeMap::from([(None, 2), (Some(0), 51), (Some(1), 5925)]));
+    assert!(
+        names.values().all(|labels| labels.len() == 1),
+        "a text says one thing of two names"
+    );
+    assert_eq!(
+        (
+            &counts["pairs_labelled_1_by_name"],
+            &counts["labels_left_out"]["related_elsewhere"]
+        ),
+        (&99.into(), &2.into())
+    );
 
     // In any order of its lines it says the same.
     let mut shuffled: Vec<String> = lines.lines().map(|line| format!("{line}\n")).collect();

@@ -7,8 +7,9 @@
 //! agree on. Relations that fit nowhere, or in several ways, are reported.
 //!
 //! The lines of one PMID are a document, wherever in the input they stand, and each sentence is a passage of its own. Both
-//! mentions of a line are related to each other; other combinations in the sentence are not. That some line relates
-//! them is known when all lines have been read, so an input is held whole: the corpus is 1.2 MB.
+//! mentions of a line are related to each other; other combinations in the sentence are not, unless they have the same
+//! names. That some line relates them is known when all lines have been read, so an input is held whole: the corpus is
+//! 1.2 MB.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -6,12 +6,29 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::document::Unit;
+use super::labels::Verdict;
 use super::report::Reason;
 
 /// Distinct type names that are kept; a corpus that makes one up for every mention must not fill memory.
 const MAX_NAMES: usize = 1000;
 /// What is kept of each; longer ones that begin alike count as one.
 const MAX_CHARACTERS: usize = 100;
+
+/// Why a pair has no label though its document has relations. The names are part of the summary's format and never
+/// change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unlabelled {
+    /// A pair of the same two names is related elsewhere in the document.
+    RelatedElsewhere,
+}
+
+impl Unlabelled {
+    pub fn name(self) -> &'static str {
+        match self {
+            Unlabelled::RelatedElsewhere => "related_elsewhere",
+        }
+    }
+}
 
 /// What a run read, wrote and left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +50,10 @@ pub struct Summary {
     pub pairs: u64,
     /// Pairs with label 1, with label 0, and without.
     pub labels: [u64; 3],
+    /// Of those with label 1, pairs that the corpus does not name, of the same two names as one in their text that it does.
+    pub labelled_by_name: u64,
+    /// Pairs without a label in documents with relations.
+    pub labels_left_out: BTreeMap<Unlabelled, u64>,
     /// Pairs beyond the limit for one document.
     pub pairs_dropped: u64,
     /// Pairs left out since their mentions overlap.
@@ -98,6 +119,20 @@ impl fmt::Display for Names {
 }
 
 impl Summary {
+    /// Counts a pair by what is said of it, if that is asked for.
+    pub(super) fn count_label(&mut self, verdict: Option<Verdict>) {
+        self.labels[match verdict.and_then(Verdict::label) {
+            Some(true) => 0,
+            Some(false) => 1,
+            None => 2,
+        }] += 1;
+        match verdict {
+            Some(Verdict::RelatedByName) => self.labelled_by_name += 1,
+            Some(Verdict::Unknown(why)) => *self.labels_left_out.entry(why).or_default() += 1,
+            _ => {}
+        }
+    }
+
     /// Whether anything was reported.
     pub fn has_problems(&self) -> bool {
         !self.problems.is_empty()
@@ -123,6 +158,8 @@ impl Summary {
             .units
             .iter()
             .map(|(unit, count)| (unit.name().to_owned(), json!(count)));
+        let left_out = self.labels_left_out.iter();
+        let left_out = left_out.map(|(why, count)| (why.name().to_owned(), json!(count)));
         json!({
             "files": self.files,
             "documents": self.documents,
@@ -144,6 +181,8 @@ impl Summary {
             "pairs_labelled_1": self.labels[0],
             "pairs_labelled_0": self.labels[1],
             "pairs_unlabelled": self.labels[2],
+            "pairs_labelled_1_by_name": self.labelled_by_name,
+            "labels_left_out": left_out.collect::<serde_json::Map<_, _>>(),
             "pairs_dropped": self.pairs_dropped,
             "overlaps_dropped": self.overlaps_dropped,
             "problems": reasons(&self.problems),
@@ -162,7 +201,16 @@ impl fmt::Display for Summary {
         if positive + negative > 0 {
             write!(f, " ({positive} labelled 1, {negative} labelled 0)")?;
         }
+        let left_out = |why| self.labels_left_out.get(&why).copied().unwrap_or_default();
         for (count, what) in [
+            (
+                self.labelled_by_name,
+                "labels 1 by name (their text relates the same two names)",
+            ),
+            (
+                left_out(Unlabelled::RelatedElsewhere),
+                "without label: the same two names are related elsewhere in the document",
+            ),
             (self.other_relations, "relations of other than mentions passed over"),
             (self.triggers_left_out, "triggers of events left out"),
             (self.composites_left_out, "annotations of composite mentions left out"),

@@ -43,7 +43,16 @@ fn two_places_that_fit_are_told_apart_by_the_other_lines() {
     assert_eq!(alone.reasons, ["ambiguous"]);
     assert_eq!((alone.summary.relations, alone.summary.relations_unresolved), (1, 1));
     let both = ade(format!("{first}9|Another.|A|1|2|n|2|3\n{second}"));
-    assert_eq!(both.labels(), [Some(1), Some(1), Some(0), Some(0), Some(1)]);
+    let placed = [
+        "9:2-3:1-2",
+        "9:100-101:102-106",
+        "9:100-101:110-114",
+        "9:108-109:102-106",
+        "9:108-109:110-114",
+    ];
+    assert_eq!(both.ids(), placed);
+    // The other two have the names of the ones that are stated.
+    assert_eq!((both.labels(), both.summary.labelled_by_name), (vec![Some(1); 5], 2));
 }
 
 #[test]

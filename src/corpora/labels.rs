@@ -1,0 +1,197 @@
+//! What a document's relations say of a drug and a reaction.
+//!
+//! A relation relates the two mentions that it names, or all mentions of the two concepts, anywhere in the document.
+//!
+//! Where it names mentions, others of the same two names are left unnamed, not denied: "quinine … thrombocytopenia …
+//! quinine-dependent thrombocytopenia" is annotated once. A pair that is called as a related one is, so, never unrelated:
+//! where its text holds the related one, the text says of both that this drug caused this reaction; elsewhere in the
+//! document nothing is known. Two mentions are called alike if they have the same words, whatever their case, or the same
+//! identifiers.
+
+use std::collections::HashMap;
+
+use super::candidates::{Candidate, Key};
+use super::document::{Document, Endpoint, Relation, bare_concept};
+use super::options::Options;
+use super::summary::Unlabelled;
+
+/// A passage and a byte of it.
+pub(super) type Position = (usize, usize);
+
+/// What is said of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Related,
+    /// The text holds a related pair that is called alike.
+    RelatedByName,
+    Unrelated,
+    Unknown(Unlabelled),
+}
+
+impl Verdict {
+    pub fn label(self) -> Option<bool> {
+        match self {
+            Verdict::Related | Verdict::RelatedByName => Some(true),
+            Verdict::Unrelated => Some(false),
+            Verdict::Unknown(_) => None,
+        }
+    }
+}
+
+/// The chosen relations of a document.
+pub(super) struct Stated<'a> {
+    /// Where relations name what: each key with its relations and which end of them it is, ascending. As large as the
+    /// relations themselves, where a table of all related pairs would be their square.
+    ends: HashMap<Key<'a>, Vec<(usize, bool)>>,
+    by_name: HashMap<(usize, usize), Places>,
+}
+
+impl<'a> Stated<'a> {
+    /// Gives the candidates their names, too.
+    pub fn new(
+        document: &'a Document,
+        options: &Options,
+        drugs: &mut [Candidate<'a>],
+        adrs: &mut [Candidate<'a>],
+    ) -> Self {
+        let chosen = document.relations.iter();
+        let chosen: Vec<&Relation> = chosen.filter(|relation| options.chooses(&relation.kind)).collect();
+        let mut ends: HashMap<Key<'a>, Vec<(usize, bool)>> = HashMap::new();
+        for (index, relation) in chosen.iter().enumerate() {
+            for (end, second) in [(&relation.ends[0], false), (&relation.ends[1], true)] {
+                let mut add = |key| ends.entry(key).or_default().push((index, second));
+                match end {
+                    Endpoint::Concepts(concepts) => {
+                        concepts
+                            .iter()
+                            .for_each(|concept| add(Key::Concept(bare_concept(concept))));
+                    }
+                    Endpoint::Mention(mention) => add(Key::Mention(*mention)),
+                }
+            }
+        }
+        let by_name = by_name(document, &chosen, drugs, adrs);
+        Self { ends, by_name }
+    }
+
+    /// What is said of a drug and a reaction whose text reaches from one position to another.
+    pub fn of(&self, drug: &Candidate<'_>, adr: &Candidate<'_>, from: Position, to: Position) -> Verdict {
+        if self.relates(drug, adr) {
+            return Verdict::Related;
+        }
+        let mut verdict = Verdict::Unrelated;
+        for places in called(drug, adr).filter_map(|names| self.by_name.get(&names)) {
+            if places.any_within(from, to) {
+                return Verdict::RelatedByName;
+            }
+            verdict = Verdict::Unknown(Unlabelled::RelatedElsewhere);
+        }
+        verdict
+    }
+
+    /// Whether a relation has the one at one end and the other at the other, whichever way round.
+    fn relates(&self, one: &Candidate<'_>, other: &Candidate<'_>) -> bool {
+        let others: Vec<&Vec<(usize, bool)>> = other.keys.iter().filter_map(|key| self.ends.get(key)).collect();
+        let ones = one.keys.iter().filter_map(|key| self.ends.get(key));
+        !others.is_empty()
+            && ones
+                .flatten()
+                .any(|&(index, second)| others.iter().any(|ends| ends.binary_search(&(index, !second)).is_ok()))
+    }
+}
+
+/// Each name of the one with each of the other: at most four.
+fn called<'c>(drug: &'c Candidate<'_>, adr: &'c Candidate<'_>) -> impl Iterator<Item = (usize, usize)> + 'c {
+    let names = drug.names.iter();
+    names.flat_map(|&drug| adr.names.iter().map(move |&adr| (drug, adr)))
+}
+
+/// From where to where the relations of two names reach, ascending by the first; the second is the least of its own and
+/// all that follow.
+#[derive(Default)]
+struct Places(Vec<(Position, Position)>);
+
+impl Places {
+    fn any_within(&self, from: Position, to: Position) -> bool {
+        let next = self.0.partition_point(|&(start, _)| start < from);
+        self.0.get(next).is_some_and(|&(_, end)| end <= to)
+    }
+
+    fn sort(&mut self) {
+        self.0.sort_unstable();
+        let mut least = (usize::MAX, usize::MAX);
+        for (_, end) in self.0.iter_mut().rev() {
+            least = least.min(*end);
+            *end = least;
+        }
+    }
+}
+
+/// Where relations between mentions state which two names, the drug's and the reaction's.
+fn by_name<'a>(
+    document: &Document,
+    chosen: &[&Relation],
+    drugs: &mut [Candidate<'a>],
+    adrs: &mut [Candidate<'a>],
+) -> HashMap<(usize, usize), Places> {
+    let mut by_name: HashMap<(usize, usize), Places> = HashMap::new();
+    let mentions = |relation: &Relation| match relation.ends {
+        [Endpoint::Mention(one), Endpoint::Mention(other)] => Some([one, other]),
+        _ => None,
+    };
+    if !chosen.iter().any(|relation| mentions(relation).is_some()) {
+        return by_name;
+    }
+    let mut numbers: HashMap<String, usize> = HashMap::new();
+    for candidate in drugs.iter_mut().chain(adrs.iter_mut()) {
+        let text = &document.passages[candidate.passage].text;
+        let mut number = |name: String| {
+            let next = numbers.len();
+            *numbers.entry(name).or_insert(next)
+        };
+        candidate.names.push(number(words(text, candidate)));
+        if !candidate.concepts.is_empty() {
+            let mut concepts: Vec<&str> = candidate.concepts.iter().map(|id| bare_concept(id)).collect();
+            concepts.sort_unstable();
+            // No words have a line end.
+            candidate.names.push(number(format!("\n{}", concepts.join("|"))));
+        }
+    }
+    let (drugs, adrs) = (by_mention(drugs), by_mention(adrs));
+    for [one, other] in chosen.iter().filter_map(|relation| mentions(relation)) {
+        let sides = |drug, adr| Some((*drugs.get(&drug)?, *adrs.get(&adr)?));
+        let Some((drug, adr)) = sides(one, other).or_else(|| sides(other, one)) else {
+            continue;
+        };
+        let start = |candidate: &Candidate<'_>| (candidate.passage, candidate.hull.start);
+        let end = |candidate: &Candidate<'_>| (candidate.passage, candidate.hull.end);
+        let place = (start(drug).min(start(adr)), end(drug).max(end(adr)));
+        for names in called(drug, adr) {
+            by_name.entry(names).or_default().0.push(place);
+        }
+    }
+    by_name.values_mut().for_each(Places::sort);
+    by_name
+}
+
+/// As they are compared: in lower case, with one space between words.
+fn words(text: &str, candidate: &Candidate<'_>) -> String {
+    let fragments = candidate.fragments.iter().map(|range| &text[range.clone()]);
+    let words: Vec<String> = fragments
+        .flat_map(str::split_whitespace)
+        .map(str::to_lowercase)
+        .collect();
+    words.join(" ")
+}
+
+fn by_mention<'c, 'a>(candidates: &'c [Candidate<'a>]) -> HashMap<usize, &'c Candidate<'a>> {
+    let mut by_mention = HashMap::new();
+    for candidate in candidates {
+        for key in &candidate.keys {
+            if let Key::Mention(mention) = key {
+                by_mention.insert(*mention, candidate);
+            }
+        }
+    }
+    by_mention
+}
