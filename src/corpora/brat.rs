@@ -2,8 +2,9 @@
 //!
 //! Read are text-bound annotations (`T1<tab>Drug 0 7<tab>aspirin`, discontinuous ones as `0 5;9 14`), relations (`R1`), events
 //! (`E1 Adverse_event:T3 Treatment:T4 Effect:T5`: each two of its arguments are related by the event's type; its
-//! trigger is no mention; of an event without arguments, `E1 ADE:T3`, the trigger is what it says) and normalisations (`N1 Reference T1 MeSH:D001`: an identifier). Attributes, notes and
-//! equivalences say nothing about pairs and are passed over. The whole text is one passage.
+//! trigger is no mention; of an event without arguments, `E1 ADE:T3`, the trigger is what it says) and normalisations (`N1 Reference T1 MeSH:D001`: an identifier)
+//! and equivalences (`* Equiv T1 T2`: what is said of one holds for the other). Attributes and notes say nothing about
+//! pairs and are passed over. The whole text is one passage.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
@@ -205,6 +206,7 @@ enum Parsed<'a> {
     Relation(RawRelation),
     Event(Event<'a>),
     Concept { mention: &'a str, concept: &'a str },
+    Equivalents(Vec<&'a str>),
     Other,
 }
 
@@ -226,6 +228,7 @@ fn document(
     };
     let mut events: Vec<Event<'_>> = Vec::new();
     let mut concepts: Vec<(u64, &str, &str)> = Vec::new();
+    let mut equivalents: Vec<(u64, Vec<&str>)> = Vec::new();
     for (index, line) in annotations
         .strip_prefix('\u{feff}')
         .unwrap_or(annotations)
@@ -245,11 +248,18 @@ fn document(
             }
             Ok(Parsed::Event(event)) => events.push(event),
             Ok(Parsed::Concept { mention, concept }) => concepts.push((number, mention, concept)),
+            Ok(Parsed::Equivalents(keys)) => equivalents.push((number, keys)),
             Ok(Parsed::Other) => {}
             Err(message) => report.report(Problem::new(place.at(number), Reason::MalformedLine, message))?,
         }
     }
-    add_events(&mut document, &events);
+    // An event without arguments stands for its trigger, wherever it is named.
+    let stands_for: HashMap<&str, &str> = events
+        .iter()
+        .filter(|event| event.arguments.is_empty())
+        .filter_map(|event| Some((event.key, event.trigger?)))
+        .collect();
+    add_events(&mut document, &events, &stands_for);
     let mut indices: HashMap<&str, usize> = HashMap::new();
     for (index, mention) in document.mentions.iter().enumerate() {
         indices.insert(&mention.key, index);
@@ -266,6 +276,17 @@ fn document(
             }
         }
     }
+    let others = document.triggers.iter().map(String::as_str);
+    let others: HashSet<&str> = others.chain(events.iter().map(|event| event.key)).collect();
+    for (number, keys) in equivalents {
+        let is_known = |key: &&&str| indices.contains_key(**key) || others.contains(**key);
+        if let Some(unknown) = keys.iter().find(|key| !is_known(key)) {
+            let message = format!("expected a mention {}, found none", quoted(unknown));
+            report.report(Problem::new(place.at(number), Reason::MalformedLine, message))?;
+        }
+        let keys = keys.iter().map(|key| (*stands_for.get(key).unwrap_or(key)).to_owned());
+        document.equivalents.push(keys.collect());
+    }
     for (index, concepts) in found {
         document.mentions[index].concepts.extend(concepts);
     }
@@ -279,13 +300,7 @@ fn document(
 }
 
 /// Relates what events name, and takes the triggers of those that name something out of the mentions.
-fn add_events(document: &mut RawDocument, events: &[Event<'_>]) {
-    // An event without arguments stands for its trigger, wherever it is named.
-    let stands_for: HashMap<&str, &str> = events
-        .iter()
-        .filter(|event| event.arguments.is_empty())
-        .filter_map(|event| Some((event.key, event.trigger?)))
-        .collect();
+fn add_events(document: &mut RawDocument, events: &[Event<'_>], stands_for: &HashMap<&str, &str>) {
     let meant = |key: &str| (*stands_for.get(key).unwrap_or(&key)).to_owned();
     for relation in &mut document.relations {
         for end in &mut relation.ends {
@@ -370,7 +385,14 @@ fn parse(line: &str, number: u64) -> Result<Parsed<'_>, String> {
     let Some(first) = line.chars().next().filter(|_| !line.trim().is_empty()) else {
         return Ok(Parsed::Other);
     };
-    if matches!(first, '#' | 'A' | 'M' | '*') {
+    if first == '*' {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        return Ok(match words.next() {
+            Some("Equiv") => Parsed::Equivalents(words.collect()),
+            _ => Parsed::Other,
+        });
+    }
+    if matches!(first, '#' | 'A' | 'M') {
         return Ok(Parsed::Other);
     }
     let mut fields = line.splitn(3, '\t');

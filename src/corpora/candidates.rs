@@ -13,6 +13,8 @@ pub(super) struct Candidate<'a> {
     pub hull: Range<usize>,
     pub kind: &'a str,
     pub concepts: Vec<&'a str>,
+    /// Of the document.
+    pub mentions: Vec<usize>,
     pub keys: HashSet<Key<'a>>,
     /// Numbers of what it is called, where that matters: `labels` fills them in.
     pub names: Vec<usize>,
@@ -23,6 +25,7 @@ pub(super) struct Candidate<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Key<'a> {
     Concept(&'a str),
+    /// Of mentions that are aliases, the first.
     Mention(usize),
 }
 
@@ -65,6 +68,7 @@ pub(super) fn candidates<'a>(document: &'a Document, types: &TypeSet) -> Vec<Can
                     hull: mention.hull(),
                     kind: &mention.kind,
                     concepts: Vec::new(),
+                    mentions: Vec::new(),
                     keys: HashSet::new(),
                     names: Vec::new(),
                     sentence: 0,
@@ -73,7 +77,8 @@ pub(super) fn candidates<'a>(document: &'a Document, types: &TypeSet) -> Vec<Can
                 &mut candidates[last]
             }
         };
-        candidate.keys.insert(Key::Mention(index));
+        candidate.mentions.push(index);
+        candidate.keys.insert(Key::Mention(document.first_alias(index)));
         for concept in &mention.concepts {
             if candidate.keys.insert(Key::Concept(bare_concept(concept))) {
                 candidate.concepts.push(concept);

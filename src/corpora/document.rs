@@ -1,6 +1,6 @@
 //! The one model of an annotated document: as a corpus states it, and as it is after checking.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use super::report::{CorpusError, Place, Report};
@@ -25,6 +25,8 @@ pub struct RawDocument {
     pub other_relations: u64,
     /// Keys of annotations that are no mentions but say where an event is.
     pub triggers: Vec<String>,
+    /// Keys of mentions that are aliases of each other.
+    pub equivalents: Vec<Vec<String>>,
 }
 
 /// A title, an abstract, a paragraph.
@@ -131,8 +133,17 @@ pub struct Document {
     pub passages: Vec<Passage>,
     pub mentions: Vec<Mention>,
     pub relations: Vec<Relation>,
+    /// Mentions that are aliases of an earlier one, and that one.
+    pub aliases: BTreeMap<usize, usize>,
     /// The corpus states at least one relation for this document, resolved or not, of whatever type.
     pub has_relations: bool,
+}
+
+impl Document {
+    /// The mention that stands for this one and its aliases.
+    pub fn first_alias(&self, mention: usize) -> usize {
+        self.aliases.get(&mention).copied().unwrap_or(mention)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

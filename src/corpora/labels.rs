@@ -9,6 +9,7 @@
 //! identifiers.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use super::candidates::{Candidate, Key};
 use super::document::{Document, Endpoint, Relation, bare_concept};
@@ -66,7 +67,7 @@ impl<'a> Stated<'a> {
                             .iter()
                             .for_each(|concept| add(Key::Concept(bare_concept(concept))));
                     }
-                    Endpoint::Mention(mention) => add(Key::Mention(*mention)),
+                    Endpoint::Mention(mention) => add(Key::Mention(document.first_alias(*mention))),
                 }
             }
         }
@@ -143,13 +144,23 @@ fn by_name<'a>(
         return by_name;
     }
     let mut numbers: HashMap<String, usize> = HashMap::new();
+    let number = |numbers: &mut HashMap<String, usize>, name: String| {
+        let next = numbers.len();
+        *numbers.entry(name).or_insert(next)
+    };
+    let words_of = |mention: usize| {
+        let mention = &document.mentions[mention];
+        words(&document.passages[mention.passage].text, &mention.fragments)
+    };
+    // What aliases are called is one name.
+    for (&alias, &first) in &document.aliases {
+        let first = number(&mut numbers, words_of(first));
+        numbers.entry(words_of(alias)).or_insert(first);
+    }
     for candidate in drugs.iter_mut().chain(adrs.iter_mut()) {
         let text = &document.passages[candidate.passage].text;
-        let mut number = |name: String| {
-            let next = numbers.len();
-            *numbers.entry(name).or_insert(next)
-        };
-        candidate.names.push(number(words(text, candidate)));
+        let mut number = |name| number(&mut numbers, name);
+        candidate.names.push(number(words(text, candidate.fragments)));
         if !candidate.concepts.is_empty() {
             let mut concepts: Vec<&str> = candidate.concepts.iter().map(|id| bare_concept(id)).collect();
             concepts.sort_unstable();
@@ -175,8 +186,8 @@ fn by_name<'a>(
 }
 
 /// As they are compared: in lower case, with one space between words.
-fn words(text: &str, candidate: &Candidate<'_>) -> String {
-    let fragments = candidate.fragments.iter().map(|range| &text[range.clone()]);
+fn words(text: &str, fragments: &[Range<usize>]) -> String {
+    let fragments = fragments.iter().map(|range| &text[range.clone()]);
     let words: Vec<String> = fragments
         .flat_map(str::split_whitespace)
         .map(str::to_lowercase)
@@ -187,11 +198,7 @@ fn words(text: &str, candidate: &Candidate<'_>) -> String {
 fn by_mention<'c, 'a>(candidates: &'c [Candidate<'a>]) -> HashMap<usize, &'c Candidate<'a>> {
     let mut by_mention = HashMap::new();
     for candidate in candidates {
-        for key in &candidate.keys {
-            if let Key::Mention(mention) = key {
-                by_mention.insert(*mention, candidate);
-            }
-        }
+        by_mention.extend(candidate.mentions.iter().map(|&mention| (mention, candidate)));
     }
     by_mention
 }

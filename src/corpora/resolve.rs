@@ -7,7 +7,7 @@
 //! mention is ever looked for elsewhere than at its offsets.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 use super::document::{
@@ -94,12 +94,14 @@ pub fn resolve(
     summary.relations += raw.lost_relations;
     summary.relations_unresolved += raw.lost_relations;
     let relations = resolve_relations(&mut raw, &keys, &concepts, summary, report)?;
+    let aliases = aliases(&raw.equivalents, &keys);
     let document = Document {
         passages: passages(raw.passages, reading),
         id: raw.id,
         place: raw.place,
         mentions,
         relations,
+        aliases,
         has_relations,
     };
     Ok(Resolved { document, reading })
@@ -497,6 +499,38 @@ fn resolve_relations(
         }
     }
     Ok(relations)
+}
+
+/// Mentions of sets of equivalents, each with the first of its set; sets that share a mention are one.
+fn aliases(sets: &[Vec<String>], keys: &HashMap<String, Option<usize>>) -> BTreeMap<usize, usize> {
+    fn first(aliases: &mut BTreeMap<usize, usize>, mention: usize) -> usize {
+        let mut first = mention;
+        while let Some(&earlier) = aliases.get(&first) {
+            first = earlier;
+        }
+        // So that chains stay short.
+        let mut next = mention;
+        while next != first {
+            next = aliases.insert(next, first).unwrap_or(first);
+        }
+        first
+    }
+    let mut aliases = BTreeMap::new();
+    for set in sets {
+        let members = set.iter().filter_map(|key| keys.get(key).copied().flatten());
+        members.reduce(|one, other| {
+            let (one, other) = (first(&mut aliases, one), first(&mut aliases, other));
+            if one != other {
+                aliases.insert(one.max(other), one.min(other));
+            }
+            one.min(other)
+        });
+    }
+    let mentions: Vec<usize> = aliases.keys().copied().collect();
+    for mention in mentions {
+        first(&mut aliases, mention);
+    }
+    aliases
 }
 
 /// Passages with the place of each in the document, in code points: as stated where that makes sense.

@@ -167,6 +167,40 @@ fn an_event_without_arguments_stands_for_its_trigger() {
 }
 
 #[test]
+fn what_is_said_of_a_mention_holds_for_its_equivalents() {
+    let (found, _folder) = brat(&[
+        (
+            "x.txt",
+            "Aspirin (ASA, Bayer) caused bleeding. ASA caused Bleeding or rash.",
+        ),
+        (
+            "x.ann",
+            "T1\tDrug 0 7\tAspirin\nT2\tDrug 9 12\tASA\nT3\tADE 28 36\tbleeding\nT4\tDrug 38 41\tASA\nT5\tADE 49 57\tBleeding\n\
+             T6\tADE 61 65\trash\nT7\tDrug 14 19\tBayer\nE1\tDrug:T7\n\
+             R1\tADE-Drug Arg1:T3 Arg2:T1\n*\tEquiv E1 T2\n*\tEquiv T2 T1 T99\n",
+        ),
+    ]);
+    assert_eq!(found.reasons, ["malformed_line"]);
+    assert!(
+        found.problems[0].contains("x.ann:11") && found.problems[0].contains("\"T99\""),
+        "{:?}",
+        found.problems
+    );
+    assert_eq!(
+        found.ids(),
+        [
+            "x:0-7:28-36",
+            "x:9-12:28-36",
+            "x:14-19:28-36",
+            "x:38-41:49-57",
+            "x:38-41:61-65"
+        ]
+    );
+    // Of the second sentence's the first is called like the related ones.
+    assert_eq!(found.labels(), [Some(1), Some(1), Some(1), None, Some(0)]);
+}
+
+#[test]
 fn what_names_no_annotation_is_reported() {
     let (found, _folder) = brat(&[
         ("x.txt", "Aspirin caused rash."),

@@ -33,6 +33,7 @@ fn document(texts: &[&str], mentions: Vec<Mention>, relations: Vec<Relation>) ->
         place: Place::default(),
         passages: passages.collect(),
         mentions,
+        aliases: BTreeMap::new(),
         has_relations: !relations.is_empty(),
         relations,
     }
