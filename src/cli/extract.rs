@@ -28,7 +28,8 @@ code points of text), drug_type, adr_type, drug_concepts, adr_concepts, and labe
 label is 1 where the corpus says that this drug caused this reaction, else 0. Where relations name concepts (PubTator, \
 BioC), the claim is the whole document's, not this sentence's: every mention pair of the two concepts gets it. Where they \
 name mentions (ade-rel, brat, BioC), a pair of the same two names, or identifiers, as a related one gets it too if its text \
-holds that one, and no label elsewhere in the document. Documents without any relation get no label, unless with --labels all.
+holds that one, and no label elsewhere in the document. Where a relation cannot be resolved, no pair of its document gets 0, \
+since it may be the one. Documents without any relation get no label, unless with --labels all.
 
 Offsets are checked: the words of a mention have to be where it says they are, counted in code points, UTF-16 units or \
 bytes, whichever fits the document, with CRLF as one where that fits better. What does not fit is reported on stderr, \

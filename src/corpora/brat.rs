@@ -245,12 +245,20 @@ fn document(
                     event.arguments.len()
                 );
                 report.report(Problem::new(place.at(number), Reason::MalformedLine, message))?;
+                document.lost_relations.push(event.kind.to_owned());
             }
             Ok(Parsed::Event(event)) => events.push(event),
             Ok(Parsed::Concept { mention, concept }) => concepts.push((number, mention, concept)),
             Ok(Parsed::Equivalents(keys)) => equivalents.push((number, keys)),
             Ok(Parsed::Other) => {}
-            Err(message) => report.report(Problem::new(place.at(number), Reason::MalformedLine, message))?,
+            Err(message) => {
+                report.report(Problem::new(place.at(number), Reason::MalformedLine, message))?;
+                if line.starts_with(['R', 'E']) {
+                    let kind = line.split('\t').nth(1).unwrap_or_default();
+                    let kind = kind.split([' ', ':']).next().unwrap_or_default();
+                    document.lost_relations.push(kind.to_owned());
+                }
+            }
         }
     }
     // An event without arguments stands for its trigger, wherever it is named.

@@ -1,6 +1,6 @@
 //! The one model of an annotated document: as a corpus states it, and as it is after checking.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 
 use super::report::{CorpusError, Place, Report};
@@ -19,8 +19,8 @@ pub struct RawDocument {
     pub passages: Vec<RawPassage>,
     pub mentions: Vec<RawMention>,
     pub relations: Vec<RawRelation>,
-    /// Relations that the adapter has reported already.
-    pub lost_relations: u64,
+    /// Types of relations that the adapter has reported already; empty where it is not known.
+    pub lost_relations: Vec<String>,
     /// Relations that relate no two mentions: of one mention, or of relations and events.
     pub other_relations: u64,
     /// Keys of annotations that are no mentions but say where an event is.
@@ -135,6 +135,8 @@ pub struct Document {
     pub relations: Vec<Relation>,
     /// Mentions that are aliases of an earlier one, and that one.
     pub aliases: BTreeMap<usize, usize>,
+    /// Types of relations that the corpus states, of which it is not known what they relate.
+    pub unresolved_relations: BTreeSet<String>,
     /// The corpus states at least one relation for this document, resolved or not, of whatever type.
     pub has_relations: bool,
 }

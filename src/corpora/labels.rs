@@ -7,6 +7,8 @@
 //! where its text holds the related one, the text says of both that this drug caused this reaction; elsewhere in the
 //! document nothing is known. Two mentions are called alike if they have the same words, whatever their case, or the same
 //! identifiers.
+//!
+//! Where it is not known what a relation relates, it may be any pair of its document: none is unrelated.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -45,6 +47,7 @@ pub(super) struct Stated<'a> {
     /// relations themselves, where a table of all related pairs would be their square.
     ends: HashMap<Key<'a>, Vec<(usize, bool)>>,
     by_name: HashMap<(usize, usize), Places>,
+    has_unresolved: bool,
 }
 
 impl<'a> Stated<'a> {
@@ -72,7 +75,12 @@ impl<'a> Stated<'a> {
             }
         }
         let by_name = by_name(document, &chosen, drugs, adrs);
-        Self { ends, by_name }
+        let mut unresolved = document.unresolved_relations.iter();
+        Self {
+            ends,
+            by_name,
+            has_unresolved: unresolved.any(|kind| kind.is_empty() || options.chooses(kind)),
+        }
     }
 
     /// What is said of a drug and a reaction whose text reaches from one position to another.
@@ -80,7 +88,10 @@ impl<'a> Stated<'a> {
         if self.relates(drug, adr) {
             return Verdict::Related;
         }
-        let mut verdict = Verdict::Unrelated;
+        let mut verdict = match self.has_unresolved {
+            true => Verdict::Unknown(Unlabelled::UnresolvedRelation),
+            false => Verdict::Unrelated,
+        };
         for places in called(drug, adr).filter_map(|names| self.by_name.get(&names)) {
             if places.any_within(from, to) {
                 return Verdict::RelatedByName;

@@ -7,7 +7,7 @@
 //! mention is ever looked for elsewhere than at its offsets.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use super::document::{
@@ -90,10 +90,11 @@ pub fn resolve(
         }
     }
     summary.resolved += mentions.len() as u64;
-    let has_relations = !raw.relations.is_empty() || raw.lost_relations > 0;
-    summary.relations += raw.lost_relations;
-    summary.relations_unresolved += raw.lost_relations;
-    let relations = resolve_relations(&mut raw, &keys, &concepts, summary, report)?;
+    let has_relations = !raw.relations.is_empty() || !raw.lost_relations.is_empty();
+    summary.relations += raw.lost_relations.len() as u64;
+    summary.relations_unresolved += raw.lost_relations.len() as u64;
+    let mut unresolved_relations = std::mem::take(&mut raw.lost_relations).into_iter().collect();
+    let relations = resolve_relations(&mut raw, &keys, &concepts, &mut unresolved_relations, summary, report)?;
     let aliases = aliases(&raw.equivalents, &keys);
     let document = Document {
         passages: passages(raw.passages, reading),
@@ -102,6 +103,7 @@ pub fn resolve(
         mentions,
         relations,
         aliases,
+        unresolved_relations,
         has_relations,
     };
     Ok(Resolved { document, reading })
@@ -131,9 +133,11 @@ fn choose_composites(mentions: &mut Vec<RawMention>, composite: CompositeUse, su
             match composite {
                 CompositeUse::Whole if left_out.insert(part) => {
                     let key = std::mem::take(&mut mentions[part].key);
+                    let aliases = std::mem::take(&mut mentions[part].aliases);
                     let concepts = std::mem::take(&mut mentions[part].concepts);
                     let whole = &mut mentions[whole];
                     whole.aliases.extend(Some(key).filter(|key| !key.is_empty()));
+                    whole.aliases.extend(aliases);
                     for concept in concepts {
                         if !whole.concepts.contains(&concept) {
                             whole.concepts.push(concept);
@@ -449,6 +453,7 @@ fn resolve_relations(
     raw: &mut RawDocument,
     keys: &HashMap<String, Option<usize>>,
     concepts: &HashSet<String>,
+    unresolved: &mut BTreeSet<String>,
     summary: &mut Summary,
     report: &mut dyn Report,
 ) -> Result<Vec<Relation>, CorpusError> {
@@ -487,6 +492,7 @@ fn resolve_relations(
                         Reason::DanglingRelation,
                         message,
                     ))?;
+                    unresolved.insert(relation.kind);
                     continue 'relations;
                 }
             }

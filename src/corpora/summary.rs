@@ -20,12 +20,15 @@ const MAX_CHARACTERS: usize = 100;
 pub enum Unlabelled {
     /// A pair of the same two names is related elsewhere in the document.
     RelatedElsewhere,
+    /// The document has a relation of which it is not known what it relates.
+    UnresolvedRelation,
 }
 
 impl Unlabelled {
     pub fn name(self) -> &'static str {
         match self {
             Unlabelled::RelatedElsewhere => "related_elsewhere",
+            Unlabelled::UnresolvedRelation => "unresolved_relation",
         }
     }
 }
@@ -210,6 +213,10 @@ impl fmt::Display for Summary {
             (
                 left_out(Unlabelled::RelatedElsewhere),
                 "without label: the same two names are related elsewhere in the document",
+            ),
+            (
+                left_out(Unlabelled::UnresolvedRelation),
+                "without label: a relation of their document is not resolved",
             ),
             (self.other_relations, "relations of other than mentions passed over"),
             (self.triggers_left_out, "triggers of events left out"),

@@ -82,6 +82,22 @@ fn what_fits_nowhere_is_reported() {
 }
 
 #[test]
+fn where_a_line_is_not_resolved_no_pair_of_its_pmid_is_a_negative() {
+    let sentence = "Aspirin gave rash and hives, ibuprofen gave more.";
+    let good = format!("1|{sentence}|rash|113|117|Aspirin|100|107\n1|{sentence}|hives|122|127|ibuprofen|129|138\n");
+    let labels = |line: &str| ade(format!("{good}{line}2|X rash.|rash|2|6|X|0|1\n")).labels();
+    let one = Some(1);
+    assert_eq!(labels(""), [one, Some(0), Some(0), one, one]);
+    for lost in [
+        format!("1|{sentence}|hives|122|127|Aspirin|107|114\n"),
+        format!("1|{sentence}|hives|122|127|Aspirin|x|107\n"),
+        "1|torn\n".to_owned(),
+    ] {
+        assert_eq!(labels(&lost), [one, None, None, one, one], "{lost}");
+    }
+}
+
+#[test]
 fn a_sentence_of_the_corpus_is_one_sentence() {
     let found = ade("9|METHODS: One. Aspirin. Then came rash.|rash|33|37|Aspirin|14|21\n");
     assert_eq!(found.records[0]["text"], "METHODS: One. Aspirin. Then came rash.");

@@ -122,8 +122,32 @@ fn malformed_lines_and_missing_files_are_reported_and_the_rest_goes_on() {
         "{}",
         found.problems[1]
     );
-    // The relation was stated, whatever became of it.
-    assert_eq!(found.labels(), [Some(0)]);
+    // A relation was stated, and it may have been this one.
+    assert_eq!(found.labels(), [None]);
+    assert_eq!(found.summary.relations_unresolved, 2);
+}
+
+#[test]
+fn a_relation_to_one_of_two_mentions_of_a_key_makes_no_pair_a_negative() {
+    let text = ("x.txt", "Aspirin caused rash and fever.");
+    let mentions = "T1\tDrug 0 7\tAspirin\nT2\tADE 15 19\trash\nT2\tADE 24 29\tfever\n";
+    let of = |relation: &str| brat(&[text, ("x.ann", &format!("{mentions}{relation}\n"))]).0;
+    let found = of("R1\tADE-Drug Arg1:T2 Arg2:T1");
+    assert_eq!(
+        (found.reasons.as_slice(), found.labels()),
+        (&["dangling_relation"][..], vec![None, None])
+    );
+    assert!(
+        found.summary.to_string().contains("2 without label: a relation"),
+        "{}",
+        found.summary
+    );
+    // One of another type says nothing of causes.
+    let found = of("R1\tDosage-Drug Arg1:T2 Arg2:T1\nR2\tADE-Drug Arg1:T1 Arg2:T1");
+    assert_eq!(
+        (found.reasons.as_slice(), found.labels()),
+        (&["dangling_relation"][..], vec![Some(0), Some(0)])
+    );
 }
 
 #[test]

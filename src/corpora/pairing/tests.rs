@@ -34,6 +34,7 @@ fn document(texts: &[&str], mentions: Vec<Mention>, relations: Vec<Relation>) ->
         passages: passages.collect(),
         mentions,
         aliases: BTreeMap::new(),
+        unresolved_relations: Default::default(),
         has_relations: !relations.is_empty(),
         relations,
     }
