@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::manifest::{self, End};
 use super::report_file::{ReportFile, replace_earlier};
-use super::values::{parse_bytes, parse_count};
+use super::values::{counted, parse_bytes, parse_count};
 use super::{Outcome, UsageError, console, note, stdout};
 use crate::corpora::{
     self, CompositeUse, CorpusError, DEFAULT_ADR_TYPES, DEFAULT_DRUG_TYPES, DEFAULT_RELATION_TYPES, Format, Labels,
@@ -28,7 +28,8 @@ code points of text), drug_type, adr_type, drug_concepts, adr_concepts, and labe
 label is 1 where the corpus says that this drug caused this reaction, else 0. Where relations name concepts (PubTator, \
 BioC), the claim is the whole document's, not this sentence's: every mention pair of the two concepts gets it. Where they \
 name mentions (ade-rel, brat, BioC), a pair of the same two names, or identifiers, as a related one gets it too if its text \
-holds that one, and no label elsewhere in the document. Where a relation cannot be resolved, no pair of its document gets 0, \
+holds that one, and no label elsewhere in the document. A negated or speculated relation (brat: an attribute of it; BioC: an \
+infon) is no cause: what only it relates gets no label. Where a relation cannot be resolved, no pair of its document gets 0, \
 since it may be the one. Documents without any relation get no label, unless with --labels all.
 
 Offsets are checked: the words of a mention have to be where it says they are, counted in code points, UTF-16 units or \
@@ -339,6 +340,12 @@ impl ExtractArgs {
             remarks.push(format!(
                 "{count} relations state no type and are taken to say \"caused\"; with --relation-type only those of that \
                  type are"
+            ));
+        }
+        if summary.qualified_relations > 0 {
+            remarks.push(format!(
+                "{} negated or speculated, so no cause: what they relate is not labelled 1, and not 0",
+                counted(summary.qualified_relations, "relation is", "relations are")
             ));
         }
         if relations == 0 && summary.relations > summary.relations_unresolved {

@@ -397,6 +397,7 @@ fn document(lines: Vec<Relation>, damaged: usize, report: &mut dyn Report) -> Re
                 line: line.place.line,
                 kind: EFFECT.to_owned(),
                 ends,
+                qualified: false,
             });
             document.mentions.extend(mentions);
         }

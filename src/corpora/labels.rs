@@ -8,9 +8,12 @@
 //! document nothing is known. Two mentions are called alike if they have the same words, whatever their case, or the same
 //! identifiers.
 //!
+//! A negated or speculated relation states no cause: of pairs that only such ones name, by mentions or by names, nothing
+//! is known.
+//!
 //! Where it is not known what a relation relates, it may be any pair of its document: none is unrelated.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::candidates::{Candidate, Key};
@@ -20,6 +23,9 @@ use super::summary::Unlabelled;
 
 /// A passage and a byte of it.
 pub(super) type Position = (usize, usize);
+
+/// What a drug and a reaction are called.
+type Names = (usize, usize);
 
 /// What is said of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +52,11 @@ pub(super) struct Stated<'a> {
     /// Where relations name what: each key with its relations and which end of them it is, ascending. As large as the
     /// relations themselves, where a table of all related pairs would be their square.
     ends: HashMap<Key<'a>, Vec<(usize, bool)>>,
-    by_name: HashMap<(usize, usize), Places>,
+    /// Which relations are negated or speculated.
+    qualified: Vec<bool>,
+    by_name: HashMap<Names, Places>,
+    /// What negated and speculated relations name.
+    qualified_names: HashSet<Names>,
     has_unresolved: bool,
 }
 
@@ -74,46 +84,66 @@ impl<'a> Stated<'a> {
                 }
             }
         }
-        let by_name = by_name(document, &chosen, drugs, adrs);
+        let mut by_name: HashMap<Names, Places> = HashMap::new();
+        let mut qualified_names = HashSet::new();
+        for named in named(document, &chosen, drugs, adrs) {
+            for names in named.names {
+                if named.qualified {
+                    qualified_names.insert(names);
+                } else {
+                    by_name.entry(names).or_default().0.push(named.place);
+                }
+            }
+        }
+        by_name.values_mut().for_each(Places::sort);
         let mut unresolved = document.unresolved_relations.iter();
         Self {
             ends,
+            qualified: chosen.iter().map(|relation| relation.qualified).collect(),
             by_name,
+            qualified_names,
             has_unresolved: unresolved.any(|kind| kind.is_empty() || options.chooses(kind)),
         }
     }
 
     /// What is said of a drug and a reaction whose text reaches from one position to another.
     pub fn of(&self, drug: &Candidate<'_>, adr: &Candidate<'_>, from: Position, to: Position) -> Verdict {
-        if self.relates(drug, adr) {
-            return Verdict::Related;
-        }
-        let mut verdict = match self.has_unresolved {
-            true => Verdict::Unknown(Unlabelled::UnresolvedRelation),
-            false => Verdict::Unrelated,
-        };
-        for places in called(drug, adr).filter_map(|names| self.by_name.get(&names)) {
-            if places.any_within(from, to) {
-                return Verdict::RelatedByName;
+        let mut is_qualified = false;
+        for index in self.between(drug, adr) {
+            match self.qualified[index] {
+                true => is_qualified = true,
+                false => return Verdict::Related,
             }
-            verdict = Verdict::Unknown(Unlabelled::RelatedElsewhere);
         }
-        verdict
+        let places = || called(drug, adr).filter_map(|names| self.by_name.get(&names));
+        if is_qualified {
+            Verdict::Unknown(Unlabelled::QualifiedRelation)
+        } else if places().any(|places| places.any_within(from, to)) {
+            Verdict::RelatedByName
+        } else if called(drug, adr).any(|names| self.qualified_names.contains(&names)) {
+            Verdict::Unknown(Unlabelled::QualifiedRelation)
+        } else if places().next().is_some() {
+            Verdict::Unknown(Unlabelled::RelatedElsewhere)
+        } else if self.has_unresolved {
+            Verdict::Unknown(Unlabelled::UnresolvedRelation)
+        } else {
+            Verdict::Unrelated
+        }
     }
 
-    /// Whether a relation has the one at one end and the other at the other, whichever way round.
-    fn relates(&self, one: &Candidate<'_>, other: &Candidate<'_>) -> bool {
+    /// The relations that have the one at one end and the other at the other, whichever way round.
+    fn between<'s>(&'s self, one: &'s Candidate<'s>, other: &'s Candidate<'s>) -> impl Iterator<Item = usize> + 's {
         let others: Vec<&Vec<(usize, bool)>> = other.keys.iter().filter_map(|key| self.ends.get(key)).collect();
-        let ones = one.keys.iter().filter_map(|key| self.ends.get(key));
-        !others.is_empty()
-            && ones
-                .flatten()
-                .any(|&(index, second)| others.iter().any(|ends| ends.binary_search(&(index, !second)).is_ok()))
+        let ones = one.keys.iter().filter(|_| !others.is_empty());
+        let ones: Vec<&Vec<(usize, bool)>> = ones.filter_map(|key| self.ends.get(key)).collect();
+        let ends = ones.into_iter().flatten();
+        ends.filter(move |&&(index, second)| others.iter().any(|ends| ends.binary_search(&(index, !second)).is_ok()))
+            .map(|&(index, _)| index)
     }
 }
 
 /// Each name of the one with each of the other: at most four.
-fn called<'c>(drug: &'c Candidate<'_>, adr: &'c Candidate<'_>) -> impl Iterator<Item = (usize, usize)> + 'c {
+fn called<'c>(drug: &'c Candidate<'_>, adr: &'c Candidate<'_>) -> impl Iterator<Item = Names> + 'c {
     let names = drug.names.iter();
     names.flat_map(|&drug| adr.names.iter().map(move |&adr| (drug, adr)))
 }
@@ -139,20 +169,27 @@ impl Places {
     }
 }
 
-/// Where relations between mentions state which two names, the drug's and the reaction's.
-fn by_name<'a>(
+/// What a relation between two mentions names, and from where to where they reach.
+struct Named {
+    names: Vec<Names>,
+    place: (Position, Position),
+    qualified: bool,
+}
+
+/// What relations between a drug and a reaction name that are mentions, not concepts. Gives the candidates their names.
+fn named<'a>(
     document: &Document,
     chosen: &[&Relation],
     drugs: &mut [Candidate<'a>],
     adrs: &mut [Candidate<'a>],
-) -> HashMap<(usize, usize), Places> {
-    let mut by_name: HashMap<(usize, usize), Places> = HashMap::new();
+) -> Vec<Named> {
+    let mut named = Vec::new();
     let mentions = |relation: &Relation| match relation.ends {
         [Endpoint::Mention(one), Endpoint::Mention(other)] => Some([one, other]),
         _ => None,
     };
     if !chosen.iter().any(|relation| mentions(relation).is_some()) {
-        return by_name;
+        return named;
     }
     let mut numbers: HashMap<String, usize> = HashMap::new();
     let number = |numbers: &mut HashMap<String, usize>, name: String| {
@@ -180,20 +217,23 @@ fn by_name<'a>(
         }
     }
     let (drugs, adrs) = (by_mention(drugs), by_mention(adrs));
-    for [one, other] in chosen.iter().filter_map(|relation| mentions(relation)) {
+    for relation in chosen {
+        let Some([one, other]) = mentions(relation) else {
+            continue;
+        };
         let sides = |drug, adr| Some((*drugs.get(&drug)?, *adrs.get(&adr)?));
         let Some((drug, adr)) = sides(one, other).or_else(|| sides(other, one)) else {
             continue;
         };
         let start = |candidate: &Candidate<'_>| (candidate.passage, candidate.hull.start);
         let end = |candidate: &Candidate<'_>| (candidate.passage, candidate.hull.end);
-        let place = (start(drug).min(start(adr)), end(drug).max(end(adr)));
-        for names in called(drug, adr) {
-            by_name.entry(names).or_default().0.push(place);
-        }
+        named.push(Named {
+            names: called(drug, adr).collect(),
+            place: (start(drug).min(start(adr)), end(drug).max(end(adr))),
+            qualified: relation.qualified,
+        });
     }
-    by_name.values_mut().for_each(Places::sort);
-    by_name
+    named
 }
 
 /// As they are compared: in lower case, with one space between words.

@@ -41,11 +41,11 @@ pub fn write_pairs(
 ) -> io::Result<u64> {
     let mut drugs = candidates(document, &options.drug_types);
     let mut adrs = candidates(document, &options.adr_types);
-    summary.chosen_relations += document
-        .relations
-        .iter()
-        .filter(|relation| options.chooses(&relation.kind))
-        .count() as u64;
+    let chosen = document.relations.iter();
+    for relation in chosen.filter(|relation| options.chooses(&relation.kind)) {
+        summary.chosen_relations += 1;
+        summary.qualified_relations += u64::from(relation.qualified);
+    }
     if drugs.is_empty() || adrs.is_empty() {
         return Ok(0);
     }

@@ -314,6 +314,7 @@ fn parse(line: &str, number: u64) -> Result<Parsed<'_>, String> {
             line: number,
             kind: second.to_owned(),
             ends,
+            qualified: false,
         };
         return Ok(Parsed::Relation { pmid, relation });
     }

@@ -501,6 +501,7 @@ fn resolve_relations(
             relations.push(Relation {
                 kind: relation.kind,
                 ends,
+                qualified: relation.qualified,
             });
         }
     }

@@ -20,6 +20,8 @@ const MAX_CHARACTERS: usize = 100;
 pub enum Unlabelled {
     /// A pair of the same two names is related elsewhere in the document.
     RelatedElsewhere,
+    /// A relation of the two, or of their names, is negated or speculated.
+    QualifiedRelation,
     /// The document has a relation of which it is not known what it relates.
     UnresolvedRelation,
 }
@@ -28,6 +30,7 @@ impl Unlabelled {
     pub fn name(self) -> &'static str {
         match self {
             Unlabelled::RelatedElsewhere => "related_elsewhere",
+            Unlabelled::QualifiedRelation => "negated_or_speculated",
             Unlabelled::UnresolvedRelation => "unresolved_relation",
         }
     }
@@ -75,6 +78,8 @@ pub struct Summary {
     pub short_line_ends: u64,
     /// Relations of chosen types.
     pub chosen_relations: u64,
+    /// Of these, the negated or speculated ones.
+    pub qualified_relations: u64,
 }
 
 /// Names with how often each came.
@@ -176,6 +181,7 @@ impl Summary {
             "relations": self.relations,
             "relations_unresolved": self.relations_unresolved,
             "relations_not_of_two_mentions": self.other_relations,
+            "relations_negated_or_speculated": self.qualified_relations,
             "relation_types": names(&self.relation_types),
             "offset_units": units.collect::<serde_json::Map<_, _>>(),
             "passage_relative_documents": self.passage_relative,
@@ -213,6 +219,10 @@ impl fmt::Display for Summary {
             (
                 left_out(Unlabelled::RelatedElsewhere),
                 "without label: the same two names are related elsewhere in the document",
+            ),
+            (
+                left_out(Unlabelled::QualifiedRelation),
+                "without label: their relation is negated or speculated",
             ),
             (
                 left_out(Unlabelled::UnresolvedRelation),

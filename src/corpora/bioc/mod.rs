@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use super::document::{
     Composite, Documents, MOST_ENDS, NOWHERE, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation,
-    split_concepts,
+    qualifies, split_concepts,
 };
 use super::options::plain;
 use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8, quoted};
@@ -440,10 +440,12 @@ impl BiocRelation {
                 .map(|(_, value)| value);
             pair(ends.next(), ends.next())
         };
+        let qualified = infons.iter().any(|(name, value)| qualifies(name, Some(value)));
         let related = |ends| RawRelation {
             line: 0,
             kind: kind.clone(),
             ends,
+            qualified,
         };
         if let Some(ends) = named.or_else(by_type) {
             return Ok(vec![related(ends)]);

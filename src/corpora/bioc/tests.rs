@@ -421,6 +421,25 @@ fn relations_relate_each_two_of_what_is_there_and_say_what_is_not() {
 }
 
 #[test]
+fn a_relation_whose_infons_negate_it_makes_no_label() {
+    for (infon, expected) in [
+        (r#""negated": true"#, None),
+        (r#""Polarity": "negative""#, None),
+        (r#""speculated": "yes""#, None),
+        (r#""negated": false"#, Some(1)),
+    ] {
+        let found = bioc(JSON.replace(r#""type": "cause""#, &format!(r#""type": "cause", {infon}"#)));
+        assert_eq!(found.problems, [""; 0], "{infon}");
+        assert_eq!(found.labels(), [expected], "{infon}");
+        assert_eq!(
+            found.summary.qualified_relations,
+            u64::from(expected.is_none()),
+            "{infon}"
+        );
+    }
+}
+
+#[test]
 fn identifiers_may_begin_anew_in_each_passage() {
     let annotation = |id: &str, kind: &str, text: &str, offset: u64| {
         annotation(kind, "", text, &format!("{offset}+{}", text.len()))

@@ -225,6 +225,46 @@ fn what_is_said_of_a_mention_holds_for_its_equivalents() {
 }
 
 #[test]
+fn a_negated_or_speculated_relation_or_event_makes_no_label() {
+    let text = ("x.txt", "Aspirin caused no rash, maybe fever.");
+    let mentions = "T1\tDrug 0 7\tAspirin\nT2\tADE 18 22\trash\nT3\tADE 30 35\tfever\nT4\tCause 8 14\tcaused\n\
+                    R1\tADE-Drug Arg1:T2 Arg2:T1\n";
+    let event = "E1\tADE:T4 Treatment:T1 Effect:T3\n";
+    let of = |more: &str| brat(&[text, ("x.ann", &format!("{mentions}{more}"))]).0;
+    for (more, expected, count) in [
+        ("A1\tNegated R1\n".to_owned(), [None, Some(0)], 1),
+        ("M1\tSpeculation R1\n".to_owned(), [None, Some(0)], 1),
+        (
+            "A1\tNegation R1 false\nA2\tNegated T1\nA3\tCertain R1\n".to_owned(),
+            [Some(1), Some(0)],
+            0,
+        ),
+        (
+            format!("{event}A1\tuncertainty E1 high\nA2\tnegated R1\n"),
+            [None, None],
+            2,
+        ),
+        // What is said twice, once without doubt, is said.
+        (
+            "A1\tNegated R1\nR2\tADE-Drug Arg1:T1 Arg2:T2\n".to_owned(),
+            [Some(1), Some(0)],
+            1,
+        ),
+        // A negated event that stands for a mention.
+        (
+            "E9\tADE:T3\nA1\tNegated E9\nR2\tADE-Drug Arg1:E9 Arg2:T1\n".to_owned(),
+            [Some(1), None],
+            1,
+        ),
+    ] {
+        let found = of(&more);
+        assert_eq!(found.problems, [""; 0], "{more}");
+        assert_eq!(found.labels(), expected, "{more}");
+        assert_eq!(found.summary.qualified_relations, count, "{more}");
+    }
+}
+
+#[test]
 fn what_names_no_annotation_is_reported() {
     let (found, _folder) = brat(&[
         ("x.txt", "Aspirin caused rash."),

@@ -118,6 +118,7 @@ fn equal_characters_are_one_mention_with_all_identifiers() {
     let relation = Relation {
         kind: "CID".to_owned(),
         ends: [Endpoint::Concepts(vec!["D3".into()]), Endpoint::Mention(1)],
+        qualified: false,
     };
     let (records, _, _) = pairs(&document(&["Drug Rash"], mentions, vec![relation]), &Options::default());
     assert_eq!(records.len(), 1);
@@ -135,6 +136,7 @@ fn mention_relations_relate_these_mentions_and_no_others() {
     let relation = Relation {
         kind: "ade_drug".to_owned(),
         ends: [Endpoint::Mention(2), Endpoint::Mention(1)],
+        qualified: false,
     };
     let (records, _, _) = pairs(&document(&["X Y R"], mentions, vec![relation]), &Options::default());
     assert_eq!(
@@ -175,6 +177,7 @@ fn a_pair_called_as_a_related_one_is_related_in_its_text_and_unlabelled_elsewher
     let relation = Relation {
         kind: "ADE".to_owned(),
         ends: [Endpoint::Mention(3), Endpoint::Mention(0)],
+        qualified: false,
     };
     let document = document(&[text], mentions, vec![relation]);
     let (found, summary) = labels(&document, &Options::default());
@@ -193,6 +196,31 @@ fn a_pair_called_as_a_related_one_is_related_in_its_text_and_unlabelled_elsewher
 }
 
 #[test]
+fn a_pair_called_as_one_of_a_negated_relation_is_not_labelled_unless_its_text_has_a_related_one() {
+    let mentions = vec![
+        mention(0, &[0..1], "Drug", &[]),
+        mention(0, &[2..3], "ADR", &[]),
+        mention(0, &[5..6], "Drug", &[]),
+        mention(0, &[7..8], "ADR", &[]),
+    ];
+    let relation = |drug, adr, qualified| Relation {
+        kind: "ADE".to_owned(),
+        ends: [Endpoint::Mention(drug), Endpoint::Mention(adr)],
+        qualified,
+    };
+    let document = |relations| document(&["X R, X R."], mentions.clone(), relations);
+    let options = Options::default();
+    let (negated, summary) = labels(&document(vec![relation(0, 1, true)]), &options);
+    assert_eq!(negated, [2; 4]);
+    assert_eq!(
+        summary.labels_left_out,
+        BTreeMap::from([(Unlabelled::QualifiedRelation, 4)])
+    );
+    let both = vec![relation(0, 1, true), relation(2, 3, false)];
+    assert_eq!(labels(&document(both), &options).0, [2, 1, 1, 1]);
+}
+
+#[test]
 fn the_same_identifiers_are_the_same_name_and_other_ones_of_one_drug_are_not() {
     let mentions = vec![
         mention(0, &[0..1], "Drug", &["D1", "MESH:D4"]),
@@ -203,6 +231,7 @@ fn the_same_identifiers_are_the_same_name_and_other_ones_of_one_drug_are_not() {
     let relation = Relation {
         kind: "ADE".to_owned(),
         ends: [Endpoint::Mention(2), Endpoint::Mention(1)],
+        qualified: false,
     };
     let document = document(&["X Y R S"], mentions, vec![relation]);
     assert_eq!(labels(&document, &Options::default()).0, [1, 0, 1, 0]);
