@@ -377,6 +377,17 @@ fn pubtator_and_bioc_give_the_same_bytes_for_the_whole_development_set() {
         assert!(one.stdout.len() > 1_000_000);
         assert!(one.stdout == other.stdout, "{scope}: the two forms differ");
     }
+    // What spans sentences is counted, and where it would be found is said.
+    let (run, summary) = counts(&["--from", "pubtator"], &[pubtator]);
+    assert_eq!(
+        (&summary["relations"], &summary["relations_without_pair"]),
+        (&1012.into(), &244.into())
+    );
+    assert!(
+        run.stderr.contains("244 relations between") && run.stderr.contains("--scope passage"),
+        "{}",
+        run.stderr
+    );
     // The one location in the corpus that does not hold is a part of a composite mention.
     let (run, counts) = counts(&["--from", "bioc", "--composite", "parts"], &[bioc]);
     assert_eq!(

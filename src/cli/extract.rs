@@ -342,6 +342,18 @@ impl ExtractArgs {
                  type are"
             ));
         }
+        let wider = match options.scope {
+            Scope::Sentence => Some(("sentence", "passage")),
+            Scope::Passage => Some(("passage", "document")),
+            Scope::Document => None,
+        };
+        if let (1.., Some((scope, wider))) = (summary.relations_without_pair, wider) {
+            remarks.push(format!(
+                "{} between a drug and a reaction gave no pair, mostly since the two never stand in one {scope}: see --scope \
+                 {wider}",
+                counted(summary.relations_without_pair, "relation", "relations")
+            ));
+        }
         if summary.qualified_relations > 0 {
             remarks.push(format!(
                 "{} negated or speculated, so no cause: what they relate is not labelled 1, and not 0",

@@ -54,6 +54,8 @@ pub(super) struct Stated<'a> {
     ends: HashMap<Key<'a>, Vec<(usize, bool)>>,
     /// Which relations are negated or speculated.
     qualified: Vec<bool>,
+    /// Which relations [`Stated::of`] was asked for a pair of.
+    realised: Vec<bool>,
     by_name: HashMap<Names, Places>,
     /// What negated and speculated relations name.
     qualified_names: HashSet<Names>,
@@ -100,6 +102,7 @@ impl<'a> Stated<'a> {
         Self {
             ends,
             qualified: chosen.iter().map(|relation| relation.qualified).collect(),
+            realised: vec![false; chosen.len()],
             by_name,
             qualified_names,
             has_unresolved: unresolved.any(|kind| kind.is_empty() || options.chooses(kind)),
@@ -107,13 +110,17 @@ impl<'a> Stated<'a> {
     }
 
     /// What is said of a drug and a reaction whose text reaches from one position to another.
-    pub fn of(&self, drug: &Candidate<'_>, adr: &Candidate<'_>, from: Position, to: Position) -> Verdict {
-        let mut is_qualified = false;
-        for index in self.between(drug, adr) {
+    pub fn of(&mut self, drug: &Candidate<'_>, adr: &Candidate<'_>, from: Position, to: Position) -> Verdict {
+        let (mut is_related, mut is_qualified) = (false, false);
+        for index in between(&self.ends, drug, adr) {
+            self.realised[index] = true;
             match self.qualified[index] {
                 true => is_qualified = true,
-                false => return Verdict::Related,
+                false => is_related = true,
             }
+        }
+        if is_related {
+            return Verdict::Related;
         }
         let places = || called(drug, adr).filter_map(|names| self.by_name.get(&names));
         if is_qualified {
@@ -131,15 +138,41 @@ impl<'a> Stated<'a> {
         }
     }
 
-    /// The relations that have the one at one end and the other at the other, whichever way round.
-    fn between<'s>(&'s self, one: &'s Candidate<'s>, other: &'s Candidate<'s>) -> impl Iterator<Item = usize> + 's {
-        let others: Vec<&Vec<(usize, bool)>> = other.keys.iter().filter_map(|key| self.ends.get(key)).collect();
-        let ones = one.keys.iter().filter(|_| !others.is_empty());
-        let ones: Vec<&Vec<(usize, bool)>> = ones.filter_map(|key| self.ends.get(key)).collect();
-        let ends = ones.into_iter().flatten();
-        ends.filter(move |&&(index, second)| others.iter().any(|ends| ends.binary_search(&(index, !second)).is_ok()))
-            .map(|&(index, _)| index)
+    /// How many relations between a drug and a reaction no pair is of that was asked for. Negated and speculated ones ask
+    /// for none.
+    pub fn without_pair(&self, drugs: &[Candidate<'_>], adrs: &[Candidate<'_>]) -> u64 {
+        // Of each relation, whether its first and its second end are a drug, and a reaction.
+        let mut are_drugs = vec![[false; 2]; self.realised.len()];
+        let mut are_adrs = are_drugs.clone();
+        for (candidates, ends) in [(drugs, &mut are_drugs), (adrs, &mut are_adrs)] {
+            let keys: HashSet<Key<'_>> = candidates
+                .iter()
+                .flat_map(|candidate| candidate.keys.iter().copied())
+                .collect();
+            for &(index, second) in keys.iter().filter_map(|key| self.ends.get(key)).flatten() {
+                ends[index][usize::from(second)] = true;
+            }
+        }
+        let is_missed = |&index: &usize| {
+            let ([drug, other_drug], [other_adr, adr]) = (are_drugs[index], are_adrs[index]);
+            !self.realised[index] && !self.qualified[index] && (drug && adr || other_drug && other_adr)
+        };
+        (0..self.realised.len()).filter(is_missed).count() as u64
     }
+}
+
+/// The relations that have the one at one end and the other at the other, whichever way round.
+fn between<'s>(
+    ends: &'s HashMap<Key<'s>, Vec<(usize, bool)>>,
+    one: &'s Candidate<'s>,
+    other: &'s Candidate<'s>,
+) -> impl Iterator<Item = usize> + 's {
+    let others: Vec<&Vec<(usize, bool)>> = other.keys.iter().filter_map(|key| ends.get(key)).collect();
+    let ones = one.keys.iter().filter(|_| !others.is_empty());
+    let ones: Vec<&Vec<(usize, bool)>> = ones.filter_map(|key| ends.get(key)).collect();
+    let ends = ones.into_iter().flatten();
+    ends.filter(move |&&(index, second)| others.iter().any(|ends| ends.binary_search(&(index, !second)).is_ok()))
+        .map(|&(index, _)| index)
 }
 
 /// Each name of the one with each of the other: at most four.

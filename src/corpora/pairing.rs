@@ -50,7 +50,7 @@ pub fn write_pairs(
         return Ok(0);
     }
     let split = split_passages(document, &mut drugs, &mut adrs, options);
-    let stated = Stated::new(document, options, &mut drugs, &mut adrs);
+    let mut stated = Stated::new(document, options, &mut drugs, &mut adrs);
     let labelled = match options.labels {
         Labels::Auto => document.has_relations,
         Labels::All => true,
@@ -85,7 +85,7 @@ pub fn write_pairs(
             }
             written += 1;
             let extent = writer.extent(drug, adr);
-            let verdict = labelled.then(|| stated.of(drug, adr, extent.from, extent.to));
+            let verdict = Some(stated.of(drug, adr, extent.from, extent.to)).filter(|_| labelled);
             summary.count_label(verdict);
             let label = verdict.and_then(Verdict::label);
             writer.write(
@@ -100,6 +100,7 @@ pub fn write_pairs(
             )?;
         }
     }
+    summary.relations_without_pair += stated.without_pair(&drugs, &adrs);
     summary.pairs += written;
     summary.pairs_dropped += dropped;
     Ok(dropped)

@@ -78,6 +78,8 @@ pub struct Summary {
     pub short_line_ends: u64,
     /// Relations of chosen types.
     pub chosen_relations: u64,
+    /// Of these, those between a drug and a reaction that no pair is of, since they are too far apart or pairs are left out.
+    pub relations_without_pair: u64,
     /// Of these, the negated or speculated ones.
     pub qualified_relations: u64,
 }
@@ -181,6 +183,7 @@ impl Summary {
             "relations": self.relations,
             "relations_unresolved": self.relations_unresolved,
             "relations_not_of_two_mentions": self.other_relations,
+            "relations_without_pair": self.relations_without_pair,
             "relations_negated_or_speculated": self.qualified_relations,
             "relation_types": names(&self.relation_types),
             "offset_units": units.collect::<serde_json::Map<_, _>>(),
@@ -228,6 +231,7 @@ impl fmt::Display for Summary {
                 left_out(Unlabelled::UnresolvedRelation),
                 "without label: a relation of their document is not resolved",
             ),
+            (self.relations_without_pair, "relations without a pair"),
             (self.other_relations, "relations of other than mentions passed over"),
             (self.triggers_left_out, "triggers of events left out"),
             (self.composites_left_out, "annotations of composite mentions left out"),

@@ -221,6 +221,47 @@ fn a_pair_called_as_one_of_a_negated_relation_is_not_labelled_unless_its_text_ha
 }
 
 #[test]
+fn relations_between_a_drug_and_a_reaction_that_no_pair_is_of_are_counted() {
+    let mentions = vec![
+        mention(0, &[0..1], "Drug", &["D1"]),
+        mention(0, &[2..3], "ADR", &["D2"]),
+        mention(0, &[5..6], "ADR", &["D3"]),
+        mention(0, &[7..8], "Drug", &[]),
+    ];
+    let relation = |ends| Relation {
+        kind: "CID".to_owned(),
+        ends,
+        qualified: false,
+    };
+    let concept = |concept: &str| Endpoint::Concepts(vec![concept.to_owned()]);
+    let relations = vec![
+        relation([concept("D2"), concept("D1")]),
+        relation([concept("D3"), concept("D1")]),
+        relation([Endpoint::Mention(3), Endpoint::Mention(1)]),
+        // Of two drugs, of two reactions.
+        relation([Endpoint::Mention(3), concept("D1")]),
+        relation([concept("D3"), Endpoint::Mention(1)]),
+    ];
+    let document = document(&["x r. S y."], mentions, relations);
+    for (scope, labels_option, expected) in [
+        (Scope::Sentence, Labels::Auto, 2),
+        (Scope::Sentence, Labels::None, 2),
+        (Scope::Passage, Labels::Auto, 0),
+    ] {
+        let options = Options {
+            scope,
+            labels: labels_option,
+            ..Options::default()
+        };
+        assert_eq!(
+            pairs(&document, &options).2.relations_without_pair,
+            expected,
+            "{scope:?}"
+        );
+    }
+}
+
+#[test]
 fn the_same_identifiers_are_the_same_name_and_other_ones_of_one_drug_are_not() {
     let mentions = vec![
         mention(0, &[0..1], "Drug", &["D1", "MESH:D4"]),
