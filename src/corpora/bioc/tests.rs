@@ -421,6 +421,26 @@ fn relations_relate_each_two_of_what_is_there_and_say_what_is_not() {
 }
 
 #[test]
+fn a_json_object_without_passages_is_no_document() {
+    let found = bioc(
+        r#"{"id": 1, "text": "Aspirin gave rash.", "drug": "Aspirin", "adr": "rash"}
+{"id": "2", "a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6}
+{"id": "3"}
+{"id": "4", "passages": null}
+"#,
+    );
+    assert_eq!(found.reasons, ["malformed_document"; 3]);
+    for (problem, expected) in found.problems.iter().zip([
+        r#"test:1: document "1": expected a BioC document with "passages", found the keys "adr", "drug", "id", "text"; is this JSONL for crag score?"#,
+        r#"found the keys "a", "b", "c", "d", "e", "f", … (malformed_document)"#,
+        r#"found the key "id" alone"#,
+    ]) {
+        assert!(problem.contains(expected), "{problem}");
+    }
+    assert_eq!(found.summary.documents, 1);
+}
+
+#[test]
 fn a_relation_whose_infons_negate_it_makes_no_label() {
     for (infon, expected) in [
         (r#""negated": true"#, None),
