@@ -466,6 +466,21 @@ fn the_lines_of_a_pmid_are_one_document_wherever_they_stand() {
 }
 
 #[test]
+fn doses_in_the_place_of_reactions_are_a_warning() {
+    let dose = "1|Patient on aspirin 500 mg daily.|500 mg daily|19|31|aspirin|11|18\n".to_owned();
+    let reaction = |pmid: u64| format!("{pmid}|Lithium tremor.|tremor|8|14|Lithium|0|7\n");
+    let run = ade_rel(std::slice::from_ref(&dose), &[]);
+    assert_eq!(run.code, 0);
+    assert!(
+        run.stderr.contains("in 1 of 1 pair the reaction begins with a digit") && run.stderr.contains("DRUG-AE.rel"),
+        "{}",
+        run.stderr
+    );
+    let run = ade_rel(&[dose, reaction(2)], &[]);
+    assert!(!run.stderr.contains("digit"), "{}", run.stderr);
+}
+
+#[test]
 fn ade_documents_and_files_that_are_too_large_are_reported_and_left_out() {
     // A sentence of 87 characters, and 13 of words.
     let sentence = format!("{:.<87}", "Lithium tremor");

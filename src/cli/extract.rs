@@ -360,6 +360,14 @@ impl ExtractArgs {
                 counted(summary.qualified_relations, "relation is", "relations are")
             ));
         }
+        if summary.pairs_of_numbers > summary.pairs / 2 {
+            remarks.push(format!(
+                "in {} of {} the reaction begins with a digit, as a dose does: crag asks for drugs and reactions (of the ADE \
+                 corpus, DRUG-AE.rel)",
+                summary.pairs_of_numbers,
+                counted(summary.pairs, "pair", "pairs")
+            ));
+        }
         if relations == 0 && summary.relations > summary.relations_unresolved {
             remarks.push(format!(
                 "no relation of a type that says \"caused\", so no pair is labelled 1; the types are {}: choose with \

@@ -87,6 +87,8 @@ pub fn write_pairs(
             let extent = writer.extent(drug, adr);
             let verdict = Some(stated.of(drug, adr, extent.from, extent.to)).filter(|_| labelled);
             summary.count_label(verdict);
+            let reaction = slice(&document.passages[adr.passage].text, adr.fragments);
+            summary.pairs_of_numbers += u64::from(reaction.starts_with(|c: char| c.is_ascii_digit()));
             let label = verdict.and_then(Verdict::label);
             writer.write(
                 &Pair {

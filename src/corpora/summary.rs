@@ -54,6 +54,8 @@ pub struct Summary {
     pub relations: u64,
     pub relations_unresolved: u64,
     pub pairs: u64,
+    /// Pairs whose reaction begins with a digit, as doses do.
+    pub pairs_of_numbers: u64,
     /// Pairs with label 1, with label 0, and without.
     pub labels: [u64; 3],
     /// Of those with label 1, pairs that the corpus does not name, of the same two names as one in their text that it does.
