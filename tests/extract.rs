@@ -121,7 +121,10 @@ fn problems_are_reported_with_their_line_and_exit_code_3() {
         stderr.contains("<stdin>:4: document \"1\": ") && stderr.contains("(text_mismatch)"),
         "{stderr}"
     );
-    assert!(stderr.contains("1 documents, 3 mentions (2 resolved)"), "{stderr}");
+    assert!(
+        stderr.contains("1 document, 3 mentions (2 resolved), 0 relations, 1 pair,"),
+        "{stderr}"
+    );
     let strict = run(&["--strict"]);
     assert_eq!((strict.status.code(), strict.stdout.len()), (Some(1), 0));
     let silent = run(&["--max-reports", "0"]);
@@ -234,7 +237,7 @@ fn relations_without_a_type_are_said_and_none_of_those_asked_for() {
     let label = |run: &Run| json_lines(&run.stdout)[0]["label"].clone();
     let run = extract(&["--from", "bioc"], std::slice::from_ref(&corpus));
     assert_eq!(label(&run), 1);
-    assert!(run.stderr.contains("1 relations state no type"), "{}", run.stderr);
+    assert!(run.stderr.contains("1 relation is of no type"), "{}", run.stderr);
     let chosen = extract(&["--from", "bioc", "--relation-type", "CID"], &[corpus]);
     assert_eq!(label(&chosen), 0);
 }

@@ -338,8 +338,8 @@ impl ExtractArgs {
         let untyped = summary.relation_types.iter().find(|(name, _)| name.is_empty());
         if let (Some((_, count)), true) = (untyped, options.untyped_relations) {
             remarks.push(format!(
-                "{count} relations state no type and are taken to say \"caused\"; with --relation-type only those of that \
-                 type are"
+                "{} of no type, taken to say \"caused\"; with --relation-type only those of that type are",
+                counted(count, "relation is", "relations are")
             ));
         }
         let wider = match options.scope {

@@ -204,45 +204,58 @@ impl Summary {
     }
 }
 
+/// A number and what it counts.
+fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} documents, {} mentions ({} resolved), {} relations, {} pairs",
-            self.documents, self.mentions, self.resolved, self.relations, self.pairs
+            "{}, {} ({} resolved), {}, {}",
+            counted(self.documents, "document"),
+            counted(self.mentions, "mention"),
+            self.resolved,
+            counted(self.relations, "relation"),
+            counted(self.pairs, "pair")
         )?;
         let [positive, negative, _] = self.labels;
         if positive + negative > 0 {
             write!(f, " ({positive} labelled 1, {negative} labelled 0)")?;
         }
         let left_out = |why| self.labels_left_out.get(&why).copied().unwrap_or_default();
-        for (count, what) in [
+        for (count, noun, rest) in [
             (
                 self.labelled_by_name,
-                "labels 1 by name (their text relates the same two names)",
+                "label",
+                "1 by name (their text relates the same two names)",
             ),
             (
                 left_out(Unlabelled::RelatedElsewhere),
+                "pair",
                 "without label: the same two names are related elsewhere in the document",
             ),
             (
                 left_out(Unlabelled::QualifiedRelation),
+                "pair",
                 "without label: their relation is negated or speculated",
             ),
             (
                 left_out(Unlabelled::UnresolvedRelation),
+                "pair",
                 "without label: a relation of their document is not resolved",
             ),
-            (self.relations_without_pair, "relations without a pair"),
-            (self.other_relations, "relations of other than mentions passed over"),
-            (self.triggers_left_out, "triggers of events left out"),
-            (self.composites_left_out, "annotations of composite mentions left out"),
-            (self.repeated_documents, "documents whose identifier came before"),
-            (self.overlaps_dropped, "overlapping pairs left out"),
-            (self.pairs_dropped, "pairs beyond the limit dropped"),
+            (self.relations_without_pair, "relation", "without a pair"),
+            (self.other_relations, "relation", "of other than mentions passed over"),
+            (self.triggers_left_out, "trigger", "of events left out"),
+            (self.composites_left_out, "annotation", "of composite mentions left out"),
+            (self.repeated_documents, "document", "whose identifier came before"),
+            (self.overlaps_dropped, "overlapping pair", "left out"),
+            (self.pairs_dropped, "pair", "beyond the limit dropped"),
         ] {
             if count > 0 {
-                write!(f, ", {count} {what}")?;
+                write!(f, ", {} {rest}", counted(count, noun))?;
             }
         }
         for (reason, count) in &self.problems {

@@ -138,7 +138,7 @@ fn a_relation_to_one_of_two_mentions_of_a_key_makes_no_pair_a_negative() {
         (&["dangling_relation"][..], vec![None, None])
     );
     assert!(
-        found.summary.to_string().contains("2 without label: a relation"),
+        found.summary.to_string().contains("2 pairs without label: a relation"),
         "{}",
         found.summary
     );
