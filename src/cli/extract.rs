@@ -32,6 +32,9 @@ holds that one, and no label elsewhere in the document. A negated or speculated 
 infon) is no cause: what only it relates gets no label. Where a relation cannot be resolved, no pair of its document gets 0, \
 since it may be the one. Documents without any relation get no label, unless with --labels all.
 
+A sentence ends at a stop, a blank line, and before list items and around headings; other line ends are wrapped lines. \
+Relations between a drug and a reaction that give no pair, since they span sentences, are counted.
+
 Offsets are checked: the words of a mention have to be where it says they are, counted in code points, UTF-16 units or \
 bytes, whichever fits the document, with CRLF as one where that fits better. What does not fit is reported on stderr, \
 counted and left out; so are relations that name no mention of the document. In brat, the trigger of an event with \

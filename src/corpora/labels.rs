@@ -141,6 +141,9 @@ impl<'a> Stated<'a> {
     /// How many relations between a drug and a reaction no pair is of that was asked for. Negated and speculated ones ask
     /// for none.
     pub fn without_pair(&self, drugs: &[Candidate<'_>], adrs: &[Candidate<'_>]) -> u64 {
+        if self.realised.is_empty() {
+            return 0;
+        }
         // Of each relation, whether its first and its second end are a drug, and a reaction.
         let mut are_drugs = vec![[false; 2]; self.realised.len()];
         let mut are_adrs = are_drugs.clone();
