@@ -121,7 +121,10 @@ fn problems_are_reported_with_their_line_and_exit_code_3() {
         stderr.contains("<stdin>:4: document \"1\": ") && stderr.contains("(text_mismatch)"),
         "{stderr}"
     );
-    assert!(stderr.contains("1 documents, 3 mentions (2 resolved)"), "{stderr}");
+    assert!(
+        stderr.contains("1 document, 3 mentions (2 resolved), 0 relations, 1 pair,"),
+        "{stderr}"
+    );
     let strict = run(&["--strict"]);
     assert_eq!((strict.status.code(), strict.stdout.len()), (Some(1), 0));
     let silent = run(&["--max-reports", "0"]);
@@ -244,7 +247,7 @@ fn relations_without_a_type_are_said_and_none_of_those_asked_for() {
     let label = |run: &Run| json_lines(&run.stdout)[0]["label"].clone();
     let run = extract(&["--from", "bioc"], std::slice::from_ref(&corpus));
     assert_eq!(label(&run), 1);
-    assert!(run.stderr.contains("1 relations state no type"), "{}", run.stderr);
+    assert!(run.stderr.contains("1 relation is of no type"), "{}", run.stderr);
     let chosen = extract(&["--from", "bioc", "--relation-type", "CID"], &[corpus]);
     assert_eq!(label(&chosen), 0);
 }
@@ -387,6 +390,17 @@ fn pubtator_and_bioc_give_the_same_bytes_for_the_whole_development_set() {
         assert!(one.stdout.len() > 1_000_000);
         assert!(one.stdout == other.stdout, "{scope}: the two forms differ");
     }
+    // What spans sentences is counted, and where it would be found is said.
+    let (run, summary) = counts(&["--from", "pubtator"], &[pubtator]);
+    assert_eq!(
+        (&summary["relations"], &summary["relations_without_pair"]),
+        (&1012.into(), &244.into())
+    );
+    assert!(
+        run.stderr.contains("244 relations between") && run.stderr.contains("--scope passage"),
+        "{}",
+        run.stderr
+    );
     // The one location in the corpus that does not hold is a part of a composite mention.
     let (run, counts) = counts(&["--from", "bioc", "--composite", "parts"], &[bioc]);
     assert_eq!(
@@ -465,6 +479,21 @@ fn the_lines_of_a_pmid_are_one_document_wherever_they_stand() {
 }
 
 #[test]
+fn doses_in_the_place_of_reactions_are_a_warning() {
+    let dose = "1|Patient on aspirin 500 mg daily.|500 mg daily|19|31|aspirin|11|18\n".to_owned();
+    let reaction = |pmid: u64| format!("{pmid}|Lithium tremor.|tremor|8|14|Lithium|0|7\n");
+    let run = ade_rel(std::slice::from_ref(&dose), &[]);
+    assert_eq!(run.code, 0);
+    assert!(
+        run.stderr.contains("in 1 of 1 pair the reaction begins with a digit") && run.stderr.contains("DRUG-AE.rel"),
+        "{}",
+        run.stderr
+    );
+    let run = ade_rel(&[dose, reaction(2)], &[]);
+    assert!(!run.stderr.contains("digit"), "{}", run.stderr);
+}
+
+#[test]
 fn ade_documents_and_files_that_are_too_large_are_reported_and_left_out() {
     // A sentence of 87 characters, and 13 of words.
     let sentence = format!("{:.<87}", "Lithium tremor");
@@ -510,12 +539,31 @@ fn every_relation_of_the_ade_corpus_resolves() {
         (&5826.into(), &0.into())
     );
     let records = json_lines(&run.stdout);
-    let mut by_label: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut by_label: BTreeMap<Option<u64>, usize> = BTreeMap::new();
+    // By the names in a text.
+    let mut names: BTreeMap<[String; 3], BTreeSet<Option<u64>>> = BTreeMap::new();
     for record in &records {
         assert!(sentences.contains(record["text"].as_str().unwrap().trim()), "{record}");
-        *by_label.entry(record["label"].as_u64().unwrap()).or_default() += 1;
+        let label = record.get("label").map(|label| label.as_u64().unwrap());
+        *by_label.entry(label).or_default() += 1;
+        let name = |field: &str| record[field].as_str().unwrap().to_lowercase();
+        names
+            .entry(["text", "drug", "adr"].map(name))
+            .or_default()
+            .insert(label);
     }
-    assert_eq!(by_label, BTreeMap::from([(0, 152), (1, 5826)]));
+    assert_eq!(by_label, BTreeMap::from([(None, 2), (Some(0), 51), (Some(1), 5925)]));
+    assert!(
+        names.values().all(|labels| labels.len() == 1),
+        "a text says one thing of two names"
+    );
+    assert_eq!(
+        (
+            &counts["pairs_labelled_1_by_name"],
+            &counts["labels_left_out"]["related_elsewhere"]
+        ),
+        (&99.into(), &2.into())
+    );
 
     // In any order of its lines it says the same.
     let mut shuffled: Vec<String> = lines.lines().map(|line| format!("{line}\n")).collect();

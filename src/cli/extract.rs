@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::manifest::{self, End};
 use super::report_file::{ReportFile, is_object_with, replace_earlier};
-use super::values::{parse_bytes, parse_count};
+use super::values::{counted, parse_bytes, parse_count};
 use super::{Outcome, UsageError, console, note, stdout};
 use crate::corpora::{
     self, CompositeUse, CorpusError, DEFAULT_ADR_TYPES, DEFAULT_DRUG_TYPES, DEFAULT_RELATION_TYPES, Format, Labels,
@@ -26,8 +26,14 @@ Each line out is a record for crag score: id, doc_id, section, text, drug, adr, 
 code points of text), drug_type, adr_type, drug_concepts, adr_concepts, and label where the corpus has relations.
 
 label is 1 where the corpus says that this drug caused this reaction, else 0. Where relations name concepts (PubTator, \
-BioC), the claim is the whole document's, not this sentence's: every mention pair of the two concepts gets it. Documents \
-without any relation get no label, unless with --labels all.
+BioC), the claim is the whole document's, not this sentence's: every mention pair of the two concepts gets it. Where they \
+name mentions (ade-rel, brat, BioC), a pair of the same two names, or identifiers, as a related one gets it too if its text \
+holds that one, and no label elsewhere in the document. A negated or speculated relation (brat: an attribute of it; BioC: an \
+infon) is no cause: what only it relates gets no label. Where a relation cannot be resolved, no pair of its document gets 0, \
+since it may be the one. Documents without any relation get no label, unless with --labels all.
+
+A sentence ends at a stop, a blank line, and before list items and around headings; other line ends are wrapped lines. \
+Relations between a drug and a reaction that give no pair, since they span sentences, are counted.
 
 Offsets are checked: the words of a mention have to be where it says they are, counted in code points, UTF-16 units or \
 bytes, whichever fits the document, with CRLF as one where that fits better. What does not fit is reported on stderr, \
@@ -339,8 +345,34 @@ impl ExtractArgs {
         let untyped = summary.relation_types.iter().find(|(name, _)| name.is_empty());
         if let (Some((_, count)), true) = (untyped, options.untyped_relations) {
             remarks.push(format!(
-                "{count} relations state no type and are taken to say \"caused\"; with --relation-type only those of that \
-                 type are"
+                "{} of no type, taken to say \"caused\"; with --relation-type only those of that type are",
+                counted(count, "relation is", "relations are")
+            ));
+        }
+        let wider = match options.scope {
+            Scope::Sentence => Some(("sentence", "passage")),
+            Scope::Passage => Some(("passage", "document")),
+            Scope::Document => None,
+        };
+        if let (1.., Some((scope, wider))) = (summary.relations_without_pair, wider) {
+            remarks.push(format!(
+                "{} between a drug and a reaction gave no pair, mostly since the two never stand in one {scope}: see --scope \
+                 {wider}",
+                counted(summary.relations_without_pair, "relation", "relations")
+            ));
+        }
+        if summary.qualified_relations > 0 {
+            remarks.push(format!(
+                "{} negated or speculated, so no cause: what they relate is not labelled 1, and not 0",
+                counted(summary.qualified_relations, "relation is", "relations are")
+            ));
+        }
+        if summary.pairs_of_numbers > summary.pairs / 2 {
+            remarks.push(format!(
+                "in {} of {} the reaction begins with a digit, as a dose does: crag asks for drugs and reactions (of the ADE \
+                 corpus, DRUG-AE.rel)",
+                summary.pairs_of_numbers,
+                counted(summary.pairs, "pair", "pairs")
             ));
         }
         if relations == 0 && summary.relations > summary.relations_unresolved {

@@ -7,8 +7,9 @@
 //! agree on. Relations that fit nowhere, or in several ways, are reported.
 //!
 //! The lines of one PMID are a document, wherever in the input they stand, and each sentence is a passage of its own. Both
-//! mentions of a line are related to each other; other combinations in the sentence are not. That some line relates
-//! them is known when all lines have been read, so an input is held whole: the corpus is 1.2 MB.
+//! mentions of a line are related to each other; other combinations in the sentence are not, unless they have the same
+//! names. That some line relates them is known when all lines have been read, so an input is held whole: the corpus is
+//! 1.2 MB.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -40,6 +41,8 @@ pub struct Reader {
 #[derive(Default)]
 struct Gathered {
     lines: Vec<Relation>,
+    /// How many more there are that cannot be read.
+    damaged: usize,
     /// Of all lines, also of those that were let go because they are too many.
     bytes: usize,
 }
@@ -61,6 +64,13 @@ impl Relation {
     }
 }
 
+/// A line as far as it can be read.
+enum Read {
+    Relation(Relation),
+    /// The place of a line that is reported, and of which the PMID alone is known.
+    Damaged(Place),
+}
+
 struct Stated {
     words: String,
     start: u64,
@@ -75,8 +85,8 @@ impl Reader {
         }
     }
 
-    /// The next line that can be read.
-    fn next_relation(&mut self, max_bytes: usize, report: &mut dyn Report) -> Result<Option<Relation>, CorpusError> {
+    /// The next line of which the PMID at least can be read.
+    fn next_relation(&mut self, max_bytes: usize, report: &mut dyn Report) -> Result<Option<Read>, CorpusError> {
         loop {
             let place = self.source.place();
             let Some(line) = self.source.next_line(max_bytes)? else {
@@ -98,11 +108,20 @@ impl Reader {
                     .map(Some)
                     .map_err(|message| (Reason::MalformedLine, message)),
             };
+            let pmid = match parsed {
+                Err(_) => pmid_of(bytes),
+                Ok(_) => None,
+            };
             self.source.end_line(length);
             match parsed {
                 Ok(None) => {}
-                Ok(some) => return Ok(some),
-                Err((reason, message)) => report.report(Problem::new(place, reason, message))?,
+                Ok(Some(relation)) => return Ok(Some(Read::Relation(relation))),
+                Err((reason, message)) => {
+                    report.report(Problem::new(place.clone(), reason, message))?;
+                    if let Some(document) = pmid {
+                        return Ok(Some(Read::Damaged(Place { document, ..place })));
+                    }
+                }
             }
         }
     }
@@ -118,26 +137,41 @@ impl Reader {
         let mut index_of: HashMap<String, usize> = HashMap::new();
         let most = max_bytes.saturating_mul(HELD_DOCUMENTS);
         let mut held = 0usize;
-        while let Some(line) = self.next_relation(max_bytes, report)? {
-            let bytes = line.bytes();
+        let too_large = |place: &Place| {
+            let message = format!(
+                "expected an input that takes at most {most} bytes of memory, since the lines of a PMID may stand anywhere \
+                 in it, found a larger one, nothing of which is extracted; raise --max-doc-bytes, or cut it up between \
+                 PMIDs, sorted (sort -s -t'|' -k1,1)"
+            );
+            Problem::new(place.clone(), Reason::TooLarge, message)
+        };
+        while let Some(read) = self.next_relation(max_bytes, report)? {
+            let (place, line) = match read {
+                Read::Relation(line) => (line.place.clone(), Some(line)),
+                Read::Damaged(place) => (place, None),
+            };
             let in_memory = |bytes: usize, lines: usize| bytes.saturating_add(lines * LINE_BYTES);
-            let index = *index_of.entry(line.place.document.clone()).or_insert(documents.len());
+            let index = *index_of.entry(place.document.clone()).or_insert(documents.len());
             if index == documents.len() {
                 documents.push(Gathered::default());
                 held = held.saturating_add(PMID_BYTES);
             }
             let document = &mut documents[index];
+            let Some(line) = line else {
+                document.damaged += 1;
+                if held > most {
+                    report.report(too_large(&place))?;
+                    return Ok(Vec::new());
+                }
+                continue;
+            };
+            let bytes = line.bytes();
             let fitted = document.bytes <= max_bytes;
             document.bytes = document.bytes.saturating_add(bytes);
             if document.bytes <= max_bytes {
                 held = held.saturating_add(in_memory(bytes, 1));
                 if held > most {
-                    let message = format!(
-                        "expected an input that takes at most {most} bytes of memory, since the lines of a PMID may stand \
-                         anywhere in it, found a larger one, nothing of which is extracted; raise --max-doc-bytes, or cut it \
-                         up between PMIDs, sorted (sort -s -t'|' -k1,1)"
-                    );
-                    report.report(Problem::new(line.place, Reason::TooLarge, message))?;
+                    report.report(too_large(&place))?;
                     return Ok(Vec::new());
                 }
                 document.lines.push(line);
@@ -150,7 +184,7 @@ impl Reader {
                 report.report(Problem::new(line.place, Reason::TooLarge, message))?;
             }
         }
-        documents.retain(|document| document.bytes <= max_bytes);
+        documents.retain(|document| document.bytes <= max_bytes && !document.lines.is_empty());
         Ok(documents)
     }
 }
@@ -165,10 +199,19 @@ impl Documents for Reader {
             }
         };
         match documents.next() {
-            Some(Gathered { lines, .. }) => document(lines, report).map(Some),
+            Some(Gathered { lines, damaged, .. }) => document(lines, damaged, report).map(Some),
             None => Ok(None),
         }
     }
+}
+
+/// What stands before the first bar, unless it is too long for a PMID.
+fn pmid_of(line: &[u8]) -> Option<String> {
+    const LONGEST: usize = 100;
+    let end = memchr::memchr(b'|', line).filter(|&end| end <= LONGEST)?;
+    std::str::from_utf8(&line[..end])
+        .ok()
+        .map(|pmid| pmid.trim().to_owned())
 }
 
 fn parse(line: &str, place: &Place) -> Result<Relation, String> {
@@ -254,13 +297,14 @@ fn places<'a>(sentence: &'a str, words: &'a str) -> impl Iterator<Item = usize> 
     std::iter::from_fn(next).take(MAX_PLACES)
 }
 
-fn document(lines: Vec<Relation>, report: &mut dyn Report) -> Result<RawDocument, CorpusError> {
+fn document(lines: Vec<Relation>, damaged: usize, report: &mut dyn Report) -> Result<RawDocument, CorpusError> {
     let mut document = RawDocument {
         id: lines[0].place.document.clone(),
         place: Place {
             document: String::new(),
             ..lines[0].place.clone()
         },
+        lost_relations: vec![EFFECT.to_owned(); damaged],
         ..RawDocument::default()
     };
     // Lines of one sentence, which need not follow each other.
@@ -309,7 +353,7 @@ fn document(lines: Vec<Relation>, report: &mut dyn Report) -> Result<RawDocument
             };
             match base {
                 Err((reason, message)) => {
-                    document.lost_relations += 1;
+                    document.lost_relations.push(EFFECT.to_owned());
                     let [effect, drug] = &line.sides;
                     let message = format!(
                         "{message}: {} at {}-{} and {} at {}-{}",
@@ -353,6 +397,7 @@ fn document(lines: Vec<Relation>, report: &mut dyn Report) -> Result<RawDocument
                 line: line.place.line,
                 kind: EFFECT.to_owned(),
                 ends,
+                qualified: false,
             });
             document.mentions.extend(mentions);
         }

@@ -2,8 +2,9 @@
 //!
 //! Read are text-bound annotations (`T1<tab>Drug 0 7<tab>aspirin`, discontinuous ones as `0 5;9 14`), relations (`R1`), events
 //! (`E1 Adverse_event:T3 Treatment:T4 Effect:T5`: each two of its arguments are related by the event's type; its
-//! trigger is no mention; of an event without arguments, `E1 ADE:T3`, the trigger is what it says) and normalisations (`N1 Reference T1 MeSH:D001`: an identifier). Attributes, notes and
-//! equivalences say nothing about pairs and are passed over. The whole text is one passage.
+//! trigger is no mention; of an event without arguments, `E1 ADE:T3`, the trigger is what it says) and normalisations (`N1 Reference T1 MeSH:D001`: an identifier)
+//! and equivalences (`* Equiv T1 T2`: what is said of one holds for the other). Of attributes, those that negate or
+//! speculate a relation or an event (`A1 Negated R1`) are read; others and notes are passed over. The whole text is one passage.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 use super::document::{
     Composite, Documents, MOST_ENDS, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation,
-    split_concepts,
+    qualifies, split_concepts,
 };
 use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8, quoted};
 use super::resolve::LONG_LINE_END;
@@ -202,9 +203,15 @@ struct Event<'a> {
 /// One line of annotations, taken apart.
 enum Parsed<'a> {
     Mention(RawMention),
-    Relation(RawRelation),
+    Relation(&'a str, RawRelation),
+    /// A relation or an event that states no cause.
+    Qualified(&'a str),
     Event(Event<'a>),
-    Concept { mention: &'a str, concept: &'a str },
+    Concept {
+        mention: &'a str,
+        concept: &'a str,
+    },
+    Equivalents(Vec<&'a str>),
     Other,
 }
 
@@ -226,6 +233,9 @@ fn document(
     };
     let mut events: Vec<Event<'_>> = Vec::new();
     let mut concepts: Vec<(u64, &str, &str)> = Vec::new();
+    let mut equivalents: Vec<(u64, Vec<&str>)> = Vec::new();
+    let mut relation_keys: Vec<&str> = Vec::new();
+    let mut qualified: HashSet<&str> = HashSet::new();
     for (index, line) in annotations
         .strip_prefix('\u{feff}')
         .unwrap_or(annotations)
@@ -235,21 +245,47 @@ fn document(
         let number = index as u64 + 1;
         match parse(line, number) {
             Ok(Parsed::Mention(mention)) => document.mentions.push(mention),
-            Ok(Parsed::Relation(relation)) => document.relations.push(relation),
+            Ok(Parsed::Relation(key, relation)) => {
+                document.relations.push(relation);
+                relation_keys.push(key);
+            }
+            Ok(Parsed::Qualified(key)) => {
+                qualified.insert(key);
+            }
             Ok(Parsed::Event(event)) if event.arguments.len() > MOST_ENDS => {
                 let message = format!(
                     "expected an event of at most {MOST_ENDS} arguments, found {}",
                     event.arguments.len()
                 );
                 report.report(Problem::new(place.at(number), Reason::MalformedLine, message))?;
+                document.lost_relations.push(event.kind.to_owned());
             }
             Ok(Parsed::Event(event)) => events.push(event),
             Ok(Parsed::Concept { mention, concept }) => concepts.push((number, mention, concept)),
+            Ok(Parsed::Equivalents(keys)) => equivalents.push((number, keys)),
             Ok(Parsed::Other) => {}
-            Err(message) => report.report(Problem::new(place.at(number), Reason::MalformedLine, message))?,
+            Err(message) => {
+                report.report(Problem::new(place.at(number), Reason::MalformedLine, message))?;
+                if line.starts_with(['R', 'E']) {
+                    let kind = line.split('\t').nth(1).unwrap_or_default();
+                    let kind = kind.split([' ', ':']).next().unwrap_or_default();
+                    document.lost_relations.push(kind.to_owned());
+                }
+            }
         }
     }
-    add_events(&mut document, &events);
+    for (relation, key) in document.relations.iter_mut().zip(relation_keys) {
+        let is_qualified =
+            |end: &RawEndpoint| matches!(end, RawEndpoint::Mention(key) if qualified.contains(key.as_str()));
+        relation.qualified = qualified.contains(key) || relation.ends.iter().any(is_qualified);
+    }
+    // An event without arguments stands for its trigger, wherever it is named.
+    let stands_for: HashMap<&str, &str> = events
+        .iter()
+        .filter(|event| event.arguments.is_empty())
+        .filter_map(|event| Some((event.key, event.trigger?)))
+        .collect();
+    add_events(&mut document, &events, &stands_for, &qualified);
     let mut indices: HashMap<&str, usize> = HashMap::new();
     for (index, mention) in document.mentions.iter().enumerate() {
         indices.insert(&mention.key, index);
@@ -266,6 +302,17 @@ fn document(
             }
         }
     }
+    let others = document.triggers.iter().map(String::as_str);
+    let others: HashSet<&str> = others.chain(events.iter().map(|event| event.key)).collect();
+    for (number, keys) in equivalents {
+        let is_known = |key: &&&str| indices.contains_key(**key) || others.contains(**key);
+        if let Some(unknown) = keys.iter().find(|key| !is_known(key)) {
+            let message = format!("expected a mention {}, found none", quoted(unknown));
+            report.report(Problem::new(place.at(number), Reason::MalformedLine, message))?;
+        }
+        let keys = keys.iter().map(|key| (*stands_for.get(key).unwrap_or(key)).to_owned());
+        document.equivalents.push(keys.collect());
+    }
     for (index, concepts) in found {
         document.mentions[index].concepts.extend(concepts);
     }
@@ -279,13 +326,12 @@ fn document(
 }
 
 /// Relates what events name, and takes the triggers of those that name something out of the mentions.
-fn add_events(document: &mut RawDocument, events: &[Event<'_>]) {
-    // An event without arguments stands for its trigger, wherever it is named.
-    let stands_for: HashMap<&str, &str> = events
-        .iter()
-        .filter(|event| event.arguments.is_empty())
-        .filter_map(|event| Some((event.key, event.trigger?)))
-        .collect();
+fn add_events(
+    document: &mut RawDocument,
+    events: &[Event<'_>],
+    stands_for: &HashMap<&str, &str>,
+    qualified: &HashSet<&str>,
+) {
     let meant = |key: &str| (*stands_for.get(key).unwrap_or(&key)).to_owned();
     for relation in &mut document.relations {
         for end in &mut relation.ends {
@@ -308,6 +354,10 @@ fn add_events(document: &mut RawDocument, events: &[Event<'_>]) {
     document.other_relations += (before - document.relations.len()) as u64;
     for event in events {
         let arguments: Vec<String> = event.arguments.iter().map(|key| meant(key)).collect();
+        let is_qualified = [event.key]
+            .iter()
+            .chain(&event.arguments)
+            .any(|key| qualified.contains(key));
         for (i, one) in arguments.iter().enumerate() {
             // An event of events relates nothing by itself.
             let others = arguments[i + 1..].iter();
@@ -316,6 +366,7 @@ fn add_events(document: &mut RawDocument, events: &[Event<'_>]) {
                     line: event.line,
                     kind: event.kind.to_owned(),
                     ends: [one, other].map(|key| RawEndpoint::Mention(key.clone())),
+                    qualified: is_qualified,
                 });
             }
         }
@@ -370,7 +421,24 @@ fn parse(line: &str, number: u64) -> Result<Parsed<'_>, String> {
     let Some(first) = line.chars().next().filter(|_| !line.trim().is_empty()) else {
         return Ok(Parsed::Other);
     };
-    if matches!(first, '#' | 'A' | 'M' | '*') {
+    if first == '*' {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        return Ok(match words.next() {
+            Some("Equiv") => Parsed::Equivalents(words.collect()),
+            _ => Parsed::Other,
+        });
+    }
+    if matches!(first, 'A' | 'M') {
+        // `A1 Negated R1`, or with a value after it.
+        let mut words = line.split_ascii_whitespace().skip(1);
+        let (name, target, value) = (words.next(), words.next(), words.next());
+        let target = target.filter(|target| target.starts_with(['R', 'E']));
+        return Ok(match (name, target) {
+            (Some(name), Some(target)) if qualifies(name, value) => Parsed::Qualified(target),
+            _ => Parsed::Other,
+        });
+    }
+    if first == '#' {
         return Ok(Parsed::Other);
     }
     let mut fields = line.splitn(3, '\t');
@@ -416,11 +484,13 @@ fn parse(line: &str, number: u64) -> Result<Parsed<'_>, String> {
             let ends = ends
                 .try_into()
                 .map_err(|_| format!("expected \"TYPE Arg1:T1 Arg2:T2\", found {}", quoted(second)))?;
-            Ok(Parsed::Relation(RawRelation {
+            let relation = RawRelation {
                 line: number,
                 kind,
                 ends,
-            }))
+                qualified: false,
+            };
+            Ok(Parsed::Relation(key, relation))
         }
         'E' => {
             let mut words = second.split_ascii_whitespace();

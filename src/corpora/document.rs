@@ -1,6 +1,6 @@
 //! The one model of an annotated document: as a corpus states it, and as it is after checking.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 
 use super::report::{CorpusError, Place, Report};
@@ -19,12 +19,14 @@ pub struct RawDocument {
     pub passages: Vec<RawPassage>,
     pub mentions: Vec<RawMention>,
     pub relations: Vec<RawRelation>,
-    /// Relations that the adapter has reported already.
-    pub lost_relations: u64,
+    /// Types of relations that the adapter has reported already; empty where it is not known.
+    pub lost_relations: Vec<String>,
     /// Relations that relate no two mentions: of one mention, or of relations and events.
     pub other_relations: u64,
     /// Keys of annotations that are no mentions but say where an event is.
     pub triggers: Vec<String>,
+    /// Keys of mentions that are aliases of each other.
+    pub equivalents: Vec<Vec<String>>,
 }
 
 /// A title, an abstract, a paragraph.
@@ -113,6 +115,8 @@ pub struct RawRelation {
     pub line: u64,
     pub kind: String,
     pub ends: [RawEndpoint; 2],
+    /// Negated or speculated: it states no cause.
+    pub qualified: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -131,8 +135,19 @@ pub struct Document {
     pub passages: Vec<Passage>,
     pub mentions: Vec<Mention>,
     pub relations: Vec<Relation>,
+    /// Mentions that are aliases of an earlier one, and that one.
+    pub aliases: BTreeMap<usize, usize>,
+    /// Types of relations that the corpus states, of which it is not known what they relate.
+    pub unresolved_relations: BTreeSet<String>,
     /// The corpus states at least one relation for this document, resolved or not, of whatever type.
     pub has_relations: bool,
+}
+
+impl Document {
+    /// The mention that stands for this one and its aliases.
+    pub fn first_alias(&self, mention: usize) -> usize {
+        self.aliases.get(&mention).copied().unwrap_or(mention)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -172,6 +187,8 @@ pub(super) fn hull(fragments: &[Range<usize>]) -> Range<usize> {
 pub struct Relation {
     pub kind: String,
     pub ends: [Endpoint; 2],
+    /// Negated or speculated: it states no cause.
+    pub qualified: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -179,6 +196,25 @@ pub enum Endpoint {
     Concepts(Vec<String>),
     /// Index into the document's mentions.
     Mention(usize),
+}
+
+/// Whether an attribute of a relation says that it is denied or not certain: `Negated`, `speculation: true`,
+/// `polarity: negative`.
+pub fn qualifies(name: &str, value: Option<&str>) -> bool {
+    let begins = |text: &str, stem: &str| {
+        text.get(..stem.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(stem))
+    };
+    let says_no = |value: &str| {
+        let is_no = ["", "-", "0", "n", "no", "none", "false"].contains(&value.to_ascii_lowercase().as_str());
+        // What is no yes or no, but a measure.
+        is_no || value.parse::<f64>().is_ok_and(|number| number != 1.0)
+    };
+    let value = value.map(str::trim);
+    match ["negat", "specul", "uncertain"].iter().any(|stem| begins(name, stem)) {
+        true => !value.is_some_and(says_no),
+        false => name.eq_ignore_ascii_case("polarity") && value.is_some_and(|value| begins(value, "negat")),
+    }
 }
 
 /// The identifiers in a field such as `D1|D2`, without those that say "none" (`-1`, `-`), each once.
@@ -210,5 +246,28 @@ mod tests {
         }
         assert_eq!(bare_concept("mesh:D1"), bare_concept("D1"));
         assert_ne!(bare_concept("OMIM:1"), bare_concept("1"));
+    }
+
+    #[test]
+    fn attributes_say_that_a_relation_is_denied_or_uncertain_unless_their_value_says_no() {
+        for (name, value) in [
+            ("Negated", None),
+            ("negation", Some("true")),
+            ("SPECULATION", Some("1")),
+            ("uncertainty", Some("Probable")),
+            ("Polarity", Some("Negative")),
+        ] {
+            assert!(qualifies(name, value), "{name} {value:?}");
+        }
+        for (name, value) in [
+            ("negated", Some(" False ")),
+            ("negative_score", Some("0.25")),
+            ("polarity", Some("positive")),
+            ("polarity", None),
+            ("nega", None),
+            ("certainty", Some("uncertain")),
+        ] {
+            assert!(!qualifies(name, value), "{name} {value:?}");
+        }
     }
 }

@@ -13,8 +13,10 @@
 mod ade_rel;
 mod bioc;
 mod brat;
+mod candidates;
 mod document;
 mod extract;
+mod labels;
 mod options;
 mod pairing;
 mod pubtator;
@@ -32,4 +34,4 @@ pub use extract::{Format, Sources, run};
 pub use options::{CompositeUse, DEFAULT_ADR_TYPES, DEFAULT_DRUG_TYPES, DEFAULT_RELATION_TYPES};
 pub use options::{Labels, Options, Overlap, Scope, TypeSet};
 pub use report::{CorpusError, Place, Problem, Reason};
-pub use summary::{Names, Summary};
+pub use summary::{Names, Summary, Unlabelled};

@@ -51,6 +51,13 @@ pub struct Options {
     pub strict: bool,
 }
 
+impl Options {
+    /// Whether a relation of this type says that a drug caused a reaction.
+    pub fn chooses(&self, relation_type: &str) -> bool {
+        (relation_type.is_empty() && self.untyped_relations) || self.relation_types.contains(relation_type)
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {

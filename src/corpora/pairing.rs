@@ -6,16 +6,17 @@
 //! the wider scopes cuts the text to the sentences from one mention to the other and so many around them. Passages
 //! are joined by a line feed. Whitespace around the text is dropped.
 //!
-//! A label is 1 where the corpus relates the two: the two mentions themselves, or a concept of the one with a concept
-//! of the other, anywhere in the document. So a 1 from a corpus of document-level relations (BC5CDR) does not say
-//! that this very sentence states the relation.
+//! A label is 1 where the corpus relates the two (`labels`). Relations of concepts hold anywhere in the document, so a 1
+//! from a corpus of document-level relations (BC5CDR) does not say that this very sentence states the relation.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::Range;
 
-use super::document::{Document, Endpoint, Mention, bare_concept};
-use super::options::{Labels, Options, Overlap, Scope, TypeSet};
+use super::candidates::{Candidate, candidates, overlaps};
+use super::document::Document;
+use super::labels::{Position, Stated, Verdict};
+use super::options::{Labels, Options, Overlap, Scope};
 use super::record::{self, Fields, Side};
 use super::resolve::slice;
 use super::sentences::sentences;
@@ -29,24 +30,6 @@ struct Pair<'a> {
     label: Option<bool>,
 }
 
-/// Mentions of one side with the same characters.
-struct Candidate<'a> {
-    passage: usize,
-    fragments: &'a [Range<usize>],
-    hull: Range<usize>,
-    kind: &'a str,
-    concepts: Vec<&'a str>,
-    keys: HashSet<Key<'a>>,
-    sentence: usize,
-}
-
-/// What relations name.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Key<'a> {
-    Concept(&'a str),
-    Mention(usize),
-}
-
 /// Writes each pair of a document, in the order of the drugs and then of the reactions in the text, up to the limit
 /// for one document. Returns how many pairs were beyond it.
 pub fn write_pairs(
@@ -58,16 +41,16 @@ pub fn write_pairs(
 ) -> io::Result<u64> {
     let mut drugs = candidates(document, &options.drug_types);
     let mut adrs = candidates(document, &options.adr_types);
-    summary.chosen_relations += document
-        .relations
-        .iter()
-        .filter(|relation| is_chosen(&relation.kind, options))
-        .count() as u64;
+    let chosen = document.relations.iter();
+    for relation in chosen.filter(|relation| options.chooses(&relation.kind)) {
+        summary.chosen_relations += 1;
+        summary.qualified_relations += u64::from(relation.qualified);
+    }
     if drugs.is_empty() || adrs.is_empty() {
         return Ok(0);
     }
     let split = split_passages(document, &mut drugs, &mut adrs, options);
-    let related = Related::new(document, options);
+    let mut stated = Stated::new(document, options, &mut drugs, &mut adrs);
     let labelled = match options.labels {
         Labels::Auto => document.has_relations,
         Labels::All => true,
@@ -101,12 +84,12 @@ pub fn write_pairs(
                 continue;
             }
             written += 1;
-            let label = labelled.then(|| related.relates(drug, adr));
-            summary.labels[match label {
-                Some(true) => 0,
-                Some(false) => 1,
-                None => 2,
-            }] += 1;
+            let extent = writer.extent(drug, adr);
+            let verdict = Some(stated.of(drug, adr, extent.from, extent.to)).filter(|_| labelled);
+            summary.count_label(verdict);
+            let reaction = slice(&document.passages[adr.passage].text, adr.fragments);
+            summary.pairs_of_numbers += u64::from(reaction.starts_with(|c: char| c.is_ascii_digit()));
+            let label = verdict.and_then(Verdict::label);
             writer.write(
                 &Pair {
                     drug,
@@ -114,119 +97,15 @@ pub fn write_pairs(
                     overlap,
                     label,
                 },
+                extent,
                 output,
             )?;
         }
     }
+    summary.relations_without_pair += stated.without_pair(&drugs, &adrs);
     summary.pairs += written;
     summary.pairs_dropped += dropped;
     Ok(dropped)
-}
-
-fn is_chosen(kind: &str, options: &Options) -> bool {
-    (kind.is_empty() && options.untyped_relations) || options.relation_types.contains(kind)
-}
-
-/// Mentions of these types by place, those of the same characters as one.
-fn candidates<'a>(document: &'a Document, types: &TypeSet) -> Vec<Candidate<'a>> {
-    let mut chosen: Vec<(usize, &Mention)> = document
-        .mentions
-        .iter()
-        .enumerate()
-        .filter(|(_, mention)| types.contains(&mention.kind))
-        .collect();
-    let order = |mention: &Mention| {
-        let hull = mention.hull();
-        (mention.passage, hull.start, hull.end)
-    };
-    chosen.sort_by(|(i, a), (j, b)| {
-        let ends = |mention: &Mention| {
-            mention
-                .fragments
-                .iter()
-                .map(|range| (range.start, range.end))
-                .collect::<Vec<_>>()
-        };
-        order(a)
-            .cmp(&order(b))
-            .then_with(|| ends(a).cmp(&ends(b)))
-            .then(i.cmp(j))
-    });
-    let mut candidates: Vec<Candidate<'a>> = Vec::with_capacity(chosen.len());
-    for (index, mention) in chosen {
-        let same = candidates
-            .last_mut()
-            .filter(|last| last.passage == mention.passage && last.fragments == mention.fragments);
-        let candidate = match same {
-            Some(last) => last,
-            None => {
-                candidates.push(Candidate {
-                    passage: mention.passage,
-                    fragments: &mention.fragments,
-                    hull: mention.hull(),
-                    kind: &mention.kind,
-                    concepts: Vec::new(),
-                    keys: HashSet::new(),
-                    sentence: 0,
-                });
-                let last = candidates.len() - 1;
-                &mut candidates[last]
-            }
-        };
-        candidate.keys.insert(Key::Mention(index));
-        for concept in &mention.concepts {
-            if candidate.keys.insert(Key::Concept(bare_concept(concept))) {
-                candidate.concepts.push(concept);
-            }
-        }
-    }
-    candidates
-}
-
-/// Where chosen relations name what: each key with its relations and which end of them it is, ascending. As large as
-/// the relations themselves, where a table of all related pairs would be their square.
-struct Related<'a>(HashMap<Key<'a>, Vec<(usize, bool)>>);
-
-impl<'a> Related<'a> {
-    fn new(document: &'a Document, options: &Options) -> Self {
-        let mut related: HashMap<Key<'a>, Vec<(usize, bool)>> = HashMap::new();
-        let chosen = document
-            .relations
-            .iter()
-            .filter(|relation| is_chosen(&relation.kind, options));
-        for (index, relation) in chosen.enumerate() {
-            for (end, second) in [(&relation.ends[0], false), (&relation.ends[1], true)] {
-                let mut add = |key| related.entry(key).or_default().push((index, second));
-                match end {
-                    Endpoint::Concepts(concepts) => {
-                        concepts
-                            .iter()
-                            .for_each(|concept| add(Key::Concept(bare_concept(concept))));
-                    }
-                    Endpoint::Mention(mention) => add(Key::Mention(*mention)),
-                }
-            }
-        }
-        Self(related)
-    }
-
-    /// Whether a relation has the one at one end and the other at the other, whichever way round.
-    fn relates(&self, one: &Candidate<'_>, other: &Candidate<'_>) -> bool {
-        let others: Vec<&Vec<(usize, bool)>> = other.keys.iter().filter_map(|key| self.0.get(key)).collect();
-        let ones = one.keys.iter().filter_map(|key| self.0.get(key));
-        !others.is_empty()
-            && ones
-                .flatten()
-                .any(|&(index, second)| others.iter().any(|ends| ends.binary_search(&(index, !second)).is_ok()))
-    }
-}
-
-fn overlaps(drug: &Candidate<'_>, adr: &Candidate<'_>) -> bool {
-    drug.passage == adr.passage
-        && drug
-            .fragments
-            .iter()
-            .any(|a| adr.fragments.iter().any(|b| a.start < b.end && b.start < a.end))
 }
 
 /// A passage with what is needed to cut texts out of it. Empty where no candidate lies in a passage and no text can
@@ -308,8 +187,8 @@ impl Split {
 /// From a byte of one passage to a byte of the same or a later one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Extent {
-    from: (usize, usize),
-    to: (usize, usize),
+    from: Position,
+    to: Position,
 }
 
 struct PairWriter<'a> {
@@ -334,8 +213,7 @@ impl<'a> PairWriter<'a> {
         }
     }
 
-    fn write(&mut self, pair: &Pair<'_>, output: &mut dyn Write) -> io::Result<()> {
-        let extent = self.extent(pair);
+    fn write(&mut self, pair: &Pair<'_>, extent: Extent, output: &mut dyn Write) -> io::Result<()> {
         if self.text.as_ref().is_none_or(|(of, _)| *of != extent) {
             self.text = Some((extent, serde_json::to_string(&self.cut(extent))?));
         }
@@ -395,8 +273,7 @@ impl<'a> PairWriter<'a> {
     }
 
     /// What the pair's text is cut from.
-    fn extent(&self, pair: &Pair<'_>) -> Extent {
-        let (drug, adr) = (pair.drug, pair.adr);
+    fn extent(&self, drug: &Candidate<'_>, adr: &Candidate<'_>) -> Extent {
         let place = |candidate: &Candidate<'_>| (candidate.passage, candidate.sentence);
         let (first, last) = (place(drug).min(place(adr)), place(drug).max(place(adr)));
         let window = match (self.options.scope, self.options.window) {

@@ -159,6 +159,14 @@ fn take_line(
     let parsed = match parse(text, number).and_then(one_line) {
         Ok(parsed) => parsed,
         Err(message) => {
+            // A relation that was cut short.
+            if let (Some(pending), Some((pmid, rest))) = (current, text.split_once('\t'))
+                && let Some(kind) = rest.split('\t').next().map(str::trim)
+                && is_relation_type(kind)
+                && pmid.trim() == document
+            {
+                pending.document.lost_relations.push(kind.to_owned());
+            }
             report.report(Problem::new(
                 Place { document, ..place },
                 Reason::MalformedLine,
@@ -280,6 +288,12 @@ fn text_line(line: &str) -> Option<(&str, &str, &str)> {
     (is_name && pmid_ok).then_some((pmid.trim(), letter, text))
 }
 
+/// Whether a second field is a relation's type, not a start or what stands for one that is missing.
+fn is_relation_type(second: &str) -> bool {
+    let is_no_start = ["na", "nan", "none", "null", "start"].contains(&second.to_ascii_lowercase().as_str());
+    second.starts_with(char::is_alphabetic) && !is_no_start
+}
+
 fn parse(line: &str, number: u64) -> Result<Parsed<'_>, String> {
     if let Some((pmid, letter, text)) = text_line(line) {
         return Ok(Parsed::Text { pmid, letter, text });
@@ -294,14 +308,13 @@ fn parse(line: &str, number: u64) -> Result<Parsed<'_>, String> {
     };
     let pmid = pmid.trim();
     let (second, third) = (second.trim(), third.trim());
-    // What stands for a start that is missing; numbers may be related, too.
-    let is_no_start = ["na", "nan", "none", "null", "start"].contains(&second.to_ascii_lowercase().as_str());
-    if second.starts_with(char::is_alphabetic) && !is_no_start {
+    if is_relation_type(second) {
         let ends = [third, fourth].map(|end| RawEndpoint::Concepts(end.to_owned()));
         let relation = RawRelation {
             line: number,
             kind: second.to_owned(),
             ends,
+            qualified: false,
         };
         return Ok(Parsed::Relation { pmid, relation });
     }

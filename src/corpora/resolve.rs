@@ -7,7 +7,7 @@
 //! mention is ever looked for elsewhere than at its offsets.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use super::document::{
@@ -90,16 +90,20 @@ pub fn resolve(
         }
     }
     summary.resolved += mentions.len() as u64;
-    let has_relations = !raw.relations.is_empty() || raw.lost_relations > 0;
-    summary.relations += raw.lost_relations;
-    summary.relations_unresolved += raw.lost_relations;
-    let relations = resolve_relations(&mut raw, &keys, &concepts, summary, report)?;
+    let has_relations = !raw.relations.is_empty() || !raw.lost_relations.is_empty();
+    summary.relations += raw.lost_relations.len() as u64;
+    summary.relations_unresolved += raw.lost_relations.len() as u64;
+    let mut unresolved_relations = std::mem::take(&mut raw.lost_relations).into_iter().collect();
+    let relations = resolve_relations(&mut raw, &keys, &concepts, &mut unresolved_relations, summary, report)?;
+    let aliases = aliases(&raw.equivalents, &keys);
     let document = Document {
         passages: passages(raw.passages, reading),
         id: raw.id,
         place: raw.place,
         mentions,
         relations,
+        aliases,
+        unresolved_relations,
         has_relations,
     };
     Ok(Resolved { document, reading })
@@ -129,9 +133,11 @@ fn choose_composites(mentions: &mut Vec<RawMention>, composite: CompositeUse, su
             match composite {
                 CompositeUse::Whole if left_out.insert(part) => {
                     let key = std::mem::take(&mut mentions[part].key);
+                    let aliases = std::mem::take(&mut mentions[part].aliases);
                     let concepts = std::mem::take(&mut mentions[part].concepts);
                     let whole = &mut mentions[whole];
                     whole.aliases.extend(Some(key).filter(|key| !key.is_empty()));
+                    whole.aliases.extend(aliases);
                     for concept in concepts {
                         if !whole.concepts.contains(&concept) {
                             whole.concepts.push(concept);
@@ -447,6 +453,7 @@ fn resolve_relations(
     raw: &mut RawDocument,
     keys: &HashMap<String, Option<usize>>,
     concepts: &HashSet<String>,
+    unresolved: &mut BTreeSet<String>,
     summary: &mut Summary,
     report: &mut dyn Report,
 ) -> Result<Vec<Relation>, CorpusError> {
@@ -485,6 +492,7 @@ fn resolve_relations(
                         Reason::DanglingRelation,
                         message,
                     ))?;
+                    unresolved.insert(relation.kind);
                     continue 'relations;
                 }
             }
@@ -493,10 +501,43 @@ fn resolve_relations(
             relations.push(Relation {
                 kind: relation.kind,
                 ends,
+                qualified: relation.qualified,
             });
         }
     }
     Ok(relations)
+}
+
+/// Mentions of sets of equivalents, each with the first of its set; sets that share a mention are one.
+fn aliases(sets: &[Vec<String>], keys: &HashMap<String, Option<usize>>) -> BTreeMap<usize, usize> {
+    fn first(aliases: &mut BTreeMap<usize, usize>, mention: usize) -> usize {
+        let mut first = mention;
+        while let Some(&earlier) = aliases.get(&first) {
+            first = earlier;
+        }
+        // So that chains stay short.
+        let mut next = mention;
+        while next != first {
+            next = aliases.insert(next, first).unwrap_or(first);
+        }
+        first
+    }
+    let mut aliases = BTreeMap::new();
+    for set in sets {
+        let members = set.iter().filter_map(|key| keys.get(key).copied().flatten());
+        members.reduce(|one, other| {
+            let (one, other) = (first(&mut aliases, one), first(&mut aliases, other));
+            if one != other {
+                aliases.insert(one.max(other), one.min(other));
+            }
+            one.min(other)
+        });
+    }
+    let mentions: Vec<usize> = aliases.keys().copied().collect();
+    for mention in mentions {
+        first(&mut aliases, mention);
+    }
+    aliases
 }
 
 /// Passages with the place of each in the document, in code points: as stated where that makes sense.

@@ -6,12 +6,35 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::document::Unit;
+use super::labels::Verdict;
 use super::report::Reason;
 
 /// Distinct type names that are kept; a corpus that makes one up for every mention must not fill memory.
 const MAX_NAMES: usize = 1000;
 /// What is kept of each; longer ones that begin alike count as one.
 const MAX_CHARACTERS: usize = 100;
+
+/// Why a pair has no label though its document has relations. The names are part of the summary's format and never
+/// change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unlabelled {
+    /// A pair of the same two names is related elsewhere in the document.
+    RelatedElsewhere,
+    /// A relation of the two, or of their names, is negated or speculated.
+    QualifiedRelation,
+    /// The document has a relation of which it is not known what it relates.
+    UnresolvedRelation,
+}
+
+impl Unlabelled {
+    pub fn name(self) -> &'static str {
+        match self {
+            Unlabelled::RelatedElsewhere => "related_elsewhere",
+            Unlabelled::QualifiedRelation => "negated_or_speculated",
+            Unlabelled::UnresolvedRelation => "unresolved_relation",
+        }
+    }
+}
 
 /// What a run read, wrote and left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,8 +54,14 @@ pub struct Summary {
     pub relations: u64,
     pub relations_unresolved: u64,
     pub pairs: u64,
+    /// Pairs whose reaction begins with a digit, as doses do.
+    pub pairs_of_numbers: u64,
     /// Pairs with label 1, with label 0, and without.
     pub labels: [u64; 3],
+    /// Of those with label 1, pairs that the corpus does not name, of the same two names as one in their text that it does.
+    pub labelled_by_name: u64,
+    /// Pairs without a label in documents with relations.
+    pub labels_left_out: BTreeMap<Unlabelled, u64>,
     /// Pairs beyond the limit for one document.
     pub pairs_dropped: u64,
     /// Pairs left out since their mentions overlap.
@@ -51,6 +80,10 @@ pub struct Summary {
     pub short_line_ends: u64,
     /// Relations of chosen types.
     pub chosen_relations: u64,
+    /// Of these, those between a drug and a reaction that no pair is of, since they are too far apart or pairs are left out.
+    pub relations_without_pair: u64,
+    /// Of these, the negated or speculated ones.
+    pub qualified_relations: u64,
 }
 
 /// Names with how often each came.
@@ -98,6 +131,20 @@ impl fmt::Display for Names {
 }
 
 impl Summary {
+    /// Counts a pair by what is said of it, if that is asked for.
+    pub(super) fn count_label(&mut self, verdict: Option<Verdict>) {
+        self.labels[match verdict.and_then(Verdict::label) {
+            Some(true) => 0,
+            Some(false) => 1,
+            None => 2,
+        }] += 1;
+        match verdict {
+            Some(Verdict::RelatedByName) => self.labelled_by_name += 1,
+            Some(Verdict::Unknown(why)) => *self.labels_left_out.entry(why).or_default() += 1,
+            _ => {}
+        }
+    }
+
     /// Whether anything was reported.
     pub fn has_problems(&self) -> bool {
         !self.problems.is_empty()
@@ -123,6 +170,8 @@ impl Summary {
             .units
             .iter()
             .map(|(unit, count)| (unit.name().to_owned(), json!(count)));
+        let left_out = self.labels_left_out.iter();
+        let left_out = left_out.map(|(why, count)| (why.name().to_owned(), json!(count)));
         json!({
             "files": self.files,
             "documents": self.documents,
@@ -136,6 +185,8 @@ impl Summary {
             "relations": self.relations,
             "relations_unresolved": self.relations_unresolved,
             "relations_not_of_two_mentions": self.other_relations,
+            "relations_without_pair": self.relations_without_pair,
+            "relations_negated_or_speculated": self.qualified_relations,
             "relation_types": names(&self.relation_types),
             "offset_units": units.collect::<serde_json::Map<_, _>>(),
             "passage_relative_documents": self.passage_relative,
@@ -144,6 +195,8 @@ impl Summary {
             "pairs_labelled_1": self.labels[0],
             "pairs_labelled_0": self.labels[1],
             "pairs_unlabelled": self.labels[2],
+            "pairs_labelled_1_by_name": self.labelled_by_name,
+            "labels_left_out": left_out.collect::<serde_json::Map<_, _>>(),
             "pairs_dropped": self.pairs_dropped,
             "overlaps_dropped": self.overlaps_dropped,
             "problems": reasons(&self.problems),
@@ -151,27 +204,58 @@ impl Summary {
     }
 }
 
+/// A number and what it counts.
+fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} documents, {} mentions ({} resolved), {} relations, {} pairs",
-            self.documents, self.mentions, self.resolved, self.relations, self.pairs
+            "{}, {} ({} resolved), {}, {}",
+            counted(self.documents, "document"),
+            counted(self.mentions, "mention"),
+            self.resolved,
+            counted(self.relations, "relation"),
+            counted(self.pairs, "pair")
         )?;
         let [positive, negative, _] = self.labels;
         if positive + negative > 0 {
             write!(f, " ({positive} labelled 1, {negative} labelled 0)")?;
         }
-        for (count, what) in [
-            (self.other_relations, "relations of other than mentions passed over"),
-            (self.triggers_left_out, "triggers of events left out"),
-            (self.composites_left_out, "annotations of composite mentions left out"),
-            (self.repeated_documents, "documents whose identifier came before"),
-            (self.overlaps_dropped, "overlapping pairs left out"),
-            (self.pairs_dropped, "pairs beyond the limit dropped"),
+        let left_out = |why| self.labels_left_out.get(&why).copied().unwrap_or_default();
+        for (count, noun, rest) in [
+            (
+                self.labelled_by_name,
+                "label",
+                "1 by name (their text relates the same two names)",
+            ),
+            (
+                left_out(Unlabelled::RelatedElsewhere),
+                "pair",
+                "without label: the same two names are related elsewhere in the document",
+            ),
+            (
+                left_out(Unlabelled::QualifiedRelation),
+                "pair",
+                "without label: their relation is negated or speculated",
+            ),
+            (
+                left_out(Unlabelled::UnresolvedRelation),
+                "pair",
+                "without label: a relation of their document is not resolved",
+            ),
+            (self.relations_without_pair, "relation", "without a pair"),
+            (self.other_relations, "relation", "of other than mentions passed over"),
+            (self.triggers_left_out, "trigger", "of events left out"),
+            (self.composites_left_out, "annotation", "of composite mentions left out"),
+            (self.repeated_documents, "document", "whose identifier came before"),
+            (self.overlaps_dropped, "overlapping pair", "left out"),
+            (self.pairs_dropped, "pair", "beyond the limit dropped"),
         ] {
             if count > 0 {
-                write!(f, ", {count} {what}")?;
+                write!(f, ", {} {rest}", counted(count, noun))?;
             }
         }
         for (reason, count) in &self.problems {

@@ -43,7 +43,16 @@ fn two_places_that_fit_are_told_apart_by_the_other_lines() {
     assert_eq!(alone.reasons, ["ambiguous"]);
     assert_eq!((alone.summary.relations, alone.summary.relations_unresolved), (1, 1));
     let both = ade(format!("{first}9|Another.|A|1|2|n|2|3\n{second}"));
-    assert_eq!(both.labels(), [Some(1), Some(1), Some(0), Some(0), Some(1)]);
+    let placed = [
+        "9:2-3:1-2",
+        "9:100-101:102-106",
+        "9:100-101:110-114",
+        "9:108-109:102-106",
+        "9:108-109:110-114",
+    ];
+    assert_eq!(both.ids(), placed);
+    // The other two have the names of the ones that are stated.
+    assert_eq!((both.labels(), both.summary.labelled_by_name), (vec![Some(1); 5], 2));
 }
 
 #[test]
@@ -70,6 +79,22 @@ fn what_fits_nowhere_is_reported() {
         "{}",
         found.problems[3]
     );
+}
+
+#[test]
+fn where_a_line_is_not_resolved_no_pair_of_its_pmid_is_a_negative() {
+    let sentence = "Aspirin gave rash and hives, ibuprofen gave more.";
+    let good = format!("1|{sentence}|rash|113|117|Aspirin|100|107\n1|{sentence}|hives|122|127|ibuprofen|129|138\n");
+    let labels = |line: &str| ade(format!("{good}{line}2|X rash.|rash|2|6|X|0|1\n")).labels();
+    let one = Some(1);
+    assert_eq!(labels(""), [one, Some(0), Some(0), one, one]);
+    for lost in [
+        format!("1|{sentence}|hives|122|127|Aspirin|107|114\n"),
+        format!("1|{sentence}|hives|122|127|Aspirin|x|107\n"),
+        "1|torn\n".to_owned(),
+    ] {
+        assert_eq!(labels(&lost), [one, None, None, one, one], "{lost}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{BiocDocument, Piece};
-use crate::corpora::report::CorpusError;
+use crate::corpora::report::{CorpusError, quoted};
 use crate::corpora::source::{BYTE_ORDER_MARK, Source};
 
 const CONTAINERS: [&[u8]; 2] = [b"\"documents\"", b"\"PubTator3\""];
@@ -357,6 +357,10 @@ impl Walk {
 /// Reads one document; what could be read of it, and what was wrong.
 pub fn parse(text: &str) -> (BiocDocument, Option<String>) {
     match serde_json::from_str::<BiocDocument>(text) {
+        Ok(document) if document.passages.is_empty() => {
+            let error = without_passages(text);
+            (document, error)
+        }
         Ok(document) => (document, None),
         Err(error) => {
             // The identifier, for the message, where the document is JSON at all.
@@ -378,6 +382,31 @@ pub fn parse(text: &str) -> (BiocDocument, Option<String>) {
             )
         }
     }
+}
+
+/// What is wrong with an object that has no passages; nothing if it says so itself.
+fn without_passages(text: &str) -> Option<String> {
+    const SHOWN: usize = 6;
+    let members = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).ok()?;
+    if members.contains_key("passages") {
+        return None;
+    }
+    let keys: Vec<String> = members.keys().take(SHOWN).map(|key| quoted(key)).collect();
+    let found = match members.len() {
+        0 => "an empty object".to_owned(),
+        1 => format!("the key {} alone", keys[0]),
+        count => format!("the keys {}{}", keys.join(", "), if count > SHOWN { ", …" } else { "" }),
+    };
+    let is_record = ["text", "drug", "drug_text"]
+        .iter()
+        .any(|key| members.contains_key(*key));
+    let question = match is_record {
+        true => "; is this JSONL for crag score?",
+        false => "",
+    };
+    Some(format!(
+        "expected a BioC document with \"passages\", found {found}{question}"
+    ))
 }
 
 /// Names with values. Of a value that is an object, its `identifier` is kept; those of an array stand between bars.

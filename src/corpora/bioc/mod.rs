@@ -11,13 +11,13 @@
 mod json;
 mod xml;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Deserialize;
 
 use super::document::{
     Composite, Documents, MOST_ENDS, NOWHERE, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation,
-    split_concepts,
+    qualifies, split_concepts,
 };
 use super::options::plain;
 use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8, quoted};
@@ -260,14 +260,19 @@ impl BiocDocument {
             place,
             ..RawDocument::default()
         };
-        let mut relations = self.relations;
+        // With the passage that they stand in.
+        let mut relations: Vec<(Option<usize>, BiocRelation)> = Vec::new();
+        relations.extend(self.relations.into_iter().map(|relation| (None, relation)));
+        // The passage of each mention.
+        let mut homes: Vec<Option<usize>> = Vec::new();
         for mut passage in self.passages {
             let index = document.passages.len();
             let has_text = passage.text.as_ref().is_some_and(|text| !text.is_empty());
             let mut blocks = Vec::new();
             let in_sentences = !has_text && !passage.sentences.is_empty();
             let mut annotations = std::mem::take(&mut passage.annotations);
-            relations.append(&mut passage.relations);
+            let within = |of: Vec<BiocRelation>| of.into_iter().map(move |relation| (Some(index), relation));
+            relations.extend(within(passage.relations));
             if !in_sentences {
                 blocks.push(RawBlock {
                     text: passage.text.unwrap_or_default(),
@@ -276,7 +281,7 @@ impl BiocDocument {
                 // Annotations of sentences whose text stands in the passage.
                 for sentence in &mut passage.sentences {
                     annotations.append(&mut sentence.annotations);
-                    relations.append(&mut sentence.relations);
+                    relations.extend(within(std::mem::take(&mut sentence.relations)));
                 }
                 add_mentions(&mut document.mentions, annotations, Some((index, 0)));
             } else {
@@ -284,13 +289,14 @@ impl BiocDocument {
                 for mut sentence in passage.sentences {
                     let home = Some((index, blocks.len()));
                     add_mentions(&mut document.mentions, std::mem::take(&mut sentence.annotations), home);
-                    relations.append(&mut sentence.relations);
+                    relations.extend(within(sentence.relations));
                     blocks.push(RawBlock {
                         text: sentence.text.unwrap_or_default(),
                         offset: sentence.offset,
                     });
                 }
             }
+            homes.resize(document.mentions.len(), Some(index));
             document.passages.push(RawPassage {
                 section: section(&passage.infons),
                 blocks_are_sentences: in_sentences,
@@ -298,18 +304,20 @@ impl BiocDocument {
             });
         }
         add_mentions(&mut document.mentions, self.annotations, None);
+        homes.resize(document.mentions.len(), None);
+        name_by_passage(&mut document.mentions, &homes, &mut relations);
         let kinds: Vec<String> = document.mentions.iter().map(|mention| plain(&mention.kind)).collect();
         let kinds: std::collections::BTreeSet<String> = kinds.into_iter().collect();
-        let mut ids: HashSet<String> = relations.iter().map(|relation| relation.id.clone()).collect();
+        let mut ids: HashSet<String> = relations.iter().map(|(_, relation)| relation.id.clone()).collect();
         document.mentions.iter().for_each(|mention| {
             ids.remove(&mention.key);
         });
-        for relation in relations {
+        for (_, relation) in relations {
             match relation.into_raw(&kinds, &ids) {
                 Ok(pairs) if pairs.is_empty() => document.other_relations += 1,
                 Ok(pairs) => document.relations.extend(pairs),
-                Err(message) => {
-                    document.lost_relations += 1;
+                Err((kind, message)) => {
+                    document.lost_relations.push(kind);
                     let place = Place {
                         document: document.id.clone(),
                         ..document.place.clone()
@@ -319,6 +327,44 @@ impl BiocDocument {
             }
         }
         Ok(Ok(document))
+    }
+}
+
+/// Identifiers may begin anew in each passage: a relation that stands in one means its own. Where another passage has the
+/// same identifier, the annotation gets one that tells its passage, and the relation's node names that.
+fn name_by_passage(
+    mentions: &mut [RawMention],
+    homes: &[Option<usize>],
+    relations: &mut [(Option<usize>, BiocRelation)],
+) {
+    if relations.iter().all(|(passage, _)| passage.is_none()) {
+        return;
+    }
+    let mut count: HashMap<&str, usize> = HashMap::new();
+    // None where a passage has it twice.
+    let mut own: HashMap<(usize, &str), Option<usize>> = HashMap::new();
+    for (index, (mention, home)) in mentions.iter().zip(homes).enumerate() {
+        *count.entry(&mention.key).or_default() += 1;
+        if let Some(passage) = home {
+            let known = own.entry((*passage, &mention.key));
+            known.and_modify(|known| *known = None).or_insert(Some(index));
+        }
+    }
+    let mut named: BTreeMap<usize, String> = BTreeMap::new();
+    for (passage, relation) in relations {
+        let Some(passage) = *passage else { continue };
+        for node in &mut relation.nodes {
+            let is_repeated = count.get(&*node.refid).is_some_and(|&count| count > 1);
+            let index = own.get(&(passage, &*node.refid)).copied().flatten();
+            if let Some(index) = index.filter(|_| is_repeated) {
+                let name = format!("{} of passage {}", node.refid, passage + 1);
+                node.refid.clone_from(&name);
+                named.insert(index, name);
+            }
+        }
+    }
+    for (index, name) in named {
+        mentions[index].aliases.push(name);
     }
 }
 
@@ -364,12 +410,12 @@ fn add_mentions(mentions: &mut Vec<RawMention>, annotations: Vec<BiocAnnotation>
 
 impl BiocRelation {
     /// Each two of its ends, as brat's events have it; none of a relation of one mention (a negation, a status) or of
-    /// `relations`, which relates no two mentions. An error says that it has no ends, or too many.
+    /// `relations`, which relates no two mentions. An error gives its type, and says that it has no ends, or too many.
     fn into_raw(
         self,
         kinds: &std::collections::BTreeSet<String>,
         relations: &HashSet<String>,
-    ) -> Result<Vec<RawRelation>, String> {
+    ) -> Result<Vec<RawRelation>, (String, String)> {
         let infons = &self.infons;
         let names = ["relation", "type", "relationtype", "predicate", "label"];
         let called = |name: &str| infons.iter().find(|(key, _)| plain(key) == name);
@@ -394,10 +440,12 @@ impl BiocRelation {
                 .map(|(_, value)| value);
             pair(ends.next(), ends.next())
         };
+        let qualified = infons.iter().any(|(name, value)| qualifies(name, Some(value)));
         let related = |ends| RawRelation {
             line: 0,
             kind: kind.clone(),
             ends,
+            qualified,
         };
         if let Some(ends) = named.or_else(by_type) {
             return Ok(vec![related(ends)]);
@@ -407,17 +455,19 @@ impl BiocRelation {
             return Ok(Vec::new());
         }
         if nodes.is_empty() {
-            return Err(format!(
+            let message = format!(
                 "{} relation: expected two ends, as nodes or infons, found none",
                 quoted(&kind)
-            ));
+            );
+            return Err((kind, message));
         }
         if nodes.len() > MOST_ENDS {
-            return Err(format!(
+            let message = format!(
                 "{} relation: expected at most {MOST_ENDS} nodes, found {}",
                 quoted(&kind),
                 nodes.len()
-            ));
+            );
+            return Err((kind, message));
         }
         let end = |node: &BiocNode| RawEndpoint::Mention(node.refid.clone());
         let mut pairs = Vec::new();

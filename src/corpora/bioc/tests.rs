@@ -400,6 +400,7 @@ fn relations_relate_each_two_of_what_is_there_and_say_what_is_not() {
         assert_eq!(found.reasons, ["dangling_relation"], "{ids:?}");
         assert!(found.problems[0].contains("document \"1\""), "{:?}", found.problems);
         assert_eq!((found.summary.relations, found.summary.relations_unresolved), (1, 1));
+        assert_eq!(found.labels(), [None, None], "it may have been either");
     }
     // PubTator3 names concepts in infons, and both in one node.
     let infons = kind("type", "cause") + &kind("role1", "Chemical|D1") + &kind("role2", "Disease|D2");
@@ -417,6 +418,77 @@ fn relations_relate_each_two_of_what_is_there_and_say_what_is_not() {
         &nodes(&["Chemical", "Disease"]),
     );
     assert_eq!(treats.labels(), [Some(0), Some(0)]);
+}
+
+#[test]
+fn a_json_object_without_passages_is_no_document() {
+    let found = bioc(
+        r#"{"id": 1, "text": "Aspirin gave rash.", "drug": "Aspirin", "adr": "rash"}
+{"id": "2", "a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6}
+{"id": "3"}
+{"id": "4", "passages": null}
+"#,
+    );
+    assert_eq!(found.reasons, ["malformed_document"; 3]);
+    for (problem, expected) in found.problems.iter().zip([
+        r#"test:1: document "1": expected a BioC document with "passages", found the keys "adr", "drug", "id", "text"; is this JSONL for crag score?"#,
+        r#"found the keys "a", "b", "c", "d", "e", "f", … (malformed_document)"#,
+        r#"found the key "id" alone"#,
+    ]) {
+        assert!(problem.contains(expected), "{problem}");
+    }
+    assert_eq!(found.summary.documents, 1);
+}
+
+#[test]
+fn a_relation_whose_infons_negate_it_makes_no_label() {
+    for (infon, expected) in [
+        (r#""negated": true"#, None),
+        (r#""Polarity": "negative""#, None),
+        (r#""speculated": "yes""#, None),
+        (r#""negated": false"#, Some(1)),
+    ] {
+        let found = bioc(JSON.replace(r#""type": "cause""#, &format!(r#""type": "cause", {infon}"#)));
+        assert_eq!(found.problems, [""; 0], "{infon}");
+        assert_eq!(found.labels(), [expected], "{infon}");
+        assert_eq!(
+            found.summary.qualified_relations,
+            u64::from(expected.is_none()),
+            "{infon}"
+        );
+    }
+}
+
+#[test]
+fn identifiers_may_begin_anew_in_each_passage() {
+    let annotation = |id: &str, kind: &str, text: &str, offset: u64| {
+        annotation(kind, "", text, &format!("{offset}+{}", text.len()))
+            .replace(&format!("<annotation id='{kind}'>"), &format!("<annotation id='{id}'>"))
+    };
+    let relation = "<relation id='R'><infon key='type'>CID</infon><node refid='0'/><node refid='1'/></relation>";
+    let passage = |offset: u64, drug: &str, relation: &str| {
+        let text = format!("{drug} gave rash, fever.");
+        let annotations = annotation("0", "Chemical", drug, offset)
+            + &annotation("1", "Disease", "rash", offset + 13)
+            + &annotation("2", "Disease", "fever", offset + 19);
+        format!("<passage><offset>{offset}</offset><text>{text}</text>{annotations}{relation}</passage>")
+    };
+    let document = |passages: &str, relation: &str| {
+        bioc(collection(&format!(
+            "<document><id>1</id>{passages}{relation}</document>"
+        )))
+    };
+    let found = document(
+        &(passage(0, "Aspirin", relation) + &passage(30, "Heparin", relation)),
+        "",
+    );
+    assert_eq!(found.problems, [""; 0]);
+    assert_eq!(found.labels(), [Some(1), Some(0), Some(1), Some(0)]);
+    // One of the document may mean either.
+    let found = document(&(passage(0, "Aspirin", "") + &passage(30, "Heparin", "")), relation);
+    assert_eq!(found.reasons, ["dangling_relation"]);
+    assert!(found.problems[0].contains("several"), "{:?}", found.problems);
+    assert_eq!(found.labels(), [None; 4]);
 }
 
 #[test]

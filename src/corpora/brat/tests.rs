@@ -122,8 +122,32 @@ fn malformed_lines_and_missing_files_are_reported_and_the_rest_goes_on() {
         "{}",
         found.problems[1]
     );
-    // The relation was stated, whatever became of it.
-    assert_eq!(found.labels(), [Some(0)]);
+    // A relation was stated, and it may have been this one.
+    assert_eq!(found.labels(), [None]);
+    assert_eq!(found.summary.relations_unresolved, 2);
+}
+
+#[test]
+fn a_relation_to_one_of_two_mentions_of_a_key_makes_no_pair_a_negative() {
+    let text = ("x.txt", "Aspirin caused rash and fever.");
+    let mentions = "T1\tDrug 0 7\tAspirin\nT2\tADE 15 19\trash\nT2\tADE 24 29\tfever\n";
+    let of = |relation: &str| brat(&[text, ("x.ann", &format!("{mentions}{relation}\n"))]).0;
+    let found = of("R1\tADE-Drug Arg1:T2 Arg2:T1");
+    assert_eq!(
+        (found.reasons.as_slice(), found.labels()),
+        (&["dangling_relation"][..], vec![None, None])
+    );
+    assert!(
+        found.summary.to_string().contains("2 pairs without label: a relation"),
+        "{}",
+        found.summary
+    );
+    // One of another type says nothing of causes.
+    let found = of("R1\tDosage-Drug Arg1:T2 Arg2:T1\nR2\tADE-Drug Arg1:T1 Arg2:T1");
+    assert_eq!(
+        (found.reasons.as_slice(), found.labels()),
+        (&["dangling_relation"][..], vec![Some(0), Some(0)])
+    );
 }
 
 #[test]
@@ -164,6 +188,80 @@ fn an_event_without_arguments_stands_for_its_trigger() {
     assert_eq!(found.ids(), ["x:0-7:15-19"]);
     assert_eq!(found.labels(), [Some(1)]);
     assert_eq!((found.summary.triggers_left_out, found.summary.relations), (1, 2));
+}
+
+#[test]
+fn what_is_said_of_a_mention_holds_for_its_equivalents() {
+    let (found, _folder) = brat(&[
+        (
+            "x.txt",
+            "Aspirin (ASA, Bayer) caused bleeding. ASA caused Bleeding or rash.",
+        ),
+        (
+            "x.ann",
+            "T1\tDrug 0 7\tAspirin\nT2\tDrug 9 12\tASA\nT3\tADE 28 36\tbleeding\nT4\tDrug 38 41\tASA\nT5\tADE 49 57\tBleeding\n\
+             T6\tADE 61 65\trash\nT7\tDrug 14 19\tBayer\nE1\tDrug:T7\n\
+             R1\tADE-Drug Arg1:T3 Arg2:T1\n*\tEquiv E1 T2\n*\tEquiv T2 T1 T99\n",
+        ),
+    ]);
+    assert_eq!(found.reasons, ["malformed_line"]);
+    assert!(
+        found.problems[0].contains("x.ann:11") && found.problems[0].contains("\"T99\""),
+        "{:?}",
+        found.problems
+    );
+    assert_eq!(
+        found.ids(),
+        [
+            "x:0-7:28-36",
+            "x:9-12:28-36",
+            "x:14-19:28-36",
+            "x:38-41:49-57",
+            "x:38-41:61-65"
+        ]
+    );
+    // Of the second sentence's the first is called like the related ones.
+    assert_eq!(found.labels(), [Some(1), Some(1), Some(1), None, Some(0)]);
+}
+
+#[test]
+fn a_negated_or_speculated_relation_or_event_makes_no_label() {
+    let text = ("x.txt", "Aspirin caused no rash, maybe fever.");
+    let mentions = "T1\tDrug 0 7\tAspirin\nT2\tADE 18 22\trash\nT3\tADE 30 35\tfever\nT4\tCause 8 14\tcaused\n\
+                    R1\tADE-Drug Arg1:T2 Arg2:T1\n";
+    let event = "E1\tADE:T4 Treatment:T1 Effect:T3\n";
+    let of = |more: &str| brat(&[text, ("x.ann", &format!("{mentions}{more}"))]).0;
+    for (more, expected, count) in [
+        ("A1\tNegated R1\n".to_owned(), [None, Some(0)], 1),
+        ("M1\tSpeculation R1\n".to_owned(), [None, Some(0)], 1),
+        (
+            "A1\tNegation R1 false\nA2\tNegated T1\nA3\tCertain R1\n".to_owned(),
+            [Some(1), Some(0)],
+            0,
+        ),
+        (
+            format!("{event}A1\tuncertainty E1 high\nA2\tnegated R1\n"),
+            [None, None],
+            2,
+        ),
+        // What is said twice, once without doubt, is said.
+        (
+            "A1\tNegated R1\nR2\tADE-Drug Arg1:T1 Arg2:T2\n".to_owned(),
+            [Some(1), Some(0)],
+            1,
+        ),
+        // A negated event that stands for a mention.
+        (
+            "E9\tADE:T3\nA1\tNegated E9\nR2\tADE-Drug Arg1:E9 Arg2:T1\n".to_owned(),
+            [Some(1), None],
+            1,
+        ),
+    ] {
+        let found = of(&more);
+        assert_eq!(found.problems, [""; 0], "{more}");
+        assert_eq!(found.labels(), expected, "{more}");
+        assert_eq!(found.summary.qualified_relations, count, "{more}");
+    }
 }
 
 #[test]

@@ -1,8 +1,10 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 use super::*;
-use crate::corpora::document::{Passage, Relation};
+use crate::corpora::Unlabelled;
+use crate::corpora::document::{Endpoint, Mention, Passage, Relation};
 use crate::corpora::report::Place;
 
 fn mention(passage: usize, fragments: &[Range<usize>], kind: &str, concepts: &[&str]) -> Mention {
@@ -31,6 +33,8 @@ fn document(texts: &[&str], mentions: Vec<Mention>, relations: Vec<Relation>) ->
         place: Place::default(),
         passages: passages.collect(),
         mentions,
+        aliases: BTreeMap::new(),
+        unresolved_relations: Default::default(),
         has_relations: !relations.is_empty(),
         relations,
     }
@@ -114,6 +118,7 @@ fn equal_characters_are_one_mention_with_all_identifiers() {
     let relation = Relation {
         kind: "CID".to_owned(),
         ends: [Endpoint::Concepts(vec!["D3".into()]), Endpoint::Mention(1)],
+        qualified: false,
     };
     let (records, _, _) = pairs(&document(&["Drug Rash"], mentions, vec![relation]), &Options::default());
     assert_eq!(records.len(), 1);
@@ -125,14 +130,15 @@ fn equal_characters_are_one_mention_with_all_identifiers() {
 fn mention_relations_relate_these_mentions_and_no_others() {
     let mentions = vec![
         mention(0, &[0..1], "Drug", &["D1"]),
-        mention(0, &[2..3], "Drug", &["D1"]),
-        mention(0, &[4..5], "ADR", &["D2"]),
+        mention(0, &[2..3], "Drug", &["D2"]),
+        mention(0, &[4..5], "ADR", &["D3"]),
     ];
     let relation = Relation {
         kind: "ade_drug".to_owned(),
         ends: [Endpoint::Mention(2), Endpoint::Mention(1)],
+        qualified: false,
     };
-    let (records, _, _) = pairs(&document(&["X X R"], mentions, vec![relation]), &Options::default());
+    let (records, _, _) = pairs(&document(&["X Y R"], mentions, vec![relation]), &Options::default());
     assert_eq!(
         records
             .iter()
@@ -140,6 +146,136 @@ fn mention_relations_relate_these_mentions_and_no_others() {
             .collect::<Vec<_>>(),
         [0, 1]
     );
+}
+
+/// The labels of a document's pairs, 2 where there is none.
+fn labels(document: &Document, options: &Options) -> (Vec<u64>, Summary) {
+    let (records, _, summary) = pairs(document, options);
+    let labels = records.iter().map(|record| record.get("label"));
+    (
+        labels
+            .map(|label| label.map_or(2, |label| label.as_u64().unwrap()))
+            .collect(),
+        summary,
+    )
+}
+
+#[test]
+fn a_pair_called_as_a_related_one_is_related_in_its_text_and_unlabelled_elsewhere() {
+    let text = "Quinine rash: quinine  Rash. Quinine RASH, salt rash.";
+    let at = |from: usize, to: usize, kind: &str| mention(0, &[from..to], kind, &[]);
+    let mentions = vec![
+        at(0, 7, "Drug"),
+        at(8, 12, "ADR"),
+        at(14, 21, "Drug"),
+        at(23, 27, "ADR"),
+        at(29, 36, "Drug"),
+        at(37, 41, "ADR"),
+        at(43, 47, "Drug"),
+        at(48, 52, "ADR"),
+    ];
+    let relation = Relation {
+        kind: "ADE".to_owned(),
+        ends: [Endpoint::Mention(3), Endpoint::Mention(0)],
+        qualified: false,
+    };
+    let document = document(&[text], mentions, vec![relation]);
+    let (found, summary) = labels(&document, &Options::default());
+    assert_eq!(found, [1, 1, 1, 1, 2, 2, 0, 0]);
+    assert_eq!(summary.labelled_by_name, 3);
+    assert_eq!(
+        summary.labels_left_out,
+        BTreeMap::from([(Unlabelled::RelatedElsewhere, 2)])
+    );
+    // With its neighbour the second sentence's text holds the related pair.
+    let options = Options {
+        window: Some(1),
+        ..Options::default()
+    };
+    assert_eq!(labels(&document, &options).0, [1, 1, 1, 1, 1, 1, 0, 0]);
+}
+
+#[test]
+fn a_pair_called_as_one_of_a_negated_relation_is_not_labelled_unless_its_text_has_a_related_one() {
+    let mentions = vec![
+        mention(0, &[0..1], "Drug", &[]),
+        mention(0, &[2..3], "ADR", &[]),
+        mention(0, &[5..6], "Drug", &[]),
+        mention(0, &[7..8], "ADR", &[]),
+    ];
+    let relation = |drug, adr, qualified| Relation {
+        kind: "ADE".to_owned(),
+        ends: [Endpoint::Mention(drug), Endpoint::Mention(adr)],
+        qualified,
+    };
+    let document = |relations| document(&["X R, X R."], mentions.clone(), relations);
+    let options = Options::default();
+    let (negated, summary) = labels(&document(vec![relation(0, 1, true)]), &options);
+    assert_eq!(negated, [2; 4]);
+    assert_eq!(
+        summary.labels_left_out,
+        BTreeMap::from([(Unlabelled::QualifiedRelation, 4)])
+    );
+    let both = vec![relation(0, 1, true), relation(2, 3, false)];
+    assert_eq!(labels(&document(both), &options).0, [2, 1, 1, 1]);
+}
+
+#[test]
+fn relations_between_a_drug_and_a_reaction_that_no_pair_is_of_are_counted() {
+    let mentions = vec![
+        mention(0, &[0..1], "Drug", &["D1"]),
+        mention(0, &[2..3], "ADR", &["D2"]),
+        mention(0, &[5..6], "ADR", &["D3"]),
+        mention(0, &[7..8], "Drug", &[]),
+    ];
+    let relation = |ends| Relation {
+        kind: "CID".to_owned(),
+        ends,
+        qualified: false,
+    };
+    let concept = |concept: &str| Endpoint::Concepts(vec![concept.to_owned()]);
+    let relations = vec![
+        relation([concept("D2"), concept("D1")]),
+        relation([concept("D3"), concept("D1")]),
+        relation([Endpoint::Mention(3), Endpoint::Mention(1)]),
+        // Of two drugs, of two reactions.
+        relation([Endpoint::Mention(3), concept("D1")]),
+        relation([concept("D3"), Endpoint::Mention(1)]),
+    ];
+    let document = document(&["x r. S y."], mentions, relations);
+    for (scope, labels_option, expected) in [
+        (Scope::Sentence, Labels::Auto, 2),
+        (Scope::Sentence, Labels::None, 2),
+        (Scope::Passage, Labels::Auto, 0),
+    ] {
+        let options = Options {
+            scope,
+            labels: labels_option,
+            ..Options::default()
+        };
+        assert_eq!(
+            pairs(&document, &options).2.relations_without_pair,
+            expected,
+            "{scope:?}"
+        );
+    }
+}
+
+#[test]
+fn the_same_identifiers_are_the_same_name_and_other_ones_of_one_drug_are_not() {
+    let mentions = vec![
+        mention(0, &[0..1], "Drug", &["D1", "MESH:D4"]),
+        mention(0, &[2..3], "Drug", &["D4", "D1"]),
+        mention(0, &[4..5], "ADR", &["D2"]),
+        mention(0, &[6..7], "ADR", &["D3"]),
+    ];
+    let relation = Relation {
+        kind: "ADE".to_owned(),
+        ends: [Endpoint::Mention(2), Endpoint::Mention(1)],
+        qualified: false,
+    };
+    let document = document(&["X Y R S"], mentions, vec![relation]);
+    assert_eq!(labels(&document, &Options::default()).0, [1, 0, 1, 0]);
 }
 
 #[test]

@@ -31,6 +31,17 @@ fn title_and_abstract_are_joined_by_one_separator() {
 }
 
 #[test]
+fn a_relation_that_was_cut_short_may_be_of_any_pair() {
+    let options = Options {
+        scope: Scope::Document,
+        ..Options::default()
+    };
+    let found = extract_with(Format::PubTator, format!("{DOCUMENT}1\tCID\tD1\n"), &options).unwrap();
+    assert_eq!(found.reasons, ["malformed_line"]);
+    assert_eq!(found.labels(), [Some(1), None, Some(1), None]);
+}
+
+#[test]
 fn a_pair_in_two_sentences_does_not_come_out_in_sentence_scope() {
     let found = pubtator(DOCUMENT);
     assert_eq!(found.ids(), ["1:0-7:15-19"]);

@@ -1,0 +1,291 @@
+//! What a document's relations say of a drug and a reaction.
+//!
+//! A relation relates the two mentions that it names, or all mentions of the two concepts, anywhere in the document.
+//!
+//! Where it names mentions, others of the same two names are left unnamed, not denied: "quinine … thrombocytopenia …
+//! quinine-dependent thrombocytopenia" is annotated once. A pair that is called as a related one is, so, never unrelated:
+//! where its text holds the related one, the text says of both that this drug caused this reaction; elsewhere in the
+//! document nothing is known. Two mentions are called alike if they have the same words, whatever their case, or the same
+//! identifiers.
+//!
+//! A negated or speculated relation states no cause: of pairs that only such ones name, by mentions or by names, nothing
+//! is known.
+//!
+//! Where it is not known what a relation relates, it may be any pair of its document: none is unrelated.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use super::candidates::{Candidate, Key};
+use super::document::{Document, Endpoint, Relation, bare_concept};
+use super::options::Options;
+use super::summary::Unlabelled;
+
+/// A passage and a byte of it.
+pub(super) type Position = (usize, usize);
+
+/// What a drug and a reaction are called.
+type Names = (usize, usize);
+
+/// What is said of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Related,
+    /// The text holds a related pair that is called alike.
+    RelatedByName,
+    Unrelated,
+    Unknown(Unlabelled),
+}
+
+impl Verdict {
+    pub fn label(self) -> Option<bool> {
+        match self {
+            Verdict::Related | Verdict::RelatedByName => Some(true),
+            Verdict::Unrelated => Some(false),
+            Verdict::Unknown(_) => None,
+        }
+    }
+}
+
+/// The chosen relations of a document.
+pub(super) struct Stated<'a> {
+    /// Where relations name what: each key with its relations and which end of them it is, ascending. As large as the
+    /// relations themselves, where a table of all related pairs would be their square.
+    ends: HashMap<Key<'a>, Vec<(usize, bool)>>,
+    /// Which relations are negated or speculated.
+    qualified: Vec<bool>,
+    /// Which relations [`Stated::of`] was asked for a pair of.
+    realised: Vec<bool>,
+    by_name: HashMap<Names, Places>,
+    /// What negated and speculated relations name.
+    qualified_names: HashSet<Names>,
+    has_unresolved: bool,
+}
+
+impl<'a> Stated<'a> {
+    /// Gives the candidates their names, too.
+    pub fn new(
+        document: &'a Document,
+        options: &Options,
+        drugs: &mut [Candidate<'a>],
+        adrs: &mut [Candidate<'a>],
+    ) -> Self {
+        let chosen = document.relations.iter();
+        let chosen: Vec<&Relation> = chosen.filter(|relation| options.chooses(&relation.kind)).collect();
+        let mut ends: HashMap<Key<'a>, Vec<(usize, bool)>> = HashMap::new();
+        for (index, relation) in chosen.iter().enumerate() {
+            for (end, second) in [(&relation.ends[0], false), (&relation.ends[1], true)] {
+                let mut add = |key| ends.entry(key).or_default().push((index, second));
+                match end {
+                    Endpoint::Concepts(concepts) => {
+                        concepts
+                            .iter()
+                            .for_each(|concept| add(Key::Concept(bare_concept(concept))));
+                    }
+                    Endpoint::Mention(mention) => add(Key::Mention(document.first_alias(*mention))),
+                }
+            }
+        }
+        let mut by_name: HashMap<Names, Places> = HashMap::new();
+        let mut qualified_names = HashSet::new();
+        for named in named(document, &chosen, drugs, adrs) {
+            for names in named.names {
+                if named.qualified {
+                    qualified_names.insert(names);
+                } else {
+                    by_name.entry(names).or_default().0.push(named.place);
+                }
+            }
+        }
+        by_name.values_mut().for_each(Places::sort);
+        let mut unresolved = document.unresolved_relations.iter();
+        Self {
+            ends,
+            qualified: chosen.iter().map(|relation| relation.qualified).collect(),
+            realised: vec![false; chosen.len()],
+            by_name,
+            qualified_names,
+            has_unresolved: unresolved.any(|kind| kind.is_empty() || options.chooses(kind)),
+        }
+    }
+
+    /// What is said of a drug and a reaction whose text reaches from one position to another.
+    pub fn of(&mut self, drug: &Candidate<'_>, adr: &Candidate<'_>, from: Position, to: Position) -> Verdict {
+        let (mut is_related, mut is_qualified) = (false, false);
+        for index in between(&self.ends, drug, adr) {
+            self.realised[index] = true;
+            match self.qualified[index] {
+                true => is_qualified = true,
+                false => is_related = true,
+            }
+        }
+        if is_related {
+            return Verdict::Related;
+        }
+        let places = || called(drug, adr).filter_map(|names| self.by_name.get(&names));
+        if is_qualified {
+            Verdict::Unknown(Unlabelled::QualifiedRelation)
+        } else if places().any(|places| places.any_within(from, to)) {
+            Verdict::RelatedByName
+        } else if called(drug, adr).any(|names| self.qualified_names.contains(&names)) {
+            Verdict::Unknown(Unlabelled::QualifiedRelation)
+        } else if places().next().is_some() {
+            Verdict::Unknown(Unlabelled::RelatedElsewhere)
+        } else if self.has_unresolved {
+            Verdict::Unknown(Unlabelled::UnresolvedRelation)
+        } else {
+            Verdict::Unrelated
+        }
+    }
+
+    /// How many relations between a drug and a reaction no pair is of that was asked for. Negated and speculated ones ask
+    /// for none.
+    pub fn without_pair(&self, drugs: &[Candidate<'_>], adrs: &[Candidate<'_>]) -> u64 {
+        if self.realised.is_empty() {
+            return 0;
+        }
+        // Of each relation, whether its first and its second end are a drug, and a reaction.
+        let mut are_drugs = vec![[false; 2]; self.realised.len()];
+        let mut are_adrs = are_drugs.clone();
+        for (candidates, ends) in [(drugs, &mut are_drugs), (adrs, &mut are_adrs)] {
+            let keys: HashSet<Key<'_>> = candidates
+                .iter()
+                .flat_map(|candidate| candidate.keys.iter().copied())
+                .collect();
+            for &(index, second) in keys.iter().filter_map(|key| self.ends.get(key)).flatten() {
+                ends[index][usize::from(second)] = true;
+            }
+        }
+        let is_missed = |&index: &usize| {
+            let ([drug, other_drug], [other_adr, adr]) = (are_drugs[index], are_adrs[index]);
+            !self.realised[index] && !self.qualified[index] && (drug && adr || other_drug && other_adr)
+        };
+        (0..self.realised.len()).filter(is_missed).count() as u64
+    }
+}
+
+/// The relations that have the one at one end and the other at the other, whichever way round.
+fn between<'s>(
+    ends: &'s HashMap<Key<'s>, Vec<(usize, bool)>>,
+    one: &'s Candidate<'s>,
+    other: &'s Candidate<'s>,
+) -> impl Iterator<Item = usize> + 's {
+    let others: Vec<&Vec<(usize, bool)>> = other.keys.iter().filter_map(|key| ends.get(key)).collect();
+    let ones = one.keys.iter().filter(|_| !others.is_empty());
+    let ones: Vec<&Vec<(usize, bool)>> = ones.filter_map(|key| ends.get(key)).collect();
+    let ends = ones.into_iter().flatten();
+    ends.filter(move |&&(index, second)| others.iter().any(|ends| ends.binary_search(&(index, !second)).is_ok()))
+        .map(|&(index, _)| index)
+}
+
+/// Each name of the one with each of the other: at most four.
+fn called<'c>(drug: &'c Candidate<'_>, adr: &'c Candidate<'_>) -> impl Iterator<Item = Names> + 'c {
+    let names = drug.names.iter();
+    names.flat_map(|&drug| adr.names.iter().map(move |&adr| (drug, adr)))
+}
+
+/// From where to where the relations of two names reach, ascending by the first; the second is the least of its own and
+/// all that follow.
+#[derive(Default)]
+struct Places(Vec<(Position, Position)>);
+
+impl Places {
+    fn any_within(&self, from: Position, to: Position) -> bool {
+        let next = self.0.partition_point(|&(start, _)| start < from);
+        self.0.get(next).is_some_and(|&(_, end)| end <= to)
+    }
+
+    fn sort(&mut self) {
+        self.0.sort_unstable();
+        let mut least = (usize::MAX, usize::MAX);
+        for (_, end) in self.0.iter_mut().rev() {
+            least = least.min(*end);
+            *end = least;
+        }
+    }
+}
+
+/// What a relation between two mentions names, and from where to where they reach.
+struct Named {
+    names: Vec<Names>,
+    place: (Position, Position),
+    qualified: bool,
+}
+
+/// What relations between a drug and a reaction name that are mentions, not concepts. Gives the candidates their names.
+fn named<'a>(
+    document: &Document,
+    chosen: &[&Relation],
+    drugs: &mut [Candidate<'a>],
+    adrs: &mut [Candidate<'a>],
+) -> Vec<Named> {
+    let mut named = Vec::new();
+    let mentions = |relation: &Relation| match relation.ends {
+        [Endpoint::Mention(one), Endpoint::Mention(other)] => Some([one, other]),
+        _ => None,
+    };
+    if !chosen.iter().any(|relation| mentions(relation).is_some()) {
+        return named;
+    }
+    let mut numbers: HashMap<String, usize> = HashMap::new();
+    let number = |numbers: &mut HashMap<String, usize>, name: String| {
+        let next = numbers.len();
+        *numbers.entry(name).or_insert(next)
+    };
+    let words_of = |mention: usize| {
+        let mention = &document.mentions[mention];
+        words(&document.passages[mention.passage].text, &mention.fragments)
+    };
+    // What aliases are called is one name.
+    for (&alias, &first) in &document.aliases {
+        let first = number(&mut numbers, words_of(first));
+        numbers.entry(words_of(alias)).or_insert(first);
+    }
+    for candidate in drugs.iter_mut().chain(adrs.iter_mut()) {
+        let text = &document.passages[candidate.passage].text;
+        let mut number = |name| number(&mut numbers, name);
+        candidate.names.push(number(words(text, candidate.fragments)));
+        if !candidate.concepts.is_empty() {
+            let mut concepts: Vec<&str> = candidate.concepts.iter().map(|id| bare_concept(id)).collect();
+            concepts.sort_unstable();
+            // No words have a line end.
+            candidate.names.push(number(format!("\n{}", concepts.join("|"))));
+        }
+    }
+    let (drugs, adrs) = (by_mention(drugs), by_mention(adrs));
+    for relation in chosen {
+        let Some([one, other]) = mentions(relation) else {
+            continue;
+        };
+        let sides = |drug, adr| Some((*drugs.get(&drug)?, *adrs.get(&adr)?));
+        let Some((drug, adr)) = sides(one, other).or_else(|| sides(other, one)) else {
+            continue;
+        };
+        let start = |candidate: &Candidate<'_>| (candidate.passage, candidate.hull.start);
+        let end = |candidate: &Candidate<'_>| (candidate.passage, candidate.hull.end);
+        named.push(Named {
+            names: called(drug, adr).collect(),
+            place: (start(drug).min(start(adr)), end(drug).max(end(adr))),
+            qualified: relation.qualified,
+        });
+    }
+    named
+}
+
+/// As they are compared: in lower case, with one space between words.
+fn words(text: &str, fragments: &[Range<usize>]) -> String {
+    let fragments = fragments.iter().map(|range| &text[range.clone()]);
+    let words: Vec<String> = fragments
+        .flat_map(str::split_whitespace)
+        .map(str::to_lowercase)
+        .collect();
+    words.join(" ")
+}
+
+fn by_mention<'c, 'a>(candidates: &'c [Candidate<'a>]) -> HashMap<usize, &'c Candidate<'a>> {
+    let mut by_mention = HashMap::new();
+    for candidate in candidates {
+        by_mention.extend(candidate.mentions.iter().map(|&mention| (mention, candidate)));
+    }
+    by_mention
+}
