@@ -150,7 +150,12 @@ fn extract_writes_over_none_of_its_inputs() {
     let counts = notes.join("counts.txt");
     let next_document = extract(
         &["--from", "brat", "--summary-json", counts.to_str().unwrap()],
-        &[notes],
+        std::slice::from_ref(&notes),
+    );
+    assert_eq!(next_document.code, 2, "{}", next_document.stderr);
+    let next_document = extract(
+        &["--from", "brat", "-o", counts.to_str().unwrap()],
+        std::slice::from_ref(&notes),
     );
     assert_eq!(next_document.code, 2, "{}", next_document.stderr);
     let both = std::process::Command::new(env!("CARGO_BIN_EXE_crag"))
@@ -169,6 +174,50 @@ fn extract_writes_over_none_of_its_inputs() {
         .unwrap();
     assert_eq!(appended.status.code(), Some(2));
     assert_eq!(std::fs::read(&corpus).unwrap(), before);
+}
+
+#[test]
+fn an_output_file_is_whole_or_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let expected = std::fs::read(sample("sentence.jsonl")).unwrap();
+    let out = path("pairs.jsonl.gz");
+    let with = ["--from", "pubtator", "-o", &out];
+    let run = extract(&with, &[sample("sample.pubtator.txt")]);
+    assert_eq!((run.code, run.stdout.len()), (0, 0), "{}", run.stderr);
+    let mut read = Vec::new();
+    let mut input = crag::files::Input::File(out.clone().into()).open().unwrap();
+    std::io::Read::read_to_end(&mut input, &mut read).unwrap();
+    assert!(read == expected && std::fs::read(&out).unwrap()[..2] == [0x1f, 0x8b]);
+    let run = extract(&with, &[sample("sample.pubtator.txt")]);
+    assert!(
+        run.code == 2 && run.stderr.contains("--force replaces it"),
+        "{}",
+        run.stderr
+    );
+    // One that stops leaves the old one alone.
+    let torn = path("torn.txt");
+    std::fs::write(&torn, "1|t|Aspirin caused rash.\ngarbage\n").unwrap();
+    let run = extract(&[&with[..], &["--force", "--strict"]].concat(), &[torn.clone().into()]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert!(std::fs::metadata(&out).unwrap().len() > 100);
+    // One with problems is complete.
+    assert_eq!(extract(&[&with[..], &["--force"]].concat(), &[torn.into()]).code, 3);
+    for name in ["pairs.jsonl.gz", "pairs.jsonl.gz.partial"] {
+        let summary = ["--force", "--summary-json", &path(name)];
+        let run = extract(&[&with[..], &summary].concat(), &[sample("sample.pubtator.txt")]);
+        assert!(
+            run.code == 2 && run.stderr.contains("is a file of -o already"),
+            "{}",
+            run.stderr
+        );
+    }
+    let mut names: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["pairs.jsonl.gz", "torn.txt"]);
 }
 
 #[test]

@@ -3,21 +3,23 @@
 //! Arguments as typed become [`Sources`] and [`Options`] here; what is read and paired is [`crate::corpora`]'s.
 
 use std::fs;
-use std::io::{self, BufWriter, IsTerminal as _};
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde_json::json;
 
+use super::inputs::is_stdin;
 use super::manifest::{self, End};
 use super::report_file::{ReportFile, is_object_with, replace_earlier};
 use super::values::{counted, parse_bytes, parse_count};
-use super::{Outcome, UsageError, console, note, stdout};
+use super::whole_output::WholeOutputArgs;
+use super::{Outcome, UsageError, console, note};
 use crate::corpora::{
     self, CompositeUse, CorpusError, DEFAULT_ADR_TYPES, DEFAULT_DRUG_TYPES, DEFAULT_RELATION_TYPES, Format, Labels,
     Options, Overlap, Problem, Scope, Sources, Summary, TypeSet,
 };
-use crate::files::{Input, refuse_stdout};
+use crate::files::Input;
 
 /// What to read, which pairs to make of it, and what to say about it.
 #[derive(Debug, clap::Args)]
@@ -45,14 +47,18 @@ Examples:
   crag extract --from pubtator CDR_DevelopmentSet.PubTator.txt | crag score --model demo > scored.jsonl
   crag extract --from bioc --scope passage --window 1 dump.BioC.xml > pairs.jsonl
   zcat dump.json.gz | crag extract --from bioc --summary-json counts.json > pairs.jsonl
-  crag extract --from ade-rel DRUG-AE.rel > pairs.jsonl
+  crag extract --from ade-rel DRUG-AE.rel -o pairs.jsonl.gz
   crag extract --from brat --drug-type Drug --adr-type ADE --relation-type ADE-Drug n2c2/train/ > pairs.jsonl
 
-Exit codes: 0 all well; 1 could not run or go on; 2 usage; 3 finished, something was reported and left out.")]
+Exit codes: 0 all well; 1 could not run or go on; 2 usage; 3 finished, something was reported and left out; 11 another run is \
+writing OUT.")]
 pub struct ExtractArgs {
     /// Files, read one after another; "-" or none for stdin. For brat: folders, .ann or .txt files
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    output: WholeOutputArgs,
 
     /// What the documents are written in (bioc: XML or JSON, told apart by their first character)
     #[arg(long, value_name = "FORMAT")]
@@ -148,7 +154,9 @@ enum CompositeArg {
 
 pub fn run(args: ExtractArgs) -> anyhow::Result<Outcome> {
     let result = extract(&args);
-    if let (Some(path), Err(_) | Ok(Outcome::ClosedPipe)) = (&args.summary_json, &result) {
+    if let (Some(path), Err(_) | Ok(Outcome::ClosedPipe)) = (&args.summary_json, &result)
+        && !args.output.writes_under(path)
+    {
         // Without counts, so that nobody takes an earlier run's for this one's.
         let text = manifest::to_text(&json!({"outcome": End::new(&result)}))?;
         let mut read: Vec<&Path> = args.files.iter().map(PathBuf::as_path).collect();
@@ -171,16 +179,27 @@ fn extract(args: &ExtractArgs) -> anyhow::Result<Outcome> {
     let sources = args.sources()?;
     // What cannot be written is said before the long work.
     let inputs = sources.inputs();
-    refuse_stdout(&inputs)?;
-    if let (FromArg::Brat, Some(path)) = (args.from, &args.summary_json)
-        && args.would_be_read(path)
+    for (flag, path) in [
+        ("-o", args.output.path()),
+        ("--summary-json", args.summary_json.as_deref()),
+    ] {
+        if let Some(path) = path.filter(|path| args.from == FromArg::Brat && args.would_be_read(path)) {
+            let message = format!(
+                "{flag} {}: in a folder that is read, this name would be a document of the next run; name another",
+                path.display()
+            );
+            return Err(UsageError(message).into());
+        }
+    }
+    if let Some(path) = args
+        .summary_json
+        .as_deref()
+        .filter(|path| args.output.writes_under(path))
     {
-        let message = format!(
-            "--summary-json {}: in a folder that is read, this name would be a document of the next run; name another",
-            path.display()
-        );
+        let message = format!("--summary-json {}: is a file of -o already", path.display());
         return Err(UsageError(message).into());
     }
+    let mut output = args.output.open(&inputs)?;
     let summary_file = match &args.summary_json {
         Some(path) => Some(ReportFile::beside_inputs("--summary-json", path, &inputs, is_summary)?),
         None => None,
@@ -199,16 +218,15 @@ fn extract(args: &ExtractArgs) -> anyhow::Result<Outcome> {
             console::warn("further problems are counted, not reported one by one; see --max-reports");
         }
     };
-    let mut output = BufWriter::with_capacity(256 * 1024, stdout::lock());
     let summary = match corpora::run(sources, &mut output, &options, &mut listener) {
         Ok(summary) => summary,
         Err(CorpusError::ClosedPipe) => {
-            // What is buffered has nobody to go to; dropping the buffer would try once more.
-            let _ = output.into_parts();
+            output.abandon();
             return Ok(Outcome::ClosedPipe);
         }
         Err(error) => return Err(error.into()),
     };
+    output.finish()?;
     let outcome = match summary.has_problems() {
         true => Outcome::Incomplete,
         false => Outcome::Complete,
@@ -384,8 +402,4 @@ impl ExtractArgs {
         }
         remarks
     }
-}
-
-fn is_stdin(path: &Path) -> bool {
-    path.as_os_str() == "-"
 }

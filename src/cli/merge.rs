@@ -58,7 +58,10 @@ pub fn run(args: MergeArgs) -> anyhow::Result<Outcome> {
     }
     match merge(inputs(), format, &mut output) {
         Ok(_) => output.finish().map(|()| Outcome::Complete),
-        Err(MergeError::Write { source }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(Outcome::ClosedPipe),
+        Err(MergeError::Write { source }) if source.kind() == io::ErrorKind::BrokenPipe => {
+            output.abandon();
+            Ok(Outcome::ClosedPipe)
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
 use super::stdout;
 use super::stream::open_stream;
-use crate::files::{Destination, Input, WholeOutput, refuse_stdout};
+use crate::files::{Destination, Input, WholeOutput, is_same_file, refuse_stdout, with_suffix};
 
 #[derive(Debug, clap::Args)]
 pub struct WholeOutputArgs {
@@ -33,6 +33,18 @@ pub enum Output {
 const BUFFER_BYTES: usize = 64 * 1024;
 
 impl WholeOutputArgs {
+    /// What was named.
+    pub fn path(&self) -> Option<&Path> {
+        self.output.as_deref()
+    }
+
+    /// Whether the output, or what stands in for it until it is complete, is at `path`.
+    pub fn writes_under(&self, path: &Path) -> bool {
+        let own = self.output.iter();
+        let mut names = own.flat_map(|output| ["", ".partial", ".progress"].map(|ending| with_suffix(output, ending)));
+        names.any(|name| is_same_file(&name, path))
+    }
+
     /// Opens or locks the output, none of `inputs`. Nothing is written.
     pub fn open(&self, inputs: &[Input]) -> anyhow::Result<Output> {
         let destination = match &self.output {
@@ -55,6 +67,15 @@ impl WholeOutputArgs {
 }
 
 impl Output {
+    /// Lets go of it where nobody reads it any more: dropping a buffer would try once more to write what is in it.
+    pub fn abandon(self) {
+        match self {
+            Output::Stdout(stdout) => drop(stdout.into_parts()),
+            Output::Stream(stream) => drop(stream.into_parts()),
+            Output::File(file) => drop(file),
+        }
+    }
+
     /// Writes what is left; a file is there from now on.
     pub fn finish(self) -> anyhow::Result<()> {
         match self {

@@ -50,6 +50,10 @@ phase 2 with the best F1 on the validation pairs (of equals, the best ROC-AUC) i
 The recipe is the card's unless a file (--recipe, TOML, whose keys the flags below name in brackets) or a flag says \
 otherwise; a flag counts more. --config is for flags, as everywhere: in its section [train], recipe = \"FILE\" and so on.
 
+A table [backbone] in the recipe makes an encoder from scratch, with a vocabulary of the training texts: hidden_size = 128, \
+num_hidden_layers = 2, num_attention_heads = 2, intermediate_size = 512, vocab_size = 4000 (at most), \
+max_position_embeddings = 128, lowercase = true.
+
 Examples:
   crag train --backbone DIR --train pairs.jsonl --valid held-out.jsonl --out my-model
   crag train --recipe recipe.toml --train pairs.jsonl --out my-model        # [backbone]: an encoder from scratch
