@@ -19,7 +19,6 @@ use std::ops::Range;
 use super::candidates::{Candidate, Key};
 use super::document::{Document, Endpoint, Relation, bare_concept};
 use super::options::Options;
-use super::summary::Unlabelled;
 
 /// A passage and a byte of it.
 pub(super) type Position = (usize, usize);
@@ -43,6 +42,28 @@ impl Verdict {
             Verdict::Related | Verdict::RelatedByName => Some(true),
             Verdict::Unrelated => Some(false),
             Verdict::Unknown(_) => None,
+        }
+    }
+}
+
+/// Why a pair has no label though its document has relations. The names are part of the summary's format and never
+/// change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unlabelled {
+    /// A pair of the same two names is related elsewhere in the document.
+    RelatedElsewhere,
+    /// A relation of the two, or of their names, is negated or speculated.
+    QualifiedRelation,
+    /// The document has a relation of which it is not known what it relates.
+    UnresolvedRelation,
+}
+
+impl Unlabelled {
+    pub fn name(self) -> &'static str {
+        match self {
+            Unlabelled::RelatedElsewhere => "related_elsewhere",
+            Unlabelled::QualifiedRelation => "negated_or_speculated",
+            Unlabelled::UnresolvedRelation => "unresolved_relation",
         }
     }
 }

@@ -31,7 +31,8 @@ mod testing;
 
 pub use brat::{BratFiles, FindError, find as find_brat, is_named as is_brat_name};
 pub use extract::{Format, Sources, run};
+pub use labels::Unlabelled;
 pub use options::{CompositeUse, DEFAULT_ADR_TYPES, DEFAULT_DRUG_TYPES, DEFAULT_RELATION_TYPES};
 pub use options::{Labels, Options, Overlap, Scope, TypeSet};
 pub use report::{CorpusError, Place, Problem, Reason};
-pub use summary::{Names, Summary, Unlabelled};
+pub use summary::{Names, Summary};

@@ -6,35 +6,13 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::document::Unit;
-use super::labels::Verdict;
+use super::labels::{Unlabelled, Verdict};
 use super::report::Reason;
 
 /// Distinct type names that are kept; a corpus that makes one up for every mention must not fill memory.
 const MAX_NAMES: usize = 1000;
 /// What is kept of each; longer ones that begin alike count as one.
 const MAX_CHARACTERS: usize = 100;
-
-/// Why a pair has no label though its document has relations. The names are part of the summary's format and never
-/// change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Unlabelled {
-    /// A pair of the same two names is related elsewhere in the document.
-    RelatedElsewhere,
-    /// A relation of the two, or of their names, is negated or speculated.
-    QualifiedRelation,
-    /// The document has a relation of which it is not known what it relates.
-    UnresolvedRelation,
-}
-
-impl Unlabelled {
-    pub fn name(self) -> &'static str {
-        match self {
-            Unlabelled::RelatedElsewhere => "related_elsewhere",
-            Unlabelled::QualifiedRelation => "negated_or_speculated",
-            Unlabelled::UnresolvedRelation => "unresolved_relation",
-        }
-    }
-}
 
 /// What a run read, wrote and left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -11,7 +11,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::disk::{Disk as _, RealDisk, folder_of, uninterrupted};
-use super::output::{Claim, OutputError, io_error, link_target, lock};
+use super::identity::link_target;
+use super::output::{Claim, OutputError, io_error, lock};
 
 const LOCK: &str = "lock";
 

@@ -5,7 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::disk::folder_of;
-use super::output::link_target;
 
 /// A file itself, whatever its names: device and inode. Elsewhere than on Unix, its full path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +78,19 @@ pub(super) fn real_name(path: &Path) -> PathBuf {
     };
     let real = path.canonicalize().ok().or_else(in_folder);
     real.unwrap_or_else(|| path.to_owned())
+}
+
+/// Where a link that leads to no file points; the path itself if it is no link.
+pub(super) fn link_target(path: &Path) -> PathBuf {
+    let mut target = path.to_owned();
+    // As many as the kernel follows; a circle has been an error before.
+    for _ in 0..40 {
+        match std::fs::read_link(&target) {
+            Ok(next) => target = folder_of(&target).join(next),
+            Err(_) => break,
+        }
+    }
+    target
 }
 
 #[cfg(all(test, unix))]

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use super::Input;
 use super::disk::{Disk, folder_of, put_in_place, replace, uninterrupted, with_suffix, write_all, write_beside};
-use super::identity::{Identity, real_name};
+use super::identity::{Identity, link_target, real_name};
 
 /// Why there is no output, or not all of it.
 #[derive(Debug, thiserror::Error)]
@@ -112,19 +112,6 @@ impl Destination {
             Err(error) => Err(io_error(path, "cannot be looked at", error)),
         }
     }
-}
-
-/// Where a link that leads to no file points; the path itself if it is no link.
-pub(super) fn link_target(path: &Path) -> PathBuf {
-    let mut target = path.to_owned();
-    // As many as the kernel follows; a circle has been an error before.
-    for _ in 0..40 {
-        match std::fs::read_link(&target) {
-            Ok(next) => target = folder_of(&target).join(next),
-            Err(_) => break,
-        }
-    }
-    target
 }
 
 /// An output under way, locked. Dropping it leaves what was written for a later run, and nothing if nothing was.

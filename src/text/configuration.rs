@@ -8,7 +8,19 @@ use tokenizers::AddedToken;
 use tokenizers::normalizers::BertNormalizer;
 
 use super::error::TokenizerError;
-use super::loading::{TokenizerFiles, malformed};
+
+/// The contents of a checkpoint's tokenizer files, each with its name for messages.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TokenizerFiles<'a> {
+    pub tokenizer_json: Option<(&'a str, &'a [u8])>,
+    /// Read only where there is no `tokenizer_json`.
+    pub vocab_txt: Option<(&'a str, &'a [u8])>,
+    pub tokenizer_config: Option<(&'a str, &'a [u8])>,
+    /// Ids of tokens that the vocabulary lacks, read where `tokenizer_config` has no `added_tokens_decoder`.
+    pub added_tokens: Option<(&'a str, &'a [u8])>,
+    /// The special tokens by name, read in the same case.
+    pub special_tokens_map: Option<(&'a str, &'a [u8])>,
+}
 
 /// What is read from `tokenizer_config.json` and the files that it has taken the place of, with `BertTokenizer`'s defaults.
 pub(super) struct Config {
@@ -44,7 +56,7 @@ impl Config {
     pub fn read(files: &TokenizerFiles) -> Result<Self, TokenizerError> {
         let config = Stated::read(files.tokenizer_config)?;
         if config.json.get("truncation_side").is_some_and(|side| side == "left") {
-            return Err(malformed(
+            return Err(TokenizerError::malformed(
                 config.file,
                 "\"truncation_side\": \"left\" is not supported, expected \"right\"",
             ));
@@ -128,13 +140,13 @@ impl<'a> Stated<'a> {
         };
         match serde_json::from_slice(bytes) {
             Ok(Value::Object(json)) => Ok(Stated { file, json }),
-            Ok(_) => Err(malformed(file, "expected a JSON object")),
-            Err(error) => Err(malformed(file, &error.to_string())),
+            Ok(_) => Err(TokenizerError::malformed(file, "expected a JSON object")),
+            Err(error) => Err(TokenizerError::malformed(file, &error.to_string())),
         }
     }
 
     fn wrong(&self, key: &str, expected: &str, found: &Value) -> TokenizerError {
-        malformed(
+        TokenizerError::malformed(
             self.file,
             &format!("{key:?}: expected {expected}, found {}", kind(found)),
         )
@@ -185,9 +197,9 @@ impl<'a> Stated<'a> {
         };
         let mut added = BTreeMap::new();
         for (id, value) in tokens {
-            let id: u32 = id
-                .parse()
-                .map_err(|_| malformed(self.file, &format!("{KEY:?}: expected token ids as keys, found {id:?}")))?;
+            let id: u32 = id.parse().map_err(|_| {
+                TokenizerError::malformed(self.file, &format!("{KEY:?}: expected token ids as keys, found {id:?}"))
+            })?;
             let token = added_token(value, false).ok_or_else(|| self.wrong(KEY, "objects with \"content\"", value))?;
             added.insert(id, token);
         }
@@ -203,7 +215,7 @@ impl<'a> Stated<'a> {
             let special = is_special(content);
             let token = AddedToken::from(content.as_str(), special).normalized(!special);
             if let Some(other) = added.insert(id, token) {
-                return Err(malformed(
+                return Err(TokenizerError::malformed(
                     self.file,
                     &format!("id {id} is that of {:?} and of {content:?}", other.content),
                 ));

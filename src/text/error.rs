@@ -10,3 +10,12 @@ pub enum TokenizerError {
     #[error("the tokenizer failed on a text of {bytes} bytes: {reason}")]
     Failed { bytes: usize, reason: String },
 }
+
+impl TokenizerError {
+    pub(super) fn malformed(file: &str, reason: &str) -> Self {
+        Self::Malformed {
+            file: file.to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+}

@@ -21,22 +21,9 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::MARKERS;
-use super::configuration::Config;
+use super::configuration::{Config, TokenizerFiles};
 use super::error::TokenizerError;
 use super::guard::guarded;
-
-/// The contents of a checkpoint's tokenizer files, each with its name for messages.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TokenizerFiles<'a> {
-    pub tokenizer_json: Option<(&'a str, &'a [u8])>,
-    /// Read only where there is no `tokenizer_json`.
-    pub vocab_txt: Option<(&'a str, &'a [u8])>,
-    pub tokenizer_config: Option<(&'a str, &'a [u8])>,
-    /// Ids of tokens that the vocabulary lacks, read where `tokenizer_config` has no `added_tokens_decoder`.
-    pub added_tokens: Option<(&'a str, &'a [u8])>,
-    /// The special tokens by name, read in the same case.
-    pub special_tokens_map: Option<(&'a str, &'a [u8])>,
-}
 
 /// A tokenizer that neither pads nor truncates, and the tokens to put around its output.
 pub(super) struct Loaded {
@@ -107,7 +94,7 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
         None => {
             let id = |token: &str| {
                 tokenizer.token_to_id(token).ok_or_else(|| {
-                    malformed(
+                    TokenizerError::malformed(
                         file,
                         &format!("{token:?} is not in the vocabulary; is this the model's own file?"),
                     )
@@ -126,7 +113,8 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
 }
 
 fn from_json(file: &str, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
-    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| malformed(file, &error.to_string()))?;
+    let mut tokenizer =
+        Tokenizer::from_bytes(bytes).map_err(|error| TokenizerError::malformed(file, &error.to_string()))?;
     match tokenizer.get_model() {
         ModelWrapper::WordPiece(model) => require_unknown_token(file, &tokenizer, &model.unk_token)?,
         other => {
@@ -135,7 +123,7 @@ fn from_json(file: &str, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
                 ModelWrapper::WordLevel(_) => "WordLevel",
                 _ => "Unigram",
             };
-            return Err(malformed(
+            return Err(TokenizerError::malformed(
                 file,
                 &format!("\"model\": expected WordPiece, as BERT has, found {found}"),
             ));
@@ -145,7 +133,7 @@ fn from_json(file: &str, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
         .get_truncation()
         .is_some_and(|t| t.direction == tokenizers::TruncationDirection::Left)
     {
-        return Err(malformed(
+        return Err(TokenizerError::malformed(
             file,
             "\"truncation\": direction \"Left\" is not supported, expected \"Right\"",
         ));
@@ -154,7 +142,7 @@ fn from_json(file: &str, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
     tokenizer.with_padding(None);
     tokenizer
         .with_truncation(None)
-        .map_err(|error| malformed(file, &error.to_string()))?;
+        .map_err(|error| TokenizerError::malformed(file, &error.to_string()))?;
 
     #[derive(Deserialize)]
     struct Stated {
@@ -166,7 +154,8 @@ fn from_json(file: &str, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
         id: u32,
         content: String,
     }
-    let stated: Stated = serde_json::from_slice(bytes).map_err(|error| malformed(file, &error.to_string()))?;
+    let stated: Stated =
+        serde_json::from_slice(bytes).map_err(|error| TokenizerError::malformed(file, &error.to_string()))?;
     for token in stated.added_tokens {
         let found = tokenizer.token_to_id(&token.content);
         if found != Some(token.id) {
@@ -208,7 +197,7 @@ fn normalize_as_bert(tokenizer: &mut Tokenizer, file: &str, config: &Config) -> 
             }
             tokenizer
                 .with_normalizer(Some(wanted))
-                .map_err(|error| malformed(file, &error.to_string()))?;
+                .map_err(|error| TokenizerError::malformed(file, &error.to_string()))?;
         }
         _ => odd.push("\"normalizer\" other than BertNormalizer"),
     }
@@ -231,16 +220,17 @@ fn normalize_as_bert(tokenizer: &mut Tokenizer, file: &str, config: &Config) -> 
 
 fn from_vocabulary(file: &str, bytes: &[u8], config: &Config) -> Result<Tokenizer, TokenizerError> {
     let text = std::str::from_utf8(bytes)
-        .map_err(|error| malformed(file, &format!("not UTF-8 after byte {}", error.valid_up_to())))?;
+        .map_err(|error| TokenizerError::malformed(file, &format!("not UTF-8 after byte {}", error.valid_up_to())))?;
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     // Lines end as in Python's text mode, and only the line's end is stripped: `trim` would eat
     // tokens that are themselves spaces.
     let lines = text.replace("\r\n", "\n").replace('\r', "\n");
     let lines = lines.strip_suffix('\n').unwrap_or(&lines);
     if lines.is_empty() {
-        return Err(malformed(file, "is empty, expected one token a line"));
+        return Err(TokenizerError::malformed(file, "is empty, expected one token a line"));
     }
-    let mut vocabulary = WordPiece::read_bytes(&[]).map_err(|error| malformed(file, &error.to_string()))?;
+    let mut vocabulary =
+        WordPiece::read_bytes(&[]).map_err(|error| TokenizerError::malformed(file, &error.to_string()))?;
     for (id, token) in (0u32..).zip(lines.split('\n')) {
         vocabulary.insert(token.to_owned(), id);
     }
@@ -248,12 +238,12 @@ fn from_vocabulary(file: &str, bytes: &[u8], config: &Config) -> Result<Tokenize
         .vocab(vocabulary)
         .unk_token(config.unk.content.clone())
         .build()
-        .map_err(|error| malformed(file, &error.to_string()))?;
+        .map_err(|error| TokenizerError::malformed(file, &error.to_string()))?;
     let mut tokenizer = Tokenizer::new(model);
     require_unknown_token(file, &tokenizer, &config.unk.content)?;
     tokenizer
         .with_normalizer(Some(config.normalizer(true)))
-        .map_err(|error| malformed(file, &error.to_string()))?;
+        .map_err(|error| TokenizerError::malformed(file, &error.to_string()))?;
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
     Ok(tokenizer)
 }
@@ -262,7 +252,7 @@ fn from_vocabulary(file: &str, bytes: &[u8], config: &Config) -> Result<Tokenize
 fn require_unknown_token(file: &str, tokenizer: &Tokenizer, token: &str) -> Result<(), TokenizerError> {
     match tokenizer.get_model().clone() {
         ModelWrapper::WordPiece(model) if tokenizers::Model::token_to_id(&model, token).is_some() => Ok(()),
-        _ => Err(malformed(
+        _ => Err(TokenizerError::malformed(
             file,
             &format!("the unknown token {token:?} is not in the vocabulary"),
         )),
@@ -281,14 +271,14 @@ fn add(tokenizer: &mut Tokenizer, file: &str, tokens: Vec<AddedToken>) -> Result
     let contents: Vec<String> = tokens.iter().map(|token| token.content.clone()).collect();
     tokenizer
         .add_tokens(tokens)
-        .map_err(|error| malformed(file, &error.to_string()))?;
+        .map_err(|error| TokenizerError::malformed(file, &error.to_string()))?;
     for content in contents {
         let id = tokenizer.token_to_id(&content);
         if let Some((id, other)) = id
             .and_then(|id| taken.get_key_value(&id))
             .filter(|(_, other)| **other != content)
         {
-            return Err(malformed(
+            return Err(TokenizerError::malformed(
                 file,
                 &format!(
                     "id {id} for {content:?} is already that of {other:?}; are there repeated or missing entries?"
@@ -303,10 +293,10 @@ fn add(tokenizer: &mut Tokenizer, file: &str, tokens: Vec<AddedToken>) -> Result
 fn surrounding_tokens(file: &str, tokenizer: &Tokenizer) -> Result<(u32, u32), TokenizerError> {
     let empty = tokenizer
         .encode_fast("", true)
-        .map_err(|error| malformed(file, &error.to_string()))?;
+        .map_err(|error| TokenizerError::malformed(file, &error.to_string()))?;
     match *empty.get_ids() {
         [cls, sep] => Ok((cls, sep)),
-        ref ids => Err(malformed(
+        ref ids => Err(TokenizerError::malformed(
             file,
             &format!(
                 "\"post_processor\": expected [CLS] before and [SEP] after a text, found {} tokens added",
@@ -316,25 +306,18 @@ fn surrounding_tokens(file: &str, tokenizer: &Tokenizer) -> Result<(u32, u32), T
     }
 }
 
-pub(super) fn malformed(file: &str, reason: &str) -> TokenizerError {
-    TokenizerError::Malformed {
-        file: file.to_owned(),
-        reason: reason.to_owned(),
-    }
-}
-
 /// After a panic of the library.
 fn unreadable(file: &str, reason: &str) -> TokenizerError {
     let reason = format!(
         "the tokenizers library cannot read it ({reason}); it is damaged or not a BERT's: copy or download the tokenizer's \
          files again"
     );
-    malformed(file, &reason)
+    TokenizerError::malformed(file, &reason)
 }
 
 fn id_mismatch(file: &str, token: &str, stated: u32, found: Option<u32>) -> TokenizerError {
     let found = found.map_or("none".to_owned(), |id| id.to_string());
-    malformed(
+    TokenizerError::malformed(
         file,
         &format!("states id {stated} for {token:?}, the vocabulary gives {found}; are the files from one model?"),
     )

@@ -13,9 +13,9 @@ mod loading;
 mod marking;
 mod tokenizer;
 
+pub use configuration::TokenizerFiles;
 pub use error::TokenizerError;
 pub use guard::guarded;
-pub use loading::TokenizerFiles;
 pub use marking::{MarkError, MarkedText, locate_every, locate_span, mark_every, mark_span, unmarked};
 pub use tokenizer::{Tokenized, Tokenizer, Window};
 

@@ -7,9 +7,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::MARKERS;
+use super::configuration::TokenizerFiles;
 use super::cuts::Cuts;
 use super::error::TokenizerError;
-use super::loading::{self, TokenizerFiles};
+use super::loading;
 use super::marking::MarkedText;
 
 /// Which tokens of a text that is too long are kept.

@@ -6,7 +6,8 @@
 use super::buffer::{AttentionScratch, ProductScratch, with_scratch};
 use super::detect::Kernel;
 use super::format::F32;
-use super::gemm::{PackedRows, Product, multiply_panel, panel_width, words};
+use super::gemm::multiply_panel;
+use super::operands::{PackedRows, Product, panel_width, words};
 use super::packing::interleave;
 use super::simd::{Simd, Task};
 use super::vector_math::exp_or_zero;

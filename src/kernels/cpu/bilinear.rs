@@ -7,8 +7,9 @@
 
 use super::buffer::{ProductScratch, Scratch, with_scratch};
 use super::format::{Format, WithFormat, with_format};
-use super::gemm::{PackedRows, Product, multiply_panel, panel_width, words};
+use super::gemm::multiply_panel;
 use super::linear::PackedLinear;
+use super::operands::{PackedRows, Product, panel_width, words};
 use super::simd::{Simd, Task};
 use crate::kernels::Precision;
 

@@ -6,9 +6,9 @@ use std::ops::Range;
 use super::buffer::{AlignedBuffer, ProductScratch, as_uninit, with_scratch};
 use super::format::Format;
 use super::forward::{Finish, FinishPanel, Rows, Segment, Source, block_words, forward};
-use super::gemm::{PackedRows, panel_width, words};
 use super::linear::PackedLinear;
 use super::norm::Norm;
+use super::operands::{PackedRows, panel_width, words};
 use super::simd::Simd;
 use crate::kernels::Activation;
 

@@ -9,9 +9,10 @@ use std::ops::Range;
 
 use super::buffer::{ProductScratch, with_scratch};
 use super::format::{Format, WithFormat, with_format};
-use super::gemm::{PackedRows, Product, Sink, groups, multiply_panel, multiply_panel_into, panel_width, words};
+use super::gemm::{multiply_panel, multiply_panel_into};
 use super::linear::PackedLinear;
 use super::norm::Norm;
+use super::operands::{PackedRows, Product, Sink, groups, panel_width, words};
 use super::simd::{MAX_LANES, Simd, Task};
 use super::vector_math::{Elementwise, Identity, WithElementwise, with_activation};
 use crate::kernels::Activation;

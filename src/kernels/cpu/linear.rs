@@ -11,7 +11,7 @@ use memmap2::Mmap;
 use super::buffer::Words;
 use super::detect::{Kernel, selected};
 use super::format::{Format, Int8, WithFormat, with_format};
-use super::gemm::{groups, panel_width, words};
+use super::operands::{groups, panel_width, words};
 use super::packing::PackPanels;
 use super::simd::{Simd, Task};
 use crate::kernels::Precision;

@@ -22,6 +22,7 @@ mod forward;
 mod gemm;
 mod linear;
 mod norm;
+mod operands;
 mod packing;
 mod pooling;
 mod self_attention;

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::buffer::{AlignedBuffer, Scratch, with_scratch};
 use super::detect::Kernel;
 use super::format::{Format, WithFormat};
-use super::gemm::{group_values, groups, words};
+use super::operands::{group_values, groups, words};
 use super::simd::{Simd, Task};
 
 /// Packs `weight`, `[N, K]` of any float type, into panels `[words, width]` of its rows, and

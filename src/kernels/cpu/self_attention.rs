@@ -5,8 +5,8 @@ use super::attention::{Head, attention};
 use super::buffer::{ProductScratch, Scratch, as_uninit, with_scratch};
 use super::format::{Format, WithFormat, with_format};
 use super::forward::{FinishPanel, Rows, Segment, Source, block_words};
-use super::gemm::{PackedRows, panel_width, words};
 use super::linear::{PackedLinear, PanelWidth};
+use super::operands::{PackedRows, panel_width, words};
 use super::simd::{Simd, Task};
 use crate::kernels::Activation;
 

@@ -1,7 +1,7 @@
 //! [`super::gemm`]'s products where the machine multiplies whole tiles: a group's sums of 32 rows at once.
 
 use super::format::Format;
-use super::gemm::{Product, Sink, TILE_VECTORS, beyond, panel_width};
+use super::operands::{Product, Sink, TILE_VECTORS, beyond, panel_width};
 use super::simd::{LINE, Simd, TileProduct, Tiles};
 
 /// One group of a tile of rows.

@@ -112,7 +112,7 @@ pub(super) trait Simd: Copy {
     const LANES: usize;
 
     /// Rows of the largest tile of a matrix product whose sums stay in registers when the tile
-    /// is [`super::gemm::TILE_VECTORS`] vectors wide.
+    /// is [`super::operands::TILE_VECTORS`] vectors wide.
     const TILE_ROWS: usize;
 
     /// Whether the totals of groups before stay in registers beside such a tile's sums; else they wait in

@@ -1,0 +1,158 @@
+//! What products are made of: packed rows, panels, how they lie in memory, and where results go.
+//!
+//! The right operand is packed into *panels* of [`panel_width`] columns: `[words, width]`, so that the
+//! inner loop reads it in order; a word is one, two or four neighbours along k, see [`Format`]. Rows of
+//! the left operand are packed as `[chunk][tile][block][row][16]`: chunks of [`Format::CHUNK`] words
+//! along k, tiles of [`Simd::TILE_ROWS`] rows (the last may have fewer), blocks of [`LINE`] words. That
+//! writes whole cache lines, no transposition, and gives a tile a contiguous piece of memory whatever
+//! K is. Along k both are padded to whole blocks, the right operand with zeros.
+
+use std::ops::Range;
+
+use super::buffer::AlignedBuffer;
+use super::format::Format;
+use super::simd::{LINE, Simd, WHOLE_TILE_ROWS};
+
+/// Vectors side by side in a panel.
+pub(super) const TILE_VECTORS: usize = 2;
+
+/// Columns in a panel of the right operand.
+#[inline(always)]
+pub(super) const fn panel_width<S: Simd>() -> usize {
+    TILE_VECTORS * S::LANES
+}
+
+/// Groups that `k` values are cut into.
+#[inline(always)]
+pub(super) const fn groups<F: Format>(k: usize) -> usize {
+    words::<F>(k).div_ceil(F::GROUP)
+}
+
+/// Words that `k` values are packed into: whole blocks of every plane.
+#[inline(always)]
+pub(super) const fn words<F: Format>(k: usize) -> usize {
+    k.div_ceil(F::VALUES).next_multiple_of(LINE) * F::PLANES
+}
+
+/// Values of a group.
+#[inline(always)]
+pub(super) const fn group_values<F: Format>() -> usize {
+    F::GROUP / F::PLANES * F::VALUES
+}
+
+/// Words that [`PackedRows`] wants room for. Whole tiles are read to their last row, whether it is there or not.
+#[inline(always)]
+const fn packed_rows<S: Simd, F: Format>(rows: usize, k: usize) -> usize {
+    rows * words::<F>(k) + beyond::<S>()
+}
+
+/// Words that may be read beyond the last row of a tile.
+#[inline(always)]
+pub(super) const fn beyond<S: Simd>() -> usize {
+    if S::TILES { WHOLE_TILE_ROWS * LINE } else { 0 }
+}
+
+/// Rows of the left operand, packed or to be packed.
+pub(super) struct PackedRows<'a> {
+    /// [`packed_rows`] words.
+    pub words: &'a mut [f32],
+    /// `[rows, groups(k), ROW_TERMS]`.
+    pub terms: &'a mut [f32],
+    pub rows: usize,
+    /// Values of a row.
+    k: usize,
+}
+
+impl<'a> PackedRows<'a> {
+    /// Room for `rows` rows of `k` values; what it holds has no meaning, or is what was packed there last.
+    #[inline(always)]
+    pub fn new<S: Simd, F: Format>(
+        left: &'a mut AlignedBuffer,
+        terms: &'a mut AlignedBuffer,
+        rows: usize,
+        k: usize,
+    ) -> Self {
+        Self {
+            words: left.scratch(packed_rows::<S, F>(rows, k)),
+            terms: terms.scratch(rows * groups::<F>(k) * F::ROW_TERMS),
+            rows,
+            k,
+        }
+    }
+
+    /// Packs the values `columns` of all rows; row `r` has them at `r * stride` in `from`.
+    ///
+    /// `columns` begins at a whole line of words, and where groups have terms at a whole group; it ends so too,
+    /// or at `k`.
+    #[inline(always)]
+    pub fn pack<S: Simd, F: Format>(&mut self, simd: S, _: F, from: &[f32], stride: usize, columns: Range<usize>) {
+        const { assert!(F::CHUNK.is_multiple_of(F::GROUP) && F::GROUP.is_multiple_of(F::PLANES * LINE)) };
+        let (rows, words, groups) = (self.rows, words::<F>(self.k), groups::<F>(self.k));
+        let group_values = group_values::<F>();
+        let lines = self.words[..rows * words].as_chunks_mut::<LINE>().0;
+        for r in 0..rows {
+            let row = &from[r * stride..][..columns.len()];
+            let first = r / S::TILE_ROWS * S::TILE_ROWS;
+            let tile_rows = S::TILE_ROWS.min(rows - first);
+            let mut at = columns.start;
+            while at < columns.end {
+                let group = at / group_values;
+                let end = columns.end.min((group + 1) * group_values);
+                let values = &row[at - columns.start..end - columns.start];
+                let terms = &mut self.terms[(r * groups + group) * F::ROW_TERMS..][..F::ROW_TERMS];
+                F::row_terms(simd, values, terms);
+                let begin = group * F::GROUP / F::CHUNK * F::CHUNK;
+                let depth = F::CHUNK.min(words - begin);
+                let tile = (begin * rows + first * depth) / LINE;
+                let in_group = (at - group * group_values) / (F::VALUES * LINE) * F::PLANES;
+                let block = (group * F::GROUP - begin) / LINE + in_group;
+                for (i, values) in values.chunks(F::VALUES * LINE).enumerate() {
+                    let lines = &mut lines[tile + (block + i * F::PLANES) * tile_rows + (r - first)..];
+                    F::pack_some(simd, values, terms, lines, tile_rows);
+                }
+                at = end;
+            }
+        }
+    }
+}
+
+/// Packed rows times one panel, or a segment of both along k.
+pub(super) struct Product<'a> {
+    /// [`PackedRows::words`] of `rows` rows.
+    pub left: &'a [f32],
+    pub row_terms: &'a [f32],
+    pub rows: usize,
+    /// `[words, panel_width]`.
+    pub panel: &'a [f32],
+    /// `[groups, COLUMN_TERMS, panel_width]`.
+    pub columns: &'a [f32],
+    /// `[rows, panel_width]`, which is overwritten if `is_first`, else added to.
+    pub sums: &'a mut [f32],
+    pub is_first: bool,
+    /// What will be multiplied after this panel: asked for from memory meanwhile.
+    pub next: &'a [f32],
+}
+
+impl<'a> Product<'a> {
+    /// Of words without terms, all along k.
+    pub fn plain(rows: &'a PackedRows, panel: &'a [f32], sums: &'a mut [f32]) -> Self {
+        Self {
+            left: rows.words,
+            row_terms: &[],
+            rows: rows.rows,
+            panel,
+            columns: &[],
+            sums,
+            is_first: true,
+            next: &[],
+        }
+    }
+}
+
+/// Where sums go once nothing is to be added to them.
+///
+/// Implementations must be `#[inline(always)]`, as everything beneath a task.
+pub(super) trait Sink {
+    /// Takes the sums of rows from `first` on: `[rows, panel_width]`.
+    fn put<S: Simd>(&mut self, simd: S, first: usize, sums: &[f32]);
+}
