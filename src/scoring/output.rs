@@ -27,12 +27,13 @@ pub const CALIBRATED_KEY: &str = "calibrated_probability";
 
 impl OutputKey {
     /// Nested under `key`. Errors, with the reason, on one that can never work: an empty key, a field that
-    /// is read from the record, and `file`, `line` and `record`, which stand beside an error that the line cannot take.
+    /// is read from the record, and `file`, `line` and `record`, which stand beside an error that the line cannot take, and `error`, by which
+    /// whoever reads answers knows the lines that have none.
     pub fn nested(key: &str) -> Result<Self, String> {
         if key.is_empty() {
             return Err("expected a key, found an empty string".to_owned());
         }
-        if ["file", "line", RECORD_KEY].contains(&key) || FIELDS.contains(&key) {
+        if ["error", "file", "line", RECORD_KEY].contains(&key) || FIELDS.contains(&key) {
             return Err(format!(
                 "expected a key of its own, found \"{key}\", which records use themselves"
             ));
@@ -336,7 +337,7 @@ mod tests {
 
     #[test]
     fn output_keys_that_can_never_work_are_refused() {
-        for key in ["", "file", "line", "text", "drug_span"] {
+        for key in ["", "error", "file", "line", "text", "drug_span"] {
             assert!(OutputKey::nested(key).is_err(), "{key}");
         }
         assert!(OutputKey::nested("probability").is_ok());
