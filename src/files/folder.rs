@@ -237,6 +237,7 @@ fn suffixed(name: &std::ffi::OsStr, suffix: &str) -> OsString {
 
 #[cfg(test)]
 mod tests {
+    use super::super::test_folder::names;
     use super::*;
 
     fn done(output: &OutputFolder, text: &str) -> PathBuf {
@@ -244,15 +245,6 @@ mod tests {
         fs::create_dir(&done).unwrap();
         fs::write(done.join("file"), text).unwrap();
         done
-    }
-
-    fn names(folder: &Path) -> Vec<String> {
-        let names = fs::read_dir(folder).unwrap();
-        let mut names: Vec<String> = names
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
     }
 
     const RESUME: Claim = Claim {

@@ -11,6 +11,8 @@ mod folder;
 mod identity;
 mod input;
 mod output;
+#[cfg(test)]
+mod test_folder;
 mod whole_output;
 
 pub use compress::{MEMBER_BYTES, compress};

@@ -112,17 +112,8 @@ mod tests {
     use std::fs;
     use std::io::Read as _;
 
+    use super::super::test_folder::names;
     use super::*;
-
-    /// The names in a folder.
-    fn names(folder: &Path) -> Vec<String> {
-        let names = fs::read_dir(folder).unwrap();
-        let mut names: Vec<String> = names
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
 
     #[test]
     fn an_output_is_there_when_it_is_published_and_otherwise_nothing_is() {

@@ -1,7 +1,10 @@
 //! `crag eval` and `crag calibrate` as a user runs them.
 
 mod calibrate;
-mod eval;
+mod comparison;
+mod figures;
+mod records;
+mod report;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

@@ -134,28 +134,8 @@ fn packed_files_and_other_names_of_fields_are_read() {
     let lines = fs::read_to_string(case.path("pairs.jsonl")).unwrap();
     let renamed = lines.replace("\"doc_id\"", "\"caused\":true,\"case\"");
     fs::write(case.path("renamed.jsonl.gz"), gzip(renamed.as_bytes())).unwrap();
-    let mut command = crag();
-    command.current_dir(case.folder.path());
-    command.args([
-        "train",
-        "--recipe",
-        "recipe.toml",
-        "--train",
-        "renamed.jsonl.gz",
-        "--device",
-        "cpu",
-    ]);
-    command.args([
-        "--out",
-        "renamed",
-        "--gold",
-        "caused",
-        "--document",
-        "case",
-        "--epochs",
-        "1",
-    ]);
-    command.assert().success();
+    let names = ["--gold", "caused", "--document", "case", "--epochs", "1"];
+    case.train_on("renamed.jsonl.gz", "renamed", &names).assert().success();
     let manifest = case.json("renamed", "manifest.json");
     // 48 documents of two pairs; a tenth of the documents is held out.
     assert_eq!(manifest["data"]["valid"]["pairs"], 10);
@@ -249,19 +229,8 @@ fn few_labelled_negatives_are_mined_beside_and_a_model_that_calls_all_related_is
         .collect();
     fs::write(case.path("few.jsonl"), labelled).unwrap();
     let run = |out: &str, more: &[&str]| {
-        let mut command = crag();
-        command.current_dir(case.folder.path());
-        command.args([
-            "train",
-            "--recipe",
-            "recipe.toml",
-            "--train",
-            "few.jsonl",
-            "--device",
-            "cpu",
-        ]);
-        command.args(["--valid-fraction", "0.5", "--epochs", "1", "--out", out]);
-        stderr(&command.args(more).assert().success())
+        let half = [&["--valid-fraction", "0.5", "--epochs", "1"], more].concat();
+        stderr(&case.train_on("few.jsonl", out, &half).assert().success())
     };
     let said = run("mined", &[]);
     assert!(said.contains("negatives are mined too (--negatives none"), "{said}");

@@ -72,20 +72,14 @@ impl Case {
     }
 
     fn train(&self, out: &str, more: &[&str]) -> Command {
+        self.train_on("pairs.jsonl", out, more)
+    }
+
+    fn train_on(&self, pairs: &str, out: &str, more: &[&str]) -> Command {
         let mut command = crag();
         command.current_dir(self.folder.path());
-        command.args([
-            "train",
-            "--recipe",
-            "recipe.toml",
-            "--train",
-            "pairs.jsonl",
-            "--device",
-            "cpu",
-            "--out",
-            out,
-        ]);
-        command.args(more);
+        command.args(["train", "--recipe", "recipe.toml", "--device", "cpu"]);
+        command.args(["--train", pairs, "--out", out]).args(more);
         command
     }
 

@@ -158,7 +158,10 @@ impl JsonReader {
                 format!(
                     "expected an object, found {}{}",
                     kind(other),
-                    if other == b'[' { OF_AN_ARRAY } else { "" }
+                    match other {
+                        b'[' => format!("; {FROM_ARRAY}"),
+                        _ => String::new(),
+                    }
                 ),
             )),
             None => Err((ErrorCode::InvalidJson, "expected an object, found nothing".to_owned())),
@@ -170,7 +173,7 @@ impl JsonReader {
 const MARK_INSIDE: &str = "expected an object, found a byte order mark before it, which only a file may begin with; \
                            were files put together? remove the mark";
 
-const OF_AN_ARRAY: &str = "; jq -c '.[]' makes lines of an array's objects";
+const FROM_ARRAY: &str = "jq -c '.[]' makes lines of an array's objects";
 
 /// Why the line is no JSON, with what is likely in hand instead.
 fn invalid(line: &str, first: Option<u8>, error: &serde_json::Error) -> String {
@@ -180,7 +183,7 @@ fn invalid(line: &str, first: Option<u8>, error: &serde_json::Error) -> String {
     let reason = json_error(error);
     match first {
         Some(b'[') if error.is_eof() => {
-            format!("{reason}; expected one object a line: jq -c '.[]' makes lines of an array's objects")
+            format!("{reason}; expected one object a line: {FROM_ARRAY}")
         }
         Some(b'{') if error.is_eof() => {
             format!("{reason}; expected a whole object on the line: jq -c . makes lines of longer ones")
