@@ -326,6 +326,20 @@ fn types_that_are_not_there_are_answered_with_those_that_are() {
 }
 
 #[test]
+fn an_input_without_documents_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.xml");
+    std::fs::write(&path, "<collection><doc><id>1</id></doc></collection>").unwrap();
+    let run = extract(&["--from", "bioc"], &[path]);
+    assert_eq!((run.code, run.stdout.len()), (0, 0));
+    assert!(
+        run.stderr.contains("found no document; expected <document>"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
 fn usage_and_missing_files_are_said_before_anything_is_written() {
     let missing = extract(
         &["--from", "pubtator"],

@@ -289,7 +289,7 @@ fn stderr_of(arguments: &[&str], stdin: &str) -> (i32, String) {
 
 #[test]
 fn quiet_leaves_warnings_alone_and_verbose_says_more() {
-    let (_, quiet) = stderr_of(&["score", "-q", "-m", "demo"], &pairs(1));
+    let (_, quiet) = stderr_of(&["score", "-q", "-m", "demo", "--quiet"], &pairs(1));
     assert_eq!(
         quiet,
         "crag: demo: not for decisions; F1 0.98 and ROC-AUC 0.996 on held-out ADE pairs, whose unrelated ones come \

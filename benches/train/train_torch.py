@@ -224,17 +224,18 @@ class Trainer:
                     plan[i : i + config["batch_size"]]
                     for i in range(start, min(start + group, len(plan)), config["batch_size"])
                 ]
+                items = sum(len(batch) for batch in batches)
                 for batch in batches:
                     loss, tokens = loss_of(batch)
-                    (loss / len(batches)).backward()
-                    total_loss += loss.item() / len(batches)
+                    (loss * len(batch) / items).backward()
+                    total_loss += loss.item() * len(batch)
                     self.tokens += tokens
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), optimizer_config["max_grad_norm"])
                 optimizer.step()
                 optimizer.zero_grad()
                 scheduler.step()
             self.seconds += time.perf_counter() - began
-            print(f"{name} epoch {epoch + 1}: loss {total_loss / steps:.4f}", file=sys.stderr)
+            print(f"{name} epoch {epoch + 1}: loss {total_loss / len(plan):.4f}", file=sys.stderr)
             after_epoch(epoch + 1)
 
     @torch.no_grad()

@@ -25,11 +25,18 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ConsoleArgs {
     /// Say nothing on stderr unless something is wrong
-    #[arg(help_heading = "Reports", long, short, global = true, conflicts_with = "verbose")]
+    #[arg(
+        help_heading = "Reports",
+        long,
+        short,
+        global = true,
+        conflicts_with = "verbose",
+        overrides_with = "quiet"
+    )]
     pub quiet: bool,
 
     /// Say more on stderr: model, kernels, cache, settings and where each came from
-    #[arg(help_heading = "Reports", long, short, global = true)]
+    #[arg(help_heading = "Reports", long, short, global = true, overrides_with = "verbose")]
     pub verbose: bool,
 
     /// Form of what is said on stderr

@@ -343,6 +343,15 @@ impl ExtractArgs {
     /// What a person who finds no pairs, or no labels, would want to know.
     fn remarks(&self, options: &Options, summary: &Summary) -> Vec<String> {
         let mut remarks = Vec::new();
+        if summary.documents == 0 && !summary.has_problems() {
+            let expected = match self.from {
+                FromArg::Pubtator => "lines such as 123|t|Title",
+                FromArg::Bioc => "<document> elements, or JSON with \"passages\"",
+                FromArg::AdeRel => "lines of eight fields with a | between them",
+                FromArg::Brat => "texts with annotations",
+            };
+            remarks.push(format!("found no document; expected {expected}"));
+        }
         let relations = summary.chosen_relations;
         let seen = &summary.mention_types;
         for (types, flag, default, given) in [

@@ -164,7 +164,7 @@ impl Job<'_> {
                 continue;
             }
             self.epoch(state, moments, folder, note)?;
-            let loss = state.loss_sum / state.loss_count.max(1) as f64;
+            let loss = state.loss_sum / state.loss_items.max(1) as f64;
             let validation = match state.phase {
                 1 => Some(self.validate(valid, state)?),
                 _ => None,
@@ -193,7 +193,7 @@ impl Job<'_> {
             state.epoch += 1;
             state.step = 0;
             state.plan.clear();
-            (state.loss_sum, state.loss_count) = (0.0, 0);
+            (state.loss_sum, state.loss_items) = (0.0, 0);
             let best = is_best.then(|| self.parameters.tensors()).transpose()?;
             self.save(state, moments, folder, best.as_deref())?;
         }
@@ -311,8 +311,8 @@ impl Job<'_> {
             let group = batch_size * accumulation;
             let items = &state.plan[state.step * group..(state.step * group + group).min(state.plan.len())];
             let mut gradients = Gradients::default();
-            let (mut loss_sum, mut tokens) = (0.0, 0);
-            let batches = items.len().div_ceil(batch_size);
+            let (mut mean_loss, mut tokens) = (0.0, 0);
+            let step_items = items.len();
             for (micro, items) in items.chunks(batch_size).enumerate() {
                 // What the step has gathered so far is nothing yet.
                 self.stop_if_asked()?;
@@ -330,9 +330,11 @@ impl Job<'_> {
                 if !value.is_finite() {
                     return Err(self.diverged(state, state.step + 1, value));
                 }
-                loss_sum += f64::from(value);
+                // A loss is its micro-batch's mean; the last one of an epoch may be smaller than the others.
+                let share = items.len() as f64 / step_items as f64;
+                mean_loss += f64::from(value) * share;
                 tokens += count;
-                gradients.add(self.parameters, (loss / batches as f64)?.backward()?)?;
+                gradients.add(self.parameters, (loss * share)?.backward()?)?;
             }
             let norm = gradients.norm()?;
             if !norm.is_finite() {
@@ -346,8 +348,8 @@ impl Job<'_> {
             })?;
             state.step += 1;
             state.phase_steps += 1;
-            state.loss_sum += loss_sum;
-            state.loss_count += batches as u64;
+            state.loss_sum += mean_loss * step_items as f64;
+            state.loss_items += step_items as u64;
             state.tokens += tokens;
             state.seconds += began.elapsed().as_secs_f64();
             let event = Event::Step {
@@ -355,7 +357,7 @@ impl Job<'_> {
                 epoch: epoch + 1,
                 step: state.step,
                 steps,
-                loss: loss_sum / batches as f64,
+                loss: mean_loss,
                 learning_rate: rate,
                 gradient_norm: norm,
                 tokens: state.tokens,

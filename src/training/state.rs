@@ -62,8 +62,9 @@ pub struct State {
     pub phase_steps: u64,
     /// What this epoch goes through, in order; empty before an epoch.
     pub plan: Vec<Item>,
+    /// Over the items that this epoch has gone through.
     pub loss_sum: f64,
-    pub loss_count: u64,
+    pub loss_items: u64,
     pub tokens: u64,
     pub seconds: f64,
     /// Length of the log when this was written.

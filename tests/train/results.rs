@@ -101,6 +101,32 @@ fn the_same_seed_gives_the_same_bytes_for_any_number_of_threads() {
 }
 
 #[test]
+fn a_step_is_the_same_however_it_is_cut_into_batches() {
+    let case = Case::new();
+    // Of the one step of 172 pairs the second batch of 160 is 12.
+    let step = |out: &str, batch: &str| {
+        let phases = ["--contrastive-epochs", "0", "--epochs", "1", "--dropout", "0"];
+        case.train(
+            out,
+            &[&phases[..], &["--batch-size", batch, "--accumulation", "2"]].concat(),
+        )
+        .assert()
+        .success();
+        let log = fs::read_to_string(case.path(out).join("log.jsonl")).unwrap();
+        let events = log
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let steps: Vec<_> = events.filter(|event| event["event"] == "step").collect();
+        assert_eq!(steps.len(), 1, "{log}");
+        ["loss", "gradient_norm"].map(|name| steps[0][name].as_f64().unwrap())
+    };
+    let (whole, cut) = (step("whole", "512"), step("cut", "160"));
+    for (whole, cut) in whole.into_iter().zip(cut) {
+        assert!((whole - cut).abs() < 1e-6, "{whole} {cut}");
+    }
+}
+
+#[test]
 fn a_diverging_loss_is_an_error_and_the_last_state_is_kept() {
     let case = Case::new();
     let assert = case

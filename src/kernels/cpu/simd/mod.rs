@@ -64,6 +64,8 @@ pub(super) const WHOLE_TILE_ROWS: usize = 32;
 
 /// What [`Simd::multiply_tiles`] multiplies.
 #[derive(Clone, Copy)]
+// AMX alone multiplies them.
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
 pub(super) struct Tiles {
     /// All that the words mean is multiplied, so three blocks are one of split f32. Not [`Operands::None`].
     pub operands: Operands,
