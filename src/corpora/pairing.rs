@@ -85,7 +85,9 @@ pub fn write_pairs(
             }
             written += 1;
             let extent = writer.extent(drug, adr);
-            let verdict = Some(stated.of(drug, adr, extent.from, extent.to)).filter(|_| labelled);
+            // Asked in any case: it counts which relations have a pair.
+            let verdict = stated.of(drug, adr, extent.from, extent.to);
+            let verdict = labelled.then_some(verdict);
             summary.count_label(verdict);
             let reaction = slice(&document.passages[adr.passage].text, adr.fragments);
             summary.pairs_of_numbers += u64::from(reaction.starts_with(|c: char| c.is_ascii_digit()));

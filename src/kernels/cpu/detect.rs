@@ -5,7 +5,9 @@ use std::sync::OnceLock;
 #[cfg(any(target_arch = "aarch64", test))]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
-use super::simd::{Avx2, Avx512, Bf16Dots, ByteDots, WholeTiles};
+use super::simd::{Avx2, Avx512, WholeTiles};
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+use super::simd::{Bf16Dots, ByteDots};
 use super::simd::{Portable, Simd, Task};
 use crate::kernels::Precision;
 
@@ -25,6 +27,10 @@ enum InstructionSet {
     /// In unit tests on other targets too: see [`super::simd`].
     #[cfg(any(target_arch = "aarch64", test))]
     Neon(Neon),
+    #[cfg(target_arch = "aarch64")]
+    NeonDotprod(Neon<ByteDots>),
+    #[cfg(target_arch = "aarch64")]
+    NeonBf16(Neon<Bf16Dots>),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     #[cfg(target_arch = "x86_64")]
@@ -70,7 +76,13 @@ impl Kernel {
         let found: &[Option<InstructionSet>] = match setting {
             "portable" => &[Some(InstructionSet::Portable(Portable))],
             #[cfg(any(target_arch = "aarch64", test))]
-            "neon" => &[Some(InstructionSet::Neon(Neon))],
+            "neon" => &[
+                #[cfg(target_arch = "aarch64")]
+                Neon::detect().map(InstructionSet::NeonBf16),
+                #[cfg(target_arch = "aarch64")]
+                Neon::detect().map(InstructionSet::NeonDotprod),
+                Neon::detect().map(InstructionSet::Neon),
+            ],
             #[cfg(target_arch = "x86_64")]
             "avx2" => &[Avx2::detect().map(InstructionSet::Avx2)],
             #[cfg(target_arch = "x86_64")]
@@ -92,6 +104,8 @@ impl Kernel {
             InstructionSet::Portable(_) => "portable",
             #[cfg(any(target_arch = "aarch64", test))]
             InstructionSet::Neon(_) => "neon",
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::NeonDotprod(_) | InstructionSet::NeonBf16(_) => "neon",
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
@@ -108,16 +122,21 @@ impl Kernel {
             return format!("portable-{}{}", precision.name(), self.way(precision));
         }
         let architecture = std::env::consts::ARCH;
-        let vnni = match precision {
-            Precision::Int8 if self.is_native(precision) && !self.has_tiles() => "vnni",
+        let (set, way) = (self.setting(), self.way(precision));
+        let dots = match (precision, set) {
+            (Precision::Int8, "avx512") if self.is_native(precision) => "vnni",
+            (Precision::Int8, "neon") if self.is_native(precision) => "dot",
             _ => "",
         };
-        let (set, way) = (self.setting(), self.way(precision));
-        format!("{architecture}-{}-{set}{vnni}{way}", precision.name())
+        format!("{architecture}-{}-{set}{dots}{way}", precision.name())
     }
 
     fn way(self, precision: Precision) -> &'static str {
         match precision {
+            // The bilinear's product is bf16 then, so that the last bits differ.
+            Precision::Int8 if self.is_native(precision) && !self.is_native(Precision::Bf16) => {
+                " (bf16 emulated in f32)"
+            }
             _ if self.is_native(precision) => "",
             Precision::Int8 => " (emulated in i16)",
             _ => " (emulated in f32)",
@@ -132,12 +151,17 @@ impl Kernel {
             (Precision::Bf16 | Precision::Int8, InstructionSet::Avx512Bf16(_) | InstructionSet::Amx(_)) => true,
             #[cfg(target_arch = "x86_64")]
             (Precision::Int8, InstructionSet::Avx512Vnni(_)) => true,
+            #[cfg(target_arch = "aarch64")]
+            (Precision::Bf16 | Precision::Int8, InstructionSet::NeonBf16(_)) => true,
+            #[cfg(target_arch = "aarch64")]
+            (Precision::Int8, InstructionSet::NeonDotprod(_)) => true,
             _ => false,
         }
     }
 
     /// Whether products in bf16 are faster than in f32. Having instructions is not enough: Intel's processors multiply
-    /// vectors of bf16 at half the rate of f32 (121 GFLOP/s a core beside 243), and gain by AMX alone.
+    /// vectors of bf16 at half the rate of f32 (121 GFLOP/s a core beside 243), and gain by AMX alone. Arm's have never been
+    /// measured.
     pub fn gains_by_bf16(self) -> bool {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
@@ -163,6 +187,10 @@ impl Kernel {
             InstructionSet::Portable(simd) => simd.vectorize(task),
             #[cfg(any(target_arch = "aarch64", test))]
             InstructionSet::Neon(simd) => simd.vectorize(task),
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::NeonDotprod(simd) => simd.base().vectorize(task),
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::NeonBf16(simd) => simd.base().vectorize(task),
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx2(simd) => simd.vectorize(task),
             #[cfg(target_arch = "x86_64")]
@@ -179,6 +207,10 @@ impl Kernel {
     /// As [`Self::run`], with the dot products that the kernel has.
     pub(super) fn run_with_dots<T: Task>(self, task: T) -> T::Output {
         match self.0 {
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::NeonDotprod(simd) => simd.vectorize(task),
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::NeonBf16(simd) => simd.vectorize(task),
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512Vnni(simd) => simd.vectorize(task),
             #[cfg(target_arch = "x86_64")]

@@ -5,51 +5,12 @@ use std::marker::PhantomData;
 use std::mem::transmute;
 
 use super::amx;
+use super::dots::{Dots, NoDots};
 use super::{LINE, Simd, Task, TileProduct, Tiles, WHOLE_TILE_ROWS};
 
 /// Proof that the machine has AVX-512F and -BW (which include AVX2 and FMA), and the dot products of `D`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Avx512<D = NoDots>(PhantomData<D>);
-
-/// Dot products of short numbers that a machine may have beyond AVX-512.
-pub(in super::super) trait Dots: Copy {
-    /// AVX512-VNNI.
-    const BYTES: bool;
-    /// AVX512-BF16; the machines that have it have AVX512-VNNI too.
-    const BF16: bool;
-    /// AMX-BF16 and AMX-INT8: products of whole tiles.
-    const TILES: bool = false;
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct NoDots;
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct ByteDots;
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Bf16Dots;
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct WholeTiles;
-
-impl Dots for NoDots {
-    const BYTES: bool = false;
-    const BF16: bool = false;
-}
-
-impl Dots for ByteDots {
-    const BYTES: bool = true;
-    const BF16: bool = false;
-}
-
-impl Dots for Bf16Dots {
-    const BYTES: bool = true;
-    const BF16: bool = true;
-}
-
-impl Dots for WholeTiles {
-    const BYTES: bool = true;
-    const BF16: bool = true;
-    const TILES: bool = true;
-}
 
 impl<D: Dots> Avx512<D> {
     pub fn detect() -> Option<Self> {

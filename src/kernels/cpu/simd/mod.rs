@@ -17,14 +17,22 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64", test))]
+mod dots;
 #[cfg(any(target_arch = "aarch64", test))]
 mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_dots;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
-pub(super) use avx512::{Avx512, Bf16Dots, ByteDots, WholeTiles};
+pub(super) use avx512::Avx512;
+#[cfg(target_arch = "x86_64")]
+pub(super) use dots::WholeTiles;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+pub(super) use dots::{Bf16Dots, ByteDots};
 #[cfg(any(target_arch = "aarch64", test))]
 pub(super) use neon::Neon;
 pub(super) use portable::Portable;
@@ -93,6 +101,15 @@ impl TileProduct {
     }
 }
 
+/// [`Simd::pack_bf16`] without instructions for it.
+#[inline(always)]
+fn bf16_words(from: &[f32; 2 * LINE], to: &mut [f32; LINE]) {
+    let bits = |x: f32| u32::from(bf16::from_f32(x).to_bits());
+    for (to, pair) in to.iter_mut().zip(from.as_chunks::<2>().0) {
+        *to = f32::from_bits(bits(pair[0]) | bits(pair[1]) << 16);
+    }
+}
+
 /// Work that is compiled once for each instruction set.
 pub(super) trait Task {
     type Output;
@@ -155,7 +172,7 @@ pub(super) trait Simd: Copy {
     fn select_less(self, a: Self::V, b: Self::V, then: Self::V, otherwise: Self::V) -> Self::V;
     /// `sum + a0 b0 + a1 b1` for words of two bf16, 0 the lower half; what is denormal may count as 0.
     fn dot_bf16(self, a: Self::V, b: Self::V, sum: Self::V) -> Self::V;
-    /// `sum + a0 b0 + … + a3 b3` for words of four u8 (`a`) and of four i8 (`b`), and i32 sums; exact.
+    /// `sum + a0 b0 + … + a3 b3` for words of four u8 (`a`) and of four i8 (`b`, none of them -128), and i32 sums; exact.
     fn dot_u8_i8(self, a: Self::V, b: Self::V, sum: Self::V) -> Self::V;
     /// The sum of words of one i32 each, wrapping around.
     fn add_i32(self, a: Self::V, b: Self::V) -> Self::V;
@@ -176,10 +193,7 @@ pub(super) trait Simd: Copy {
     /// Words of two bf16 each, rounded to nearest even.
     #[inline(always)]
     fn pack_bf16(self, from: &[f32; 2 * LINE], to: &mut [f32; LINE]) {
-        let bits = |x: f32| u32::from(bf16::from_f32(x).to_bits());
-        for (to, pair) in to.iter_mut().zip(from.as_chunks::<2>().0) {
-            *to = f32::from_bits(bits(pair[0]) | bits(pair[1]) << 16);
-        }
+        bf16_words(from, to);
     }
 
     /// `from` less the words of [`Self::pack_bf16`].

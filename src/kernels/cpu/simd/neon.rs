@@ -1,20 +1,42 @@
 //! NEON by way of `wide`: 4 lanes, 32 registers, fused multiply-add.
 //!
-//! Every aarch64 machine has NEON, so there is nothing to detect. On other targets `wide` has the same
-//! types over what they offer; unit tests run this file there, so that it is tested without such a machine.
+//! Every aarch64 machine has NEON, so there is nothing to detect but dot products. On other targets `wide` has the same
+//! types over what they offer; unit tests run this file there, without dot products, so that it is tested without
+//! such a machine.
+
+use std::marker::PhantomData;
 
 use wide::bytemuck::cast;
 use wide::{f32x4, i16x8, i32x4, u16x8, u32x4};
 
-use super::{Simd, Task};
+use super::dots::{Dots, NoDots};
+#[cfg(target_arch = "aarch64")]
+use super::neon_dots;
+use super::{LINE, Simd, Task, bf16_words};
 
-/// Proof of nothing: the instructions belong to the target.
+/// Proof that the machine has the dot products of `D`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Neon;
+pub(in super::super) struct Neon<D = NoDots>(PhantomData<D>);
 
-impl Simd for Neon {
+impl<D: Dots> Neon<D> {
+    pub fn detect() -> Option<Self> {
+        #[cfg(target_arch = "aarch64")]
+        let (bytes, bf16) = (neon_dots::has_bytes(), neon_dots::has_bf16());
+        #[cfg(not(target_arch = "aarch64"))]
+        let (bytes, bf16) = (false, false);
+        ((bytes || !D::BYTES) && (bf16 || !D::BF16)).then_some(Self(PhantomData))
+    }
+
+    /// The same without the dot products.
+    #[cfg(target_arch = "aarch64")]
+    pub fn base(self) -> Neon {
+        Neon(PhantomData)
+    }
+}
+
+impl<D: Dots> Simd for Neon<D> {
     type V = f32x4;
-    type Vectors = Self;
+    type Vectors = Neon;
 
     const LANES: usize = 4;
 
@@ -22,12 +44,30 @@ impl Simd for Neon {
     const TILE_ROWS: usize = 6;
 
     #[inline(always)]
-    fn vectors(self) -> Self {
-        self
+    fn vectors(self) -> Neon {
+        Neon(PhantomData)
     }
 
     #[inline]
     fn vectorize<T: Task>(self, task: T) -> T::Output {
+        #[cfg(target_arch = "aarch64")]
+        {
+            #[target_feature(enable = "dotprod")]
+            fn bytes<T: Task, S: Simd>(simd: S, task: T) -> T::Output {
+                task.run(simd)
+            }
+            #[target_feature(enable = "dotprod,i8mm,bf16")]
+            fn all<T: Task, S: Simd>(simd: S, task: T) -> T::Output {
+                task.run(simd)
+            }
+            if D::BF16 {
+                // SAFETY: a value of `Neon<D>` exists only where `detect` found the instructions.
+                return unsafe { all(self, task) };
+            } else if D::BYTES {
+                // SAFETY: as above.
+                return unsafe { bytes(self, task) };
+            }
+        }
         task.run(self)
     }
 
@@ -107,6 +147,11 @@ impl Simd for Neon {
 
     #[inline(always)]
     fn dot_bf16(self, a: f32x4, b: f32x4, sum: f32x4) -> f32x4 {
+        #[cfg(target_arch = "aarch64")]
+        if D::BF16 {
+            // SAFETY: a value of `Neon<D>` exists only where `detect` found the instructions.
+            return unsafe { neon_dots::bf16(a, b, sum) };
+        }
         let low = |v: f32x4| -> f32x4 { cast(cast::<f32x4, u32x4>(v) << 16) };
         let high = |v: f32x4| -> f32x4 { cast(cast::<f32x4, u32x4>(v) & u32x4::splat(0xffff_0000)) };
         self.mul_add(high(a), high(b), self.mul_add(low(a), low(b), sum))
@@ -114,6 +159,14 @@ impl Simd for Neon {
 
     #[inline(always)]
     fn dot_u8_i8(self, a: f32x4, b: f32x4, sum: f32x4) -> f32x4 {
+        #[cfg(target_arch = "aarch64")]
+        if D::BF16 {
+            // SAFETY: a value of `Neon<D>` exists only where `detect` found the instructions.
+            return unsafe { neon_dots::unsigned_signed(a, b, sum) };
+        } else if D::BYTES {
+            // SAFETY: as above.
+            return unsafe { neon_dots::unsigned_signed_by_halves(a, b, sum) };
+        }
         // In 16 bits, even and odd bytes apart, as on AVX2; no sum can overflow.
         let (a, b): (u16x8, i16x8) = (cast(a), cast(b));
         let even = cast::<u16x8, i16x8>(a & u16x8::splat(0xff)).dot((b << 8) >> 8);
@@ -129,6 +182,20 @@ impl Simd for Neon {
     #[inline(always)]
     fn i32_to_f32(self, v: f32x4) -> f32x4 {
         cast::<f32x4, i32x4>(v).round_float()
+    }
+
+    #[inline(always)]
+    fn pack_bf16(self, from: &[f32; 2 * LINE], to: &mut [f32; LINE]) {
+        #[cfg(target_arch = "aarch64")]
+        if D::BF16 {
+            for (to, from) in to.as_chunks_mut::<4>().0.iter_mut().zip(from.as_chunks::<8>().0) {
+                let halves = from.as_chunks::<4>().0;
+                // SAFETY: a value of `Neon<D>` exists only where `detect` found the instructions.
+                *to = unsafe { neon_dots::to_bf16(halves[0].into(), halves[1].into()) }.to_array();
+            }
+            return;
+        }
+        bf16_words(from, to);
     }
 
     #[inline(always)]

@@ -26,7 +26,8 @@ fn for_each_variant(test: impl Fn(Kernel, Precision)) {
         }
     }
     for precision in ROUNDED {
-        if !Kernel::variants("avx512").iter().any(|k| k.is_native(precision)) {
+        let mut variants = SETTINGS.into_iter().flat_map(Kernel::variants);
+        if !variants.any(|kernel| kernel.is_native(precision)) {
             eprintln!("skipped: this machine has no instructions for {}", precision.name());
         }
     }
@@ -184,10 +185,16 @@ fn the_name_of_a_kernel_says_what_it_emulates() {
         "portable-bf16 (emulated in f32)"
     );
     // Unit tests have it on every target.
-    assert_eq!(
-        name("neon", Precision::Int8).unwrap(),
-        format!("{}-int8-neon (emulated in i16)", std::env::consts::ARCH)
-    );
+    let architecture = std::env::consts::ARCH;
+    for kernel in Kernel::variants("neon") {
+        let (bf16, int8) = match (kernel.is_native(Precision::Bf16), kernel.is_native(Precision::Int8)) {
+            (true, _) => ("neon", "neondot"),
+            (_, true) => ("neon (emulated in f32)", "neondot (bf16 emulated in f32)"),
+            _ => ("neon (emulated in f32)", "neon (emulated in i16)"),
+        };
+        assert_eq!(kernel.name(Precision::Bf16), format!("{architecture}-bf16-{bf16}"));
+        assert_eq!(kernel.name(Precision::Int8), format!("{architecture}-int8-{int8}"));
+    }
     if let Some(name) = name("avx2", Precision::Int8) {
         assert_eq!(name, "x86_64-int8-avx2 (emulated in i16)");
     }
@@ -200,7 +207,7 @@ fn the_name_of_a_kernel_says_what_it_emulates() {
         let (bf16, int8) = (kernel.name(Precision::Bf16), kernel.name(Precision::Int8));
         match (kernel.is_native(Precision::Bf16), kernel.is_native(Precision::Int8)) {
             (true, _) => assert_eq!((&*bf16, &*int8), ("x86_64-bf16-avx512", "x86_64-int8-avx512vnni")),
-            (_, true) => assert_eq!(int8, "x86_64-int8-avx512vnni"),
+            (_, true) => assert_eq!(int8, "x86_64-int8-avx512vnni (bf16 emulated in f32)"),
             _ => assert_eq!(int8, "x86_64-int8-avx512 (emulated in i16)"),
         }
     }
