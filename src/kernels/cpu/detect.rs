@@ -188,9 +188,9 @@ impl Kernel {
             #[cfg(any(target_arch = "aarch64", test))]
             InstructionSet::Neon(simd) => simd.vectorize(task),
             #[cfg(target_arch = "aarch64")]
-            InstructionSet::NeonDotprod(simd) => simd.base().vectorize(task),
+            InstructionSet::NeonDotprod(simd) => simd.vectors().vectorize(task),
             #[cfg(target_arch = "aarch64")]
-            InstructionSet::NeonBf16(simd) => simd.base().vectorize(task),
+            InstructionSet::NeonBf16(simd) => simd.vectors().vectorize(task),
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx2(simd) => simd.vectorize(task),
             #[cfg(target_arch = "x86_64")]

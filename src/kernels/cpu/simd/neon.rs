@@ -26,12 +26,6 @@ impl<D: Dots> Neon<D> {
         let (bytes, bf16) = (false, false);
         ((bytes || !D::BYTES) && (bf16 || !D::BF16)).then_some(Self(PhantomData))
     }
-
-    /// The same without the dot products.
-    #[cfg(target_arch = "aarch64")]
-    pub fn base(self) -> Neon {
-        Neon(PhantomData)
-    }
 }
 
 impl<D: Dots> Simd for Neon<D> {
