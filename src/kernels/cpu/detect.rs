@@ -34,6 +34,8 @@ enum InstructionSet {
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     #[cfg(target_arch = "x86_64")]
+    Avx2Vnni(Avx2<ByteDots>),
+    #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni(Avx512<ByteDots>),
@@ -84,7 +86,10 @@ impl Kernel {
                 Neon::detect().map(InstructionSet::Neon),
             ],
             #[cfg(target_arch = "x86_64")]
-            "avx2" => &[Avx2::detect().map(InstructionSet::Avx2)],
+            "avx2" => &[
+                Avx2::detect().map(InstructionSet::Avx2Vnni),
+                Avx2::detect().map(InstructionSet::Avx2),
+            ],
             #[cfg(target_arch = "x86_64")]
             "avx512" => &[
                 Avx512::detect().map(InstructionSet::Avx512Bf16),
@@ -107,7 +112,7 @@ impl Kernel {
             #[cfg(target_arch = "aarch64")]
             InstructionSet::NeonDotprod(_) | InstructionSet::NeonBf16(_) => "neon",
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2(_) => "avx2",
+            InstructionSet::Avx2(_) | InstructionSet::Avx2Vnni(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512(_) | InstructionSet::Avx512Vnni(_) | InstructionSet::Avx512Bf16(_) => "avx512",
             #[cfg(target_arch = "x86_64")]
@@ -124,7 +129,7 @@ impl Kernel {
         let architecture = std::env::consts::ARCH;
         let (set, way) = (self.setting(), self.way(precision));
         let dots = match (precision, set) {
-            (Precision::Int8, "avx512") if self.is_native(precision) => "vnni",
+            (Precision::Int8, "avx2" | "avx512") if self.is_native(precision) => "vnni",
             (Precision::Int8, "neon") if self.is_native(precision) => "dot",
             _ => "",
         };
@@ -150,7 +155,7 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             (Precision::Bf16 | Precision::Int8, InstructionSet::Avx512Bf16(_) | InstructionSet::Amx(_)) => true,
             #[cfg(target_arch = "x86_64")]
-            (Precision::Int8, InstructionSet::Avx512Vnni(_)) => true,
+            (Precision::Int8, InstructionSet::Avx2Vnni(_) | InstructionSet::Avx512Vnni(_)) => true,
             #[cfg(target_arch = "aarch64")]
             (Precision::Bf16 | Precision::Int8, InstructionSet::NeonBf16(_)) => true,
             #[cfg(target_arch = "aarch64")]
@@ -194,6 +199,8 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx2(simd) => simd.vectorize(task),
             #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2Vnni(simd) => simd.vectors().vectorize(task),
+            #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512(simd) => simd.vectorize(task),
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512Vnni(simd) => simd.base().vectorize(task),
@@ -211,6 +218,8 @@ impl Kernel {
             InstructionSet::NeonDotprod(simd) => simd.vectorize(task),
             #[cfg(target_arch = "aarch64")]
             InstructionSet::NeonBf16(simd) => simd.vectorize(task),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2Vnni(simd) => simd.vectorize(task),
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512Vnni(simd) => simd.vectorize(task),
             #[cfg(target_arch = "x86_64")]

@@ -142,6 +142,15 @@ impl Format for Bf16 {
     type Values = [f32; 2 * LINE];
     const PADDING: Self::Values = [0.0; 2 * LINE];
 
+    /// Tiles for dot products of bytes have too few registers left where those of bf16 are emulated.
+    fn run<T: Task>(kernel: Kernel, task: T) -> T::Output {
+        if kernel.is_native(Precision::Bf16) {
+            kernel.run_with_dots(task)
+        } else {
+            kernel.run(task)
+        }
+    }
+
     #[inline(always)]
     fn pack<S: Simd>(simd: S, values: &Self::Values, _: &[f32], lines: &mut [[f32; LINE]], _: usize) {
         simd.pack_bf16(values, &mut lines[0]);

@@ -2,7 +2,7 @@
 
 /// Which of them a kernel uses; part of an instruction set's type, so that tasks are compiled for each.
 pub(in super::super) trait Dots: Copy {
-    /// Of bytes: AVX512-VNNI, or `FEAT_DotProd` of Arm.
+    /// Of bytes: AVX512-VNNI or AVX-VNNI, or `FEAT_DotProd` of Arm.
     const BYTES: bool;
     /// Of bf16: AVX512-BF16, or `FEAT_BF16` with `FEAT_I8MM` (unsigned by signed bytes) of Arm. The machines that have it
     /// have those of bytes too.

@@ -195,8 +195,13 @@ fn the_name_of_a_kernel_says_what_it_emulates() {
         assert_eq!(kernel.name(Precision::Bf16), format!("{architecture}-bf16-{bf16}"));
         assert_eq!(kernel.name(Precision::Int8), format!("{architecture}-int8-{int8}"));
     }
-    if let Some(name) = name("avx2", Precision::Int8) {
-        assert_eq!(name, "x86_64-int8-avx2 (emulated in i16)");
+    for kernel in Kernel::variants("avx2") {
+        let int8 = match kernel.is_native(Precision::Int8) {
+            true => "x86_64-int8-avx2vnni (bf16 emulated in f32)",
+            false => "x86_64-int8-avx2 (emulated in i16)",
+        };
+        assert_eq!(kernel.name(Precision::Int8), int8);
+        assert_eq!(kernel.name(Precision::Bf16), "x86_64-bf16-avx2 (emulated in f32)");
     }
     for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
         if let Some(name) = name("amx", precision) {
