@@ -206,7 +206,24 @@ pub fn qualifies(name: &str, value: Option<&str>) -> bool {
             .is_some_and(|start| start.eq_ignore_ascii_case(stem))
     };
     let says_no = |value: &str| {
-        let is_no = ["", "-", "0", "n", "no", "none", "false"].contains(&value.to_ascii_lowercase().as_str());
+        let nothing = [
+            "",
+            "-",
+            "0",
+            "n",
+            "no",
+            "none",
+            "false",
+            "n/a",
+            "na",
+            "null",
+            "affirmed",
+            "asserted",
+            "positive",
+            "not negated",
+            "not_negated",
+        ];
+        let is_no = nothing.contains(&value.to_ascii_lowercase().as_str());
         // What is no yes or no, but a measure.
         is_no || value.parse::<f64>().is_ok_and(|number| number != 1.0)
     };
@@ -217,12 +234,31 @@ pub fn qualifies(name: &str, value: Option<&str>) -> bool {
     }
 }
 
-/// The identifiers in a field such as `D1|D2`, without those that say "none" (`-1`, `-`), each once.
+/// The identifiers in a field such as `D1|D2`, without those that say "none" (`-1`, `UMLS:CUI-less`), each once.
 pub fn split_concepts(field: &str) -> Vec<String> {
     let mut known = HashSet::new();
     let concepts = field.split(['|', ';', ',', '+']).map(str::trim);
-    let concepts = concepts.filter(|concept| !matches!(*concept, "" | "-" | "-1") && known.insert(*concept));
+    let concepts = concepts.filter(|concept| !says_none(concept) && known.insert(*concept));
     concepts.map(str::to_owned).collect()
+}
+
+/// Whether an identifier says that there is none, with or without its vocabulary's name before it. Two mentions that
+/// have none do not share one.
+fn says_none(concept: &str) -> bool {
+    let bare = concept.rsplit_once(':').map_or(concept, |(_, bare)| bare).trim();
+    let letters: String = bare.chars().filter(|c| c.is_alphanumeric()).collect();
+    let words = [
+        "",
+        "cuiless",
+        "conceptless",
+        "na",
+        "nan",
+        "nil",
+        "none",
+        "null",
+        "unknown",
+    ];
+    bare == "-1" || words.contains(&&*letters.to_lowercase())
 }
 
 /// An identifier as it is compared: `MESH:D001` and `D001` are one, whichever form a corpus uses where.
@@ -241,9 +277,22 @@ mod tests {
     fn identifiers_are_split_and_those_that_say_none_left_out() {
         assert_eq!(split_concepts("D1|D2"), ["D1", "D2"]);
         assert_eq!(split_concepts(" MESH:D1; D2,D1+D2"), ["MESH:D1", "D2", "D1"]);
-        for none in ["-1", "-", "", " | -1 |"] {
+        for none in [
+            "-1",
+            "-",
+            "",
+            " | -1 |",
+            "MESH:-1",
+            "UMLS:CUI-less",
+            "CONCEPT_LESS",
+            "None",
+            "N/A",
+            "null",
+            "OMIM:nil",
+        ] {
             assert!(split_concepts(none).is_empty(), "{none}");
         }
+        assert_eq!(split_concepts("MESH:1|C-1|0"), ["MESH:1", "C-1", "0"]);
         assert_eq!(bare_concept("mesh:D1"), bare_concept("D1"));
         assert_ne!(bare_concept("OMIM:1"), bare_concept("1"));
     }
@@ -261,6 +310,9 @@ mod tests {
         }
         for (name, value) in [
             ("negated", Some(" False ")),
+            ("negation", Some("affirmed")),
+            ("negation", Some("Not negated")),
+            ("speculation", Some("N/A")),
             ("negative_score", Some("0.25")),
             ("polarity", Some("positive")),
             ("polarity", None),

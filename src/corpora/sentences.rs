@@ -1,10 +1,10 @@
-//! Sentences of a passage: the Unicode rules (UAX #29), and what they miss in biomedical abstracts.
+//! Sentences of a passage: the Unicode rules (UAX #29), and what they miss in biomedical abstracts and clinical notes.
 //!
-//! Four corrections. No boundary lies within a mention. None follows an abbreviation that is written before what it
-//! belongs to ("i.v. Azithromycin", "Fig. 2", "vs. Placebo") or an initial. None is a single line end after which the
-//! sentence goes on, as in hard-wrapped notes: what ends a sentence there is a stop, and around list items and headings the
-//! line end itself. And one is added before a number that begins a sentence ("… developed rash. 12 patients died"), where
-//! the rules look on to the next lower-case word.
+//! No boundary lies within a mention. None follows an abbreviation that is written before what it belongs to
+//! ("Fig. 2", "vs. Placebo", "i.v. Azithromycin" but not "i.v. The") or an initial. None is a single line end after which
+//! the sentence goes on, as in hard-wrapped notes: what ends a sentence there is a stop. A blank line, list items and
+//! headings begin a new one whatever stands before them. And a boundary is added before a number that begins a sentence
+//! ("… developed rash. 12 patients died"), where the rules look on to the next lower-case word.
 
 use std::ops::Range;
 
@@ -12,14 +12,14 @@ use unicode_segmentation::UnicodeSegmentation;
 
 /// Abbreviations that a sentence does not end with, lower case, without their last full stop.
 const ABBREVIATIONS: &[&str] = &[
-    "e.g", "i.e", "cf", "viz", "vs", "v", "approx", "ca", "resp", "incl", "esp", "i.v", "i.m", "s.c", "i.p", "i.t",
-    "p.o", "b.i.d", "t.i.d", "p.r.n", "q.i.d", "q.d", "fig", "figs", "ref", "refs", "no", "nos", "vol", "pp", "eq",
-    "dr", "drs", "prof", "mr", "mrs", "ms", "st", "sp", "spp", "subsp", "var", "dept", "al",
+    "e.g", "i.e", "cf", "viz", "vs", "v", "approx", "resp", "incl", "esp", "fig", "figs", "ref", "refs", "no", "nos",
+    "vol", "pp", "eq", "dr", "drs", "prof", "mr", "mrs", "ms", "sp", "spp", "subsp", "var", "dept", "al",
 ];
 
 /// Those that a sentence may end with, too: it does where the next word begins one.
 const OPEN_ABBREVIATIONS: &[&str] = &[
-    "inj", "tab", "tabs", "caps", "susp", "subcut", "iv", "b.w", "vit", "u.s", "u.k",
+    "i.v", "i.m", "s.c", "i.p", "i.t", "p.o", "b.i.d", "t.i.d", "p.r.n", "q.i.d", "q.d", "inj", "tab", "tabs", "caps",
+    "susp", "subcut", "iv", "b.w", "vit", "u.s", "u.k", "ca", "st", "inc", "co", "corp", "ltd",
 ];
 
 /// Those that a sentence often ends with: it goes on before a number alone. In BC5CDR each unit before a capital letter
@@ -27,20 +27,135 @@ const OPEN_ABBREVIATIONS: &[&str] = &[
 const BEFORE_NUMBERS: &[&str] = &[
     "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec", "h", "hr", "hrs", "min",
     "mins", "sec", "secs", "d", "wk", "wks", "mo", "yr", "yrs", "g", "kg", "mg", "mcg", "ug", "µg", "μg", "ng", "l",
-    "ml", "dl", "iu", "max", "etc", "table", "tables", "pat", "pt", "pts",
+    "ml", "dl", "iu", "max", "etc", "table", "tables", "pat", "pt", "pts", "s.d", "s.e", "s.e.m",
+];
+
+/// Abbreviations that are other words in capitals, and end a sentence then: "cystic fibrosis (CF)", "mass spectrometry
+/// (MS)". Where all is in capitals they are what they are elsewhere.
+const OTHER_IN_CAPITALS: &[&str] = &[
+    "al", "ca", "cf", "co", "dr", "eq", "mr", "mrs", "ms", "pp", "resp", "sp", "st", "var",
 ];
 
 /// Words that begin sentences and are no names.
 const BEGINNINGS: &[&str] = &[
-    "a", "after", "all", "also", "although", "an", "and", "as", "at", "both", "but", "by", "for", "from", "he", "her",
-    "his", "however", "if", "in", "it", "its", "no", "of", "on", "one", "our", "patients", "she", "since", "that",
-    "the", "their", "then", "there", "these", "they", "this", "those", "three", "thus", "to", "two", "we", "when",
-    "while", "with",
+    "a",
+    "after",
+    "all",
+    "also",
+    "although",
+    "an",
+    "and",
+    "as",
+    "at",
+    "because",
+    "before",
+    "between",
+    "both",
+    "but",
+    "by",
+    "despite",
+    "due",
+    "during",
+    "each",
+    "every",
+    "few",
+    "for",
+    "four",
+    "from",
+    "further",
+    "furthermore",
+    "he",
+    "hence",
+    "her",
+    "here",
+    "his",
+    "however",
+    "if",
+    "in",
+    "it",
+    "its",
+    "many",
+    "moreover",
+    "most",
+    "nevertheless",
+    "no",
+    "none",
+    "not",
+    "of",
+    "on",
+    "once",
+    "one",
+    "only",
+    "other",
+    "our",
+    "over",
+    "patients",
+    "several",
+    "she",
+    "similarly",
+    "since",
+    "some",
+    "somewhat",
+    "subsequently",
+    "such",
+    "that",
+    "the",
+    "their",
+    "then",
+    "there",
+    "thereafter",
+    "therefore",
+    "these",
+    "they",
+    "this",
+    "those",
+    "three",
+    "through",
+    "throughout",
+    "thus",
+    "to",
+    "together",
+    "two",
+    "under",
+    "until",
+    "upon",
+    "we",
+    "when",
+    "where",
+    "whether",
+    "which",
+    "while",
+    "within",
+    "without",
+    "with",
 ];
 
 /// What "IV" after them is: a number.
 const NUMBERED: &[&str] = &[
     "and", "class", "factor", "grade", "group", "iii", "level", "or", "phase", "stage", "to", "type",
+];
+
+/// What a single capital after them is: a kind of it, and no initial.
+const LETTERED: &[&str] = &[
+    "amphotericin",
+    "arm",
+    "case",
+    "class",
+    "cyclosporin",
+    "factor",
+    "figure",
+    "grade",
+    "group",
+    "hepatitis",
+    "panel",
+    "part",
+    "patient",
+    "phase",
+    "stage",
+    "study",
+    "table",
+    "type",
+    "vitamin",
 ];
 
 /// The sentences of `text` as ascending bytes that cover it all; `mentions` are never divided.
@@ -84,88 +199,146 @@ fn is_boundary(text: &str, at: usize) -> bool {
     let near = text.floor_char_boundary(at.saturating_sub(NEAR_BYTES))..text.ceil_char_boundary(at + NEAR_BYTES);
     let (text, at) = (&text[near.clone()], at - near.start);
     let before = text[..at].trim_end();
-    let space = &text[before.len()..at];
     let after = text[at..].trim_start();
-    if !before.trim_end_matches(CLOSING).ends_with(STOPS) {
-        // Only a line end can have made this one.
-        let line_ends = space.matches('\n').count().max(space.matches('\r').count());
-        let line_ends = line_ends + text[at..at + (text[at..].len() - after.len())].matches('\n').count();
-        return line_ends > 1 || !is_wrapped(before, after);
-    }
-    let Some(before) = before.strip_suffix('.') else {
+    let line_ends = line_ends(&text[before.len()..at]) + line_ends(&text[at..text.len() - after.len()]);
+    if line_ends > 1 || line_ends == 1 && begins_anew(before, after) {
         return true;
+    }
+    let closed = before.trim_end_matches(CLOSING);
+    if !closed.ends_with(STOPS) {
+        // A line end made this one, or a stop of another script.
+        return line_ends == 0;
+    }
+    !goes_on_after_stop(closed, closed.len() < before.len(), after)
+}
+
+/// Whether a sentence goes on after the stop that ends `before`, behind a closing bracket or quote if `is_closed`.
+fn goes_on_after_stop(before: &str, is_closed: bool, after: &str) -> bool {
+    let Some(before) = before.strip_suffix('.') else {
+        return false;
     };
+    let begins_with_digit = after.starts_with(|c: char| c.is_ascii_digit());
     let word = before
         .rsplit(|c: char| c.is_whitespace() || "([{,;:/".contains(c))
         .next()
-        .unwrap_or(before);
+        .unwrap_or(before)
+        .trim_start_matches(|c: char| !c.is_alphanumeric());
     // "16. 7" of a scan is a number, "in 1987. 12 patients" is none.
     let digits = before.len() - before.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-    if (1..4).contains(&digits) && after.starts_with(|c: char| c.is_ascii_digit()) {
-        return false;
+    if !is_closed && (1..4).contains(&digits) && begins_with_digit {
+        return true;
     }
-    let preceding = || {
-        let preceding = before[..before.len() - word.len()].trim_end();
-        preceding.rsplit(char::is_whitespace).next().unwrap_or("")
-    };
-    // "John F. Kennedy", "Smith, J. Brown", but not "cyclosporin A. The".
+    if word.starts_with(char::is_uppercase) && begins_with_insertion(after) {
+        return true;
+    }
+    let left = &before[..before.len() - word.len()];
+    let preceding = || left.trim_end().rsplit(char::is_whitespace).next().unwrap_or("");
+    // "John F. Kennedy", "Smith, J. Brown", but not "cyclosporin A. The", "Vitamin K. The", "69 U/L. Then".
     let mut letters = word.chars();
     if let (Some(letter), None) = (letters.next(), letters.next())
         && letter.is_uppercase()
     {
         let previous = preceding();
-        return !(previous.is_empty()
-            || previous.starts_with(char::is_uppercase)
-            || previous.ends_with([',', ';', '(', '.']));
+        return !is_closed
+            && !left.ends_with('/')
+            && !begins_sentence(after)
+            && !LETTERED.contains(&&*previous.to_lowercase())
+            && (previous.is_empty()
+                || begins_with_initial(after)
+                || previous.starts_with(char::is_uppercase)
+                || previous.ends_with([',', ';', '(', '.']));
     }
     if word.len() > 8 {
-        return true;
+        return false;
     }
     let lower = word.to_lowercase();
     // "5mg."
     let unit = lower.trim_start_matches(|c: char| c.is_ascii_digit());
     if BEFORE_NUMBERS.contains(&unit) {
-        return !after.starts_with(|c: char| c.is_ascii_digit());
+        return begins_with_digit;
+    }
+    if OTHER_IN_CAPITALS.contains(&&*lower) && is_in_capitals(word) {
+        let next = after.split(char::is_whitespace).next().unwrap_or("");
+        return (preceding().is_empty() || is_in_capitals(preceding())) && is_in_capitals(next);
     }
     if OPEN_ABBREVIATIONS.contains(&&*lower) {
-        let next = after.split(|c: char| !c.is_alphabetic()).next().unwrap_or("");
         let is_number = lower == "iv" && NUMBERED.contains(&&*preceding().trim_end_matches('/').to_lowercase());
-        return is_number || BEGINNINGS.contains(&&*next.to_lowercase());
-    }
-    let word = lower;
-    if !ABBREVIATIONS.contains(&word.as_str()) {
-        return true;
+        return !is_number && !begins_sentence(after);
     }
     // "No." and "al." end sentences too: they go on only before a number or a bracket.
-    match word.as_str() {
-        "no" | "al" | "var" | "st" | "v" | "ref" => !after.starts_with(|c: char| c.is_numeric() || "([".contains(c)),
-        _ => false,
+    match lower.as_str() {
+        "no" | "al" | "var" | "v" | "ref" => after.starts_with(|c: char| c.is_numeric() || "([".contains(c)),
+        word => ABBREVIATIONS.contains(&word),
     }
 }
 
-/// Whether a sentence goes on over a single line end that no stop stands before.
-fn is_wrapped(before: &str, after: &str) -> bool {
-    if after.starts_with(char::is_lowercase) {
-        return true;
-    }
+/// In whitespace.
+fn line_ends(space: &str) -> usize {
+    let of = |ends: &[char]| space.chars().filter(|c| ends.contains(c)).count();
+    of(&['\n', '\u{85}', '\u{2028}']).max(of(&['\r'])) + 2 * of(&['\u{2029}'])
+}
+
+/// "The patient", but not "A. Smith".
+fn begins_sentence(after: &str) -> bool {
+    let word = after.split(|c: char| !c.is_alphabetic()).next().unwrap_or("");
+    !begins_with_initial(after) && BEGINNINGS.contains(&&*word.to_lowercase())
+}
+
+/// "A. Smith".
+fn begins_with_initial(after: &str) -> bool {
+    let mut characters = after.chars();
+    characters.next().is_some_and(char::is_uppercase) && characters.next() == Some('.')
+}
+
+/// "(Anacardiaceae), on …", "(Araliaceae) was …": what follows an author's abbreviated name.
+fn begins_with_insertion(after: &str) -> bool {
+    let Some((inside, rest)) = after.strip_prefix('(').and_then(|rest| rest.split_once(')')) else {
+        return false;
+    };
+    let rest_begins = rest.trim_start();
+    // "(+) Pentazocine" begins a sentence.
+    inside.chars().filter(|c| c.is_alphabetic()).count() > 3
+        && !inside.ends_with(STOPS)
+        && (rest.starts_with([',', ';'])
+            || rest_begins.len() < rest.len() && rest_begins.starts_with(char::is_lowercase))
+}
+
+/// Whether what comes after a single line end is an item, a heading or what follows one, whatever stands before.
+fn begins_anew(before: &str, after: &str) -> bool {
     let line_before = before.rsplit(['\n', '\r']).next().unwrap_or(before).trim_start();
     let line_after = after.split(['\n', '\r']).next().unwrap_or(after).trim_end();
-    !line_before.ends_with(':')
-        && !is_list_item(line_after)
-        && !begins_with_heading(line_after)
-        && is_in_capitals(line_before) == is_in_capitals(line_after)
+    is_list_item(line_after)
+        || !after.starts_with(char::is_lowercase)
+            && (line_before.ends_with(':')
+                || begins_with_heading(line_after)
+                || is_line_in_capitals(line_before) != is_line_in_capitals(line_after))
 }
 
-/// "- rash", "2. rash", "3) rash".
+/// "- rash", "● rash", "2. rash", "2.Rash", "3) rash", "#3 rash", "(3) Rash", "b) rash".
 fn is_list_item(line: &str) -> bool {
-    let marked = line.trim_start_matches(|c: char| c.is_ascii_digit());
-    let number = line.len() - marked.len();
-    let rest = match number {
-        0 => line.strip_prefix(['-', '*', '+', '•', '·', '–', '—']),
-        1 | 2 => marked.strip_prefix(['.', ')']),
-        _ => None,
+    let ends = |rest: &str| rest.is_empty() || rest.starts_with(char::is_whitespace);
+    let is_upper = |rest: &str| rest.starts_with(char::is_uppercase);
+    if line.starts_with(BULLETS) {
+        return true;
+    }
+    if let Some(rest) = line.strip_prefix(['-', '*', '+', '–', '—', '·']) {
+        return ends(rest) || is_upper(rest);
+    }
+    let (line, in_brackets, numbered) = match line.strip_prefix(['(', '#']) {
+        Some(rest) => (rest, line.starts_with('('), line.starts_with('#')),
+        None => (line, false, false),
     };
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
+    let marked = line.trim_start_matches(|c: char| c.is_ascii_digit());
+    match (line.len() - marked.len(), marked.chars().next()) {
+        (1 | 2, _) if in_brackets => marked.strip_prefix(')').is_some_and(|rest| is_upper(rest.trim_start())),
+        (1 | 2, _) if numbered => ends(marked.trim_start_matches(['.', ')', ':'])),
+        (1 | 2, Some('.' | ')')) => ends(&marked[1..]) || is_upper(&marked[1..]),
+        (1 | 2, Some(':' | '-')) => is_upper(marked[1..].trim_start()) && ends(&marked[1..]),
+        (0, Some('a'..='z' | 'A'..='Z')) => {
+            !numbered && !in_brackets && marked[1..].strip_prefix(')').is_some_and(ends)
+        }
+        _ => false,
+    }
 }
 
 /// "Allergies: none", of at most four words.
@@ -179,12 +352,18 @@ fn begins_with_heading(line: &str) -> bool {
 }
 
 /// "PAST HISTORY", but not "HIT".
-fn is_in_capitals(line: &str) -> bool {
-    let letters = line.chars().filter(|c| c.is_alphabetic()).count();
-    letters > 4 && !line.chars().any(char::is_lowercase)
+fn is_line_in_capitals(line: &str) -> bool {
+    line.chars().filter(|c| c.is_alphabetic()).count() > 4 && is_in_capitals(line)
+}
+
+/// Of two letters or more, all capitals.
+fn is_in_capitals(text: &str) -> bool {
+    text.chars().filter(|c| c.is_alphabetic()).count() > 1 && !text.chars().any(char::is_lowercase)
 }
 
 const NEAR_BYTES: usize = 200;
+/// That stand for nothing else. The first is what a word processor's own font makes of one.
+const BULLETS: [char; 10] = ['\u{f0b7}', '•', '●', '○', '◦', '▪', '■', '▫', '‣', '⁃'];
 const STOPS: [char; 7] = ['.', '!', '?', '…', '。', '！', '？'];
 /// What may stand between a stop and the sentence's end.
 const CLOSING: [char; 7] = [')', ']', '"', '\'', '”', '’', '»'];
@@ -289,6 +468,89 @@ mod tests {
         ] {
             assert_eq!(split(two, &[]).len(), 2, "{two}");
         }
+    }
+
+    #[test]
+    fn a_blank_line_an_item_or_a_heading_begins_a_sentence_whatever_stands_before() {
+        for expected in [
+            &["Amoxicillin 500 mg b.i.d.", "PAST HISTORY: rash after penicillin."][..],
+            &["Takes aspirin 81 mg.", "2 days later rash came."],
+            &["Score was 5.", "2 patients had rash."],
+            &["Seen by Dr.", "Rash was seen."],
+        ] {
+            assert_eq!(split(&expected.join("\n\n"), &[]), expected);
+        }
+        for expected in [
+            &[
+                "warfarin 5 mg p.o. q.d.",
+                "2) Heparin 5000 U s.c. b.i.d.",
+                "- bleeding on aspirin.",
+            ][..],
+            &["Ceftriaxone 1 g i.v.", "- Rash noted"],
+            &["Continue warfarin 5 mg q.d.", "ADVERSE REACTIONS: rash."],
+            &["Medications", "● Aspirin", "▪ Warfarin", "\u{f0b7}Rash"],
+            &[
+                "Aspirin",
+                "-Warfarin",
+                "b) rash",
+                "(3) Fever",
+                "#4 nausea",
+                "5- Pain",
+                "6: Itch",
+            ],
+        ] {
+            assert_eq!(split(&expected.join("\n"), &[]), expected);
+        }
+        for one in [
+            "He took vitamin\n-rich food",
+            "a ratio of\n1:1000 of it",
+            "rash (see\n(3) there)",
+            "pH of\n5-Fluorouracil",
+        ] {
+            assert_eq!(split(one, &[]).len(), 1, "{one}");
+        }
+    }
+
+    #[test]
+    fn a_sentence_ends_after_an_abbreviation_or_a_letter_where_the_next_one_clearly_begins() {
+        for expected in [
+            &["Aspirin 81 mg p.o. q.d.", "The patient developed rash."][..],
+            &[
+                "Took it t.i.d.",
+                "She vomited.",
+                "Vancomycin i.v.",
+                "He had red man syndrome.",
+            ],
+            &[
+                "Vitamin K.",
+                "The bleeding stopped.",
+                "It was Amphotericin B.",
+                "Rash came.",
+            ],
+            &["AST 80 IU/L.", "Amoxicillin stopped.", "Group A.", "Response was good."],
+            &[
+                "Given for MS.",
+                "The rash came.",
+                "In CF.",
+                "Patients had it.",
+                "Serum Ca.",
+                "The rash went.",
+            ],
+            &["He lives in Main St.", "The rash came."],
+        ] {
+            assert_eq!(split(&expected.join(" "), &[]), expected);
+        }
+        for one in [
+            "Gentamicin (Sigma, St. Louis, MO) caused it in a patient with a St. Jude valve.",
+            "Intravenous (i.v.) Vancomycin caused rash (mean+/-S.D.) 24.5 times.",
+            "Mangifera indica Linn. (Anacardiaceae), and Panax ginseng L. (Araliaceae) caused rash.",
+            "Aspirin (Bayer Inc. Canada and Bayer Co. Ltd., Tokyo) caused rash.",
+            "Dr. Smith, J. A. Brown and J. I. Black saw Ms. Green.",
+            "SEEN BY DR. SMITH AND MR. BLACK",
+        ] {
+            assert_eq!(split(one, &[]), [one]);
+        }
+        assert_eq!(split("Rash came. (S)-Warfarin was stopped.", &[]).len(), 2);
     }
 
     #[test]
