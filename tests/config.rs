@@ -173,3 +173,37 @@ fn a_variable_that_was_meant_for_a_flag_and_is_misspelt_is_told() {
     // Others may have variables that begin so.
     assert_eq!(said(&others), "");
 }
+
+#[test]
+fn a_bad_config_file_stands_in_nobodys_way_to_help() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("x.toml"), "[scores]\nthreshold = 1\n").unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = crag();
+        command
+            .current_dir(&folder)
+            .env("CRAG_CONFIG", "x.toml")
+            .args(arguments);
+        command.output().unwrap()
+    };
+    for arguments in [
+        &["--help"][..],
+        &["score", "--help"],
+        &["--version"],
+        &["completions", "bash"],
+    ] {
+        let output = run(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && !output.stdout.is_empty() && stderr.is_empty(),
+            "{stderr}"
+        );
+    }
+    let output = run(&["check"]);
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        stderr,
+        "crag: x.toml:1: unknown key \"scores\"; did you mean \"score\"?\n"
+    );
+}

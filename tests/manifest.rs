@@ -359,6 +359,24 @@ fn a_run_that_cannot_begin_leaves_no_earlier_summary_behind() {
     assert_eq!(written["outcome"]["status"], "failed");
     assert!(written["outcome"]["error"].as_str().unwrap().contains("missing.jsonl"));
     assert_eq!(written["counts"]["records"], 0);
+    // Also where the command line, the environment or the config file is what is wrong.
+    std::fs::write(folder.path().join("x.toml"), "[score]\nthresold = 1\n").unwrap();
+    for (arguments, told) in [
+        (&["--threshold", "7"][..], "threshold"),
+        (&["--bogus"], "--bogus"),
+        (&["--format", "xml"], "xml"),
+        (&["--config", "x.toml"], "thresold"),
+    ] {
+        assert_eq!(score(&[]), Some(3));
+        assert_eq!(score(arguments), Some(2), "{arguments:?}");
+        let written = read(&summary);
+        assert_eq!(written["outcome"]["exit_code"], 2, "{arguments:?}");
+        assert!(
+            written["outcome"]["error"].as_str().unwrap().contains(told),
+            "{written}"
+        );
+    }
+    std::fs::remove_file(folder.path().join("x.toml")).unwrap();
     // What is no summary may be anything.
     std::fs::write(&summary, LINES).unwrap();
     for arguments in [&["s.json"][..], &[]] {

@@ -39,7 +39,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use self::config::{Layers, ParseError, UnknownVariable};
 use self::console::{ConsoleArgs, note};
@@ -201,12 +201,16 @@ pub unsafe fn run() -> anyhow::Result<Outcome> {
     if wants_json_log(&arguments, variable("CRAG_LOG_FORMAT")) {
         console::speak_json();
     }
-    let layers = Layers::read(&command(), glance.as_ref(), &variable)?;
     let name = glance.as_ref().and_then(|glance| glance.subcommand_name());
-    let parsed = match layers.parse(command(), &arguments, name) {
+    // What a shell's start asks for is the same whatever a file says, and has to come although it is damaged.
+    let layers = match name {
+        Some("completions" | "man") => Layers::read(&command(), None, &|_| None),
+        _ => Layers::read(&command(), glance.as_ref(), &variable),
+    };
+    let parsed = layers.map_err(ParseError::Usage);
+    let parsed = match parsed.and_then(|layers| layers.parse(command(), &arguments, name)) {
         Ok(parsed) => parsed,
-        Err(ParseError::Usage(error)) => return Err(error.into()),
-        Err(ParseError::CommandLine(error)) => return told_by_clap(&error, &arguments),
+        Err(error) => return told_before_a_run(error, &arguments, glance.as_ref()),
     };
     let cli = Cli::from_arg_matches(&parsed.matches)?;
     console::configure(&cli.console);
@@ -254,6 +258,40 @@ fn wants_json_log(arguments: &[OsString], variable: Option<OsString>) -> bool {
         Some(pair[1].clone())
     });
     asked.or(variable).is_some_and(|format| format == "json")
+}
+
+/// What ends the process before a subcommand runs: `error`, or help and version, which a bad file or variable does not stand in
+/// the way of.
+fn told_before_a_run(
+    error: ParseError,
+    arguments: &[OsString],
+    glance: Option<&ArgMatches>,
+) -> anyhow::Result<Outcome> {
+    let failed = |error: &anyhow::Error| {
+        if let Some(("score", matches)) = glance.and_then(ArgMatches::subcommand) {
+            score::tell_failure_before_run(matches, error);
+        }
+    };
+    match error {
+        ParseError::CommandLine(error) => {
+            if error.use_stderr() {
+                let text = error.render().to_string();
+                let first = text.lines().next().unwrap_or_default();
+                failed(&UsageError(first.trim_start_matches("error: ").into()).into());
+            }
+            told_by_clap(&error, arguments)
+        }
+        ParseError::Usage(error) => {
+            if let Err(asked) = command().try_get_matches_from(arguments)
+                && !asked.use_stderr()
+            {
+                return told_by_clap(&asked, arguments);
+            }
+            let error = error.into();
+            failed(&error);
+            Err(error)
+        }
+    }
 }
 
 /// Help and version, which go to stdout, and what is wrong with a command line.

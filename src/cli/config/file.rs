@@ -81,11 +81,12 @@ impl ConfigFile {
                     )));
                 }
                 (None, _) => {
-                    let mut known: Vec<String> = flags_of(command, None);
-                    // A mistyped section is a table too.
+                    let mut known: Vec<String> = Vec::new();
+                    // A mistyped section is a table too, and of names that are as near, one of a section was meant.
                     if matches!(section, DeValue::Table(_)) {
                         known.extend(command.get_subcommands().map(|sub| sub.get_name().to_owned()));
                     }
+                    known.extend(flags_of(command, None));
                     entries.push(entry(&name, None, key, value, line, (&known, &call_only))?);
                 }
             }

@@ -33,6 +33,7 @@ use crate::text::Window;
 use anyhow::Context as _;
 use ensemble::Ensemble;
 use output::{Output, OutputArgs};
+pub use reports::tell_failure_before_run;
 use reports::{Account, Models, ReportArgs, Reports};
 
 /// What to score, with what, and how.

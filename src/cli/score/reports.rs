@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread::ScopedJoinHandle;
 
 use anyhow::Context as _;
+use clap::ArgMatches;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -52,6 +53,30 @@ impl ReportArgs {
             Err(own) if format!("{own:#}") != format!("{error:#}") => console::warn(&format!("{own:#}")),
             _ => {}
         }
+    }
+}
+
+/// [`ReportArgs::tell_failure`] of a run whose command line, environment or config file cannot be understood. `matches`: as
+/// much of the command line as can.
+pub fn tell_failure_before_run(matches: &ArgMatches, error: &anyhow::Error) {
+    let paths = |name: &str| {
+        matches
+            .try_get_many::<PathBuf>(name)
+            .ok()
+            .flatten()
+            .into_iter()
+            .flatten()
+    };
+    let Some(path) = paths("summary_json").next() else {
+        return;
+    };
+    let others: Vec<&Path> = ["files", "output", "manifest", "cache", "config"]
+        .into_iter()
+        .flat_map(paths)
+        .map(PathBuf::as_path)
+        .collect();
+    if let Err(error) = manifest::tell_failure(path, &others, error) {
+        console::warn(&format!("{error:#}"));
     }
 }
 
