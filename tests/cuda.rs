@@ -560,7 +560,9 @@ mod gpu {
                 let up = self.up.forward(&hidden, Activation::Gelu).unwrap();
                 hidden = self.down.forward_add_norm(&up, &hidden, &self.norm).unwrap();
             }
-            download(&attention_pool(&hidden, &self.keys, sequences).unwrap()).unwrap()
+            let means = attention_pool(&hidden, &self.keys, sequences).unwrap();
+            // All of one sequence, then of the next.
+            download(&means.transpose(0, 1).unwrap()).unwrap()
         }
 
         /// Of as many tokens as the sequences have.

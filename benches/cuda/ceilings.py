@@ -1,4 +1,5 @@
-"""What the card can do: rates of large bf16 products by PyTorch, and of a device-to-device copy.
+"""What the card can do: rates of large bf16 products by PyTorch, and of a device-to-device copy; and whether a small copy from
+ordinary memory waits for the work that is queued before it.
 
     ceilings.py OUT.json [--tokens N]
 
@@ -7,6 +8,7 @@ Inputs are random (zeros run faster), times are medians between CUDA events.
 
 import argparse
 import json
+import time
 from pathlib import Path
 
 import torch
@@ -24,6 +26,22 @@ def seconds(f, repeats=20):
         torch.cuda.synchronize()
         times.append(begin.elapsed_time(end) / 1e3)
     return sorted(times)[len(times) // 2]
+
+
+def small_copy(kib, copies=64):
+    """Microseconds of the host for each of some copies from ordinary memory behind half a second of products."""
+    x = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+    pieces = [torch.randn(kib * 256) for _ in range(copies)]
+    target = torch.empty(kib * 256, device="cuda")
+    torch.cuda.synchronize()
+    for _ in range(300):
+        x @ x
+    begin = time.perf_counter()
+    for piece in pieces:
+        target.copy_(piece, non_blocking=True)
+    found = (time.perf_counter() - begin) / copies * 1e6
+    torch.cuda.synchronize()
+    return found
 
 
 def main():
@@ -45,6 +63,7 @@ def main():
     source = torch.randn(1 << 28, device="cuda")
     target = torch.empty_like(source)
     result["copy_tb_s"] = 2 * source.nbytes / seconds(lambda: target.copy_(source)) / 1e12
+    result["small_copy_us"] = {kib: small_copy(kib) for kib in (32, 64, 128)}
     Path(args.out).write_text(json.dumps(result))
     print(json.dumps(result))
 

@@ -62,7 +62,7 @@ summary() {
   "$python" "$here/summary.py" "$results" | tee "$results/summary.txt"
   cp "$results/summary.txt" "$out/"; pack
 }
-trap 'summary; exit 124' TERM
+trap '[ -z "${idle:-}" ] || kill $idle; summary; exit 124' TERM
 
 limited() { # limited NAME SECONDS OUTPUT REMARKS COMMAND...: for at most so long, and no longer than the whole may take
   local name=$1 limit=$2 output=$3 remarks=$4 left=$((seconds - SECONDS)) begin=$SECONDS code; shift 4
@@ -110,6 +110,21 @@ accuracy() {
   score accuracy-cpu 60 "$work/on_cpu.jsonl" --device cpu
   step accuracy 90 "$python" "$here/peer.py" accuracy "$work/model" "$work/compared.jsonl" "$results/accuracy.json" --device $device --count $compared
 }
+memory() { # a batch that does not fit beside what another process holds is cut, and each answer stays the same
+  local hog=
+  if [ "$device" = cuda ]; then
+    "$python" -c 'import sys, time, torch
+free = torch.cuda.mem_get_info()[0]
+held = torch.empty(max(free - 2_500_000_000, 1), dtype=torch.uint8, device="cuda")
+open(sys.argv[1], "w").close()
+time.sleep(90)' "$work/held" > /dev/null 2> "$results/memory.err" & hog=$!
+    for _ in $(seq 150); do [ -e "$work/held" ] && break; sleep 0.2; done
+    rm -f "$work/held"
+  fi
+  score memory-$dtype 60 "$work/compared.jsonl" --device $device --dtype $dtype --batch-tokens 200000 -v
+  [ -z "$hog" ] || kill $hog 2>/dev/null
+  step memory-same 10 cmp "$results/memory-$dtype.jsonl" "$results/accuracy-$dtype.jsonl"
+}
 training() {
   step training-data 20 "$python" "$here/training.py" data "$work/pairs.jsonl" "$work"
   for place in cpu $device; do
@@ -152,7 +167,10 @@ sweep() {
   step peer-eager 100 "$python" "$here/peer.py" speed "$work/model" "$work/pairs.jsonl" "$results/peer-eager.json" --device $device --limit $eager --budgets $peer_budgets
 }
 
-nvidia-smi --query-gpu=name,memory.total,driver_version,power.limit,clocks.max.sm --format=csv,noheader > "$results/gpu.txt" 2>/dev/null
+nvidia-smi --query-gpu=name,memory.total,driver_version,power.limit,clocks.max.sm,persistence_mode --format=csv,noheader > "$results/gpu.txt" 2>/dev/null
+# Without persistence the driver takes seconds to begin anew whenever nobody has the GPU open, as between any two of the steps.
+idle=
+if [ "$device" = cuda ]; then nvidia-smi --query-gpu=clocks.sm --format=csv,noheader -lms 10000 > /dev/null 2>&1 & idle=$!; fi
 step pairs 60 "$python" "$here/inputs.py" pairs "$pairs" "$work/pairs.jsonl" $count
 step edge-inputs 20 "$python" "$here/inputs.py" edges "$work/edges.jsonl"
 head -$compared "$work/pairs.jsonl" > "$work/compared.jsonl"
@@ -162,9 +180,10 @@ checkpoint & making=$!
 wait $making
 step inspect 60 "$crag" inspect --model "$work/model" --offline
 case $part in
-  check) accuracy; training; scoring ;;
+  check) accuracy; memory; training; scoring ;;
   speed) decisive; sweep ;;
-  *) accuracy; decisive; training; sweep; scoring ;;
+  *) accuracy; decisive; memory; training; sweep; scoring ;;
 esac
 trap - TERM
+[ -z "$idle" ] || kill $idle 2>/dev/null
 summary

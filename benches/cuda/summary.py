@@ -103,6 +103,14 @@ def edges():
         row(what, f"{len(lines)}, {finite}, {errors}", "ok" if finite + errors == len(lines) else "CHECK")
 
 
+def memory():
+    for path in sorted(FOLDER.glob("memory-*.err")):
+        cut = re.search(r"batches of ([\d,]+) tokens", path.read_text(errors="replace"))
+        same = re.search(r"^memory-same\t\d+\t0$", read("steps.txt"), re.M)
+        note = f"cut down to {cut[1]} tokens" if cut else "nothing was cut"
+        row("beside a process that leaves 2.5 GB, the same answers", "yes" if same else "NO", note)
+
+
 def throughput():
     runs = {}
     for path in sorted(FOLDER.glob("speed-*.err")):
@@ -134,6 +142,8 @@ def ceilings(default):
     if result:
         for name, tflops in result["products"].items():
             row(f"PyTorch bf16 product {name}", f"{tflops:.0f} TFLOP/s", result["device"])
+        for kib, us in result.get("small_copy_us", {}).items():
+            row(f"host's time for a copy of {kib} KiB behind queued work", f"{us:.0f} us", "waits for the GPU" if us > 1000 else "")
         row("device copy", f"{result['copy_tb_s']:.2f} TB/s")
     tokens = re.search(r"([\d.]+) tokens a pair", read("tokens.log"))
     if not result:
@@ -171,7 +181,7 @@ def main():
     gpu = read("gpu.txt").strip().splitlines()
     row("GPU", "", gpu[0] if gpu else "none")
     row("training on the GPU as on the CPU", read("training.log").strip() or without("training"))
-    for section in tests, accuracy, edges, lambda: ceilings(throughput()), usage, steps:
+    for section in tests, accuracy, edges, memory, lambda: ceilings(throughput()), usage, steps:
         try:
             section()
         except Exception as error:

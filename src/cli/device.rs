@@ -147,7 +147,8 @@ mod gpu {
     use candle_core::Device;
 
     use super::Gpu;
-    use crate::kernels::cuda::{device, profile, refused_products};
+    use crate::kernels::cuda::{chosen_algorithms, device, profile, refused_products};
+    use crate::scoring::batches_cut_to;
 
     /// Whether there is a GPU to take. One that is there and cannot be used is worth a word.
     pub fn cuda_is_available() -> bool {
@@ -183,8 +184,14 @@ mod gpu {
             for total in profile::report() {
                 crate::cli::note(&total.to_string());
             }
+            for line in chosen_algorithms() {
+                crate::cli::note(&line);
+            }
         }
-        for line in refused_products() {
+        let cut = batches_cut_to().map(|tokens| {
+            format!("the GPU's memory ran out; since then batches of {tokens} tokens at most were computed")
+        });
+        for line in refused_products().into_iter().chain(cut) {
             match profile::enabled() {
                 true => crate::cli::note(&line),
                 false => crate::cli::console::detail(&line),

@@ -20,7 +20,7 @@ pub struct Bilinear {
 
 /// Pairs fused at once on a GPU, as many as a tile of the product has rows: the intermediate result is `O F` numbers a pair,
 /// 256 kB at full size.
-const PAIRS_AT_ONCE: usize = 128;
+pub(super) const PAIRS_AT_ONCE: usize = 128;
 
 impl Bilinear {
     /// `weight`: a layer without bias, `[O F1, F2]`, row `o F1 + i` being `W_o[i, :]`, on `device`; `bias`: `[O]`

@@ -18,6 +18,8 @@ pub enum Rows {
     Tokens,
     /// Texts, or pairs of them.
     Texts,
+    /// Pairs that are fused at once, see [`super::Bilinear`].
+    Pairs,
 }
 
 #[derive(Clone, Debug)]

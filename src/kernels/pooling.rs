@@ -7,8 +7,8 @@ use super::{Sequences, cpu, f32_slice};
 /// Softmax-weighted means of the hidden states, one a head.
 ///
 /// `hidden`: `[T, H]`; `keys`: `[heads, H]`, f32, what a token's hidden state is multiplied with to
-/// get its score in each head (scale included). Returns `[B, heads * H]` in f32: head after head,
-/// each the mean of the sequence's hidden states under that head's softmax.
+/// get its score in each head (scale included). Returns `[heads, B, H]` in f32: head after head, the mean of
+/// each sequence's hidden states under that head's softmax.
 ///
 /// With a single learned query this is all that multi-head attention needs of the tokens: the query
 /// folds into the key projection, and the value projection is linear, so it can follow the mean.
@@ -74,7 +74,7 @@ impl CustomOp2 for AttentionPool<'_> {
         let out = cpu::attention_pool(hidden, keys, self.sequences.offsets(), heads, width);
         Ok((
             CpuStorage::F32(out),
-            Shape::from((self.sequences.count(), heads * width)),
+            Shape::from((heads, self.sequences.count(), width)),
         ))
     }
 

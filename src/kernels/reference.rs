@@ -148,12 +148,12 @@ pub fn attention(qkv: &[f32], offsets: &[u32], hidden: usize, heads: usize) -> V
     out
 }
 
-/// Softmax-weighted mean of hidden states per head. Returns `[B, heads * width]`.
+/// Softmax-weighted mean of hidden states per head. Returns `[heads, B, width]`.
 pub fn attention_pool(hidden: &[f32], keys: &[f32], offsets: &[u32], heads: usize, width: usize) -> Vec<f32> {
     let mut out = Vec::with_capacity((offsets.len() - 1) * heads * width);
-    for w in offsets.windows(2) {
-        let tokens = &hidden[w[0] as usize * width..w[1] as usize * width];
-        for key in keys.chunks_exact(width).take(heads) {
+    for key in keys.chunks_exact(width).take(heads) {
+        for w in offsets.windows(2) {
+            let tokens = &hidden[w[0] as usize * width..w[1] as usize * width];
             let weights = softmax(tokens.chunks_exact(width).map(|token| dot(token, key)).collect());
             for d in 0..width {
                 let mean: f64 = tokens

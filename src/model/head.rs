@@ -66,7 +66,7 @@ pub(super) fn load_bilinear(
         _ => Precision::F32,
     };
     let rows = role.outputs * role.width;
-    let weight = loader.packed_or(&role.weight, Rows::Texts, [rows, role.width], precision, || {
+    let weight = loader.packed_or(&role.weight, Rows::Pairs, [rows, role.width], precision, || {
         Ok((loader.tensor(&role.weight)?.reshape((rows, role.width))?, None))
     })?;
     let bias = loader.optional(role.bias.as_ref())?;

@@ -83,14 +83,9 @@ impl AttentionPooler {
     }
 
     fn forward(&self, hidden: &Tensor, sequences: &Sequences) -> candle_core::Result<Tensor> {
-        let width = hidden.dim(1)?;
         let means = attention_pool(hidden, &self.keys, sequences)?;
-        let heads = self.values.iter().enumerate().map(|(head, value)| {
-            value.forward(
-                &means.narrow(1, head * width, width)?.contiguous()?,
-                Activation::Identity,
-            )
-        });
+        let heads = self.values.iter().enumerate();
+        let heads = heads.map(|(head, value)| value.forward(&means.get(head)?, Activation::Identity));
         let values = Tensor::cat(&heads.collect::<candle_core::Result<Vec<_>>>()?, 1)?;
         self.output.forward(&values, Activation::Identity)
     }

@@ -82,6 +82,7 @@ pub use format::Format;
 pub use json::json_error;
 pub use lines::{Content, LineReader};
 pub use member::{Member, PairModel};
+pub use network::batches_cut_to;
 pub use options::{OnError, Options};
 pub use output::{CALIBRATED_KEY, OutputKey, RESERVED_KEYS};
 pub use pipeline::{run, run_into};

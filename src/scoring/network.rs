@@ -94,6 +94,12 @@ static COMPUTING: RwLock<()> = RwLock::new(());
 /// More tokens than this have not fitted into a batch.
 static FITTING_TOKENS: AtomicUsize = AtomicUsize::new(usize::MAX);
 
+/// The largest batch, in tokens, that is made since larger ones did not fit into a GPU's memory; none where all did.
+pub fn batches_cut_to() -> Option<usize> {
+    let tokens = FITTING_TOKENS.load(Ordering::Relaxed);
+    (tokens < usize::MAX).then_some(tokens)
+}
+
 /// One result for each item.
 type Compute<'c, I, O> = dyn Fn(&[I]) -> Result<Vec<O>, ModelError> + 'c;
 

@@ -44,11 +44,13 @@ impl Task for AttentionPool<'_> {
     fn run<S: Simd>(self, simd: S) {
         let width = self.width;
         let sequences = self.offsets.windows(2);
-        for (sequence, out) in sequences.zip(self.out.chunks_exact_mut(self.keys.len().max(1))) {
+        let count_sequences = sequences.len();
+        for (number, sequence) in sequences.enumerate() {
             let tokens = &self.hidden[sequence[0] as usize * width..sequence[1] as usize * width];
             let count = tokens.len() / width;
             let weights = self.scratch.attention.scores.scratch(count.next_multiple_of(S::LANES));
-            for (key, out) in self.keys.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+            for (head, key) in self.keys.chunks_exact(width).enumerate() {
+                let out = &mut self.out[(head * count_sequences + number) * width..][..width];
                 for (weight, token) in weights.iter_mut().zip(tokens.chunks_exact(width)) {
                     *weight = dot(simd, token, key);
                 }

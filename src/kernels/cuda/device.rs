@@ -39,11 +39,12 @@ pub enum CudaError {
         "there is no CUDA device {ordinal}: the driver sees {count}, numbered from 0 (CUDA_VISIBLE_DEVICES can hide some)"
     )]
     NoDevice { ordinal: usize, count: usize },
-    #[error("{gpu} has compute capability {}.{}, this program needs {}.{} or newer{hint}", found.0, found.1, needed.0, needed.1)]
-    GpuTooOld {
+    #[error("{gpu} has compute capability {}.{}, this program needs {}.{}{or_newer}{hint}", found.0, found.1, needed.0, needed.1)]
+    UnfitGpu {
         gpu: String,
         found: (u32, u32),
         needed: (u32, u32),
+        or_newer: &'static str,
         hint: &'static str,
     },
     #[error(
@@ -151,7 +152,8 @@ pub fn describe(device: &Device) -> Result<GpuInfo, CudaError> {
         ordinal,
         name: checked(context.name()).map_err(failed)?,
         memory_total: total as u64,
-        memory_free: free as u64 + unused(gpu).unwrap_or(0),
+        // The pool may give memory back between the two questions.
+        memory_free: (free as u64 + unused(gpu).unwrap_or(0)).min(total as u64),
         compute_capability: (major as u32, minor as u32),
         driver_version: version_pair(version),
     })
@@ -292,11 +294,14 @@ fn check_capability(ordinal: usize) -> Result<(), CudaError> {
         .ok()
         .map(|cap| (cap / 10, cap % 10));
     let needed = named.unwrap_or(OLDEST).max(OLDEST);
-    if found < needed {
-        return Err(CudaError::GpuTooOld {
+    // From 9.0 on candle's kernels are compiled for one architecture with all that only it has.
+    let other = needed.0 >= 9 && found != needed;
+    if found < needed || other {
+        return Err(CudaError::UnfitGpu {
             gpu: result::device::get_name(device).unwrap_or_else(|_| format!("CUDA device {ordinal}")),
             found,
             needed,
+            or_newer: if needed.0 >= 9 { "" } else { " or newer" },
             hint: match found < OLDEST {
                 true => "",
                 false => ": build with CUDA_COMPUTE_CAP set to this GPU's",

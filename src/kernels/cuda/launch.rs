@@ -92,8 +92,11 @@ impl<'a> Operand<'a> {
     }
 }
 
+/// Allocations start at multiples of so many bytes, and cublasLt chooses algorithms for operands that do.
+pub(super) const ALIGNMENT: usize = 256;
+
 /// Whether rows of `width` elements that start at these offsets (in bytes) can be read in pieces of
-/// eight elements; allocations themselves start at multiples of 256 bytes.
+/// eight elements; allocations themselves start at multiples of [`ALIGNMENT`].
 pub(super) fn vector(width: usize, starts: &[usize]) -> i32 {
     i32::from(width.is_multiple_of(8) && starts.iter().all(|start| start.is_multiple_of(16)))
 }

@@ -11,7 +11,7 @@ use candle_core::{
     CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, bail,
 };
 
-use super::launch::{Operand, start, view};
+use super::launch::{ALIGNMENT, Operand, start, view};
 use super::product::{Multiply, Plan, Sizes};
 use super::rows::{add_norm, bias_activation};
 use super::{for_float, profile};
@@ -35,8 +35,15 @@ impl DenseLinear {
     /// `weight`: `[N, K]`; `bias`: `[N]`; any float dtype, converted to `dtype` (f32, bf16 or f16)
     /// and moved to `device`.
     pub fn new(rows: Rows, weight: &Tensor, bias: Option<&Tensor>, dtype: DType, device: &Device) -> Result<Self> {
+        // A view's elements alone go to the device, not all that it is cut from.
         let own = |t: &Tensor, dtype: DType| -> Result<Tensor> {
-            at_start(&t.to_device(device)?.to_dtype(dtype)?.contiguous()?)
+            let t = t.contiguous()?;
+            let t = if t.layout().start_offset() == 0 {
+                t
+            } else {
+                t.force_contiguous()?
+            };
+            t.to_device(device)?.to_dtype(dtype)
         };
         Ok(Self {
             weight: own(weight, dtype)?,
@@ -49,7 +56,7 @@ impl DenseLinear {
 
     /// `x`: `[M, K]` in the weight's dtype. Returns `activation(x W^T + b)`, `[M, N]`.
     pub fn forward(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        at_start(&x.contiguous()?)?.apply_op1_no_bwd(&Forward {
+        aligned(&x.contiguous()?)?.apply_op1_no_bwd(&Forward {
             linear: self,
             activation,
         })
@@ -58,7 +65,7 @@ impl DenseLinear {
     /// `x`: `[M, K]`, `residual`: `[M, N]`, both in the weight's dtype. Returns
     /// `LayerNorm(residual + x W^T + b)`, `[M, N]`.
     pub fn forward_add_norm(&self, x: &Tensor, residual: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
-        at_start(&x.contiguous()?)?.apply_op2_no_bwd(&residual.contiguous()?, &ForwardAddNorm { linear: self, norm })
+        aligned(&x.contiguous()?)?.apply_op2_no_bwd(&residual.contiguous()?, &ForwardAddNorm { linear: self, norm })
     }
 
     fn plan<T: Multiply>(&self, device: &CudaDevice, sizes: Sizes, with_bias: bool) -> Result<Option<&Plan>> {
@@ -181,6 +188,7 @@ fn product<T: Multiply>(
     let (rows, in_features) = layout.shape().dims2()?;
     let out_features = linear.weight.dim(0)?;
     let device = x.device();
+    debug_assert!(start::<T>(layout).is_multiple_of(ALIGNMENT));
     let x = view::<T>(OP, x, layout)?;
     let weight = Operand::of(&linear.weight);
     let weight = weight.view::<T>(OP)?;
@@ -206,10 +214,11 @@ fn product<T: Multiply>(
     Ok((out, Shape::from((rows, out_features)), multiplied && with_bias))
 }
 
-/// The tensor at the start of an allocation, as the products want it and 16-byte reads.
-fn at_start(tensor: &Tensor) -> Result<Tensor> {
-    match tensor.layout().start_offset() {
-        0 => Ok(tensor.clone()),
-        _ => tensor.copy(),
+/// A contiguous tensor at an address that the products and 16-byte reads want.
+fn aligned(tensor: &Tensor) -> Result<Tensor> {
+    let start = tensor.layout().start_offset() * tensor.dtype().size_in_bytes();
+    match start.is_multiple_of(ALIGNMENT) {
+        true => Ok(tensor.clone()),
+        false => tensor.force_contiguous(),
     }
 }

@@ -28,7 +28,7 @@ DEV void pool_scores(const typename T::Element *hidden, const float *keys, float
   }
 }
 
-// out[sequence][head] = softmax-weighted mean of the sequence's hidden states, one block each.
+// out[head][sequence] = softmax-weighted mean of the sequence's hidden states, one block each.
 // Every warp forms maximum and sum for itself: fewer instructions than a barrier would cost.
 template <class T>
 DEV void pool_weighted(const typename T::Element *hidden, const float *scores, float *out, const u32 *offsets,
@@ -40,7 +40,7 @@ DEV void pool_weighted(const typename T::Element *hidden, const float *scores, f
   most = warp_max(most);
   for (i64 t = first + lane; t < end; t += 32) sum += expf(scores[t * heads + head] - most);
   const float scale = 1.f / warp_sum(sum);
-  out += (i64)blockIdx.x * width;
+  out += ((i64)head * (gridDim.x / heads) + sequence) * width;
   if (vector) {
     for (int c = threadIdx.x * 8; c < width; c += blockDim.x * 8) {
       float acc[8] = {};

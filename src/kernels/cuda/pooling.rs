@@ -61,7 +61,7 @@ fn attention_pool_of<T: Float>(
     })?;
     Ok((
         CudaStorage::wrap_cuda_slice(out, device.clone()),
-        Shape::from((count, heads * width)),
+        Shape::from((heads, count, width)),
     ))
 }
 

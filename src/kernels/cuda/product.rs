@@ -9,7 +9,7 @@
 //! Sums are f32, of f32 operands too: never TF32. Where cublasLt has no such algorithm (16-bit rows that are no multiple of
 //! 16 bytes), cuBLAS proper takes the layer; [`refused_products`] says where that was.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -29,6 +29,7 @@ use half::{bf16, f16};
 
 use super::launch::{Float, checked, int};
 use crate::kernels::Rows;
+use crate::kernels::bilinear::PAIRS_AT_ONCE;
 
 /// How many rows there are in a batch that fills a large GPU, for which an algorithm is chosen: texts have some forty
 /// tokens.
@@ -36,6 +37,7 @@ fn full_batch(rows: Rows) -> u64 {
     match rows {
         Rows::Tokens => 16_384,
         Rows::Texts => 400,
+        Rows::Pairs => PAIRS_AT_ONCE as u64,
     }
 }
 
@@ -167,13 +169,15 @@ impl Plan {
         let layouts = |rows| Layouts::new(T::MATRIX, sizes, rows);
         let candidates = candidates(library, &description, &layouts(rows)?, &Preferences::new(sums)?)?;
         let few = [layouts(1)?, layouts(41)?];
-        let takes_any_rows = |algorithm: &&cublasLtMatmulAlgo_t| {
+        let takes_any_rows = |algorithm: &cublasLtMatmulAlgo_t| {
             few.iter()
                 .all(|layouts| is_supported(library, &description, layouts, algorithm))
         };
-        let Some(best) = candidates.iter().find(takes_any_rows).or(candidates.first()) else {
+        let found = candidates.iter().position(takes_any_rows);
+        let Some(best) = candidates.get(found.unwrap_or(0)) else {
             return Err(LtError(cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED));
         };
+        chosen(sizes, T::PRODUCTS, rows, found, candidates.len());
         Ok(Self {
             library: Arc::clone(library),
             algorithm: *best,
@@ -183,7 +187,7 @@ impl Plan {
     }
 
     /// `out = x W^T`, plus the bias if the plan has one. False, and nothing done, where the algorithm cannot take as many
-    /// rows. All slices start their allocations; `x` holds `rows` rows, `out` takes as many.
+    /// rows. All slices start at multiples of [`super::launch::ALIGNMENT`]; `x` holds `rows` rows, `out` takes as many.
     pub fn multiply<T: Multiply>(
         &self,
         device: &CudaDevice,
@@ -303,6 +307,30 @@ fn refused(sizes: Sizes, rows: usize, error: &LtError) {
     *times += 1;
     *least = rows.min(*least);
     *most = rows.max(*most);
+}
+
+/// What was chosen for each kind of layer.
+static CHOSEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// `found`: the place of the chosen one among `candidates` algorithms; none where the fastest was taken though the library does not
+/// say that it takes any number of rows.
+fn chosen(sizes: Sizes, products: &str, rows: u64, found: Option<usize>, candidates: usize) {
+    let which = match found {
+        Some(place) => format!("algorithm {} of {candidates}", place + 1),
+        None => format!("algorithm 1 of {candidates}, none of which takes any number of rows"),
+    };
+    let what = format!(
+        "{products}, {} x {} x {rows} rows: {which}",
+        sizes.out_features, sizes.in_features
+    );
+    CHOSEN.lock().unwrap_or_else(PoisonError::into_inner).insert(what);
+}
+
+/// A line for each kind of layer: which of cublasLt's algorithms, the fastest first, it is multiplied by. Where that is not the
+/// first, those before it do not take every number of rows.
+pub fn chosen_algorithms() -> Vec<String> {
+    let chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
+    chosen.iter().cloned().collect()
 }
 
 /// A line for each kind of product that cublasLt left to cuBLAS in this process. Where some batches of a layer went the

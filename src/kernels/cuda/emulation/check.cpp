@@ -248,7 +248,7 @@ static void pooling_cases(Scores scores_kernel, Weighted weighted, Mean mean, in
       for (int c = 0; c < width; c++) {
         double wanted = 0;
         for (u32 t = offsets[s]; t < offsets[s + 1]; t++) wanted += p[t - offsets[s]] / sum * hidden[t * width + c];
-        attention.see(out[(s * heads + h) * width + c], wanted);
+        attention.see(out[(h * count + s) * width + c], wanted);
       }
     }
     for (int c = 0; c < width; c++) {

@@ -61,8 +61,9 @@ API Status cuDeviceGetName(char *name, int length, int) { return snprintf(name, 
 API Status cuDeviceGetAttribute(int *value, int attribute, int) {
   switch (attribute) {
     case 16: return *value = 4, SUCCESS;   // multiprocessors
-    case 75: return *value = 99, SUCCESS;  // compute capability, more than any program wants
-    case 76: return *value = 0, SUCCESS;
+    // compute capability
+    case 75: return *value = setting("EMULATED_GPU_CAPABILITY", 90) / 10, SUCCESS;
+    case 76: return *value = setting("EMULATED_GPU_CAPABILITY", 90) % 10, SUCCESS;
     case 115: return *value = 1, SUCCESS;  // memory pools
     default: return fprintf(stderr, "emulated GPU: attribute %d is not known\n", attribute), INVALID_VALUE;
   }
