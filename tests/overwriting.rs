@@ -45,3 +45,31 @@ fn a_state_that_no_run_of_this_version_wrote_stays_unless_forced() {
         fs::remove_file(place.path("out.jsonl")).unwrap();
     }
 }
+
+#[test]
+fn with_force_a_finished_output_of_other_inputs_is_made_anew() {
+    let place = Place::with_pairs(3);
+    let make = ["-q", "-o", "out.jsonl", "--force", "--resume"];
+    assert_eq!(place.score(&[&make[..], &["pairs.jsonl"]].concat()).code, 0);
+    place.write("others.jsonl", pairs(5..9));
+    for inputs in [
+        &["others.jsonl"][..],
+        &["pairs.jsonl", "others.jsonl"],
+        &["pairs.jsonl"],
+    ] {
+        let message = place.refusal(&[&["-o", "out.jsonl", "--resume"], inputs].concat(), 2);
+        assert!(message.contains("to start again"), "{message}");
+        let run = place.score(&[&make[..], inputs].concat());
+        assert_eq!(run.code, 0, "{inputs:?}: {}", run.stderr);
+        assert!(place.read("out.jsonl") == place.score(inputs).stdout);
+        assert_eq!(place.outputs(), ["out.jsonl"]);
+    }
+    // It has grown.
+    place.write("pairs.jsonl", pairs(0..7));
+    assert_eq!(place.score(&[&make[..], &["pairs.jsonl"]].concat()).code, 0);
+    assert_eq!(json_lines(&place.read("out.jsonl")).len(), 7);
+    // What has been read of a stream is gone.
+    let run = place.score_stdin(&make, &pairs(1..3));
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    assert_eq!(json_lines(&place.read("out.jsonl")).len(), 7);
+}

@@ -307,7 +307,9 @@ impl Run<'_> {
                 };
                 let output = &self.args.output;
                 let options = options.clone();
-                let scored = output.score_to_file(file, plan, inputs, options, score, companions);
+                let can_be_reread = inputs.iter().all(Input::can_be_reread);
+                let again = can_be_reread.then(|| what.open());
+                let scored = output.score_to_file(file, plan, inputs, again, options, score, companions);
                 let so_far = meter.counts();
                 drop(meter);
                 return match scored {
