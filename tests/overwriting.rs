@@ -47,6 +47,54 @@ fn a_state_that_no_run_of_this_version_wrote_stays_unless_forced() {
 }
 
 #[test]
+fn an_output_that_appears_during_a_run_stays() {
+    let place = Place::with_pairs(3);
+    let expected = place.score(&["pairs.jsonl"]).stdout;
+    // How the run ends during which the output appears.
+    let end = |arguments: &[&str]| {
+        let mut command = place.command(&[&["-q", "-o", "out.jsonl"], arguments].concat());
+        command.stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        wait_for(|| place.exists("out.jsonl.progress"));
+        place.write("out.jsonl", "precious\n");
+        let stdin = child.stdin.take().unwrap().write_all(pairs(0..3).as_bytes());
+        stdin.unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let refused = end(&[]);
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    let message = said(&refused);
+    let message = message.lines().last().unwrap();
+    assert!(
+        message.contains("out.jsonl: it has appeared since this run began")
+            && message.contains("out.jsonl.partial: with")
+            && message.contains("--force --resume it does so anyway"),
+        "{message}"
+    );
+    assert_eq!(place.read("out.jsonl"), b"precious\n");
+    assert!(place.read("out.jsonl.partial") == expected);
+    assert!(!place.exists("out.jsonl.manifest.json"));
+    // Both ways on do what the message says.
+    let message = place.refusal(&["-o", "out.jsonl", "--resume", "pairs.jsonl"], 2);
+    assert!(message.contains("with which --force --resume goes on"), "{message}");
+    for (is_moved, arguments) in [(false, &["--force", "--resume"][..]), (true, &["--resume"])] {
+        if is_moved {
+            fs::remove_file(place.path("out.jsonl")).unwrap();
+            assert_eq!(end(&[]).status.code(), Some(1));
+            fs::rename(place.path("out.jsonl"), place.path("moved")).unwrap();
+        }
+        let run = place.score(&[&["-o", "out.jsonl", "pairs.jsonl"], arguments].concat());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        assert!(place.read("out.jsonl") == expected);
+        assert_eq!(place.outputs(), ["out.jsonl"]);
+    }
+    fs::remove_file(place.path("out.jsonl")).unwrap();
+    let forced = end(&["--force"]);
+    assert_eq!(forced.status.code(), Some(0), "{}", said(&forced));
+    assert!(place.read("out.jsonl") == expected);
+}
+
+#[test]
 fn with_force_a_finished_output_of_other_inputs_is_made_anew() {
     let place = Place::with_pairs(3);
     let make = ["-q", "-o", "out.jsonl", "--force", "--resume"];
@@ -72,4 +120,26 @@ fn with_force_a_finished_output_of_other_inputs_is_made_anew() {
     let run = place.score_stdin(&make, &pairs(1..3));
     assert_eq!(run.code, 2, "{}", run.stderr);
     assert_eq!(json_lines(&place.read("out.jsonl")).len(), 7);
+}
+
+#[test]
+#[cfg(unix)]
+fn what_stands_in_for_an_output_is_for_its_readers_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::with_pairs(3);
+    let mode = |name: &str| fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o777;
+    for old in [0o600, 0o400] {
+        let _ = fs::remove_file(place.path("out.jsonl"));
+        place.write("out.jsonl", "old");
+        fs::set_permissions(place.path("out.jsonl"), fs::Permissions::from_mode(old)).unwrap();
+        let mut command = place.command(&["-q", "-o", "out.jsonl", "--force", "--save-every", "0"]);
+        let mut child = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(pairs(0..2).as_bytes()).unwrap();
+        wait_for(|| fs::metadata(place.path("out.jsonl.partial")).is_ok_and(|partial| partial.len() > 0));
+        assert_eq!((mode("out.jsonl.partial"), mode("out.jsonl.progress")), (0o600, 0o600));
+        drop(stdin);
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        assert_eq!(mode("out.jsonl"), old);
+    }
 }

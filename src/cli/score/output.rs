@@ -8,7 +8,7 @@ use crate::cli::manifest::{self, numbers};
 use crate::cli::stream::open_stream;
 use crate::cli::values::parse_seconds;
 use crate::cli::{Outcome, UsageError, console, note};
-use crate::files::{Claim, Companion, Destination, Input, OutputFile, RealDisk, refuse_stdout};
+use crate::files::{Claim, Companion, Destination, Input, OutputError, OutputFile, RealDisk, refuse_stdout};
 use crate::scoring::{self, Counts, FileSink, Finished, Opened, Options, Plan, ScoreError, Setting, Sink};
 
 #[derive(Debug, clap::Args)]
@@ -173,7 +173,11 @@ impl OutputArgs {
         };
         let finished = sink.complete(&counts).map_err(|error| with_way_on(error.into()))?;
         let companions = companions(&finished).map_err(with_way_on)?;
-        sink.publish(&companions).map_err(|error| with_way_on(error.into()))?;
+        sink.publish(&companions).map_err(|error| match error {
+            // It says how to go on.
+            OutputError::Appeared { .. } => error.into(),
+            error => with_way_on(error.into()),
+        })?;
         Ok(Scored::Complete { counts, before })
     }
 }
