@@ -143,3 +143,100 @@ fn what_stands_in_for_an_output_is_for_its_readers_alone() {
         assert_eq!(mode("out.jsonl"), old);
     }
 }
+
+/// Makes `1.jsonl` to `COUNT.jsonl`, as as many shards deal a line for each.
+fn shards(place: &Place, count: usize) -> Vec<String> {
+    let shards = (1..=count).map(|number| format!("{number}.jsonl"));
+    let shards: Vec<String> = shards.collect();
+    for (i, shard) in shards.iter().enumerate() {
+        place.write(shard, if i == 0 { "{\"id\":0}\n" } else { "" });
+    }
+    shards
+}
+
+#[test]
+fn a_manifest_of_an_earlier_output_goes_with_it() {
+    let place = Place::with_pairs(3);
+    let beside = "out.jsonl.manifest.json";
+    shards(&place, 2);
+    let merge = ["merge", "1.jsonl", "2.jsonl", "-o", "out.jsonl", "--force"];
+    for arguments in [
+        &merge[..],
+        &[
+            "score",
+            "--model",
+            "demo",
+            "-o",
+            "out.jsonl",
+            "--force",
+            "--manifest",
+            "m.json",
+            "pairs.jsonl",
+        ],
+    ] {
+        assert_eq!(place.score(&["-o", "out.jsonl", "--force", "pairs.jsonl"]).code, 0);
+        assert!(place.exists(beside));
+        let made = run(&place, arguments);
+        assert_eq!(made.status.code(), Some(0), "{}", said(&made));
+        assert!(!place.exists(beside), "{arguments:?}");
+        assert!(said(&made).contains(&format!("{beside}: removed")), "{}", said(&made));
+    }
+    assert!(place.exists("m.json"));
+    // Somebody's notes are no manifest.
+    place.write(beside, "{}");
+    assert_eq!(run(&place, &merge).status.code(), Some(0));
+    assert_eq!(place.read(beside), b"{}");
+}
+
+#[test]
+fn what_a_killed_merge_leaves_is_refused_with_what_works() {
+    let place = Place::with_pairs(3);
+    shards(&place, 2);
+    let merge = ["merge", "1.jsonl", "2.jsonl", "-o", "out.jsonl"];
+    place.write("out.jsonl.partial", "half of the");
+    let refused = run(&place, &merge);
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert!(
+        said(&refused).contains("nothing can go on with it, --force throws it away"),
+        "{}",
+        said(&refused)
+    );
+    assert!(!said(&refused).contains("--resume"), "{}", said(&refused));
+    assert_eq!(place.read("out.jsonl.partial"), b"half of the");
+    // Of a run that can be gone on with.
+    place.write("out.jsonl.progress", "{}");
+    let refused = run(&place, &merge);
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert!(
+        said(&refused).contains("crag score --resume goes on with it"),
+        "{}",
+        said(&refused)
+    );
+    assert_eq!(place.outputs(), ["out.jsonl.partial", "out.jsonl.progress"]);
+    let forced = run(&place, &[&merge[..], &["--force"]].concat());
+    assert_eq!(forced.status.code(), Some(0), "{}", said(&forced));
+    assert_eq!(place.outputs(), ["out.jsonl"]);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_signal_takes_what_an_extraction_has_written_away() {
+    use crate::common::signals::{heed_signals, send};
+    let place = Place::with_pairs(0);
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let mut extract = command(&place, &["extract", "-q", "--from", "pubtator", "-o", "out.jsonl"]);
+        let mut child = heed_signals(&mut extract).stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let document = |i: usize| {
+            format!(
+                "{i}|t|Aspirin caused a rash.\n{i}|a|\n{i}\t0\t7\tAspirin\tChemical\tD1\n{i}\t17\t21\trash\tDisease\tD2\n\n"
+            )
+        };
+        let documents: String = (1..3000).map(document).collect();
+        stdin.write_all(documents.as_bytes()).unwrap();
+        wait_for(|| fs::metadata(place.path("out.jsonl.partial")).is_ok_and(|partial| partial.len() > 0));
+        send(&child, signal);
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+        assert_eq!(place.outputs(), [""; 0], "{signal}");
+    }
+}

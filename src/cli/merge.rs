@@ -21,7 +21,8 @@ Examples:
   for i in 1 2 3; do crag score --shard $i/3 -o part-$i.jsonl pairs.jsonl; done
   crag merge part-1.jsonl part-2.jsonl part-3.jsonl -o scored.jsonl
 
-Exit codes: 0 all put together; 1 the shards do not fit or cannot be read; 2 usage; 11 another run is writing OUT.")]
+Exit codes: 0 all put together; 1 the shards do not fit or cannot be read; 2 usage; 11 another run is writing OUT; \
+129, 130, 143 interrupted.")]
 pub struct MergeArgs {
     /// What `crag score --shard I/N` wrote, for I from 1 to N in order; gzip, zstd and bzip2 are unpacked
     #[arg(value_name = "SHARD", required = true)]

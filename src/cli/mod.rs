@@ -165,6 +165,8 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         Some(
             OutputError::Exists { .. }
             | OutputError::Unfinished { .. }
+            | OutputError::UnfinishedScore { .. }
+            | OutputError::LeftOver { .. }
             | OutputError::IsInput { .. }
             | OutputError::NoFolder { .. },
         ) => return 2,

@@ -24,4 +24,4 @@ pub use input::{Digest, Gauge, Input, OpenInput};
 pub use output::{
     Claim, Companion, Destination, OutputError, OutputFile, hash_beginning, refuse_inputs, refuse_stdout,
 };
-pub use whole_output::WholeOutput;
+pub use whole_output::{Remains, WholeOutput};

@@ -25,14 +25,14 @@ use super::signals::SignalWatch;
 use super::threads::start_pool;
 use super::values::{counted, parse_count, parse_threads, parse_threshold};
 use super::{Outcome, UsageError, console};
-use crate::files::{Companion, Input};
+use crate::files::{Companion, Input, is_same_file};
 use crate::scoring::{
     self, Counts, Finished, KERNEL, ON_ERROR, OnError, Options, OutputKey, SHARD, ScoreError, Setting, Sink, Stream,
 };
 use crate::text::Window;
 use anyhow::Context as _;
 use ensemble::Ensemble;
-use output::{Output, OutputArgs};
+use output::{Output, OutputArgs, Scored};
 use reports::{Account, Models, ReportArgs, Reports};
 
 /// What to score, with what, and how.
@@ -283,7 +283,8 @@ impl Run<'_> {
             }
             Output::Stream(mut file) => self.score(inputs, &mut Stream::new(&mut file), options, &meter),
             Output::File(file) => {
-                let path = file.target().display().to_string();
+                let target = file.target().to_owned();
+                let path = target.display().to_string();
                 let manifest = reports.beside_output(file.target());
                 let plan = self.args.output.plan(&inputs, self.settings(options), &manifest);
                 let score = |inputs, sink: &mut dyn Sink, options: &Options| {
@@ -320,6 +321,10 @@ impl Run<'_> {
                     Err(error) => (Err(error), so_far),
                 };
             }
+                        let is_new = matches!(scored, Scored::Complete { .. });
+                        if is_new && !is_same_file(&manifest, &manifest::beside(&target)) {
+                            manifest::remove_stale(&target);
+                        }
         };
         let so_far = meter.counts();
         // The bar goes before anything else is said.
