@@ -23,6 +23,76 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
+fn a_manifest_replaces_nothing_but_a_manifest() {
+    let place = Place::with_pairs(3);
+    let beside = "out.jsonl.manifest.json";
+    for (name, arguments) in [
+        (
+            "notes.json",
+            &["-o", "out.jsonl", "--manifest", "notes.json", "pairs.jsonl"][..],
+        ),
+        (beside, &["-o", "out.jsonl", "pairs.jsonl"]),
+    ] {
+        place.write(name, "{\"my\": \"notes\"}\n");
+        let message = place.refusal(arguments, 2);
+        assert!(
+            message.contains(name) && message.contains("holds what no earlier run wrote there"),
+            "{message}"
+        );
+        assert_eq!(place.read(name), b"{\"my\": \"notes\"}\n");
+        assert!(place.outputs().is_empty(), "{:?}", place.outputs());
+        // An empty file holds nothing, and what a run wrote there is the next one's to replace.
+        place.write(name, "");
+        for _ in 0..2 {
+            let run = place.score(&[arguments, &["--force"]].concat());
+            assert_eq!(run.code, 0, "{}", run.stderr);
+        }
+        fs::remove_file(place.path("out.jsonl")).unwrap();
+        fs::remove_file(place.path(name)).unwrap();
+    }
+}
+
+#[test]
+fn nothing_is_written_over_the_settings_or_the_model_that_a_run_reads() {
+    let place = Place::with_pairs(3);
+    place.write("notes.toml", "[score]\nthreshold = 0.6\n");
+    fs::create_dir(place.path("model")).unwrap();
+    for entry in fs::read_dir(fixture("model/mean")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), place.path("model").join(entry.file_name())).unwrap();
+    }
+    let files = ["notes.toml", "model/vocab.txt", "model/model.safetensors"];
+    let before = files.map(|name| place.read(name));
+    let with_config = |arguments: &[&str], by_variable: bool| {
+        let mut command = place.command_with("model", arguments);
+        match by_variable {
+            true => command.env("CRAG_CONFIG", "notes.toml"),
+            false => command.args(["--config", "notes.toml"]),
+        };
+        command.arg("pairs.jsonl").output().unwrap()
+    };
+    for name in files {
+        for arguments in [
+            &["-o", name, "--force"][..],
+            &["-o", "out.jsonl", "--manifest", name],
+            &["--manifest", name],
+            &["--summary-json", name],
+        ] {
+            for by_variable in [false, true] {
+                let refused = with_config(arguments, by_variable);
+                assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {}", said(&refused));
+                let expected = format!("{name} is read by this run; name another file");
+                assert!(said(&refused).contains(&expected), "{}", said(&refused));
+            }
+        }
+    }
+    assert!(files.map(|name| place.read(name)) == before);
+    assert_eq!(place.outputs(), [""; 0]);
+    let done = with_config(&["-o", "out.jsonl"], false);
+    assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+}
+
+#[test]
 fn a_state_that_no_run_of_this_version_wrote_stays_unless_forced() {
     let place = Place::with_pairs(3);
     let numbers: String = (1..1000).map(|number| format!("{number}\n")).collect();

@@ -227,7 +227,7 @@ pub unsafe fn run() -> anyhow::Result<Outcome> {
         }
     }
     match cli.command {
-        Command::Score(args) => score::run(*args, parsed.settings),
+        Command::Score(args) => score::run(*args, parsed.settings, layers.config()),
         Command::Check(args) => check::run(args),
         Command::Extract(args) => extract::run(args),
         Command::Merge(args) => merge::run(args),

@@ -114,6 +114,10 @@ pub struct ScoreArgs {
 
     #[command(flatten)]
     pair: Box<pair::PairArgs>,
+
+    /// The config file beneath these.
+    #[arg(skip)]
+    config: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -128,7 +132,9 @@ pub(super) enum WindowArg {
     Mention,
 }
 
-pub fn run(mut args: ScoreArgs, settings: Vec<SettingRow>) -> anyhow::Result<Outcome> {
+/// `config`: the file that some of the settings are from, if one was named.
+pub fn run(mut args: ScoreArgs, settings: Vec<SettingRow>, config: Option<PathBuf>) -> anyhow::Result<Outcome> {
+    args.config = config;
     match prepare(&mut args) {
         Ok(prepared) => prepared.score(&args, &settings),
         Err(error) => {
@@ -315,16 +321,16 @@ impl Run<'_> {
                 drop(meter);
                 return match scored {
                     Ok(scored) => {
+                        let is_new = matches!(scored, Scored::Complete { .. });
+                        if is_new && !is_same_file(&manifest, &manifest::beside(&target)) {
+                            manifest::remove_stale(&target);
+                        }
                         let (outcome, counts) = scored.report(|| self.signals.outcome());
                         (Ok(outcome), counts.unwrap_or(so_far))
                     }
                     Err(error) => (Err(error), so_far),
                 };
             }
-                        let is_new = matches!(scored, Scored::Complete { .. });
-                        if is_new && !is_same_file(&manifest, &manifest::beside(&target)) {
-                            manifest::remove_stale(&target);
-                        }
         };
         let so_far = meter.counts();
         // The bar goes before anything else is said.
@@ -485,9 +491,12 @@ fn tell_details(args: &ScoreArgs, ensemble: &Ensemble, options: &Options, settin
 }
 
 impl ScoreArgs {
-    /// The names of what is read besides the models.
+    /// The names of all that is read.
     fn files_read(&self) -> Vec<PathBuf> {
-        [&self.records.input.files[..], self.model.settings_files()].concat()
+        let mut files = self.records.input.files.clone();
+        files.extend(self.model.files());
+        files.extend(self.config.clone());
+        files
     }
 
     fn options(&self, model_threshold: f32, inputs: &Inputs) -> Options {
