@@ -310,3 +310,24 @@ fn a_signal_takes_what_an_extraction_has_written_away() {
         assert_eq!(place.outputs(), [""; 0], "{signal}");
     }
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn more_shards_than_may_be_open_are_merged_where_the_system_can_be_asked_for_more() {
+    let place = Place::with_pairs(0);
+    let shards = shards(&place, 120);
+    let merge = |limits: &str| {
+        let crag = process(&crag());
+        let script = format!("{limits} && exec \"$0\" merge -o out.jsonl \"$@\"");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).arg(crag.get_program()).args(&shards);
+        shell.current_dir(place.path("")).output().unwrap()
+    };
+    let hard = merge("ulimit -n 60");
+    assert_eq!(hard.status.code(), Some(1), "{}", said(&hard));
+    assert!(said(&hard).contains("let it with `ulimit -n 152`"), "{}", said(&hard));
+    assert_eq!(place.outputs(), [""; 0]);
+    let soft = merge("ulimit -Sn 60");
+    assert_eq!(soft.status.code(), Some(0), "{}", said(&soft));
+    assert_eq!(place.read("out.jsonl"), b"{\"id\":0}\n");
+}

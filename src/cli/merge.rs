@@ -7,6 +7,7 @@ use super::inputs::{FormatArg, format_of, given_twice, input, is_stdin};
 use super::labelled::is_regular;
 use super::whole_output::WholeOutputArgs;
 use super::{Outcome, UsageError, manifest};
+use crate::files::allow_open_files;
 use crate::scoring::{MergeError, ShardEvidence, check_evidence, check_shards, merge};
 
 /// Which shards to put together.
@@ -49,6 +50,8 @@ pub fn run(args: MergeArgs) -> anyhow::Result<Outcome> {
         return Err(UsageError(format!("{}: the shard is given twice", path.display())).into());
     }
     let inputs = || args.shards.iter().map(|path| input(path)).collect::<Vec<_>>();
+    // All shards are open at once.
+    allow_open_files();
     let mut output = args.output.open(&inputs())?;
     if args.shards.iter().all(|path| is_regular(path)) {
         if !args.ignore_manifests {
