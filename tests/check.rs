@@ -194,3 +194,20 @@ fn a_byte_order_mark_inside_and_a_quote_that_takes_several_rows_are_named() {
         assert!(run.stdout.starts_with(expected), "{}", run.stdout);
     }
 }
+
+#[test]
+#[cfg(unix)]
+fn no_cell_and_no_name_of_a_file_gets_at_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a\u{1b}[31m\nb.csv");
+    std::fs::write(
+        &path,
+        "drug,adr,text,drug_span\naspirin,rash,aspirin rash,\"a\nb\u{1b}[31m\"\n",
+    )
+    .unwrap();
+    let run = run(&["check", path.to_str().unwrap()], b"");
+    assert_eq!(run.code, 3, "{}", run.stderr);
+    assert_eq!(run.stdout.lines().count(), 1, "{}", run.stdout);
+    assert!(!run.stdout.contains('\u{1b}'), "{:?}", run.stdout);
+    assert!(run.stdout.contains(r#"found "a\nb\u{1b}[31m""#), "{}", run.stdout);
+}

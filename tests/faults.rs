@@ -5,7 +5,7 @@
 //! failures for each kind of output).
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
@@ -59,12 +59,12 @@ impl FaultyDisk {
 }
 
 impl Disk for FaultyDisk {
-    fn open(&self, path: &Path) -> io::Result<File> {
-        self.check().and_then(|()| RealDisk.open(path))
+    fn open(&self, path: &Path, like: Option<&Permissions>) -> io::Result<File> {
+        self.check().and_then(|()| RealDisk.open(path, like))
     }
 
-    fn create(&self, path: &Path) -> io::Result<File> {
-        self.check().and_then(|()| RealDisk.create(path))
+    fn create(&self, path: &Path, like: Option<&Permissions>) -> io::Result<File> {
+        self.check().and_then(|()| RealDisk.create(path, like))
     }
 
     fn write(&self, file: &File, bytes: &[u8]) -> io::Result<usize> {
@@ -91,6 +91,10 @@ impl Disk for FaultyDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.check().and_then(|()| RealDisk.rename(from, to))
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.check().and_then(|()| RealDisk.rename_new(from, to))
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
@@ -457,16 +461,16 @@ impl PowerLoss {
 }
 
 impl Disk for PowerLoss {
-    fn open(&self, path: &Path) -> io::Result<File> {
+    fn open(&self, path: &Path, like: Option<&Permissions>) -> io::Result<File> {
         let mut state = self.step()?;
-        let file = RealDisk.open(path)?;
+        let file = RealDisk.open(path, like)?;
         state.files.push(file.try_clone()?);
         Ok(file)
     }
 
-    fn create(&self, path: &Path) -> io::Result<File> {
+    fn create(&self, path: &Path, like: Option<&Permissions>) -> io::Result<File> {
         let mut state = self.step()?;
-        let file = RealDisk.create(path)?;
+        let file = RealDisk.create(path, like)?;
         state.files.push(file.try_clone()?);
         // A file that is emptied may be empty on the disk at any time.
         state.durable.remove(&inode(&file));
@@ -497,6 +501,10 @@ impl Disk for PowerLoss {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.step().and_then(|_| RealDisk.rename(from, to))
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step().and_then(|_| RealDisk.rename_new(from, to))
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {

@@ -27,6 +27,7 @@ mod lines_fuzz;
 mod lines_stub;
 mod manifest;
 mod output;
+mod overwriting;
 mod parity;
 mod precision;
 mod progress;

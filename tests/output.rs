@@ -339,7 +339,7 @@ fn no_name_that_a_run_writes_under_is_an_input_or_another_of_its_files() {
         place.write(name, pairs(0..2));
         let arguments = ["-o", "out.jsonl", "--summary-json", "s.json", "--format", "jsonl", name];
         let message = place.refusal(&arguments, 2);
-        assert!(message.contains(&format!("{name} is read as an input")), "{message}");
+        assert!(message.contains(&format!("{name} is read by this run")), "{message}");
         assert_eq!(place.read(name), pairs(0..2).into_bytes());
     }
     for arguments in [

@@ -391,7 +391,7 @@ fn what_a_manifest_keeps_lets_a_finished_run_be_recognised() {
     let complete: serde_json::Value = serde_json::from_slice(&place.read("out2.jsonl.progress")).unwrap();
     fs::remove_file(place.path("out2.jsonl.progress")).unwrap();
     fs::remove_file(place.path("out2.jsonl.partial")).unwrap();
-    let manifest = |state: &serde_json::Value| serde_json::json!({"anything": 1, "resume": state}).to_string();
+    let manifest = |state: &serde_json::Value| serde_json::json!({"run_id": 1, "tool": 1, "resume": state}).to_string();
     place.write("out.jsonl.manifest.json", manifest(&complete));
     let run = place.score(&RESUME);
     assert_eq!(run.code, 0, "{}", run.stderr);

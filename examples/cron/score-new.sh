@@ -14,6 +14,8 @@ status=0
 for folder in "$in" "$out"; do
     [ -d "$folder" ] || { echo "$folder: no such folder" >&2; exit 2; }
 done
+# Every file would pass for its own result.
+[ "$in" -ef "$out" ] && { echo "$in: IN and OUT are one folder; name another for the results" >&2; exit 2; }
 shopt -s nullglob
 for file in "$in"/*.{jsonl,csv,tsv}{,.gz,.zst,.bz2}; do
     result=$out/$(basename "$file")

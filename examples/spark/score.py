@@ -3,7 +3,9 @@
     spark-submit score.py PAIRS OUT [--model MODEL] [--crag PATH] [--partitions N]
 
 PAIRS is a file, a folder or a pattern on any file system that Spark reads, plain or gzipped; OUT becomes a folder of
-`part-*` files whose concatenation in order is what a single run over PAIRS gives. The binary and the model (fetched
+`part-*` files whose concatenation in order is what a single run over PAIRS gives, but for lines that are no JSON object:
+their error records hold the number of the line, which each task counts in its own partition (and a single run over
+several files names the file too). The binary and the model (fetched
 before, tasks run offline) must be on every worker; ship the binary with `--files` if it is not. Spark repeats failed
 tasks; error records are no failure.
 

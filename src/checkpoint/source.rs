@@ -80,6 +80,21 @@ impl ModelSource {
         }
     }
 
+    /// Where files of it may lie on this machine: its weights, but for parts that an index names, and all beside them.
+    pub fn own_files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Folder(path) => {
+                let names = folder::WEIGHTS.iter().chain(&folder::BESIDE);
+                names.map(|name| path.join(name)).collect()
+            }
+            Self::File(path) => {
+                let beside = folder::BESIDE.iter().map(|name| path.with_file_name(name));
+                std::iter::once(path.clone()).chain(beside).collect()
+            }
+            Self::Hub { .. } | Self::Demo => Vec::new(),
+        }
+    }
+
     /// The file of settings that goes with it.
     pub fn sidecar(&self) -> Option<PathBuf> {
         match self {

@@ -122,7 +122,8 @@ impl Sink for Problems<'_> {
             code,
             message,
         } = problem;
-        writeln!(self.out, "{file}:{line}: {code}: {message}")
+        // A name may hold what a terminal obeys.
+        writeln!(self.out, "{}:{line}: {code}: {message}", console::visible(file))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -51,7 +51,7 @@ Examples:
   crag extract --from brat --drug-type Drug --adr-type ADE --relation-type ADE-Drug n2c2/train/ > pairs.jsonl
 
 Exit codes: 0 all well; 1 could not run or go on; 2 usage; 3 finished, something was reported and left out; 11 another run is \
-writing OUT.")]
+writing OUT; 129, 130, 143 interrupted.")]
 pub struct ExtractArgs {
     /// Files, read one after another; "-" or none for stdin. For brat: folders, .ann or .txt files
     #[arg(value_name = "FILE")]

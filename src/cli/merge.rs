@@ -7,6 +7,7 @@ use super::inputs::{FormatArg, format_of, given_twice, input, is_stdin};
 use super::labelled::is_regular;
 use super::whole_output::WholeOutputArgs;
 use super::{Outcome, UsageError, manifest};
+use crate::files::allow_open_files;
 use crate::scoring::{MergeError, ShardEvidence, check_evidence, check_shards, merge};
 
 /// Which shards to put together.
@@ -21,7 +22,8 @@ Examples:
   for i in 1 2 3; do crag score --shard $i/3 -o part-$i.jsonl pairs.jsonl; done
   crag merge part-1.jsonl part-2.jsonl part-3.jsonl -o scored.jsonl
 
-Exit codes: 0 all put together; 1 the shards do not fit or cannot be read; 2 usage; 11 another run is writing OUT.")]
+Exit codes: 0 all put together; 1 the shards do not fit or cannot be read; 2 usage; 11 another run is writing OUT; \
+129, 130, 143 interrupted.")]
 pub struct MergeArgs {
     /// What `crag score --shard I/N` wrote, for I from 1 to N in order; gzip, zstd and bzip2 are unpacked
     #[arg(value_name = "SHARD", required = true)]
@@ -48,6 +50,8 @@ pub fn run(args: MergeArgs) -> anyhow::Result<Outcome> {
         return Err(UsageError(format!("{}: the shard is given twice", path.display())).into());
     }
     let inputs = || args.shards.iter().map(|path| input(path)).collect::<Vec<_>>();
+    // All shards are open at once.
+    allow_open_files();
     let mut output = args.output.open(&inputs())?;
     if args.shards.iter().all(|path| is_regular(path)) {
         if !args.ignore_manifests {

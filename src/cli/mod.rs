@@ -165,6 +165,8 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         Some(
             OutputError::Exists { .. }
             | OutputError::Unfinished { .. }
+            | OutputError::UnfinishedScore { .. }
+            | OutputError::LeftOver { .. }
             | OutputError::IsInput { .. }
             | OutputError::NoFolder { .. },
         ) => return 2,
@@ -229,7 +231,7 @@ pub unsafe fn run() -> anyhow::Result<Outcome> {
         }
     }
     match cli.command {
-        Command::Score(args) => score::run(*args, parsed.settings),
+        Command::Score(args) => score::run(*args, parsed.settings, layers.config()),
         Command::Check(args) => check::run(args),
         Command::Extract(args) => extract::run(args),
         Command::Merge(args) => merge::run(args),

@@ -75,9 +75,15 @@ pub struct NamedModel {
 }
 
 impl ModelsArgs {
-    /// The files of settings that are named.
-    pub fn settings_files(&self) -> &[PathBuf] {
-        &self.model_config
+    /// The files of settings that are named, and where the models' own files may lie on this machine.
+    pub fn files(&self) -> Vec<PathBuf> {
+        // What is no model is said when it is opened.
+        let models = self
+            .model
+            .iter()
+            .filter_map(|model| ModelSource::parse(model, None).ok());
+        let own = models.flat_map(|model| model.own_files());
+        self.model_config.iter().cloned().chain(own).collect()
     }
 
     /// Each model by itself, under a name that no other has: what was typed, and where that is the same,

@@ -8,8 +8,8 @@
 //! A signal that was ignored when the process started stays ignored: that is how `nohup` and a shell's
 //! background jobs work. SIGXFSZ is ignored always.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -28,7 +28,11 @@ pub struct SignalWatch {
     stop: Arc<AtomicBool>,
     is_running: AtomicBool,
     caught: AtomicI32,
+    /// What to do where a signal ends the process at once.
+    at_end: Mutex<Option<AtEnd>>,
 }
+
+type AtEnd = Box<dyn FnOnce() + Send>;
 
 impl SignalWatch {
     /// Watches from now on.
@@ -37,6 +41,7 @@ impl SignalWatch {
             stop: Arc::default(),
             is_running: AtomicBool::new(false),
             caught: AtomicI32::new(0),
+            at_end: Mutex::default(),
         });
         let signals = [SIGINT, SIGTERM, SIGHUP]
             .into_iter()
@@ -60,6 +65,11 @@ impl SignalWatch {
         Arc::clone(&self.stop)
     }
 
+    /// Where a signal ends the process at once, this is done before. It must not wait for anything.
+    pub fn before_end(&self, act: impl FnOnce() + Send + 'static) {
+        *self.at_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(act));
+    }
+
     /// How a run ended that was interrupted.
     pub fn outcome(&self) -> Outcome {
         match self.caught.load(Ordering::SeqCst) {
@@ -72,6 +82,10 @@ impl SignalWatch {
     fn take(&self, signal: i32) {
         let is_first = self.caught.swap(signal, Ordering::SeqCst) == 0;
         if !is_first || !self.is_running.load(Ordering::SeqCst) {
+            let act = self.at_end.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(act) = act {
+                act();
+            }
             exit(128 + signal);
         }
         self.stop.store(true, Ordering::SeqCst);

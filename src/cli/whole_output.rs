@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::stdout;
+use super::signals::SignalWatch;
 use super::stream::open_stream;
+use super::{manifest, stdout};
 use crate::files::{Destination, Input, WholeOutput, is_same_file, refuse_stdout, with_suffix};
 
 #[derive(Debug, clap::Args)]
@@ -62,7 +63,11 @@ impl WholeOutputArgs {
                 return Ok(Output::Stream(BufWriter::with_capacity(BUFFER_BYTES, stream)));
             }
         };
-        Ok(Output::File(WholeOutput::create(&target, inputs, self.force)?))
+        let file = WholeOutput::create(&target, inputs, self.force)?;
+        // A later run could not go on with what is there of it, and would have to ask whose that is.
+        let remains = file.remains();
+        SignalWatch::start()?.before_end(move || remains.remove());
+        Ok(Output::File(file))
     }
 }
 
@@ -81,7 +86,13 @@ impl Output {
         match self {
             Output::Stdout(mut stdout) => stdout.flush().context("<stdout>")?,
             Output::Stream(mut stream) => stream.flush()?,
-            Output::File(file) => file.publish()?,
+            Output::File(file) => {
+                let target = file.target().map(Path::to_owned);
+                file.publish()?;
+                if let Some(target) = target {
+                    manifest::remove_stale(&target);
+                }
+            }
         }
         Ok(())
     }

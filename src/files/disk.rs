@@ -1,20 +1,25 @@
 //! What is done to a disk when an output is written, one operation each, so that each can be made to fail.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 /// The operations that an output has to survive the failure of. As they stand they do what they say;
 /// tests put failures in between.
 pub trait Disk: Send + Sync {
-    /// Opens for reading and for writing at the end; makes an empty file where there is none.
-    fn open(&self, path: &Path) -> io::Result<File> {
-        OpenOptions::new().read(true).append(true).create(true).open(path)
+    /// Opens for reading and for writing at the end; makes an empty file where there is none, readable for nobody who may
+    /// not read a file with the permissions `like`.
+    fn open(&self, path: &Path, like: Option<&Permissions>) -> io::Result<File> {
+        with_permissions(like).read(true).append(true).create(true).open(path)
     }
 
-    /// Makes an empty file, also where there was another.
-    fn create(&self, path: &Path) -> io::Result<File> {
-        File::create(path)
+    /// Makes an empty file, also where there was another; one that was not there as [`Self::open`] does.
+    fn create(&self, path: &Path, like: Option<&Permissions>) -> io::Result<File> {
+        with_permissions(like)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)
     }
 
     /// Writes some of `bytes` and says how many.
@@ -35,9 +40,21 @@ pub trait Disk: Send + Sync {
         fs::rename(from, to)
     }
 
+    /// As [`Self::rename`], but what is at `to` stays, and is an error of the kind `AlreadyExists`.
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if rename_with(from, to, RENAME_NOREPLACE)? {
+            return Ok(());
+        }
+        // The system cannot do it at once; this leaves a moment in between.
+        match to.symlink_metadata() {
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(_) => fs::rename(from, to),
+        }
+    }
+
     /// Lets two files or folders change places at once. False, and nothing done, where the system cannot.
     fn exchange(&self, one: &Path, other: &Path) -> io::Result<bool> {
-        exchange(one, other)
+        rename_with(one, other, RENAME_EXCHANGE)
     }
 
     /// Returns when the names in the folder would survive a loss of power.
@@ -54,8 +71,30 @@ pub trait Disk: Send + Sync {
     }
 }
 
+/// Options to open a file with, made with the permissions `like` as far as the umask allows. Its owner can always go on
+/// with it, also where the file it is like is for reading alone.
+fn with_permissions(like: Option<&Permissions>) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    if let Some(like) = like {
+        use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+        options.mode(like.mode() & 0o777 | 0o600);
+    }
+    #[cfg(not(unix))]
+    let _ = like;
+    options
+}
+
 #[cfg(target_os = "linux")]
-fn exchange(one: &Path, other: &Path) -> io::Result<bool> {
+use libc::{RENAME_EXCHANGE, RENAME_NOREPLACE};
+#[cfg(not(target_os = "linux"))]
+const RENAME_EXCHANGE: u32 = 0;
+#[cfg(not(target_os = "linux"))]
+const RENAME_NOREPLACE: u32 = 0;
+
+/// Renames in a way that has no name in the standard library. False, and nothing done, where the system cannot.
+#[cfg(target_os = "linux")]
+fn rename_with(one: &Path, other: &Path, flags: u32) -> io::Result<bool> {
     use std::ffi::CString;
     use std::os::unix::ffi::OsStrExt as _;
     let [one, other] = [one, other].map(|path| CString::new(path.as_os_str().as_bytes()));
@@ -68,7 +107,7 @@ fn exchange(one: &Path, other: &Path) -> io::Result<bool> {
             one.as_ptr(),
             libc::AT_FDCWD,
             other.as_ptr(),
-            libc::RENAME_EXCHANGE,
+            flags,
         )
     };
     if done == 0 {
@@ -83,7 +122,7 @@ fn exchange(one: &Path, other: &Path) -> io::Result<bool> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn exchange(_: &Path, _: &Path) -> io::Result<bool> {
+fn rename_with(_: &Path, _: &Path, _: u32) -> io::Result<bool> {
     Ok(false)
 }
 
@@ -121,8 +160,13 @@ pub(super) fn write_all(disk: &dyn Disk, file: &File, mut bytes: &[u8]) -> io::R
 ///
 /// Its name is always the same, so that what a killed run leaves is the next one's to write over. For files whose owner
 /// holds the output's lock, and refuses inputs of that name; for others there is [`replace_among_others`].
-pub(super) fn write_beside(disk: &dyn Disk, beside: &Path, contents: &[u8]) -> io::Result<()> {
-    let file = uninterrupted(|| disk.create(beside))?;
+pub(super) fn write_beside(
+    disk: &dyn Disk,
+    beside: &Path,
+    contents: &[u8],
+    like: Option<&Permissions>,
+) -> io::Result<()> {
+    let file = uninterrupted(|| disk.create(beside, like))?;
     fill(disk, &file, beside, contents)
 }
 
@@ -144,8 +188,19 @@ pub(super) fn put_in_place(disk: &dyn Disk, beside: &Path, path: &Path) -> io::R
 /// Replaces the file at `path`: whoever looks, also after a loss of power, finds the old contents or the new. Who may
 /// read it stays as it was.
 pub fn replace(disk: &dyn Disk, path: &Path, contents: &[u8]) -> io::Result<()> {
+    replace_like(disk, path, contents, None)
+}
+
+/// As [`replace`]; where there is no file yet it is made readable for nobody who may not read one with the permissions
+/// `like`.
+pub(super) fn replace_like(
+    disk: &dyn Disk,
+    path: &Path,
+    contents: &[u8],
+    like: Option<&Permissions>,
+) -> io::Result<()> {
     let beside = with_suffix(path, ".tmp");
-    write_beside(disk, &beside, contents)?;
+    write_beside(disk, &beside, contents, like)?;
     take_place(disk, &beside, path)
 }
 

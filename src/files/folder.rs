@@ -190,7 +190,7 @@ fn lock_in(target: &Path, partial: &Path, claim: Claim) -> Result<File, OutputEr
     let mut attempt = 0;
     loop {
         fs::create_dir_all(partial).map_err(|source| io_error(partial, "cannot be made", source))?;
-        match lock(&RealDisk, target, &partial.join(LOCK), claim.wait) {
+        match lock(&RealDisk, target, &partial.join(LOCK), claim.wait, None) {
             Err(OutputError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => {
                 attempt += 1;
             }

@@ -23,6 +23,11 @@ pub enum Input {
 const BUFFER_BYTES: usize = 128 * 1024;
 
 impl Input {
+    /// Whether it gives the same bytes when it is opened once more.
+    pub fn can_be_reread(&self) -> bool {
+        matches!(self, Input::File(path) if path.is_file())
+    }
+
     /// The name in messages.
     pub fn name(&self) -> String {
         match self {

@@ -10,6 +10,7 @@ mod disk;
 mod folder;
 mod identity;
 mod input;
+mod open_files;
 mod output;
 #[cfg(test)]
 mod test_folder;
@@ -21,7 +22,8 @@ pub use disk::{Disk, RealDisk, create_own, replace, replace_among_others, with_s
 pub use folder::{OutputFolder, REPLACED};
 pub use identity::{Identity, is_same_file};
 pub use input::{Digest, Gauge, Input, OpenInput};
+pub use open_files::{allow_open_files, are_too_many_open};
 pub use output::{
     Claim, Companion, Destination, OutputError, OutputFile, hash_beginning, refuse_inputs, refuse_stdout,
 };
-pub use whole_output::WholeOutput;
+pub use whole_output::{Remains, WholeOutput};

@@ -13,14 +13,14 @@
 //! | the rename in [`OutputFile::publish`] | complete | none | the last state |
 //! | the end of it | complete | none | none |
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Input;
-use super::disk::{Disk, folder_of, put_in_place, replace, uninterrupted, with_suffix, write_all, write_beside};
+use super::disk::{Disk, folder_of, put_in_place, replace_like, uninterrupted, with_suffix, write_all, write_beside};
 use super::identity::{Identity, link_target, real_name};
 
 /// Why there is no output, or not all of it.
@@ -33,9 +33,25 @@ pub enum OutputError {
     #[error("{path}: the output exists; --force replaces it once the new one is complete")]
     Exists { path: String },
     #[error(
+        "{path}: it has appeared since this run began, and stays; all that was to be in it is in {partial}: with {path} moved \
+         away the same command with --resume puts that in its place, with --force --resume it does so anyway"
+    )]
+    Appeared { path: String, partial: String },
+    #[error(
         "{path}: an earlier run left {partial} unfinished; --resume goes on with it, --force throws it away and starts again"
     )]
     Unfinished { path: String, partial: String },
+    /// Of an output that is written in one go, which nothing goes on with.
+    #[error(
+        "{path}: an earlier run of crag score left {state} unfinished; crag score --resume goes on with it, --force throws \
+         it away; or name another output"
+    )]
+    UnfinishedScore { path: String, state: String },
+    #[error(
+        "{path}: {partial} is there, left by a run that was killed or by another program; nothing can go on with it, \
+         --force throws it away and starts again; or name another output"
+    )]
+    LeftOver { path: String, partial: String },
     #[error("{path}: the output is also an input ({input}); name another output")]
     IsInput { path: String, input: String },
     #[error("{path}: expected the name of an output file, found a folder")]
@@ -128,6 +144,10 @@ pub struct OutputFile {
     torn: bool,
     /// Something is there for a later run.
     keep: bool,
+    /// An output that is there is replaced.
+    force: bool,
+    /// Those of the output that is there: what stands in for the new one is for no other readers.
+    permissions: Option<Permissions>,
 }
 
 /// A file that appears together with the output, such as one that says how it came about.
@@ -167,7 +187,8 @@ impl OutputFile {
                 folder: folder.display().to_string(),
             });
         }
-        let file = lock(&*disk, target, &partial, claim.wait)?;
+        let permissions = target.metadata().ok().map(|old| old.permissions());
+        let file = lock(&*disk, target, &partial, claim.wait, permissions.as_ref())?;
         let length = file
             .metadata()
             .map_err(|source| io_error(&partial, "cannot be looked at", source))?
@@ -183,6 +204,8 @@ impl OutputFile {
             length: 0,
             hasher: Box::default(),
             torn: length > 0,
+            force: claim.force,
+            permissions,
         };
         if !claim.resume && !claim.force {
             if output.exists() {
@@ -219,6 +242,11 @@ impl OutputFile {
     /// Whether there is an output already.
     pub fn exists(&self) -> bool {
         self.target.symlink_metadata().is_ok()
+    }
+
+    /// Whether there is one that [`Self::publish`] would not replace: there was none when this was claimed.
+    pub fn has_appeared(&self) -> bool {
+        !self.force && self.exists()
     }
 
     /// Whether an earlier run left something in `OUT.partial`.
@@ -277,7 +305,8 @@ impl OutputFile {
         let error = |source| io_error(&self.partial, "cannot be brought to the disk", source);
         uninterrupted(|| self.disk.sync(&self.file)).map_err(error)?;
         self.keep = true;
-        replace(&*self.disk, &self.state, state).map_err(|source| io_error(&self.state, "cannot be written", source))
+        replace_like(&*self.disk, &self.state, state, self.permissions.as_ref())
+            .map_err(|source| io_error(&self.state, "cannot be written", source))
     }
 
     /// Puts the output in its place, with its companions, and removes what was only there until then.
@@ -285,15 +314,22 @@ impl OutputFile {
     /// Call [`Self::save_state`] with a state that says so before: whoever finds that state and `OUT.partial` can do
     /// this once more, and who finds it without `OUT.partial` can check whether `OUT` is this run's. Companions
     /// are on the disk before anything is put in place, and are put in place directly before the output.
+    ///
+    /// # Errors
+    /// Something cannot be written; or, without `force`, an output has appeared since there was none. Then nothing has
+    /// been put in place.
     pub fn publish(mut self, companions: &[Companion]) -> Result<(), OutputError> {
         self.mend()?;
+        if self.has_appeared() {
+            return Err(self.appeared());
+        }
         let written = |path: &Path| {
             let path = path.to_owned();
             move |source| io_error(&path, "cannot be written", source)
         };
         for Companion { path, contents } in companions {
             let beside = Companion::beside(path, &self.target);
-            write_beside(&*self.disk, &beside, contents).map_err(written(path))?;
+            write_beside(&*self.disk, &beside, contents, None).map_err(written(path))?;
         }
         for Companion { path, .. } in companions {
             put_in_place(&*self.disk, &Companion::beside(path, &self.target), path).map_err(written(path))?;
@@ -302,9 +338,24 @@ impl OutputFile {
         if let Ok(old) = self.target.metadata() {
             let _ = self.file.set_permissions(old.permissions());
         }
-        put_in_place(&*self.disk, &self.partial, &self.target)
-            .map_err(|source| io_error(&self.target, "cannot be put in place of OUT.partial", source))?;
+        let renamed = match self.force {
+            true => put_in_place(&*self.disk, &self.partial, &self.target),
+            false => uninterrupted(|| self.disk.rename_new(&self.partial, &self.target)),
+        };
+        match renamed {
+            Err(error) if !self.force && error.kind() == io::ErrorKind::AlreadyExists => return Err(self.appeared()),
+            renamed => {
+                renamed.map_err(|source| io_error(&self.target, "cannot be put in place of OUT.partial", source))?
+            }
+        }
         self.settle(companions)
+    }
+
+    fn appeared(&self) -> OutputError {
+        OutputError::Appeared {
+            path: self.target.display().to_string(),
+            partial: self.partial.display().to_string(),
+        }
     }
 
     /// What is left to do when the output is in its place.
@@ -337,7 +388,7 @@ impl OutputFile {
             return self.disk.remove(&self.state);
         }
         // `OUT.partial` has been free since the rename. Under its lock again, so that the next run's state stays.
-        let placeholder = self.disk.open(&self.partial)?;
+        let placeholder = self.disk.open(&self.partial, None)?;
         let is_ours =
             placeholder.try_lock().is_ok() && is_at(&placeholder, &self.partial)? && placeholder.metadata()?.len() == 0;
         if is_ours {
@@ -441,11 +492,17 @@ fn refuse_input(own: &Identity, path: &Path, inputs: &[Input]) -> Result<(), Out
 /// Another run's lock is tried again this often.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
-/// Opens and locks `partial`.
-pub(super) fn lock(disk: &dyn Disk, target: &Path, partial: &Path, wait: Duration) -> Result<File, OutputError> {
+/// Opens and locks `partial`, which is made like a file with the permissions `like`.
+pub(super) fn lock(
+    disk: &dyn Disk,
+    target: &Path,
+    partial: &Path,
+    wait: Duration,
+    like: Option<&Permissions>,
+) -> Result<File, OutputError> {
     let started = Instant::now();
     loop {
-        let file = uninterrupted(|| disk.open(partial))
+        let file = uninterrupted(|| disk.open(partial, like))
             .map_err(|source| io_error(partial, "cannot be opened for writing", source))?;
         match file.try_lock() {
             Ok(()) => {

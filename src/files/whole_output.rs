@@ -1,13 +1,13 @@
 //! An output that is written in one go: it appears when all of it is there, and nothing is left of one that failed.
 
 use std::io::{self, Write};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Input;
 use super::compress::{MEMBER_BYTES, compress};
 use super::compression::Compression;
-use super::disk::RealDisk;
+use super::disk::{RealDisk, with_suffix};
 use super::output::{Claim, OutputError, OutputFile};
 
 /// Bytes written at once where nothing is compressed.
@@ -20,6 +20,28 @@ pub struct WholeOutput {
     compression: Option<Compression>,
     /// Not written yet.
     pending: Vec<u8>,
+    remains: Remains,
+}
+
+/// What an output that is under way has written, for whoever ends the process in its midst.
+#[derive(Clone, Default)]
+pub struct Remains(Arc<Mutex<Option<PathBuf>>>);
+
+impl Remains {
+    /// Takes it away; nothing where nothing has been written, or where it is becoming the output at this moment. The
+    /// process has to end then: the output is not put in its place any more.
+    pub fn remove(&self) {
+        let Ok(mut partial) = self.0.try_lock() else { return };
+        if let Some(partial) = partial.take() {
+            let _ = std::fs::remove_file(partial);
+        }
+        // Locked until the end, so that nothing happens to a file that another run makes under that name.
+        std::mem::forget(partial);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<PathBuf>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl WholeOutput {
@@ -33,18 +55,37 @@ impl WholeOutput {
             force,
             ..Claim::default()
         };
-        let file = OutputFile::claim(Arc::new(RealDisk), target, inputs, claim)?;
-        if let (false, Some(_)) = (force, file.state()?) {
-            return Err(OutputError::Unfinished {
-                path: target.display().to_string(),
-                partial: file.state_path().display().to_string(),
-            });
+        let state = with_suffix(target, ".progress");
+        let has_state = || state.symlink_metadata().is_ok();
+        let unfinished_score = || OutputError::UnfinishedScore {
+            path: target.display().to_string(),
+            state: state.display().to_string(),
+        };
+        let file = OutputFile::claim(Arc::new(RealDisk), target, inputs, claim).map_err(|error| match error {
+            OutputError::Unfinished { .. } if has_state() => unfinished_score(),
+            // Nothing says whose it is.
+            OutputError::Unfinished { path, partial } => OutputError::LeftOver { path, partial },
+            error => error,
+        })?;
+        if !force && has_state() {
+            return Err(unfinished_score());
         }
         Ok(Self {
             file: Some(file),
+            remains: Remains::default(),
             compression: Compression::of_name(target),
             pending: Vec::new(),
         })
+    }
+
+    /// Where the output will be; none when it is there.
+    pub fn target(&self) -> Option<&Path> {
+        self.file.as_ref().map(OutputFile::target)
+    }
+
+    /// For who ends the process before the output is there.
+    pub fn remains(&self) -> Remains {
+        self.remains.clone()
     }
 
     /// Puts the output in its place.
@@ -55,8 +96,18 @@ impl WholeOutput {
             true => self.write_pending(),
             false => Ok(()),
         };
+        let remains = self.remains.clone();
+        let mut partial = remains.lock();
         match (written, self.file.take()) {
-            (Ok(()), Some(file)) => file.publish(&[]),
+            (Ok(()), Some(file)) => {
+                *partial = None;
+                if file.has_appeared() {
+                    let path = file.target().display().to_string();
+                    file.discard();
+                    return Err(OutputError::Exists { path });
+                }
+                file.publish(&[])
+            }
             (Err(error), file) => {
                 self.file = file;
                 Err(error)
@@ -67,6 +118,7 @@ impl WholeOutput {
 
     fn write_pending(&mut self) -> Result<(), OutputError> {
         let Some(file) = &mut self.file else { return Ok(()) };
+        *self.remains.lock() = Some(file.partial().to_owned());
         match self.compression {
             None => file.append(&self.pending)?,
             Some(compression) => {
@@ -100,6 +152,9 @@ impl Write for WholeOutput {
 
 impl Drop for WholeOutput {
     fn drop(&mut self) {
+        let remains = self.remains.clone();
+        let mut partial = remains.lock();
+        *partial = None;
         // Before anything was written, what an earlier run left is there as it was.
         if let Some(file) = self.file.take().filter(|file| file.length() > 0) {
             file.discard();
@@ -147,6 +202,23 @@ mod tests {
     }
 
     #[test]
+    fn an_output_that_has_appeared_meanwhile_stays_and_nothing_is_left_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("out");
+        for force in [false, true] {
+            let mut output = WholeOutput::create(&target, &[], force).unwrap();
+            output.write_all(b"new").unwrap();
+            fs::write(&target, "another's").unwrap();
+            match (force, output.publish()) {
+                (false, Err(OutputError::Exists { .. })) => assert_eq!(fs::read(&target).unwrap(), b"another's"),
+                (true, Ok(())) => assert_eq!(fs::read(&target).unwrap(), b"new"),
+                (_, published) => panic!("{published:?}"),
+            }
+            assert_eq!(names(folder.path()), ["out"]);
+        }
+    }
+
+    #[test]
     fn what_an_unfinished_run_left_stays_until_something_is_written_by_force() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("out");
@@ -155,10 +227,10 @@ mod tests {
             fs::write(folder.path().join(name), "answers").unwrap();
         }
         let create = |force| WholeOutput::create(&target, &[], force);
-        assert!(matches!(create(false), Err(OutputError::Unfinished { .. })));
+        assert!(matches!(create(false), Err(OutputError::UnfinishedScore { .. })));
         fs::remove_file(folder.path().join(left[0])).unwrap();
         // A state may hold answers by itself.
-        assert!(matches!(create(false), Err(OutputError::Unfinished { .. })));
+        assert!(matches!(create(false), Err(OutputError::UnfinishedScore { .. })));
         fs::write(folder.path().join(left[0]), "answers").unwrap();
         drop(create(true).unwrap());
         assert_eq!(names(folder.path()), left);

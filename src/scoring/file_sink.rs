@@ -92,17 +92,32 @@ impl FileSink {
     pub fn open(mut output: OutputFile, plan: Plan) -> Result<Opened, OpenError> {
         let state_name = output.state_path().display().to_string();
         let earlier = match output.state()? {
-            Some(bytes) if plan.resume => Some(State::parse(&bytes, &state_name)?),
-            // Answers that are not in OUT.partial yet, such as those of a compressed output's first member.
-            Some(bytes)
-                if !plan.force && State::parse(&bytes, &state_name).is_ok_and(|state| state.holds_answers()) =>
-            {
-                return Err(OutputError::Unfinished {
-                    path: output.target().display().to_string(),
-                    partial: state_name,
-                }
-                .into());
+            Some(bytes) if plan.resume => {
+                let damaged = |reason| ResumeError::Damaged {
+                    state: state_name.clone(),
+                    reason,
+                };
+                Some(State::parse(&bytes).map_err(damaged)?)
             }
+            // Answers that are not in OUT.partial yet, such as those of a compressed output's first member.
+            Some(bytes) if !plan.force && !bytes.is_empty() => match State::parse(&bytes) {
+                Ok(state) if state.holds_answers() => {
+                    return Err(OutputError::Unfinished {
+                        path: output.target().display().to_string(),
+                        partial: state_name,
+                    }
+                    .into());
+                }
+                Ok(_) => None,
+                // Somebody's file, or of a version that may go on with what is in it.
+                Err(reason) => {
+                    return Err(ResumeError::Foreign {
+                        state: state_name,
+                        reason,
+                    }
+                    .into());
+                }
+            },
             _ => None,
         };
         if plan.resume && output.exists() {

@@ -185,15 +185,15 @@ impl<'a> Values<'a, '_> {
             Some(Value::Cell(cell)) => (&**cell, json_span(cell).or_else(|| colon_span(cell))),
         };
         span.map(Some).ok_or_else(|| {
-            let found: String = raw.chars().take(40).collect();
+            let (such_as, found) = match self.values[i] {
+                // A cell may hold line breaks and what a terminal obeys.
+                Some(Value::Cell(_)) => (", such as 3:9 or [3,9]", quoted(raw)),
+                // JSON has escaped them.
+                _ => ("", shortened(raw)),
+            };
             let message = format!(
-                "field {}: expected [start, end) as two whole numbers of code points{}, found {found}{}",
-                self.label(i),
-                match self.values[i] {
-                    Some(Value::Cell(_)) => ", such as 3:9 or [3,9]",
-                    _ => "",
-                },
-                if found.len() < raw.len() { "…" } else { "" }
+                "field {}: expected [start, end) as two whole numbers of code points{such_as}, found {found}",
+                self.label(i)
             );
             LineError::new(ErrorCode::WrongType, message)
         })
@@ -205,6 +205,13 @@ impl<'a> Values<'a, '_> {
 
     fn label(&self, field: usize) -> &str {
         self.map.label(field)
+    }
+}
+
+fn shortened(raw: &str) -> String {
+    match raw.char_indices().nth(40) {
+        None => raw.to_owned(),
+        Some((end, _)) => format!("{}…", &raw[..end]),
     }
 }
 

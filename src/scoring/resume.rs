@@ -224,15 +224,10 @@ impl State {
         !self.complete && !self.output.pending.is_empty()
     }
 
-    /// `name`: of the file that holds it.
-    pub fn parse(bytes: &[u8], name: &str) -> Result<Self, ResumeError> {
-        serde_json::from_slice(bytes)
-            .map_err(|error| error.to_string())
-            .and_then(|value| Self::from_value(&value))
-            .map_err(|reason| ResumeError::Damaged {
-                state: name.to_owned(),
-                reason,
-            })
+    /// From what is kept beside an output; in words, why it is not that.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        Self::from_value(&value)
     }
 
     /// From what a run that came to its end left; in words, why it is not that.
@@ -525,7 +520,7 @@ mod tests {
             pending: pending.to_vec(),
         };
         let state = State::new(settings, &complete(&["a\n", "b\n"]).inputs, 2, counts, output);
-        State::parse(&serde_json::to_vec(&state).unwrap(), "x.progress").unwrap()
+        State::parse(&serde_json::to_vec(&state).unwrap()).unwrap()
     }
 
     #[test]

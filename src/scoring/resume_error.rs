@@ -37,6 +37,11 @@ pub enum ResumeError {
     Unexplained { partial: String, state: String },
     #[error("{state}: expected how far a run came, found something else: {reason}; {START_AGAIN}")]
     Damaged { state: String, reason: String },
+    #[error(
+        "{state}: expected how far a run came, found something else: {reason}; name another output, move it away, \
+         or throw it away with --force"
+    )]
+    Foreign { state: String, reason: String },
     #[error("{path}: the output exists, and {reason}; --force without --resume makes it anew")]
     Exists { path: String, reason: String },
 }

@@ -12,7 +12,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use super::format::Format;
 use super::lines::Content;
 use super::rows::RowEnds;
-use crate::files::Input;
+use crate::files::{Input, are_too_many_open};
 
 /// Fewest lines dealt together. Part of what a shard is: parts made with another number do not fit together.
 const BLOCK_LINES: u64 = 64;
@@ -92,6 +92,11 @@ impl Dealer {
 pub enum MergeError {
     #[error("{name}: cannot be read")]
     Read { name: String, source: io::Error },
+    #[error(
+        "{name}: all shards are open at once, and this process may open no more files; let it with `ulimit -n {needed}`, \
+         or merge on a system that does"
+    )]
+    TooManyOpen { name: String, needed: usize },
     #[error("cannot write the records")]
     Write { source: io::Error },
     #[error("{name}: the last line has no end; the shard is incomplete, score it again")]
@@ -185,8 +190,15 @@ impl Rows {
     fn open_all(inputs: Vec<Input>, format: Format) -> Result<(Vec<Self>, Vec<u8>), MergeError> {
         let mut shards = Vec::with_capacity(inputs.len());
         let mut header = None;
+        // The standard streams, the output, and what watches for signals.
+        let needed = inputs.len() + 32;
         for input in inputs {
-            let mut rows = Self::open(input, format)?;
+            let mut rows = Self::open(input, format).map_err(|error| match error {
+                MergeError::Read { name, source } if are_too_many_open(&source) => {
+                    MergeError::TooManyOpen { name, needed }
+                }
+                error => error,
+            })?;
             if format != Format::Jsonl {
                 let name = rows.name.clone();
                 let Some(row) = rows.next()? else {

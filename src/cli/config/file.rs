@@ -48,6 +48,10 @@ impl ConfigFile {
         Self::parse(path, &text, command)
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn parse(path: &Path, text: &str, command: &Command) -> Result<Self, UsageError> {
         let line_of = |offset: usize| {
             1 + text.as_bytes()[..offset.min(text.len())]

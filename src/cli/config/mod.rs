@@ -107,6 +107,11 @@ impl<'e> Layers<'e> {
         Ok(Self { variable, file })
     }
 
+    /// The config file, if one was named.
+    pub fn config(&self) -> Option<PathBuf> {
+        self.file.as_ref().map(|file| file.path().to_owned())
+    }
+
     /// Parses `arguments` with these layers beneath them.
     pub fn parse(&self, command: Command, arguments: &[OsString], name: Option<&str>) -> Result<Parsed, ParseError> {
         let mut origins = HashMap::new();

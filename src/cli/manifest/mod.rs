@@ -18,6 +18,7 @@ pub use redact::Redactor;
 use super::Outcome;
 use super::about::{ABOUT, About};
 use super::config::SettingRow;
+use super::console;
 use super::report_file::{is_object_with, replace_earlier};
 use crate::checkpoint::FileHash;
 use crate::files::with_suffix;
@@ -69,6 +70,23 @@ pub fn is_manifest(bytes: &[u8]) -> bool {
 /// Where the manifest of a file goes, unless it is said.
 pub fn beside(target: &Path) -> PathBuf {
     with_suffix(target, ".manifest.json")
+}
+
+/// Takes the manifest beside `target` away, which tells of an earlier file of that name; one has just been put there whose
+/// manifest, if it has one, is elsewhere. Anything else than a manifest stays.
+pub fn remove_stale(target: &Path) {
+    let path = beside(target);
+    if !std::fs::read(&path).is_ok_and(|bytes| is_manifest(&bytes)) {
+        return;
+    }
+    let name = path.display();
+    match std::fs::remove_file(&path) {
+        Ok(()) => console::note(&format!("{name}: removed, it told of an earlier {}", target.display())),
+        Err(error) => console::warn(&format!(
+            "{name}: tells of an earlier {}, and cannot be removed: {error}",
+            target.display()
+        )),
+    }
 }
 
 /// What the run that wrote the manifest at `path` left in it to know its output by: the member `resume`, null where

@@ -25,14 +25,14 @@ use super::signals::SignalWatch;
 use super::threads::start_pool;
 use super::values::{counted, parse_count, parse_threads, parse_threshold};
 use super::{Outcome, UsageError, console};
-use crate::files::{Companion, Input};
+use crate::files::{Companion, Input, is_same_file};
 use crate::scoring::{
     self, Counts, Finished, KERNEL, ON_ERROR, OnError, Options, OutputKey, SHARD, ScoreError, Setting, Sink, Stream,
 };
 use crate::text::Window;
 use anyhow::Context as _;
 use ensemble::Ensemble;
-use output::{Output, OutputArgs};
+use output::{Output, OutputArgs, Scored};
 pub use reports::tell_failure_before_run;
 use reports::{Account, Models, ReportArgs, Reports};
 
@@ -115,6 +115,10 @@ pub struct ScoreArgs {
 
     #[command(flatten)]
     pair: Box<pair::PairArgs>,
+
+    /// The config file beneath these.
+    #[arg(skip)]
+    config: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -129,7 +133,9 @@ pub(super) enum WindowArg {
     Mention,
 }
 
-pub fn run(mut args: ScoreArgs, settings: Vec<SettingRow>) -> anyhow::Result<Outcome> {
+/// `config`: the file that some of the settings are from, if one was named.
+pub fn run(mut args: ScoreArgs, settings: Vec<SettingRow>, config: Option<PathBuf>) -> anyhow::Result<Outcome> {
+    args.config = config;
     match prepare(&mut args) {
         Ok(prepared) => prepared.score(&args, &settings),
         Err(error) => {
@@ -284,7 +290,8 @@ impl Run<'_> {
             }
             Output::Stream(mut file) => self.score(inputs, &mut Stream::new(&mut file), options, &meter),
             Output::File(file) => {
-                let path = file.target().display().to_string();
+                let target = file.target().to_owned();
+                let path = target.display().to_string();
                 let manifest = reports.beside_output(file.target());
                 let plan = self.args.output.plan(&inputs, self.settings(options), &manifest);
                 let score = |inputs, sink: &mut dyn Sink, options: &Options| {
@@ -308,11 +315,17 @@ impl Run<'_> {
                 };
                 let output = &self.args.output;
                 let options = options.clone();
-                let scored = output.score_to_file(file, plan, inputs, options, score, companions);
+                let can_be_reread = inputs.iter().all(Input::can_be_reread);
+                let again = can_be_reread.then(|| what.open());
+                let scored = output.score_to_file(file, plan, inputs, again, options, score, companions);
                 let so_far = meter.counts();
                 drop(meter);
                 return match scored {
                     Ok(scored) => {
+                        let is_new = matches!(scored, Scored::Complete { .. });
+                        if is_new && !is_same_file(&manifest, &manifest::beside(&target)) {
+                            manifest::remove_stale(&target);
+                        }
                         let (outcome, counts) = scored.report(|| self.signals.outcome());
                         (Ok(outcome), counts.unwrap_or(so_far))
                     }
@@ -479,9 +492,12 @@ fn tell_details(args: &ScoreArgs, ensemble: &Ensemble, options: &Options, settin
 }
 
 impl ScoreArgs {
-    /// The names of what is read besides the models.
+    /// The names of all that is read.
     fn files_read(&self) -> Vec<PathBuf> {
-        [&self.records.input.files[..], self.model.settings_files()].concat()
+        let mut files = self.records.input.files.clone();
+        files.extend(self.model.files());
+        files.extend(self.config.clone());
+        files
     }
 
     fn options(&self, model_threshold: f32, inputs: &Inputs) -> Options {

@@ -8,7 +8,7 @@ use crate::cli::manifest::{self, numbers};
 use crate::cli::stream::open_stream;
 use crate::cli::values::parse_seconds;
 use crate::cli::{Outcome, UsageError, console, note};
-use crate::files::{Claim, Companion, Destination, Input, OutputFile, RealDisk, refuse_stdout};
+use crate::files::{Claim, Companion, Destination, Input, OutputError, OutputFile, RealDisk, refuse_stdout};
 use crate::scoring::{self, Counts, FileSink, Finished, Opened, Options, Plan, ScoreError, Setting, Sink};
 
 #[derive(Debug, clap::Args)]
@@ -112,25 +112,39 @@ impl OutputArgs {
     /// A crash in between is mended by `--resume`, which calls it again. A manifest that has
     /// [`Finished::evidence`] as its member `resume` lets a later `--resume` see that there is nothing left to do.
     ///
+    /// `again`: the inputs once more, where they can be read twice. A finished output turns out to be of other inputs only
+    /// when those have been read, and with `--force` it is made anew then.
+    ///
     /// Returns the counts of all of the output, those of earlier runs included.
+    #[expect(clippy::too_many_arguments, reason = "a run in parts, each made by who knows of it")]
     pub fn score_to_file(
         &self,
         file: OutputFile,
         plan: Plan,
         inputs: Vec<Input>,
+        again: Option<Vec<Input>>,
         options: Options,
         score: impl FnOnce(Vec<Input>, &mut dyn Sink, &Options) -> Result<Counts, ScoreError>,
         companions: impl FnOnce(&Finished) -> anyhow::Result<Vec<Companion>>,
     ) -> anyhow::Result<Scored> {
         let starting = |start| Options {
             start: Arc::new(start),
-            ..options
+            ..options.clone()
+        };
+        let anew = Plan {
+            resume: false,
+            ..plan.clone()
         };
         let (mut sink, start) = match FileSink::open(file, plan)? {
             Opened::Run(sink, start) => (*sink, start),
             Opened::Finished(mut file, start) => {
                 let counts = start.counts.clone();
-                scoring::check_inputs(inputs, &starting(start))?;
+                match (scoring::check_inputs(inputs, &starting(start)), again) {
+                    (Err(ScoreError::Resume(_)), Some(inputs)) if self.force => {
+                        return self.score_to_file(file, anew, inputs, None, options, score, companions);
+                    }
+                    (checked, _) => checked?,
+                };
                 file.settle(&[])?;
                 return Ok(Scored::Already(counts));
             }
@@ -159,7 +173,11 @@ impl OutputArgs {
         };
         let finished = sink.complete(&counts).map_err(|error| with_way_on(error.into()))?;
         let companions = companions(&finished).map_err(with_way_on)?;
-        sink.publish(&companions).map_err(|error| with_way_on(error.into()))?;
+        sink.publish(&companions).map_err(|error| match error {
+            // It says how to go on.
+            OutputError::Appeared { .. } => error.into(),
+            error => with_way_on(error.into()),
+        })?;
         Ok(Scored::Complete { counts, before })
     }
 }

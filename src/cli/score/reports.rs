@@ -114,9 +114,8 @@ impl Reports {
             let opened = path.map(|path| ReportFile::beside_inputs(flag, path, inputs, is_own));
             opened.transpose()
         };
-        // What appears together with the output is written by whoever puts that in its place; here it is only tried. It
-        // is replaced as the output is, whatever it holds.
-        drop(open("--manifest", beside.as_deref(), |_| true)?);
+        // What appears together with the output is written by whoever puts that in its place; here it is only tried.
+        drop(open("--manifest", beside.as_deref(), manifest::is_manifest)?);
         Ok(Self {
             manifest: open(
                 "--manifest",
@@ -216,7 +215,7 @@ fn check_names(own: &[OwnName], read: &[PathBuf]) -> Result<(), UsageError> {
     for (i, OwnName { flag, path, name }) in own.iter().enumerate() {
         let is_other = |other: &&OwnName| other.flag != *flag && is_same_file(&other.name, name);
         let problem = if read.iter().any(|read| is_same_file(read, name)) {
-            "is read as an input".to_owned()
+            "is read by this run; name another file".to_owned()
         } else if let Some(other) = own[..i].iter().find(is_other) {
             format!("is a file of {} already", other.flag)
         } else {
