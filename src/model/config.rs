@@ -119,6 +119,16 @@ pub struct Sidecar {
 
 /// The model card's: a pair with at least this probability is called causal where neither crag.json nor a flag says otherwise.
 pub const DEFAULT_THRESHOLD: f32 = 0.55;
+/// And the rest of what is taken where `crag.json` does not state it.
+const POOLING_HEADS: usize = 4;
+const MAX_LENGTH: usize = 128;
+const ACTIVATION: ActivationName = ActivationName::Gelu;
+/// The card's two views, and the four that the family's other card names.
+const USUAL_VIEWS: [&[View]; 3] = [
+    &[View::Bilinear, View::Product],
+    &[View::Bilinear],
+    &[View::Bilinear, View::Drug, View::Adr, View::Product],
+];
 
 /// Names of activations as `crag.json` and `config.json` spell them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -253,6 +263,66 @@ impl Sidecar {
             reason: e.to_string(),
         })
     }
+
+    /// The settings that this states and that `used` has otherwise, for a model that both fit: what `used` leaves out is
+    /// what [`ModelConfig::read`] takes for it (but of a model with fewer positions than usual, whose number is not known
+    /// here). A calibration is none of them.
+    pub fn other_than(&self, used: &Sidecar) -> Vec<&'static str> {
+        fn is_other<T: PartialEq>(stated: Option<&T>, used: Option<&T>, is_default: impl Fn(&T) -> bool) -> bool {
+            match (stated, used) {
+                (None, _) => false,
+                (Some(stated), Some(used)) => stated != used,
+                (Some(stated), None) => !is_default(stated),
+            }
+        }
+        // Without a pooler the pooling has to be stated, and the widths of usual sets of views are different.
+        let pooling = is_other(self.pooling.as_ref(), used.pooling.as_ref(), |stated| {
+            *stated == Pooling::Attention
+        });
+        let heads = is_other(self.pooling_heads.as_ref(), used.pooling_heads.as_ref(), |stated| {
+            *stated == POOLING_HEADS
+        });
+        let views = is_other(self.views.as_ref(), used.views.as_ref(), |stated| {
+            USUAL_VIEWS.contains(&stated.as_slice())
+        });
+        let markers = is_other(self.markers.as_ref(), used.markers.as_ref(), |stated| *stated);
+        let length = is_other(self.max_length.as_ref(), used.max_length.as_ref(), |stated| {
+            *stated == MAX_LENGTH
+        });
+        let threshold = is_other(self.threshold.as_ref(), used.threshold.as_ref(), |stated| {
+            *stated == DEFAULT_THRESHOLD
+        });
+        let activation = is_other(self.activation.as_ref(), used.activation.as_ref(), |stated| {
+            *stated == ACTIVATION
+        });
+        let all = [
+            ("pooling", pooling),
+            ("pooling_heads", heads),
+            ("views", views),
+            ("markers", markers),
+            ("max_length", length),
+            ("threshold", threshold),
+            ("activation", activation),
+        ];
+        all.into_iter()
+            .filter(|(_, is_other)| *is_other)
+            .map(|(key, _)| key)
+            .collect()
+    }
+
+    /// What this states, and where it states nothing, what `other` does.
+    pub fn or(self, other: &Sidecar) -> Self {
+        Self {
+            pooling: self.pooling.or(other.pooling),
+            pooling_heads: self.pooling_heads.or(other.pooling_heads),
+            views: self.views.or_else(|| other.views.clone()),
+            markers: self.markers.or(other.markers),
+            max_length: self.max_length.or(other.max_length),
+            threshold: self.threshold.or(other.threshold),
+            activation: self.activation.or(other.activation),
+            calibration: self.calibration.or_else(|| other.calibration.clone()),
+        }
+    }
 }
 
 impl ModelConfig {
@@ -291,7 +361,7 @@ impl ModelConfig {
                 source: Source::CragJson,
             },
         };
-        let pooling_heads = stated(sidecar.pooling_heads, 4);
+        let pooling_heads = stated(sidecar.pooling_heads, POOLING_HEADS);
         if has_pooler && (*pooling_heads == 0 || !hidden_size.is_multiple_of(*pooling_heads)) {
             return Err(ConfigError::Field {
                 file: sidecar_name.to_owned(),
@@ -302,7 +372,7 @@ impl ModelConfig {
         }
 
         let positions = roles.positions();
-        let max_length = stated(sidecar.max_length, 128.min(positions));
+        let max_length = stated(sidecar.max_length, MAX_LENGTH.min(positions));
         if *max_length < MIN_LENGTH || *max_length > positions {
             return Err(ConfigError::Field {
                 file: sidecar_name.to_owned(),
@@ -333,7 +403,7 @@ impl ModelConfig {
             pooling,
             pooling_heads,
             views: read_views(roles, sidecar.views, sidecar_name)?,
-            activation: stated(sidecar.activation, ActivationName::Gelu),
+            activation: stated(sidecar.activation, ACTIVATION),
             markers: stated(sidecar.markers, true),
             max_length,
             threshold,
@@ -417,13 +487,7 @@ fn read_views(roles: &Roles, stated_views: Option<Vec<View>>, file: &str) -> Res
             source: Source::CragJson,
         });
     }
-    // The card's two views, and the four that the family's other card names.
-    let usual: [&[View]; 3] = [
-        &[View::Bilinear, View::Product],
-        &[View::Bilinear],
-        &[View::Bilinear, View::Drug, View::Adr, View::Product],
-    ];
-    usual
+    USUAL_VIEWS
         .into_iter()
         .find(|views| roles.bilinear.is_some() && views_width(roles, views) == classifier_width)
         .map(|views| Setting {

@@ -163,3 +163,28 @@ fn config_json_is_held_against_both_encoders() {
         "{message}"
     );
 }
+
+#[test]
+fn other_settings_are_told_from_the_same_ones_that_are_not_stated() {
+    let sidecar = |text: &str| Sidecar::parse(("crag.json", text.as_bytes())).unwrap();
+    let usual = r#"{"pooling": "attention", "pooling_heads": 4, "views": ["bilinear", "product"], "markers": true,
+        "max_length": 128, "threshold": 0.55, "activation": "gelu"}"#;
+    let other = r#"{"pooling": "cls", "pooling_heads": 2, "views": ["product"], "markers": false, "max_length": 64,
+        "threshold": 0.5, "activation": "relu"}"#;
+    let keys = [
+        "pooling",
+        "pooling_heads",
+        "views",
+        "markers",
+        "max_length",
+        "threshold",
+        "activation",
+    ];
+    let (none, usual, other) = (Sidecar::default(), sidecar(usual), sidecar(other));
+    assert!(none.other_than(&other).is_empty() && usual.other_than(&usual).is_empty());
+    assert!(usual.other_than(&none).is_empty());
+    assert_eq!(other.other_than(&none), keys);
+    assert_eq!(usual.other_than(&other), keys);
+    assert_eq!(none.or(&other), other);
+    assert_eq!(usual.clone().or(&other), usual);
+}
