@@ -27,7 +27,7 @@ use super::model_folder;
 use super::progress::ProgressArgs;
 use super::signals::SignalWatch;
 use super::threads::start_pool;
-use super::values::{parse_bytes, parse_seconds, parse_threads};
+use super::values::{counted, parse_bytes, parse_seconds, parse_threads};
 use super::{Outcome, UsageError, console, note};
 use crate::checkpoint::{HubOptions, ModelFiles, ModelSource, locate};
 use crate::evaluation::Fields;
@@ -217,7 +217,6 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
     if args.force {
         output.clear()?;
     }
-    describe(&start, &parameters, &data, &device.placement.device);
     let stop = signals.run_begins();
     let job = Job {
         settings: &settings,
@@ -232,6 +231,8 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
         fingerprint: facts.fingerprint.clone(),
         stop: &stop,
     };
+    let mined = job.mined_for_validation();
+    describe(&start, &parameters, &data, mined, &device.placement.device);
     let mut folder = WorkFolder::open(output.partial())?;
     let mut progress = Progress::new(&args.progress);
     let trained = job.run(&mut folder, |event| progress.tell(event));
@@ -251,6 +252,7 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
     let finished = Finished {
         facts: &facts,
         trained: &trained,
+        mined,
         outcome,
         log: &folder.log(),
     };
@@ -270,11 +272,12 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
         );
     }
     let text = format!(
-        "wrote {}: epoch {} of fine-tuning, F1 {:.4}, ROC-AUC {:.4} on the validation pairs, threshold {:.3}",
+        "wrote {}: epoch {} of fine-tuning, F1 {:.4}, ROC-AUC {:.4} on the validation pairs{}, threshold {:.3}",
         args.out.display(),
         trained.epoch,
         best.f1,
         best.roc_auc,
+        and_mined(mined),
         best.threshold
     );
     console::report("summary", &text, finished.numbers());
@@ -540,13 +543,22 @@ fn report_rejected(rejected: &[String]) {
     }
 }
 
-fn describe(start: &Start, parameters: &Parameters, data: &Data, device: &Device) {
-    let size = |data: &Dataset| {
+/// Negatives that are validated on besides labelled pairs: figures on both are others than those on labelled pairs alone.
+fn and_mined(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        count => format!(" and {} mined for them", counted(count as u64, "negative", "negatives")),
+    }
+}
+
+fn describe(start: &Start, parameters: &Parameters, data: &Data, mined: usize, device: &Device) {
+    let size = |data: &Dataset, mined: usize| {
         let positives = data.positives().len();
         format!(
-            "{} pairs ({positives} related, {} labelled unrelated), {} + {} contexts",
+            "{} pairs ({positives} related, {} labelled unrelated){}, {} + {} contexts",
             data.examples.len(),
             data.examples.len() - positives,
+            and_mined(mined),
             data.texts[0].len(),
             data.texts[1].len()
         )
@@ -557,6 +569,7 @@ fn describe(start: &Start, parameters: &Parameters, data: &Data, device: &Device
         parameters.elements(),
         start.source
     ));
-    note(&format!("training on {}", size(&data.train)));
-    note(&format!("validating on {}", size(&data.valid)));
+    // What is mined for training differs by epoch, and the log has it.
+    note(&format!("training on {}", size(&data.train, 0)));
+    note(&format!("validating on {}", size(&data.valid, mined)));
 }

@@ -43,6 +43,8 @@ pub(super) struct Facts<'a> {
 pub(super) struct Finished<'a> {
     pub facts: &'a Facts<'a>,
     pub trained: &'a Trained,
+    /// Negatives mined for validation.
+    pub mined: usize,
     pub outcome: Outcome,
     pub log: &'a Path,
 }
@@ -147,10 +149,12 @@ impl Finished<'_> {
     pub fn numbers(&self) -> Value {
         let Self { facts, trained, .. } = self;
         let size = |data: &Dataset| json!({"pairs": data.examples.len(), "related": data.positives().len()});
+        let mut valid = size(&facts.data.valid);
+        valid["mined"] = json!(self.mined);
         json!({
             "data": {
                 "train": size(&facts.data.train),
-                "valid": size(&facts.data.valid),
+                "valid": valid,
                 "rejected_lines": facts.data.rejected.len(),
                 "mined_negatives": facts.data.negatives,
             },
