@@ -490,6 +490,12 @@ fn fingerprint(settings: &Settings, start: &Start, data: &Data) -> anyhow::Resul
     let mut hasher = blake3::Hasher::new();
     hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
     hasher.update(&serde_json::to_vec(settings)?);
+    // Heads and activation, and what lies beside the weights in the end.
+    for (name, bytes) in &start.files {
+        for part in [name.as_bytes(), bytes] {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+    }
     for data in [&data.train, &data.valid] {
         for text in data.texts.iter().flatten() {
             let ids: Vec<u8> = text.token_ids.iter().flat_map(|id| id.to_le_bytes()).collect();
