@@ -207,6 +207,27 @@ fn what_is_doubtful_about_pairs_is_said() {
         stderr(&assert)
     );
 
+    // Of what is validated on, as such.
+    let held_out = labelled(1) + &labelled(0);
+    fs::write(
+        case.path("both-valid.jsonl"),
+        held_out.replace("\"doc_id\":", "\"doc_id\":9"),
+    )
+    .unwrap();
+    let valid = ["--valid", "both-valid.jsonl", "--max-length", "12", "--epochs", "1"];
+    let said = stderr(&case.train("both-valid", &valid).assert().success());
+    assert!(
+        said.contains("validation: 96 pairs come both as related and as unrelated")
+            && said.matches("come both").count() == 1,
+        "{said}"
+    );
+    let cut = "contexts have no whole mention in their first 12 tokens, and are judged without it";
+    assert!(
+        said.lines()
+            .any(|line| line.contains("validation: ") && line.contains(cut)),
+        "{said}"
+    );
+
     let cut = case
         .train("cut", &["--max-length", "8", "--epochs", "1"])
         .assert()

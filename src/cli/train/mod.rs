@@ -473,7 +473,9 @@ fn prepare(
         ));
     }
     report_rejected(&rejected);
-    report_doubts(&train, settings.head.max_length);
+    let length = settings.head.max_length;
+    report_doubts("", &train, length, "teach nothing of it");
+    report_doubts("validation: ", &valid, length, "are judged without it");
     dataset::check(split, &train, &valid, negatives != NegativeKind::None)?;
     Ok(Data {
         train,
@@ -521,18 +523,21 @@ fn fingerprint(settings: &Settings, start: &Start, data: &Data) -> anyhow::Resul
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// Says what is odd about pairs that are trained on all the same.
-fn report_doubts(train: &Dataset, max_length: usize) {
-    let contexts = train.texts.iter().map(Vec::len).sum::<usize>();
-    if train.truncated > 0 {
+/// Says what is odd about pairs that are used all the same. `half`: which of the data's, before each sentence; `cut`: what
+/// comes of a mention that is cut off.
+fn report_doubts(half: &str, data: &Dataset, max_length: usize, cut: &str) {
+    let contexts = data.texts.iter().map(Vec::len).sum::<usize>();
+    if data.truncated > 0 {
         console::warn(&format!(
-            "{} of {contexts} contexts have no whole mention in their first {max_length} tokens, and teach nothing of it",
-            train.truncated
+            "{half}{} of {contexts} contexts have no whole mention in their first {max_length} tokens, and {cut}",
+            data.truncated
         ));
     }
-    let contradicted = train.contradicted();
+    let contradicted = data.contradicted();
     if contradicted > 0 {
-        console::warn(&format!("{contradicted} pairs come both as related and as unrelated"));
+        console::warn(&format!(
+            "{half}{contradicted} pairs come both as related and as unrelated"
+        ));
     }
 }
 
