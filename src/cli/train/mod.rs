@@ -119,7 +119,8 @@ pub struct TrainArgs {
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = parse_seconds, help_heading = "Output")]
     lock_timeout: Duration,
 
-    /// Storage of the trained weights; training itself is in f32
+    /// Storage of the trained weights, as crag convert has it; training itself is in f32, figures and threshold are of
+    /// what is stored
     #[arg(long, value_enum, default_value_t = Storage::F32, value_name = "DTYPE", help_heading = "Output")]
     save_dtype: Storage,
 
@@ -237,21 +238,33 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
     let mut progress = Progress::new(&args.progress);
     let trained = job.run(&mut folder, |event| progress.tell(event));
     drop(progress);
-    let trained = match trained {
-        Ok(trained) => trained,
-        Err(TrainError::Interrupted) => {
+    let ended_early = |error: TrainError| match error {
+        TrainError::Interrupted => {
             note("interrupted; the same command with --resume goes on");
-            return Ok(signals.outcome());
+            Ok(signals.outcome())
         }
-        Err(error @ (TrainError::Io { .. } | TrainError::Checkpoint(_))) => {
+        error @ (TrainError::Io { .. } | TrainError::Checkpoint(_)) => {
             let error = anyhow::Error::from(error);
             anyhow::bail!("{error:#}; what was finished is kept, and the same command with --resume goes on");
         }
-        Err(error) => return Err(as_usage(error)),
+        error => Err(as_usage(error)),
     };
+    let mut trained = match trained {
+        Ok(trained) => trained,
+        Err(error) => return ended_early(error),
+    };
+    let stored = facts.stored(&trained)?;
+    if facts.save_dtype != DType::F32 {
+        // Figures and threshold are to be those of the weights that are written.
+        match job.judge(&stored) {
+            Ok(judgement) => trained.judgement = judgement,
+            Err(error) => return ended_early(error),
+        }
+    }
     let finished = Finished {
         facts: &facts,
         trained: &trained,
+        stored: &stored,
         mined,
         outcome,
         log: &folder.log(),
