@@ -260,6 +260,29 @@ fn another_config_or_tokenizer_of_the_backbone_is_not_gone_on_with() {
 #[test]
 fn a_folder_that_holds_no_bert_is_refused_as_a_backbone() {
     let case = Case::new();
+    let (folder, _) = backbone(case.folder.path(), "");
+    let config = fs::read_to_string(folder.join("config.json")).unwrap();
+    for (family, code, expected) in [
+        ("roberta", 2, "field \"model_type\": expected \"bert\""),
+        ("ernie", 0, "\"model_type\": \"ernie\", and what is computed is BERT"),
+    ] {
+        let other = config.replace("\"bert\"", &format!("\"{family}\""));
+        fs::write(folder.join("config.json"), other).unwrap();
+        let mut command = train_from(&case, &folder, family);
+        command.args([
+            "--contrastive-epochs",
+            "0",
+            "--epochs",
+            "1",
+            "--width",
+            "8",
+            "--pooling",
+            "cls",
+        ]);
+        let said = stderr(&command.assert().code(code));
+        assert!(said.contains(expected), "{said}");
+        assert_eq!(case.path(family).exists(), code == 0);
+    }
     let assert = train_from(&case, &fixture("model/mean"), "out").assert().code(1);
     assert!(stderr(&assert).contains("not a BERT backbone"), "{}", stderr(&assert));
 }
