@@ -109,6 +109,41 @@ fn a_number_of_heads_that_is_a_guess_is_doubted_in_one_line_and_a_stated_one_is_
 }
 
 #[test]
+fn a_family_of_encoders_that_may_not_be_berts_is_doubted_and_one_that_counts_otherwise_refused() {
+    let whole = fixture("model/safetensors");
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(&whole).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let config = std::fs::read_to_string(whole.join("config.json")).unwrap();
+    let inspected = |family: &str| {
+        let other = config.replace("\"bert\"", &format!("\"{family}\""));
+        assert_ne!(other, config);
+        std::fs::write(folder.path().join("config.json"), other).unwrap();
+        let mut command = crag();
+        let output = command
+            .args(["inspect", "--model"])
+            .arg(folder.path())
+            .output()
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, stdout, stderr) = inspected("ernie");
+    let doubt = "config.json says \"model_type\": \"ernie\", and what is computed is BERT";
+    assert!(code == Some(0) && stderr.contains(doubt), "{stderr}");
+    let is_row = |line: &str| line.starts_with("doubtful ") && line.contains(doubt);
+    assert!(stdout.lines().any(is_row), "{stdout}");
+    let (code, stdout, stderr) = inspected("roberta");
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    assert!(
+        stderr.contains("config.json: field \"model_type\": expected \"bert\"") && stderr.lines().count() == 1,
+        "{stderr}"
+    );
+}
+
+#[test]
 fn a_tokenizer_on_which_the_library_panics_is_one_line_with_the_reason() {
     let whole = fixture("model/safetensors");
     let folder = tempfile::tempdir().unwrap();

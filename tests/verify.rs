@@ -80,6 +80,22 @@ fn other_views_that_give_the_published_number_are_found() {
     let (code, report) = verify(folder.path());
     assert_eq!(code, 3, "{report}");
     assert!(report.contains(r#"{"views": ["adr", "abs_diff"]}"#), "{report}");
+    // What was tried is said: of so many sets one hits it by chance now and then.
+    let tried = report.lines().filter(|line| line.starts_with("  0.")).count();
+    assert!(report.contains(&format!("one of {tried} sets gives it")), "{report}");
+}
+
+#[test]
+fn views_that_crag_json_states_are_not_doubted_for_one_hit() {
+    let folder = reproducing("adr, abs_diff");
+    std::fs::write(folder.path().join("crag.json"), r#"{"views": ["bilinear", "product"]}"#).unwrap();
+    let (code, report) = verify(folder.path());
+    assert_eq!(code, 3, "{report}");
+    assert!(report.contains("adr, abs_diff  <- reproduces it"), "{report}");
+    assert!(
+        !report.contains("state it") && report.contains("as chance may"),
+        "{report}"
+    );
 }
 
 #[test]

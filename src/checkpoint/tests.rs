@@ -101,6 +101,7 @@ fn pytorch_files_in_other_forms_are_refused_with_the_way_out() {
         ("double.bin", &["\"layer.weight\"", "DoubleStorage"]),
         ("int64_buffer.bin", &["\"num_batches_tracked\"", "LongStorage"]),
         ("sparse.bin", &["\"layer.weight\"", "_rebuild_sparse_tensor"]),
+        ("negated.bin", &["\"layer.weight\"", "metadata", "resolve_neg()"]),
     ] {
         let message = refusal(&fixtures().join(file));
         for part in parts {

@@ -60,11 +60,11 @@ pub struct CalibrateArgs {
     #[arg(long, value_name = "N", default_value = "5", value_parser = parse_folds)]
     folds: usize,
 
-    /// The crag.json to write or to add to [default: the one beside the model's weights]
+    /// The crag.json to write or to add to, with the settings in use [default: the one beside the model's weights]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// Replace a calibration that is there already
+    /// Replace a calibration that is there already, and settings that are not those in use
     #[arg(long)]
     force: bool,
 
@@ -114,7 +114,7 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
         return Err(UsageError(message).into());
     }
     args.labelled.set_threads()?;
-    let (name, set, of_model) = args.records()?;
+    let (name, set, in_use) = args.records(|in_use| args.refuse_other_settings(&target, existing.as_ref(), in_use))?;
     if set.of_several > 0 {
         let message = format!(
             "{name}: {} the mean of several models as \"probability\", and a calibration is one model's: give \
@@ -152,7 +152,23 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
     let comparison = compare((&sample, &request), (&judged, &request), &plan);
     let on_same = evaluate(&same, &request, &crate::evaluation::Plan { resamples: 0, ..plan }).metrics;
 
-    let mut sidecar = existing.or(of_model).unwrap_or_default();
+    let existing = existing.unwrap_or_default();
+    let mut sidecar = match in_use {
+        None => existing,
+        Some(in_use) => {
+            let replaced = existing.other_than(&in_use);
+            if replaced.is_empty() {
+                existing.or(&in_use)
+            } else {
+                console::note(&format!(
+                    "{}: {} replaced by the settings in use",
+                    target.display(),
+                    quoted(&replaced)
+                ));
+                in_use
+            }
+        }
+    };
     sidecar.calibration = Some(calibration.clone());
     let written = serde_json::to_string_pretty(&sidecar)? + "\n";
     replace_among_others(&target, written.as_bytes()).with_context(|| target.display().to_string())?;
@@ -244,32 +260,62 @@ impl CalibrateArgs {
         }
     }
 
-    /// The records' name, the records, and the settings that the model is used with.
-    fn records(&self) -> anyhow::Result<(String, LabelledSet, Option<Sidecar>)> {
+    /// Errors if the file that is there states settings that a calibration of those in use would not hold for.
+    fn refuse_other_settings(
+        &self,
+        target: &Path,
+        existing: Option<&Sidecar>,
+        in_use: Option<&Sidecar>,
+    ) -> Result<(), UsageError> {
+        let other = match (existing, in_use) {
+            (Some(existing), Some(in_use)) => existing.other_than(in_use),
+            (None, _) | (_, None) => Vec::new(),
+        };
+        if other.is_empty() || self.force {
+            return Ok(());
+        }
+        Err(UsageError(format!(
+            "{}: states {} otherwise than the settings in use, which the calibration is to hold for; name another --output, \
+             use that file as --model-config, or give --force to replace its settings by those in use",
+            target.display(),
+            quoted(&other)
+        )))
+    }
+
+    /// The records' name, the records, and the settings that a model is used with, where one or its settings are named.
+    /// `check`: looks at those before anything is scored.
+    fn records(
+        &self,
+        check: impl Fn(Option<&Sidecar>) -> Result<(), UsageError>,
+    ) -> anyhow::Result<(String, LabelledSet, Option<Sidecar>)> {
         let path = self.path();
         let name = input(path)?.name();
         if self.labelled.scored {
-            let settings = match (&self.choice.model_config, &self.model) {
-                (Some(path), _) => Some(settings_file(path)?),
-                (None, Some(model)) => model_args(Some(model), &self.choice)?.settings()?,
+            let in_use = match (&self.choice.model_config, &self.model) {
+                (Some(path), _) => Some(parsed(Some(&settings_file(path)?))?),
+                (None, Some(model)) => {
+                    let settings = model_args(Some(model), &self.choice)?.settings()?;
+                    Some(parsed(settings.as_ref())?)
+                }
                 (None, None) => None,
             };
-            let sidecar = parsed(settings.as_ref())?;
+            check(in_use.as_ref())?;
             let set = self.labelled.read(path, MatchBy::Nothing, Mistakes::none())?;
-            if sidecar.is_none() && self.output.is_some() {
+            if in_use.is_none() && self.output.is_some() {
                 console::note(
-                    "the file holds the calibration alone: with --model-config it stands in place of the model's own \
+                    "the file gets the calibration alone: with --model-config it stands in place of the model's own \
                      settings; --model takes them over",
                 );
             }
-            return Ok((name, set, sidecar));
+            return Ok((name, set, in_use));
         }
         refuse_unfit(path, &self.labelled, self.model.is_some())?;
         let model = model_args(self.model.as_deref(), &self.choice)?.open(&self.labelled.device)?;
-        let sidecar = parsed(model.description.files.sidecar.as_ref())?;
+        let in_use = parsed(model.description.files.sidecar.as_ref())?;
+        check(Some(&in_use))?;
         let named = (&model, self.model.is_some());
         let set = self.labelled.score(path, named, MatchBy::Nothing, Mistakes::none())?;
-        Ok((name, set, sidecar))
+        Ok((name, set, Some(in_use)))
     }
 
     fn table(
@@ -387,9 +433,15 @@ fn try_to_write(path: &Path) -> anyhow::Result<()> {
     tried.with_context(|| format!("{}: cannot be written", path.display()))
 }
 
-fn parsed(settings: Option<&NamedBytes>) -> anyhow::Result<Option<Sidecar>> {
+/// What a file states; without one nothing is stated.
+fn parsed(settings: Option<&NamedBytes>) -> anyhow::Result<Sidecar> {
     let sidecar = settings.map(|file| Sidecar::parse((&file.name, &file.bytes)));
-    Ok(sidecar.transpose()?)
+    Ok(sidecar.transpose()?.unwrap_or_default())
+}
+
+/// `"a", "b"`
+fn quoted(keys: &[&str]) -> String {
+    format!("\"{}\"", keys.join("\", \""))
 }
 
 fn read_sidecar(path: &Path) -> anyhow::Result<Option<Sidecar>> {

@@ -17,7 +17,7 @@ use crate::{
     checkpoint::{Checkpoint, HubOptions, ModelSource, locate, write_safetensors},
     files::{Claim, OutputError, REPLACED, RealDisk, replace},
     kernels::Precision,
-    model::{DualEncoder, packed_tensors},
+    model::{DualEncoder, Roles, packed_tensors},
 };
 
 use super::{
@@ -59,13 +59,12 @@ enum Storage {
 }
 
 impl Storage {
-    /// The type of one of the model's own tensors; none keeps it as it is. `in_products`: whether it is a
-    /// matrix that a run in bf16 rounds. Rounding embeddings, norms and head too would triple the error.
-    fn dtype(self, in_products: bool) -> Option<DType> {
+    /// The type of the weights; none keeps them as they are.
+    fn dtype(self) -> Option<DType> {
         match self {
             Storage::F32 => Some(DType::F32),
             Storage::F16 => Some(DType::F16),
-            Storage::Bf16 => in_products.then_some(DType::BF16),
+            Storage::Bf16 => Some(DType::BF16),
             Storage::Int8 => None,
         }
     }
@@ -157,16 +156,19 @@ fn write_folder(args: &ConvertArgs, model: &Description, folder: &Path, stop: &A
     }
     let sidecar = serde_json::to_string_pretty(&model.config.to_sidecar())? + "\n";
     write("crag.json", sidecar.as_bytes())?;
-    let in_products = matrices_of_encoders(model);
+    let in_products = matrices_of_encoders(&model.roles);
     let is_stopped = || stop.load(Ordering::SeqCst);
     let mut tensors = Vec::new();
     for info in model.checkpoint.tensors() {
         if is_stopped() {
             return Ok(false);
         }
-        let dtype = args.dtype.dtype(in_products.contains(info.name.as_str()));
         let tensor = model.checkpoint.tensor(&info.name)?;
-        tensors.push((info.name.clone(), converted(&tensor, dtype, &info.name, "--dtype")?));
+        let stored = match args.dtype.dtype() {
+            Some(dtype) => converted((&info.name, &tensor), dtype, &in_products, "--dtype")?,
+            None => tensor,
+        };
+        tensors.push((info.name.clone(), stored));
     }
     let weights = folder.join("model.safetensors");
     write_safetensors(&weights, &tensors)?;
@@ -181,11 +183,9 @@ fn write_folder(args: &ConvertArgs, model: &Description, folder: &Path, stop: &A
     Ok(!is_stopped())
 }
 
-/// Names of the weights of the encoder layers' linear layers.
-fn matrices_of_encoders(model: &Description) -> HashSet<&str> {
-    let layers = Side::BOTH
-        .into_iter()
-        .flat_map(|side| &model.roles.encoder(side).layers);
+/// Names of the weights of the encoder layers' linear layers: the matrices that a run in bf16 rounds.
+pub(super) fn matrices_of_encoders(roles: &Roles) -> HashSet<&str> {
+    let layers = Side::BOTH.into_iter().flat_map(|side| &roles.encoder(side).layers);
     let linears = layers.flat_map(|layer| {
         [
             &layer.query,
@@ -199,14 +199,20 @@ fn matrices_of_encoders(model: &Description) -> HashSet<&str> {
     linears.map(|linear| linear.weight.as_str()).collect()
 }
 
-/// The tensor in another type, none for its own. `flag`: what chose the type, for messages.
+/// A tensor as it is stored where weights are stored as `dtype`: in bf16 those alone that are `in_products`, since rounding
+/// embeddings, norms and head too would triple the error. `flag`: what chose the type, for messages.
 ///
 /// # Errors
 /// A value that f16 cannot hold.
-pub(super) fn converted(tensor: &Tensor, dtype: Option<DType>, name: &str, flag: &str) -> anyhow::Result<Tensor> {
-    let Some(dtype) = dtype else {
+pub(super) fn converted(
+    (name, tensor): (&str, &Tensor),
+    dtype: DType,
+    in_products: &HashSet<&str>,
+    flag: &str,
+) -> anyhow::Result<Tensor> {
+    if dtype == DType::BF16 && !in_products.contains(name) {
         return Ok(tensor.clone());
-    };
+    }
     let converted = tensor.to_dtype(dtype).with_context(|| format!("tensor \"{name}\""))?;
     if dtype == DType::F16 {
         let finite = |t: &Tensor| -> candle_core::Result<bool> {

@@ -262,8 +262,14 @@ impl LabelledArgs {
     /// What there is to know of records that are there twice.
     pub fn repeated(&self, name: &str, set: &LabelledSet) -> Option<String> {
         let first = set.first_repeated.as_deref()?;
+        let contradicted = set.first_contradicted.as_ref().map_or(String::new(), |first| {
+            format!(
+                ", also where labels differ ({} another than that one, the first at {first})",
+                counted(set.contradicted, "record has", "records have")
+            )
+        });
         Some(format!(
-            "{name}: {} the \"{}\" and the pair of an earlier one, the first at {first}: each is counted",
+            "{name}: {} the \"{}\" and the pair of an earlier one, the first at {first}: each is counted{contradicted}",
             counted(set.repeated, "record has", "records have"),
             self.id
         ))

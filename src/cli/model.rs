@@ -317,6 +317,13 @@ pub fn doubts(roles: &Roles, config: &ModelConfig, tokenizer: &Tokenizer) -> Vec
             *config.num_attention_heads
         ));
     }
+    if let Some(family) = &config.unknown_family {
+        doubts.push(format!(
+            "config.json says \"model_type\": \"{family}\", and what is computed is BERT: if that family's encoder is another \
+             (positions, order of norms, attention), every probability is wrong; compare with the original's answers, and state \
+             \"bert\" if they are the same"
+        ));
+    }
     for guess in &roles.guesses {
         doubts.push(format!(
             "{guess}: if the model was trained otherwise, every probability is wrong; compare with its nn.Sequential, and \

@@ -1,6 +1,7 @@
 //! Gathers labelled, scored records line by line, and counts what cannot be used.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::fields::{Fields, Pair, Reading};
@@ -51,6 +52,10 @@ pub struct LabelledSet {
     pub repeated: u64,
     /// Place of the first of those.
     pub first_repeated: Option<String>,
+    /// Those whose label is not the first one's of the same.
+    pub contradicted: u64,
+    /// Place of the first of these.
+    pub first_contradicted: Option<String>,
     pub mistakes: Mistakes,
 }
 
@@ -68,8 +73,8 @@ pub struct Collector {
     match_by: MatchBy,
     set: LabelledSet,
     numbers: HashMap<Box<str>, u32>,
-    /// Hashes of what [`LabelledSet::repeated`] goes by.
-    identities: HashSet<u64>,
+    /// Hashes of what [`LabelledSet::repeated`] goes by, each with the first label.
+    identities: HashMap<u64, bool>,
     seen: u64,
 }
 
@@ -93,10 +98,12 @@ impl Collector {
                 of_several: 0,
                 repeated: 0,
                 first_repeated: None,
+                contradicted: 0,
+                first_contradicted: None,
                 mistakes,
             },
             numbers: HashMap::new(),
-            identities: HashSet::new(),
+            identities: HashMap::new(),
             seen: 0,
         }
     }
@@ -127,11 +134,18 @@ impl Collector {
         if let (MatchBy::Nothing, Some(id)) = (self.match_by, &record.id) {
             let mut hasher = DefaultHasher::new();
             (id, record.shown.pair()).hash(&mut hasher);
-            if !self.identities.insert(hasher.finish()) {
-                self.set.repeated += 1;
-                self.set
-                    .first_repeated
-                    .get_or_insert_with(|| format!("{name}:{number}"));
+            let set = &mut self.set;
+            match self.identities.entry(hasher.finish()) {
+                Entry::Vacant(first) => _ = first.insert(record.label),
+                Entry::Occupied(first) => {
+                    let place = || format!("{name}:{number}");
+                    set.repeated += 1;
+                    set.first_repeated.get_or_insert_with(place);
+                    if *first.get() != record.label {
+                        set.contradicted += 1;
+                        set.first_contradicted.get_or_insert_with(place);
+                    }
+                }
             }
         }
         let document = record.document.as_ref().map(|(field, value)| {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Calibration, Side, kernels::Activation};
 
-use super::roles::Roles;
+use super::{backbone::Backbone, roles::Roles};
 
 /// A value and where it was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,6 +119,16 @@ pub struct Sidecar {
 
 /// The model card's: a pair with at least this probability is called causal where neither crag.json nor a flag says otherwise.
 pub const DEFAULT_THRESHOLD: f32 = 0.55;
+/// And the rest of what is taken where `crag.json` does not state it.
+const POOLING_HEADS: usize = 4;
+const MAX_LENGTH: usize = 128;
+const ACTIVATION: ActivationName = ActivationName::Gelu;
+/// The card's two views, and the four that the family's other card names.
+const USUAL_VIEWS: [&[View]; 3] = [
+    &[View::Bilinear, View::Product],
+    &[View::Bilinear],
+    &[View::Bilinear, View::Drug, View::Adr, View::Product],
+];
 
 /// Names of activations as `crag.json` and `config.json` spell them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,19 +161,6 @@ impl ActivationName {
     }
 }
 
-/// The part of the backbone's `config.json` that matters; other keys are the library's business.
-#[derive(Clone, Debug, Default, Deserialize)]
-struct BackboneConfig {
-    hidden_size: Option<usize>,
-    num_hidden_layers: Option<usize>,
-    num_attention_heads: Option<usize>,
-    intermediate_size: Option<usize>,
-    vocab_size: Option<usize>,
-    hidden_act: Option<serde_json::Value>,
-    layer_norm_eps: Option<f64>,
-    position_embedding_type: Option<String>,
-}
-
 /// Everything the forward pass and the text side need to know besides the tensors.
 #[derive(Clone, Debug)]
 pub struct ModelConfig {
@@ -177,6 +174,8 @@ pub struct ModelConfig {
     pub markers: Setting<bool>,
     pub max_length: Setting<usize>,
     pub threshold: Setting<f32>,
+    /// What `config.json` calls the encoders' family, where that is not one which is known to compute what BERT does.
+    pub unknown_family: Option<String>,
     /// From raw probabilities to calibrated ones, for whoever asks for those.
     pub calibration: Option<Calibration>,
 }
@@ -253,6 +252,66 @@ impl Sidecar {
             reason: e.to_string(),
         })
     }
+
+    /// The settings that this states and that `used` has otherwise, for a model that both fit: what `used` leaves out is
+    /// what [`ModelConfig::read`] takes for it (but of a model with fewer positions than usual, whose number is not known
+    /// here). A calibration is none of them.
+    pub fn other_than(&self, used: &Sidecar) -> Vec<&'static str> {
+        fn is_other<T: PartialEq>(stated: Option<&T>, used: Option<&T>, is_default: impl Fn(&T) -> bool) -> bool {
+            match (stated, used) {
+                (None, _) => false,
+                (Some(stated), Some(used)) => stated != used,
+                (Some(stated), None) => !is_default(stated),
+            }
+        }
+        // Without a pooler the pooling has to be stated, and the widths of usual sets of views are different.
+        let pooling = is_other(self.pooling.as_ref(), used.pooling.as_ref(), |stated| {
+            *stated == Pooling::Attention
+        });
+        let heads = is_other(self.pooling_heads.as_ref(), used.pooling_heads.as_ref(), |stated| {
+            *stated == POOLING_HEADS
+        });
+        let views = is_other(self.views.as_ref(), used.views.as_ref(), |stated| {
+            USUAL_VIEWS.contains(&stated.as_slice())
+        });
+        let markers = is_other(self.markers.as_ref(), used.markers.as_ref(), |stated| *stated);
+        let length = is_other(self.max_length.as_ref(), used.max_length.as_ref(), |stated| {
+            *stated == MAX_LENGTH
+        });
+        let threshold = is_other(self.threshold.as_ref(), used.threshold.as_ref(), |stated| {
+            *stated == DEFAULT_THRESHOLD
+        });
+        let activation = is_other(self.activation.as_ref(), used.activation.as_ref(), |stated| {
+            *stated == ACTIVATION
+        });
+        let all = [
+            ("pooling", pooling),
+            ("pooling_heads", heads),
+            ("views", views),
+            ("markers", markers),
+            ("max_length", length),
+            ("threshold", threshold),
+            ("activation", activation),
+        ];
+        all.into_iter()
+            .filter(|(_, is_other)| *is_other)
+            .map(|(key, _)| key)
+            .collect()
+    }
+
+    /// What this states, and where it states nothing, what `other` does.
+    pub fn or(self, other: &Sidecar) -> Self {
+        Self {
+            pooling: self.pooling.or(other.pooling),
+            pooling_heads: self.pooling_heads.or(other.pooling_heads),
+            views: self.views.or_else(|| other.views.clone()),
+            markers: self.markers.or(other.markers),
+            max_length: self.max_length.or(other.max_length),
+            threshold: self.threshold.or(other.threshold),
+            activation: self.activation.or(other.activation),
+            calibration: self.calibration.or_else(|| other.calibration.clone()),
+        }
+    }
 }
 
 impl ModelConfig {
@@ -291,7 +350,7 @@ impl ModelConfig {
                 source: Source::CragJson,
             },
         };
-        let pooling_heads = stated(sidecar.pooling_heads, 4);
+        let pooling_heads = stated(sidecar.pooling_heads, POOLING_HEADS);
         if has_pooler && (*pooling_heads == 0 || !hidden_size.is_multiple_of(*pooling_heads)) {
             return Err(ConfigError::Field {
                 file: sidecar_name.to_owned(),
@@ -302,7 +361,7 @@ impl ModelConfig {
         }
 
         let positions = roles.positions();
-        let max_length = stated(sidecar.max_length, 128.min(positions));
+        let max_length = stated(sidecar.max_length, MAX_LENGTH.min(positions));
         if *max_length < MIN_LENGTH || *max_length > positions {
             return Err(ConfigError::Field {
                 file: sidecar_name.to_owned(),
@@ -333,10 +392,11 @@ impl ModelConfig {
             pooling,
             pooling_heads,
             views: read_views(roles, sidecar.views, sidecar_name)?,
-            activation: stated(sidecar.activation, ActivationName::Gelu),
+            activation: stated(sidecar.activation, ACTIVATION),
             markers: stated(sidecar.markers, true),
             max_length,
             threshold,
+            unknown_family: backbone.unknown_family,
             calibration: sidecar.calibration,
         })
     }
@@ -417,13 +477,7 @@ fn read_views(roles: &Roles, stated_views: Option<Vec<View>>, file: &str) -> Res
             source: Source::CragJson,
         });
     }
-    // The card's two views, and the four that the family's other card names.
-    let usual: [&[View]; 3] = [
-        &[View::Bilinear, View::Product],
-        &[View::Bilinear],
-        &[View::Bilinear, View::Drug, View::Adr, View::Product],
-    ];
-    usual
+    USUAL_VIEWS
         .into_iter()
         .find(|views| roles.bilinear.is_some() && views_width(roles, views) == classifier_width)
         .map(|views| Setting {
@@ -434,132 +488,6 @@ fn read_views(roles: &Roles, stated_views: Option<Vec<View>>, file: &str) -> Res
             classifier_width,
             width: roles.representation_width(),
         })
-}
-
-struct Backbone {
-    num_attention_heads: Setting<usize>,
-    layer_norm_eps: Setting<f64>,
-    hidden_act: Setting<ActivationName>,
-}
-
-impl Backbone {
-    fn read(roles: &Roles, file: Option<NamedFile<'_>>) -> Result<Self, ConfigError> {
-        let name = file.map_or("config.json", |(name, _)| name);
-        let field = |field, expected: String, found: String| ConfigError::Field {
-            file: name.to_owned(),
-            field,
-            expected,
-            found,
-        };
-        let config: BackboneConfig = match file {
-            Some((name, bytes)) => serde_json::from_slice(bytes).map_err(|e| ConfigError::Syntax {
-                file: name.to_owned(),
-                reason: e.to_string(),
-            })?,
-            None => BackboneConfig::default(),
-        };
-        for side in Side::BOTH {
-            let (encoder, name) = (roles.encoder(side), side.name());
-            let intermediate = encoder.layers.iter().map(|layer| layer.intermediate.out_features);
-            let sizes = [
-                ("hidden_size", config.hidden_size, encoder.hidden_size),
-                ("num_hidden_layers", config.num_hidden_layers, encoder.layers.len()),
-            ];
-            let sizes = sizes
-                .into_iter()
-                .chain(intermediate.map(|size| ("intermediate_size", config.intermediate_size, size)));
-            for (key, stated, found) in sizes {
-                if let Some(stated) = stated
-                    && stated != found
-                {
-                    let expected = format!(
-                        "{found}, as the {name} encoder's tensors say (is it from the same revision, and no tensor missing?)"
-                    );
-                    return Err(field(key, expected, stated.to_string()));
-                }
-            }
-            // The vocabulary may grow by markers after config.json was written, but never shrink.
-            if let Some(stated) = config.vocab_size
-                && stated > encoder.vocab_size
-            {
-                let expected = format!(
-                    "at most {}, the rows of \"{}\"",
-                    encoder.vocab_size, encoder.word_embeddings
-                );
-                return Err(field("vocab_size", expected, stated.to_string()));
-            }
-        }
-        if let Some(kind) = &config.position_embedding_type
-            && kind != "absolute"
-        {
-            return Err(field(
-                "position_embedding_type",
-                "\"absolute\"".into(),
-                format!("\"{kind}\""),
-            ));
-        }
-        let hidden = roles.encoder(Side::Drug).hidden_size;
-        let num_attention_heads = match config.num_attention_heads {
-            Some(value) => Setting {
-                value,
-                source: Source::ConfigJson,
-            },
-            // Elsewhere it would not even be a likely guess.
-            None if hidden.is_multiple_of(HEAD_WIDTH) => Setting {
-                value: hidden / HEAD_WIDTH,
-                source: Source::Default,
-            },
-            None => {
-                return Err(ConfigError::NoHeads {
-                    file: name.to_owned(),
-                    is_there: file.is_some(),
-                    hidden,
-                });
-            }
-        };
-        if *num_attention_heads == 0 || !hidden.is_multiple_of(*num_attention_heads) {
-            let expected = format!("a divisor of the hidden size {hidden}");
-            return Err(field("num_attention_heads", expected, num_attention_heads.to_string()));
-        }
-        let layer_norm_eps = match config.layer_norm_eps {
-            Some(value) => Setting {
-                value,
-                source: Source::ConfigJson,
-            },
-            None => Setting {
-                value: 1e-12,
-                source: Source::Default,
-            },
-        };
-        if !(layer_norm_eps.is_finite() && *layer_norm_eps >= 0.0) {
-            return Err(field(
-                "layer_norm_eps",
-                "a small positive number".into(),
-                layer_norm_eps.to_string(),
-            ));
-        }
-        let hidden_act = match config.hidden_act {
-            Some(value) => Setting {
-                value: serde_json::from_value(value.clone()).map_err(|_| {
-                    field(
-                        "hidden_act",
-                        "\"gelu\", \"gelu_new\", \"relu\" or \"tanh\"".into(),
-                        value.to_string(),
-                    )
-                })?,
-                source: Source::ConfigJson,
-            },
-            None => Setting {
-                value: ActivationName::Gelu,
-                source: Source::Default,
-            },
-        };
-        Ok(Self {
-            num_attention_heads,
-            layer_norm_eps,
-            hidden_act,
-        })
-    }
 }
 
 /// BERT's heads are 64 wide at every size that Google published; others' are not (MiniLM's are 32).

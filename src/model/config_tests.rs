@@ -119,6 +119,17 @@ fn a_config_json_of_another_model_is_refused() {
         (r#"{"num_attention_heads": 5}"#, "num_attention_heads"),
         (r#"{"hidden_act": "swish"}"#, "hidden_act"),
         (r#"{"vocab_size": 51}"#, "vocab_size"),
+        (r#"{"model_type": "roberta"}"#, "\"model_type\": expected \"bert\""),
+        (
+            r#"{"model_type": "xlm-roberta"}"#,
+            "found \"xlm-roberta\", whose first token is at the padding token's id + 1",
+        ),
+        (r#"{"model_type": "camembert"}"#, "model_type"),
+        (r#"{"model_type": "data2vec-text"}"#, "model_type"),
+        (
+            r#"{"model_type": "bert", "is_decoder": true}"#,
+            "\"is_decoder\": expected false",
+        ),
     ] {
         let message = ModelConfig::read(&roles, Some(("config.json", json.as_bytes())), None)
             .unwrap_err()
@@ -162,4 +173,43 @@ fn config_json_is_held_against_both_encoders() {
         message.contains("at most 46, the rows of \"adr_encoder.embeddings.word_embeddings.weight\", found 50"),
         "{message}"
     );
+}
+
+#[test]
+fn other_settings_are_told_from_the_same_ones_that_are_not_stated() {
+    let sidecar = |text: &str| Sidecar::parse(("crag.json", text.as_bytes())).unwrap();
+    let usual = r#"{"pooling": "attention", "pooling_heads": 4, "views": ["bilinear", "product"], "markers": true,
+        "max_length": 128, "threshold": 0.55, "activation": "gelu"}"#;
+    let other = r#"{"pooling": "cls", "pooling_heads": 2, "views": ["product"], "markers": false, "max_length": 64,
+        "threshold": 0.5, "activation": "relu"}"#;
+    let keys = [
+        "pooling",
+        "pooling_heads",
+        "views",
+        "markers",
+        "max_length",
+        "threshold",
+        "activation",
+    ];
+    let (none, usual, other) = (Sidecar::default(), sidecar(usual), sidecar(other));
+    assert!(none.other_than(&other).is_empty() && usual.other_than(&usual).is_empty());
+    assert!(usual.other_than(&none).is_empty());
+    assert_eq!(other.other_than(&none), keys);
+    assert_eq!(usual.other_than(&other), keys);
+    assert_eq!(none.or(&other), other);
+    assert_eq!(usual.clone().or(&other), usual);
+}
+
+#[test]
+fn a_family_that_is_not_known_to_compute_what_bert_does_is_remembered() {
+    let roles = read([body(&SMALL), card_head(&SMALL)].concat()).unwrap();
+    for (json, unknown) in [
+        (r#"{"model_type": "bert", "is_decoder": false}"#, None),
+        (r#"{"model_type": "electra"}"#, None),
+        ("{}", None),
+        (r#"{"model_type": "ernie"}"#, Some("ernie")),
+    ] {
+        let config = ModelConfig::read(&roles, Some(("config.json", json.as_bytes())), None).unwrap();
+        assert_eq!(config.unknown_family.as_deref(), unknown, "{json}");
+    }
 }

@@ -4,6 +4,7 @@
 //! the network: per side embeddings, encoder layers, pooling and projection; per pair fusion and
 //! classifier. What differs between processors is in [`crate::kernels`]; text and files are not seen.
 
+mod backbone;
 pub mod config;
 mod dual_encoder;
 mod encoder;

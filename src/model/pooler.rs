@@ -47,7 +47,7 @@ impl Pooler {
 /// The card's `AttentionPooling`: `nn.MultiheadAttention` asked by one learned query.
 ///
 /// The query is the same for every text, so its product with the key projection is formed once:
-/// `q . (W_k x + b_k) = (W_k^T q) . x + const`, and softmax ignores the constant. The values'
+/// `q . (W_k x + b_k) = (W_k^T q) . x + const`, and softmax ignores the constant, if it is finite. The values'
 /// projection is linear, so it is applied to each head's weighted mean instead of to every token.
 /// Both are the same function with `T` times fewer operations.
 pub(super) struct AttentionPooler {
@@ -106,5 +106,12 @@ fn folded_keys(in_proj: &Tensor, bias: &Tensor, query: &Tensor, heads: usize) ->
         .add(&part(bias, 0)?.reshape((hidden, 1))?)?;
     let query = (query.reshape((heads, 1, width))? / (width as f64).sqrt())?;
     let keys = query.matmul(&part(in_proj, 1)?.reshape((heads, width, hidden))?)?;
-    keys.reshape((heads, hidden))?.to_dtype(DType::F32)
+    let keys = keys.reshape((heads, hidden))?.to_dtype(DType::F32)?;
+    // The constant that softmax ignores: a damaged one has to come through, as every weight that is not finite does.
+    let constant = query.matmul(&part(bias, 1)?.reshape((heads, width, 1))?)?;
+    let is_finite = constant.flatten_all()?.to_vec1::<f64>()?.iter().all(|c| c.is_finite());
+    match is_finite {
+        true => Ok(keys),
+        false => keys.affine(f64::NAN, 0.0),
+    }
 }

@@ -97,6 +97,11 @@ impl Job<'_> {
         miner.mine(random)
     }
 
+    /// How many negatives are mined for validation, besides the pairs that its data labels unrelated.
+    pub fn mined_for_validation(&self) -> usize {
+        self.validation_pairs().len() - self.valid.examples.len()
+    }
+
     /// The validation pairs with negatives mined for them where they have too few: the same in every epoch, and of no
     /// encoder's choice.
     pub(super) fn validation_pairs(&self) -> Vec<Item> {

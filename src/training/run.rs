@@ -6,7 +6,7 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 
 use super::{
@@ -440,7 +440,27 @@ impl Job<'_> {
         Ok((loss, tokens))
     }
 
+    /// Figures of other weights on the validation pairs, such as the best epoch's rounded; the parameters are those then.
+    pub fn judge(&self, tensors: &[(String, Tensor)]) -> Result<Judgement, TrainError> {
+        let tensors = tensors
+            .iter()
+            .map(|(name, tensor)| Ok((name.clone(), tensor.to_dtype(DType::F32)?)));
+        self.parameters.restore(&tensors.collect::<Result<_, TrainError>>()?)?;
+        let scored = self.scored(&self.validation_pairs())?;
+        judge(&scored).ok_or_else(|| TrainError::data("validation", "the weights, as they are stored, give no figures"))
+    }
+
     fn validate(&self, pairs: &[Item], state: &State) -> Result<Judgement, TrainError> {
+        let scored = self.scored(pairs)?;
+        match judge(&scored) {
+            Some(judgement) => Ok(judgement),
+            None if scored.iter().any(|(p, _)| p.is_nan()) => Err(self.diverged(state, state.step, f32::NAN)),
+            None => Err(TrainError::data("validation", "expected related and unrelated pairs")),
+        }
+    }
+
+    /// Probabilities and labels of validation pairs.
+    fn scored(&self, pairs: &[Item]) -> Result<Vec<(f32, bool)>, TrainError> {
         let (drug, adr) = (
             self.encode_all(self.valid, Side::Drug)?,
             self.encode_all(self.valid, Side::Adr)?,
@@ -462,10 +482,6 @@ impl Job<'_> {
                     .map(|(logit, item)| (probability(logit), item.label)),
             );
         }
-        match judge(&scored) {
-            Some(judgement) => Ok(judgement),
-            None if scored.iter().any(|(p, _)| p.is_nan()) => Err(self.diverged(state, state.step, f32::NAN)),
-            None => Err(TrainError::data("validation", "expected related and unrelated pairs")),
-        }
+        Ok(scored)
     }
 }

@@ -20,7 +20,7 @@ fn model_copy(folder: &Folder) -> PathBuf {
     copy
 }
 
-fn sidecar(model: &Path) -> Value {
+pub(super) fn sidecar(model: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(model.join("crag.json")).unwrap()).unwrap()
 }
 
@@ -390,74 +390,6 @@ fn a_calibration_goes_to_the_model_that_was_scored_and_nowhere_else() {
         written["max_length"] == 16 && written["calibration"].is_object(),
         "{written}"
     );
-}
-
-#[test]
-fn settings_go_along_with_a_calibration_of_scored_records_wherever_the_model_is() {
-    let folder = Folder::new();
-    let lines = scored(60, 0.0);
-    let records = folder.write("records.jsonl", &lines);
-    // A model on the hub, as it lies in the cache that is shared with Python.
-    let commit = "a".repeat(40);
-    let repository = folder.path("hf/hub/models--own--model");
-    let snapshot = repository.join("snapshots").join(&commit);
-    std::fs::create_dir_all(&snapshot).unwrap();
-    std::fs::create_dir_all(repository.join("refs")).unwrap();
-    std::fs::write(repository.join("refs/main"), &commit).unwrap();
-    for entry in std::fs::read_dir(fixture("model/views")).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), snapshot.join(entry.file_name())).unwrap();
-    }
-    let own = folder.write("own.json", "{\"threshold\": 0.123}");
-    let out = folder.name("out.json");
-    let written = |arguments: &[&str]| {
-        let output = crag()
-            .env("HF_HOME", folder.path("hf"))
-            .args(["calibrate", "--force", "--output", &out, &records])
-            .args(arguments)
-            .output()
-            .unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{said}");
-        let mut written: Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
-        std::fs::remove_file(&out).unwrap();
-        assert!(written.as_object_mut().unwrap().remove("calibration").is_some());
-        (written, said)
-    };
-    let of_demo = include_str!("../../src/checkpoint/demo/crag.json");
-    let models = [
-        ("own/model", sidecar(&fixture("model/views"))),
-        ("demo", serde_json::from_str(of_demo).unwrap()),
-    ];
-    for (model, settings) in models {
-        let named = ["--scored", "--offline", "--model", model];
-        let (found, said) = written(&named);
-        assert_eq!(found, settings, "{model}");
-        assert!(!said.contains("the calibration alone"), "{said}");
-        let (found, _) = written(&[&named[..], &["--model-config", &own]].concat());
-        assert_eq!(found, json!({"threshold": 0.123}), "{model}");
-    }
-    // What no model is named for are settings, too.
-    assert_eq!(
-        written(&["--scored", "--model-config", &own]).0,
-        json!({"threshold": 0.123})
-    );
-    let elsewhere = [
-        "calibrate",
-        "--scored",
-        "--output",
-        &out,
-        "--model",
-        "own/other",
-        "--offline",
-    ];
-    let missing = run(&elsewhere, lines);
-    assert!(
-        missing.code == 1 && missing.stderr.contains("own/other"),
-        "{}",
-        missing.stderr
-    );
-    assert!(!folder.path("out.json").exists());
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod comparison;
 mod figures;
 mod records;
 mod report;
+mod settings;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

@@ -8,6 +8,35 @@ use super::{Folder, run, scored};
 use crate::common::crag;
 
 #[test]
+fn labels_of_one_record_that_contradict_each_other_are_said() {
+    let folder = Folder::new();
+    let lines = scored(60, 0.0);
+    // The third, sixth, … with its other label.
+    let other = |line: &str| match line.contains("\"label\":1") {
+        true => line.replace("\"label\":1", "\"label\":0"),
+        false => line.replace("\"label\":0", "\"label\":1"),
+    };
+    let again = lines
+        .lines()
+        .enumerate()
+        .map(|(i, line)| if i % 3 == 2 { other(line) } else { line.to_owned() } + "\n");
+    let both = folder.write("both.jsonl", &(lines.clone() + &again.collect::<String>()));
+    let said = [
+        "60 records have the \"id\"",
+        "labels differ (20 records have another than that one, the first at",
+    ];
+    for command in [&["eval"][..], &["calibrate", "--output", &folder.name("crag.json")]] {
+        let judged = run(&[command, &["--scored", &both]].concat(), "");
+        assert!(
+            said.iter().all(|said| judged.stderr.contains(said)),
+            "{}",
+            judged.stderr
+        );
+        assert!(judged.stderr.contains("both.jsonl:63)"), "{}", judged.stderr);
+    }
+}
+
+#[test]
 fn records_that_are_there_twice_are_said() {
     let folder = Folder::new();
     let lines = scored(60, 0.0);
@@ -16,6 +45,7 @@ fn records_that_are_there_twice_are_said() {
     let judged = run(&["eval", "--scored", &twice], "");
     assert!(judged.code == 0 && judged.stderr.contains(said), "{}", judged.stderr);
     assert!(judged.stderr.contains("twice.jsonl:61"), "{}", judged.stderr);
+    assert!(!judged.stderr.contains("labels differ"), "{}", judged.stderr);
     let out = folder.name("crag.json");
     let fitted = run(&["calibrate", "--scored", &twice, "--output", &out], "");
     assert!(fitted.code == 0 && fitted.stderr.contains(said), "{}", fitted.stderr);

@@ -196,8 +196,93 @@ fn a_backbone_on_whose_tokenizer_the_library_panics_is_one_line_with_the_reason(
 }
 
 #[test]
+fn another_config_or_tokenizer_of_the_backbone_is_not_gone_on_with() {
+    let case = Case::new();
+    let (folder, _) = backbone(case.folder.path(), "");
+    let train = |out: &str, more: &[&str]| {
+        let mut command = train_from(&case, &folder, out);
+        command.args([
+            "--contrastive-epochs",
+            "0",
+            "--epochs",
+            "1",
+            "--width",
+            "8",
+            "--pooling",
+            "cls",
+        ]);
+        command.args(more).assert()
+    };
+    train("finished", &[]).success();
+    // A loss that is no number ends a run after its state was written.
+    train(
+        "begun",
+        &["--learning-rate", "1e30", "--save-every", "0", "--batch-size", "8"],
+    )
+    .code(1);
+    assert!(case.path("begun.partial/state.json").exists());
+    for (name, from, to) in [
+        (
+            "config.json",
+            "\"num_attention_heads\": 2",
+            "\"num_attention_heads\": 4",
+        ),
+        ("config.json", "gelu_new", "relu"),
+        // A piece that no text has.
+        ("vocab.txt", "##otherapy", "##otherapies"),
+    ] {
+        let path = folder.join(name);
+        let before = fs::read_to_string(&path).unwrap();
+        let after = before.replace(from, to);
+        assert_ne!(after, before, "{name}");
+        fs::write(&path, after).unwrap();
+        let said = stderr(&train("finished", &["--resume"]).code(2));
+        assert!(
+            said.contains("the output exists") && said.contains("backbone"),
+            "{name}: {said}"
+        );
+        let begun = [
+            "--learning-rate",
+            "1e30",
+            "--save-every",
+            "0",
+            "--batch-size",
+            "8",
+            "--resume",
+        ];
+        let said = stderr(&train("begun", &begun).code(2));
+        assert!(said.contains("other settings, data or backbone"), "{name}: {said}");
+        fs::write(&path, before).unwrap();
+    }
+    assert!(stderr(&train("finished", &["--resume"]).success()).contains("nothing to do"));
+}
+
+#[test]
 fn a_folder_that_holds_no_bert_is_refused_as_a_backbone() {
     let case = Case::new();
+    let (folder, _) = backbone(case.folder.path(), "");
+    let config = fs::read_to_string(folder.join("config.json")).unwrap();
+    for (family, code, expected) in [
+        ("roberta", 2, "field \"model_type\": expected \"bert\""),
+        ("ernie", 0, "\"model_type\": \"ernie\", and what is computed is BERT"),
+    ] {
+        let other = config.replace("\"bert\"", &format!("\"{family}\""));
+        fs::write(folder.join("config.json"), other).unwrap();
+        let mut command = train_from(&case, &folder, family);
+        command.args([
+            "--contrastive-epochs",
+            "0",
+            "--epochs",
+            "1",
+            "--width",
+            "8",
+            "--pooling",
+            "cls",
+        ]);
+        let said = stderr(&command.assert().code(code));
+        assert!(said.contains(expected), "{said}");
+        assert_eq!(case.path(family).exists(), code == 0);
+    }
     let assert = train_from(&case, &fixture("model/mean"), "out").assert().code(1);
     assert!(stderr(&assert).contains("not a BERT backbone"), "{}", stderr(&assert));
 }

@@ -207,6 +207,27 @@ fn what_is_doubtful_about_pairs_is_said() {
         stderr(&assert)
     );
 
+    // Of what is validated on, as such.
+    let held_out = labelled(1) + &labelled(0);
+    fs::write(
+        case.path("both-valid.jsonl"),
+        held_out.replace("\"doc_id\":", "\"doc_id\":9"),
+    )
+    .unwrap();
+    let valid = ["--valid", "both-valid.jsonl", "--max-length", "12", "--epochs", "1"];
+    let said = stderr(&case.train("both-valid", &valid).assert().success());
+    assert!(
+        said.contains("validation: 96 pairs come both as related and as unrelated")
+            && said.matches("come both").count() == 1,
+        "{said}"
+    );
+    let cut = "contexts have no whole mention in their first 12 tokens, and are judged without it";
+    assert!(
+        said.lines()
+            .any(|line| line.contains("validation: ") && line.contains(cut)),
+        "{said}"
+    );
+
     let cut = case
         .train("cut", &["--max-length", "8", "--epochs", "1"])
         .assert()
@@ -234,11 +255,19 @@ fn few_labelled_negatives_are_mined_beside_and_a_model_that_calls_all_related_is
     };
     let said = run("mined", &[]);
     assert!(said.contains("negatives are mined too (--negatives none"), "{said}");
-    assert_eq!(case.json("mined", "manifest.json")["data"]["mined_negatives"], "hard");
+    let data = &case.json("mined", "manifest.json")["data"];
+    assert_eq!(data["mined_negatives"], "hard");
+    // As many as there are related pairs, and told wherever figures on them are.
+    let valid = &data["valid"];
+    assert_eq!((&valid["pairs"], &valid["mined"]), (&json!(48), &valid["related"]));
+    let mined = format!(" and {} negatives mined for them", valid["related"]);
+    let of = |line: &str| said.lines().any(|said| said.contains(line) && said.contains(&mined));
+    assert!(of("validating on 48 pairs") && of("on the validation pairs"), "{said}");
 
     // A step too small to learn anything.
     let said = run("labelled", &["--negatives", "none", "--learning-rate", "1e-30"]);
-    assert!(!said.contains("mined too"), "{said}");
+    assert!(!said.contains("mined for them"), "{said}");
+    assert_eq!(case.json("labelled", "manifest.json")["data"]["valid"]["mined"], 0);
     let best = &case.json("labelled", "manifest.json")["best"]["validation"];
     assert_eq!(best["calls_all_related"], true, "{best}");
     assert!(said.contains("the model calls every validation pair related"), "{said}");

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use serde_json::json;
+use candle_core::{DType, Device};
+use serde_json::{Value, json};
 
 use super::{Case, stderr};
 use crate::common::{crag, json_lines};
@@ -15,10 +16,8 @@ fn f1(scored: &[(f64, bool)], threshold: f64) -> f64 {
     2.0 * hits as f64 / (called + positives) as f64
 }
 
-#[test]
-fn a_trained_folder_is_whole_and_scores_as_it_was_judged() {
-    let case = Case::new();
-    // Labelled pairs to validate on, so that the same pairs can be scored afterwards.
+/// Labelled pairs to validate on, in held-out.jsonl, so that the same pairs can be scored afterwards.
+fn hold_out(case: &Case) {
     let mut lines = String::new();
     for i in 0..40 {
         let (drug, adr) = (["aspirin", "lithium"][i % 2], ["bleeding", "tremor"][i / 2 % 2]);
@@ -30,6 +29,29 @@ fn a_trained_folder_is_whole_and_scores_as_it_was_judged() {
         );
     }
     fs::write(case.path("held-out.jsonl"), lines).unwrap();
+}
+
+/// What `crag score` says of them, by the model in `out`: probabilities and labels.
+fn scored(case: &Case, out: &str) -> Vec<(f64, bool)> {
+    let threshold = case.json(out, "crag.json")["threshold"].as_f64().unwrap();
+    let output = crag()
+        .current_dir(case.folder.path())
+        .args(["score", "--model", out, "--device", "cpu", "held-out.jsonl"])
+        .assert()
+        .success();
+    let records = json_lines(&output.get_output().stdout);
+    let answer = |record: &Value| {
+        let probability = record["probability"].as_f64().unwrap();
+        assert_eq!(record["causal"], json!(probability >= threshold));
+        (probability, record["label"].as_bool().unwrap())
+    };
+    records.iter().map(answer).collect()
+}
+
+#[test]
+fn a_trained_folder_is_whole_and_scores_as_it_was_judged() {
+    let case = Case::new();
+    hold_out(&case);
     let assert = case.train("out", &["--valid", "held-out.jsonl"]).assert().success();
     assert!(
         stderr(&assert).contains("on the validation pairs"),
@@ -58,20 +80,7 @@ fn a_trained_folder_is_whole_and_scores_as_it_was_judged() {
     let best = &manifest["best"]["validation"];
     let threshold = case.json("out", "crag.json")["threshold"].as_f64().unwrap();
     assert!((threshold - best["threshold"].as_f64().unwrap()).abs() < 1e-7);
-    let output = crag()
-        .current_dir(case.folder.path())
-        .args(["score", "--model", "out", "--device", "cpu", "held-out.jsonl"])
-        .assert()
-        .success();
-    let scored: Vec<(f64, bool)> = json_lines(&output.get_output().stdout)
-        .iter()
-        .map(|record| {
-            let probability = record["probability"].as_f64().unwrap();
-            assert_eq!(record["causal"], json!(probability >= threshold));
-            (probability, record["label"].as_bool().unwrap())
-        })
-        .collect();
-    assert!((f1(&scored, threshold) - best["f1"].as_f64().unwrap()).abs() < 1e-12);
+    assert!((f1(&scored(&case, "out"), threshold) - best["f1"].as_f64().unwrap()).abs() < 1e-12);
     let log = json_lines(&fs::read(case.path("out/log.jsonl")).unwrap());
     let count = |event: &str| log.iter().filter(|line| line["event"] == event).count();
     assert_eq!((count("epoch"), count("epoch_end")), (3, 3));
@@ -84,6 +93,36 @@ fn a_trained_folder_is_whole_and_scores_as_it_was_judged() {
     assert!(curve.starts_with("<svg") && curve.ends_with("</svg>\n"));
     let points = curve.matches("<circle").count();
     assert_eq!(points, 1 + 2 + 2 * 2, "a point an epoch: both losses, F1 and ROC-AUC");
+}
+
+#[test]
+fn weights_stored_in_halves_score_as_they_were_judged() {
+    let case = Case::new();
+    hold_out(&case);
+    for (dtype, of_matrices, of_others) in [("bf16", DType::BF16, DType::F32), ("f16", DType::F16, DType::F16)] {
+        case.train(dtype, &["--valid", "held-out.jsonl", "--save-dtype", dtype])
+            .assert()
+            .success();
+        let weights = candle_core::safetensors::load(case.path(dtype).join("model.safetensors"), &Device::Cpu).unwrap();
+        // As crag convert has it: of what is no matrix of an encoder's layer, the rounding is not worth its error.
+        let dtypes = [
+            "drug_encoder.encoder.layer.0.output.dense.weight",
+            "drug_encoder.embeddings.word_embeddings.weight",
+            "classifier.0.weight",
+        ];
+        let dtypes = dtypes.map(|name| weights[name].dtype());
+        assert_eq!(dtypes, [of_matrices, of_others, of_others], "{dtype}");
+
+        let best = &case.json(dtype, "manifest.json")["best"]["validation"];
+        let threshold = case.json(dtype, "crag.json")["threshold"].as_f64().unwrap();
+        let scored = scored(&case, dtype);
+        assert!((f1(&scored, threshold) - best["f1"].as_f64().unwrap()).abs() < 1e-12);
+        // Midway between two probabilities of the stored weights, not of those that they were rounded from.
+        let called = scored.iter().map(|(p, _)| *p).filter(|p| *p >= threshold);
+        let others = scored.iter().map(|(p, _)| *p).filter(|p| *p < threshold);
+        let midway = (called.fold(1.0, f64::min) + others.fold(0.0, f64::max)) / 2.0;
+        assert!((threshold - midway).abs() < 3e-7, "{dtype}: {threshold} {midway}");
+    }
 }
 
 #[test]

@@ -27,7 +27,7 @@ use super::model_folder;
 use super::progress::ProgressArgs;
 use super::signals::SignalWatch;
 use super::threads::start_pool;
-use super::values::{parse_bytes, parse_seconds, parse_threads};
+use super::values::{counted, parse_bytes, parse_seconds, parse_threads};
 use super::{Outcome, UsageError, console, note};
 use crate::checkpoint::{HubOptions, ModelFiles, ModelSource, locate};
 use crate::evaluation::Fields;
@@ -119,7 +119,8 @@ pub struct TrainArgs {
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = parse_seconds, help_heading = "Output")]
     lock_timeout: Duration,
 
-    /// Storage of the trained weights; training itself is in f32
+    /// Storage of the trained weights, as crag convert has it; training itself is in f32, figures and threshold are of
+    /// what is stored
     #[arg(long, value_enum, default_value_t = Storage::F32, value_name = "DTYPE", help_heading = "Output")]
     save_dtype: Storage,
 
@@ -217,7 +218,6 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
     if args.force {
         output.clear()?;
     }
-    describe(&start, &parameters, &data, &device.placement.device);
     let stop = signals.run_begins();
     let job = Job {
         settings: &settings,
@@ -232,25 +232,40 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
         fingerprint: facts.fingerprint.clone(),
         stop: &stop,
     };
+    let mined = job.mined_for_validation();
+    describe(&start, &parameters, &data, mined, &device.placement.device);
     let mut folder = WorkFolder::open(output.partial())?;
     let mut progress = Progress::new(&args.progress);
     let trained = job.run(&mut folder, |event| progress.tell(event));
     drop(progress);
-    let trained = match trained {
-        Ok(trained) => trained,
-        Err(TrainError::Interrupted) => {
+    let ended_early = |error: TrainError| match error {
+        TrainError::Interrupted => {
             note("interrupted; the same command with --resume goes on");
-            return Ok(signals.outcome());
+            Ok(signals.outcome())
         }
-        Err(error @ (TrainError::Io { .. } | TrainError::Checkpoint(_))) => {
+        error @ (TrainError::Io { .. } | TrainError::Checkpoint(_)) => {
             let error = anyhow::Error::from(error);
             anyhow::bail!("{error:#}; what was finished is kept, and the same command with --resume goes on");
         }
-        Err(error) => return Err(as_usage(error)),
+        error => Err(as_usage(error)),
     };
+    let mut trained = match trained {
+        Ok(trained) => trained,
+        Err(error) => return ended_early(error),
+    };
+    let stored = facts.stored(&trained)?;
+    if facts.save_dtype != DType::F32 {
+        // Figures and threshold are to be those of the weights that are written.
+        match job.judge(&stored) {
+            Ok(judgement) => trained.judgement = judgement,
+            Err(error) => return ended_early(error),
+        }
+    }
     let finished = Finished {
         facts: &facts,
         trained: &trained,
+        stored: &stored,
+        mined,
         outcome,
         log: &folder.log(),
     };
@@ -270,11 +285,12 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
         );
     }
     let text = format!(
-        "wrote {}: epoch {} of fine-tuning, F1 {:.4}, ROC-AUC {:.4} on the validation pairs, threshold {:.3}",
+        "wrote {}: epoch {} of fine-tuning, F1 {:.4}, ROC-AUC {:.4} on the validation pairs{}, threshold {:.3}",
         args.out.display(),
         trained.epoch,
         best.f1,
         best.roc_auc,
+        and_mined(mined),
         best.threshold
     );
     console::report("summary", &text, finished.numbers());
@@ -470,7 +486,9 @@ fn prepare(
         ));
     }
     report_rejected(&rejected);
-    report_doubts(&train, settings.head.max_length);
+    let length = settings.head.max_length;
+    report_doubts("", &train, length, "teach nothing of it");
+    report_doubts("validation: ", &valid, length, "are judged without it");
     dataset::check(split, &train, &valid, negatives != NegativeKind::None)?;
     Ok(Data {
         train,
@@ -487,6 +505,12 @@ fn fingerprint(settings: &Settings, start: &Start, data: &Data) -> anyhow::Resul
     let mut hasher = blake3::Hasher::new();
     hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
     hasher.update(&serde_json::to_vec(settings)?);
+    // Heads and activation, and what lies beside the weights in the end.
+    for (name, bytes) in &start.files {
+        for part in [name.as_bytes(), bytes] {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+    }
     for data in [&data.train, &data.valid] {
         for text in data.texts.iter().flatten() {
             let ids: Vec<u8> = text.token_ids.iter().flat_map(|id| id.to_le_bytes()).collect();
@@ -512,18 +536,21 @@ fn fingerprint(settings: &Settings, start: &Start, data: &Data) -> anyhow::Resul
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// Says what is odd about pairs that are trained on all the same.
-fn report_doubts(train: &Dataset, max_length: usize) {
-    let contexts = train.texts.iter().map(Vec::len).sum::<usize>();
-    if train.truncated > 0 {
+/// Says what is odd about pairs that are used all the same. `half`: which of the data's, before each sentence; `cut`: what
+/// comes of a mention that is cut off.
+fn report_doubts(half: &str, data: &Dataset, max_length: usize, cut: &str) {
+    let contexts = data.texts.iter().map(Vec::len).sum::<usize>();
+    if data.truncated > 0 {
         console::warn(&format!(
-            "{} of {contexts} contexts have no whole mention in their first {max_length} tokens, and teach nothing of it",
-            train.truncated
+            "{half}{} of {contexts} contexts have no whole mention in their first {max_length} tokens, and {cut}",
+            data.truncated
         ));
     }
-    let contradicted = train.contradicted();
+    let contradicted = data.contradicted();
     if contradicted > 0 {
-        console::warn(&format!("{contradicted} pairs come both as related and as unrelated"));
+        console::warn(&format!(
+            "{half}{contradicted} pairs come both as related and as unrelated"
+        ));
     }
 }
 
@@ -540,13 +567,22 @@ fn report_rejected(rejected: &[String]) {
     }
 }
 
-fn describe(start: &Start, parameters: &Parameters, data: &Data, device: &Device) {
-    let size = |data: &Dataset| {
+/// Negatives that are validated on besides labelled pairs: figures on both are others than those on labelled pairs alone.
+fn and_mined(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        count => format!(" and {} mined for them", counted(count as u64, "negative", "negatives")),
+    }
+}
+
+fn describe(start: &Start, parameters: &Parameters, data: &Data, mined: usize, device: &Device) {
+    let size = |data: &Dataset, mined: usize| {
         let positives = data.positives().len();
         format!(
-            "{} pairs ({positives} related, {} labelled unrelated), {} + {} contexts",
+            "{} pairs ({positives} related, {} labelled unrelated){}, {} + {} contexts",
             data.examples.len(),
             data.examples.len() - positives,
+            and_mined(mined),
             data.texts[0].len(),
             data.texts[1].len()
         )
@@ -557,6 +593,7 @@ fn describe(start: &Start, parameters: &Parameters, data: &Data, device: &Device
         parameters.elements(),
         start.source
     ));
-    note(&format!("training on {}", size(&data.train)));
-    note(&format!("validating on {}", size(&data.valid)));
+    // What is mined for training differs by epoch, and the log has it.
+    note(&format!("training on {}", size(&data.train, 0)));
+    note(&format!("validating on {}", size(&data.valid, mined)));
 }

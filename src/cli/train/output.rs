@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Data;
 use crate::checkpoint::{Checkpoint, FileHash, HubOptions, ModelFiles, ModelSource, locate, write_safetensors};
 use crate::cli::config::SettingRow;
-use crate::cli::convert::converted;
+use crate::cli::convert::{converted, matrices_of_encoders};
 use crate::cli::manifest::{self, End, FileRecord, Manifest};
 use crate::cli::model::small_files;
 use crate::cli::model_folder::TRAINED;
@@ -43,6 +43,10 @@ pub(super) struct Facts<'a> {
 pub(super) struct Finished<'a> {
     pub facts: &'a Facts<'a>,
     pub trained: &'a Trained,
+    /// Its weights, as they are written.
+    pub stored: &'a [(String, Tensor)],
+    /// Negatives mined for validation.
+    pub mined: usize,
     pub outcome: Outcome,
     pub log: &'a Path,
 }
@@ -74,6 +78,16 @@ struct TrainRecord<'a> {
 }
 
 impl Facts<'_> {
+    /// The trained weights in the type that they are to be stored in.
+    pub fn stored(&self, trained: &Trained) -> anyhow::Result<Vec<(String, Tensor)>> {
+        let in_products = matrices_of_encoders(&self.start.network.roles);
+        let stored = trained.tensors.iter().map(|(name, tensor)| {
+            let stored = converted((name, tensor), self.save_dtype, &in_products, "--save-dtype")?;
+            Ok((name.clone(), stored))
+        });
+        stored.collect()
+    }
+
     /// That the output at `target` is this run's.
     pub fn check_finished(&self, target: &Path) -> Result<(), UsageError> {
         let manifest = fs::read(target.join(MANIFEST)).ok();
@@ -130,12 +144,8 @@ impl Finished<'_> {
         let mut sidecar = facts.start.network.config.to_sidecar();
         sidecar.threshold = Some(trained.judgement.threshold);
         write("crag.json", (serde_json::to_string_pretty(&sidecar)? + "\n").as_bytes())?;
-        let tensors = trained.tensors.iter().map(|(name, tensor)| {
-            let stored = converted(tensor, Some(facts.save_dtype), name, "--save-dtype")?;
-            Ok((name.clone(), stored))
-        });
         let weights = done.join("model.safetensors");
-        write_safetensors(&weights, &tensors.collect::<anyhow::Result<Vec<_>>>()?)?;
+        write_safetensors(&weights, self.stored)?;
         let log = fs::read(self.log).with_context(|| self.log.display().to_string())?;
         write("log.jsonl", &log)?;
         write("curve.svg", svg(&trained.history).as_bytes())?;
@@ -147,10 +157,12 @@ impl Finished<'_> {
     pub fn numbers(&self) -> Value {
         let Self { facts, trained, .. } = self;
         let size = |data: &Dataset| json!({"pairs": data.examples.len(), "related": data.positives().len()});
+        let mut valid = size(&facts.data.valid);
+        valid["mined"] = json!(self.mined);
         json!({
             "data": {
                 "train": size(&facts.data.train),
-                "valid": size(&facts.data.valid),
+                "valid": valid,
                 "rejected_lines": facts.data.rejected.len(),
                 "mined_negatives": facts.data.negatives,
             },

@@ -63,10 +63,10 @@ pub struct RecipeArgs {
     /// [finetune.focal_alpha = 0.75] Weight of related pairs
     #[arg(long, value_name = "ALPHA")]
     focal_alpha: Option<f64>,
-    /// [batch_size = 16, both phases]
+    /// [contrastive.batch_size = 16, finetune.batch_size = 16] Pairs in a batch of either phase
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
-    /// [accumulation = 4, both phases] Batches an optimizer step
+    /// [contrastive.accumulation = 4, finetune.accumulation = 4] Batches in an optimizer step of either phase
     #[arg(long, value_name = "N")]
     accumulation: Option<usize>,
     /// [optimizer.warmup_ratio = 0.1]
@@ -150,5 +150,29 @@ impl RecipeArgs {
         set(&mut optimizer.layerwise_decay, &self.layerwise_decay);
         set(&mut optimizer.weight_decay, &self.weight_decay);
         set(&mut optimizer.max_grad_norm, &self.max_grad_norm);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Args as _;
+
+    use super::*;
+
+    #[test]
+    fn keys_in_brackets_are_keys_of_the_recipe() {
+        let mut settings = Settings::default();
+        settings.negatives.kind = Some(NegativeKind::Hard);
+        let recipe = serde_json::to_value(settings).unwrap();
+        let command = RecipeArgs::augment_args(clap::Command::new("train"));
+        for flag in command.get_arguments() {
+            let help = flag.get_help().unwrap().to_string();
+            let (keys, _) = help.strip_prefix('[').and_then(|help| help.split_once(']')).unwrap();
+            for key in keys.split(", ") {
+                let (name, _) = key.split_once(" = ").unwrap_or((key, ""));
+                let found = name.split('.').try_fold(&recipe, |table, part| table.get(part));
+                assert!(found.is_some(), "{help}");
+            }
+        }
     }
 }

@@ -474,7 +474,7 @@ impl<'a> Machine<'a> {
         })
     }
 
-    /// `_rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks)`.
+    /// `_rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks, metadata)`, the last where there is some.
     fn rebuild_tensor(&self, arguments: &[Value]) -> Result<Object, String> {
         const EXPECTED: &str = "a tensor that is not (storage, offset, shape, strides, …)";
         let [storage, Value::Int(offset), shape, strides, ..] = arguments else {
@@ -506,7 +506,12 @@ impl<'a> Machine<'a> {
         if key.len > 64 {
             return Err("a storage key of more than 64 bytes".into());
         }
+        let has_metadata = match arguments.get(6) {
+            None | Some(Value::None) => false,
+            Some(metadata) => !matches!(self.object(*metadata), Some(Object::Dict(entries)) if entries.is_empty()),
+        };
         Ok(Object::Tensor(Tensor {
+            has_metadata,
             key: read_text(self.input, *key).to_string(),
             storage_elements: *elements,
             offset,

@@ -65,6 +65,8 @@ pub(super) struct Tensor {
     pub offset: u64,
     pub shape: Vec<usize>,
     pub strides: Vec<usize>,
+    /// Whether there is more to it than its elements, such as that it is a view of them negated.
+    has_metadata: bool,
     kind: Text,
 }
 
@@ -132,8 +134,15 @@ impl<'a> Pickle<'a> {
     /// The type of a tensor's elements.
     ///
     /// # Errors
-    /// Where it is not one of the three that are read.
+    /// Where it is not one of the three that are read, or there is more to the tensor than its elements.
     pub(super) fn dtype_of(&self, tensor: &Tensor) -> Result<DType, String> {
+        if tensor.has_metadata {
+            return Err(
+                "it is stored with metadata, as the negation of its elements is, and that is not read here: save \
+                 tensor.resolve_neg().clone()"
+                    .to_owned(),
+            );
+        }
         match read_text(self.input, tensor.kind) {
             "FloatStorage" => Ok(DType::F32),
             "HalfStorage" => Ok(DType::F16),

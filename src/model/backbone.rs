@@ -1,0 +1,195 @@
+//! What the backbone's `config.json` says of the encoders, as far as their tensors do not.
+
+use serde::Deserialize;
+
+use crate::Side;
+
+use super::{
+    config::{ActivationName, ConfigError, HEAD_WIDTH, NamedFile, Setting, Source},
+    roles::Roles,
+};
+
+/// Families whose encoder is BERT's, as transformers computes it. (An ELECTRA whose embeddings are narrower than its layers has
+/// a tensor more, and does not load.)
+const SAME: [&str; 2] = ["bert", "electra"];
+
+/// Families of BERT's tensors (or nearly) whose position ids begin at `padding_idx + 1`, as in RoBERTa.
+const SHIFTED: [&str; 18] = [
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "data2vec-text",
+    "esm",
+    "ibert",
+    "layoutlmv3",
+    "lilt",
+    "longformer",
+    "luke",
+    "markuplm",
+    "mpnet",
+    "mra",
+    "nystromformer",
+    "xmod",
+    "yoso",
+];
+
+/// The part of the backbone's `config.json` that matters; other keys are the library's business.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct BackboneConfig {
+    hidden_size: Option<usize>,
+    num_hidden_layers: Option<usize>,
+    num_attention_heads: Option<usize>,
+    intermediate_size: Option<usize>,
+    vocab_size: Option<usize>,
+    hidden_act: Option<serde_json::Value>,
+    layer_norm_eps: Option<f64>,
+    position_embedding_type: Option<String>,
+    model_type: Option<String>,
+    is_decoder: Option<bool>,
+}
+
+/// What the encoders' arithmetic needs besides their tensors.
+pub(super) struct Backbone {
+    pub num_attention_heads: Setting<usize>,
+    pub layer_norm_eps: Setting<f64>,
+    pub hidden_act: Setting<ActivationName>,
+    /// See [`ModelConfig::unknown_family`](super::ModelConfig::unknown_family).
+    pub unknown_family: Option<String>,
+}
+
+impl Backbone {
+    /// Of `config.json`, held against the tensors of both encoders.
+    pub fn read(roles: &Roles, file: Option<NamedFile<'_>>) -> Result<Self, ConfigError> {
+        let name = file.map_or("config.json", |(name, _)| name);
+        let field = |field, expected: String, found: String| ConfigError::Field {
+            file: name.to_owned(),
+            field,
+            expected,
+            found,
+        };
+        let config: BackboneConfig = match file {
+            Some((name, bytes)) => serde_json::from_slice(bytes).map_err(|e| ConfigError::Syntax {
+                file: name.to_owned(),
+                reason: e.to_string(),
+            })?,
+            None => BackboneConfig::default(),
+        };
+        for side in Side::BOTH {
+            let (encoder, name) = (roles.encoder(side), side.name());
+            let intermediate = encoder.layers.iter().map(|layer| layer.intermediate.out_features);
+            let sizes = [
+                ("hidden_size", config.hidden_size, encoder.hidden_size),
+                ("num_hidden_layers", config.num_hidden_layers, encoder.layers.len()),
+            ];
+            let sizes = sizes
+                .into_iter()
+                .chain(intermediate.map(|size| ("intermediate_size", config.intermediate_size, size)));
+            for (key, stated, found) in sizes {
+                if let Some(stated) = stated
+                    && stated != found
+                {
+                    let expected = format!(
+                        "{found}, as the {name} encoder's tensors say (is it from the same revision, and no tensor missing?)"
+                    );
+                    return Err(field(key, expected, stated.to_string()));
+                }
+            }
+            // The vocabulary may grow by markers after config.json was written, but never shrink.
+            if let Some(stated) = config.vocab_size
+                && stated > encoder.vocab_size
+            {
+                let expected = format!(
+                    "at most {}, the rows of \"{}\"",
+                    encoder.vocab_size, encoder.word_embeddings
+                );
+                return Err(field("vocab_size", expected, stated.to_string()));
+            }
+        }
+        if let Some(kind) = &config.position_embedding_type
+            && kind != "absolute"
+        {
+            return Err(field(
+                "position_embedding_type",
+                "\"absolute\"".into(),
+                format!("\"{kind}\""),
+            ));
+        }
+        // Their tensors have BERT's names and shapes, and every probability would be wrong.
+        if let Some(family) = config.model_type.as_deref().filter(|family| SHIFTED.contains(family)) {
+            return Err(field(
+                "model_type",
+                "\"bert\", whose first token is at position 0 (if the encoders are BERT's, put their own config.json there)"
+                    .into(),
+                format!("\"{family}\", whose first token is at the padding token's id + 1, which is not computed here"),
+            ));
+        }
+        if config.is_decoder == Some(true) {
+            let expected = "false, since every token sees those before and after it";
+            return Err(field("is_decoder", expected.into(), "true".into()));
+        }
+        let hidden = roles.encoder(Side::Drug).hidden_size;
+        let num_attention_heads = match config.num_attention_heads {
+            Some(value) => Setting {
+                value,
+                source: Source::ConfigJson,
+            },
+            // Elsewhere it would not even be a likely guess.
+            None if hidden.is_multiple_of(HEAD_WIDTH) => Setting {
+                value: hidden / HEAD_WIDTH,
+                source: Source::Default,
+            },
+            None => {
+                return Err(ConfigError::NoHeads {
+                    file: name.to_owned(),
+                    is_there: file.is_some(),
+                    hidden,
+                });
+            }
+        };
+        if *num_attention_heads == 0 || !hidden.is_multiple_of(*num_attention_heads) {
+            let expected = format!("a divisor of the hidden size {hidden}");
+            return Err(field("num_attention_heads", expected, num_attention_heads.to_string()));
+        }
+        let layer_norm_eps = match config.layer_norm_eps {
+            Some(value) => Setting {
+                value,
+                source: Source::ConfigJson,
+            },
+            None => Setting {
+                value: 1e-12,
+                source: Source::Default,
+            },
+        };
+        if !(layer_norm_eps.is_finite() && *layer_norm_eps >= 0.0) {
+            return Err(field(
+                "layer_norm_eps",
+                "a small positive number".into(),
+                layer_norm_eps.to_string(),
+            ));
+        }
+        let hidden_act = match config.hidden_act {
+            Some(value) => Setting {
+                value: serde_json::from_value(value.clone()).map_err(|_| {
+                    field(
+                        "hidden_act",
+                        "\"gelu\", \"gelu_new\", \"relu\" or \"tanh\"".into(),
+                        value.to_string(),
+                    )
+                })?,
+                source: Source::ConfigJson,
+            },
+            None => Setting {
+                value: ActivationName::Gelu,
+                source: Source::Default,
+            },
+        };
+        Ok(Self {
+            num_attention_heads,
+            layer_norm_eps,
+            hidden_act,
+            unknown_family: config.model_type.filter(|family| !SAME.contains(&family.as_str())),
+        })
+    }
+}
