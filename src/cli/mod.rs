@@ -209,6 +209,7 @@ pub unsafe fn run() -> anyhow::Result<Outcome> {
         Some("completions" | "man") => Layers::read(&command(), None, &|_| None),
         _ => Layers::read(&command(), glance.as_ref(), &variable),
     };
+    let config = layers.as_ref().ok().and_then(Layers::config);
     let parsed = layers.map_err(ParseError::Usage);
     let parsed = match parsed.and_then(|layers| layers.parse(command(), &arguments, name)) {
         Ok(parsed) => parsed,
@@ -231,7 +232,7 @@ pub unsafe fn run() -> anyhow::Result<Outcome> {
         }
     }
     match cli.command {
-        Command::Score(args) => score::run(*args, parsed.settings, layers.config()),
+        Command::Score(args) => score::run(*args, parsed.settings, config),
         Command::Check(args) => check::run(args),
         Command::Extract(args) => extract::run(args),
         Command::Merge(args) => merge::run(args),
