@@ -158,6 +158,18 @@ pub struct Passage {
     pub start: u64,
     /// The corpus' own sentences as bytes of `text`, where it has them.
     pub sentences: Option<Vec<Range<usize>>>,
+    /// From these bytes of `text` on, how many more code points the document has before them than `text`: its sentences lie
+    /// further apart than those of `text`. Ascending.
+    pub gaps: Vec<(usize, u64)>,
+}
+
+impl Passage {
+    /// Where a place in the text is in the document, in code points. `code_point`: its number in the text.
+    pub fn in_document(&self, byte: usize, code_point: u64) -> u64 {
+        let before = self.gaps.partition_point(|gap| gap.0 <= byte);
+        let gap = before.checked_sub(1).map_or(0, |last| self.gaps[last].1);
+        self.start + code_point + gap
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -256,7 +256,7 @@ impl<'a> PairWriter<'a> {
             at(range.start)..at(range.end)
         };
         let in_document = |range: &Range<usize>| {
-            let at = |byte| passage.start + self.split[candidate.passage].code_point(byte);
+            let at = |byte| passage.in_document(byte, self.split[candidate.passage].code_point(byte));
             at(range.start)..at(range.end)
         };
         let discontinuous = candidate.fragments.len() > 1;

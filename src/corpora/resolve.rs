@@ -6,17 +6,20 @@
 //! instead of the document, some count a line end of two characters as the one that they read it as; that is tried last. No
 //! mention is ever looked for elsewhere than at its offsets.
 
+mod layout;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use super::document::{
-    Composite, Document, Endpoint, Mention, NOWHERE, Passage, RawDocument, RawEndpoint, RawMention, RawPassage,
-    Relation, Unit, bare_concept, hull, split_concepts,
+    Composite, Document, Endpoint, Mention, NOWHERE, RawDocument, RawEndpoint, RawMention, Relation, Unit,
+    bare_concept, hull, split_concepts,
 };
 use super::options::CompositeUse;
 use super::report::{CorpusError, Problem, Reason, Report, quoted};
 use super::summary::Summary;
+use layout::{passages, separator};
 
 /// How a document's offsets are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,19 +319,6 @@ impl<'a> Placed<'a> {
     }
 }
 
-/// How many spaces there are between a block and the next of its passage when they are put together: as many as their
-/// offsets say, so that these hold in the passage's text.
-fn separator(passage: &RawPassage, number: usize, unit: Unit) -> usize {
-    /// More than that is no space between sentences.
-    const MOST: u64 = 16;
-    let gap = || {
-        let (block, next) = (passage.blocks.get(number)?, passage.blocks.get(number + 1)?);
-        let end = block.offset?.checked_add(unit.length(&block.text))?;
-        next.offset?.checked_sub(end).filter(|gap| *gap <= MOST)
-    };
-    gap().map_or(1, |gap| gap as usize)
-}
-
 fn locate_all(raw: &RawDocument, reading: Reading) -> Vec<Found> {
     let mut blocks: Vec<Placed<'_>> = Vec::new();
     // Where a passage's blocks begin.
@@ -538,47 +528,6 @@ fn aliases(sets: &[Vec<String>], keys: &HashMap<String, Option<usize>>) -> BTree
         first(&mut aliases, mention);
     }
     aliases
-}
-
-/// Passages with the place of each in the document, in code points: as stated where that makes sense.
-fn passages(raw: Vec<RawPassage>, reading: Option<Reading>) -> Vec<Passage> {
-    let may_state = reading
-        .is_none_or(|reading| reading.unit == Unit::CodePoint && !reading.passage_relative && !reading.short_line_ends);
-    let mut passages = Vec::with_capacity(raw.len());
-    let mut stated = Vec::with_capacity(raw.len());
-    let (mut next, mut stated_end, mut ascending) = (0u64, 0u64, true);
-    for passage in raw {
-        let offset = passage.blocks.first().and_then(|block| block.offset);
-        let unit = reading.map_or(Unit::CodePoint, |reading| reading.unit);
-        let mut text = String::new();
-        let mut ranges = Vec::with_capacity(passage.blocks.len());
-        for (number, block) in passage.blocks.iter().enumerate() {
-            ranges.push(text.len()..text.len() + block.text.len());
-            text += &block.text;
-            if number + 1 < passage.blocks.len() {
-                text.extend(std::iter::repeat_n(' ', separator(&passage, number, unit)));
-            }
-        }
-        let sentences = passage.blocks_are_sentences.then_some(ranges);
-        let length = text.chars().count() as u64;
-        let offset = offset.unwrap_or(next);
-        ascending &= offset >= stated_end && offset <= i64::MAX as u64;
-        stated_end = offset.saturating_add(length);
-        stated.push(offset);
-        passages.push(Passage {
-            section: passage.section,
-            text,
-            start: next,
-            sentences,
-        });
-        next += length + 1;
-    }
-    if may_state && ascending {
-        for (passage, start) in passages.iter_mut().zip(stated) {
-            passage.start = start;
-        }
-    }
-    passages
 }
 
 /// What a mention's bytes cover in its passage's text.

@@ -24,6 +24,7 @@ fn document(texts: &[&str], mentions: Vec<Mention>, relations: Vec<Relation>) ->
             text: (*text).to_owned(),
             start,
             sentences: None,
+            gaps: Vec::new(),
         };
         start += text.chars().count() as u64 + 1;
         passage

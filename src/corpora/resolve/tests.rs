@@ -1,5 +1,5 @@
 use super::*;
-use crate::corpora::document::RawBlock;
+use crate::corpora::document::{RawBlock, RawPassage};
 use crate::corpora::report::Place;
 use proptest::prelude::*;
 
@@ -86,6 +86,33 @@ fn separators_count_one_in_every_unit() {
         assert_eq!(found.reading.unwrap().unit, unit);
         assert_eq!(found.document.passages[1].start, 2);
     }
+}
+
+#[test]
+fn sentences_far_apart_are_where_they_say_and_the_text_is_not_filled_with_spaces() {
+    let mut raw = document(
+        &[("Aspirin came.", Some(5))],
+        vec![mention(None, 105, 109, "Rash"), mention(None, 217, 222, "fever")],
+    );
+    let sentence = |text: &str, offset| RawBlock {
+        text: text.to_owned(),
+        offset: Some(offset),
+    };
+    raw.passages[0].blocks_are_sentences = true;
+    raw.passages[0].blocks.extend([
+        sentence("Rash too.", 105),
+        sentence("No fever.", 214),
+        sentence("End.", 225),
+    ]);
+    let (found, problems) = resolved(raw);
+    assert_eq!(problems, []);
+    let passage = &found.document.passages[0];
+    assert_eq!(passage.text, "Aspirin came. Rash too. No fever.  End.");
+    let in_document = |word: &str| {
+        let byte = passage.text.find(word).unwrap();
+        passage.in_document(byte, byte as u64)
+    };
+    assert_eq!(["Aspirin", "Rash", "fever", "End"].map(in_document), [5, 105, 217, 225]);
 }
 
 #[test]
