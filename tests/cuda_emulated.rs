@@ -185,7 +185,7 @@ fn batches_that_do_not_fit_into_memory_are_cut_and_give_the_same_answers() {
     for megabytes in [44, 48, 56] {
         let Some(mut command) = on_gpu(&SCORE) else { return };
         command
-            .args(["--batch-tokens", "100000", &pairs])
+            .args(["--batch-tokens", "100000", "-v", &pairs])
             .env("EMULATED_GPU_MEMORY", (megabytes * 1_000_000).to_string())
             .env("EMULATED_GPU_LOG", "1");
         let assert = command.assert().code(0);
@@ -194,7 +194,13 @@ fn batches_that_do_not_fit_into_memory_are_cut_and_give_the_same_answers() {
         let said = String::from_utf8_lossy(&output.stderr);
         let embedded = said.lines().find(|line| line.ends_with("embed_f32")).unwrap();
         let batches: u32 = embedded.split_whitespace().nth(2).unwrap().parse().unwrap();
-        cut += u32::from(batches > 4);
+        let is_cut = batches > 4;
+        assert_eq!(
+            said.contains("the GPU's memory ran out; since then batches of "),
+            is_cut,
+            "{said}"
+        );
+        cut += u32::from(is_cut);
     }
     assert!(cut >= 2, "{cut} of the runs cut a batch");
 }
