@@ -365,6 +365,7 @@ fn a_run_that_cannot_begin_leaves_no_earlier_summary_behind() {
         (&["--threshold", "7"][..], "threshold"),
         (&["--bogus"], "--bogus"),
         (&["--format", "xml"], "xml"),
+        (&["--resume"], "were not provided: --output <OUT>"),
         (&["--config", "x.toml"], "thresold"),
     ] {
         assert_eq!(score(&[]), Some(3));

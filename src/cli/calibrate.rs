@@ -11,7 +11,7 @@ use super::config::SettingRow;
 use super::inputs;
 use super::labelled::{LabelledArgs, ModelChoice, input, model_args, names_model, refuse_unfit};
 use super::model::settings_file;
-use super::values::{counted, threshold_of};
+use super::values::{counted, quoted_list, threshold_of};
 use super::{Outcome, UsageError, console};
 use crate::Calibration;
 use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, NamedBytes, locate};
@@ -163,7 +163,7 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
                 console::note(&format!(
                     "{}: {} replaced by the settings in use",
                     target.display(),
-                    quoted(&replaced)
+                    quoted_list(&replaced)
                 ));
                 in_use
             }
@@ -278,7 +278,7 @@ impl CalibrateArgs {
             "{}: states {} otherwise than the settings in use, which the calibration is to hold for; name another --output, \
              use that file as --model-config, or give --force to replace its settings by those in use",
             target.display(),
-            quoted(&other)
+            quoted_list(&other)
         )))
     }
 
@@ -437,11 +437,6 @@ fn try_to_write(path: &Path) -> anyhow::Result<()> {
 fn parsed(settings: Option<&NamedBytes>) -> anyhow::Result<Sidecar> {
     let sidecar = settings.map(|file| Sidecar::parse((&file.name, &file.bytes)));
     Ok(sidecar.transpose()?.unwrap_or_default())
-}
-
-/// `"a", "b"`
-fn quoted(keys: &[&str]) -> String {
-    format!("\"{}\"", keys.join("\", \""))
 }
 
 fn read_sidecar(path: &Path) -> anyhow::Result<Option<Sidecar>> {

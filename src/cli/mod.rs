@@ -278,9 +278,11 @@ fn told_before_a_run(
     match error {
         ParseError::CommandLine(error) => {
             if error.use_stderr() {
+                // Usage and hints come after a blank line; what is missing is listed before it.
                 let text = error.render().to_string();
-                let first = text.lines().next().unwrap_or_default();
-                failed(&UsageError(first.trim_start_matches("error: ").into()).into());
+                let said = text.split("\n\n").next().unwrap_or_default();
+                let words: Vec<&str> = said.trim_start_matches("error: ").split_whitespace().collect();
+                failed(&UsageError(words.join(" ")).into());
             }
             told_by_clap(&error, arguments)
         }

@@ -18,6 +18,7 @@ use crate::{
 
 use super::device::{DeviceArgs, OpenDevice};
 use super::threads::start_pool;
+use super::values::quoted_list;
 use super::{UsageError, console};
 
 /// The published model.
@@ -333,9 +334,9 @@ pub fn doubts(roles: &Roles, config: &ModelConfig, tokenizer: &Tokenizer) -> Vec
     let without_bias = roles.without_bias();
     if !without_bias.is_empty() {
         doubts.push(format!(
-            "no bias goes with \"{}\", but others of the head have one: if one was lost, every probability is \
+            "no bias goes with {}, but others of the head have one: if one was lost, every probability is \
              wrong; compare with the original file",
-            without_bias.join("\", \"")
+            quoted_list(&without_bias)
         ));
     }
     doubts

@@ -76,6 +76,11 @@ pub fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
+/// `"a", "b"`
+pub fn quoted_list(names: &[&str]) -> String {
+    format!("\"{}\"", names.join("\", \""))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,7 @@ use super::{
     Outcome,
     device::DeviceArgs,
     model::{ModelArgs, OpenModel},
+    values::quoted_list,
 };
 
 /// The model card's example and what it prints for it, to three decimals.
@@ -92,11 +93,11 @@ pub fn run(args: VerifyArgs) -> anyhow::Result<Outcome> {
                     "crag.json states others, and if those are the original's, this is another model than the card's"
                 )?;
             } else {
-                let names: Vec<String> = views.iter().map(|v| format!("\"{}\"", v.name())).collect();
+                let names: Vec<&str> = views.iter().map(|v| v.name()).collect();
                 writeln!(
                     out,
                     "unless the original's code says otherwise, state it in crag.json: {{\"views\": [{}]}}",
-                    names.join(", ")
+                    quoted_list(&names)
                 )?;
             }
         }

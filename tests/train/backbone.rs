@@ -195,31 +195,31 @@ fn a_backbone_on_whose_tokenizer_the_library_panics_is_one_line_with_the_reason(
     );
 }
 
+/// The least that trains a model.
+const SHORT: [&str; 8] = [
+    "--contrastive-epochs",
+    "0",
+    "--epochs",
+    "1",
+    "--width",
+    "8",
+    "--pooling",
+    "cls",
+];
+
 #[test]
 fn another_config_or_tokenizer_of_the_backbone_is_not_gone_on_with() {
     let case = Case::new();
     let (folder, _) = backbone(case.folder.path(), "");
     let train = |out: &str, more: &[&str]| {
         let mut command = train_from(&case, &folder, out);
-        command.args([
-            "--contrastive-epochs",
-            "0",
-            "--epochs",
-            "1",
-            "--width",
-            "8",
-            "--pooling",
-            "cls",
-        ]);
+        command.args(SHORT);
         command.args(more).assert()
     };
     train("finished", &[]).success();
     // A loss that is no number ends a run after its state was written.
-    train(
-        "begun",
-        &["--learning-rate", "1e30", "--save-every", "0", "--batch-size", "8"],
-    )
-    .code(1);
+    let diverging = ["--learning-rate", "1e30", "--save-every", "0", "--batch-size", "8"];
+    train("begun", &diverging).code(1);
     assert!(case.path("begun.partial/state.json").exists());
     for (name, from, to) in [
         (
@@ -241,15 +241,7 @@ fn another_config_or_tokenizer_of_the_backbone_is_not_gone_on_with() {
             said.contains("the output exists") && said.contains("backbone"),
             "{name}: {said}"
         );
-        let begun = [
-            "--learning-rate",
-            "1e30",
-            "--save-every",
-            "0",
-            "--batch-size",
-            "8",
-            "--resume",
-        ];
+        let begun = [&diverging[..], &["--resume"]].concat();
         let said = stderr(&train("begun", &begun).code(2));
         assert!(said.contains("other settings, data or backbone"), "{name}: {said}");
         fs::write(&path, before).unwrap();
@@ -258,7 +250,7 @@ fn another_config_or_tokenizer_of_the_backbone_is_not_gone_on_with() {
 }
 
 #[test]
-fn a_folder_that_holds_no_bert_is_refused_as_a_backbone() {
+fn a_backbone_of_another_family_is_refused_or_doubted() {
     let case = Case::new();
     let (folder, _) = backbone(case.folder.path(), "");
     let config = fs::read_to_string(folder.join("config.json")).unwrap();
@@ -269,20 +261,16 @@ fn a_folder_that_holds_no_bert_is_refused_as_a_backbone() {
         let other = config.replace("\"bert\"", &format!("\"{family}\""));
         fs::write(folder.join("config.json"), other).unwrap();
         let mut command = train_from(&case, &folder, family);
-        command.args([
-            "--contrastive-epochs",
-            "0",
-            "--epochs",
-            "1",
-            "--width",
-            "8",
-            "--pooling",
-            "cls",
-        ]);
+        command.args(SHORT);
         let said = stderr(&command.assert().code(code));
         assert!(said.contains(expected), "{said}");
         assert_eq!(case.path(family).exists(), code == 0);
     }
+}
+
+#[test]
+fn a_folder_that_holds_no_bert_is_refused_as_a_backbone() {
+    let case = Case::new();
     let assert = train_from(&case, &fixture("model/mean"), "out").assert().code(1);
     assert!(stderr(&assert).contains("not a BERT backbone"), "{}", stderr(&assert));
 }
