@@ -259,3 +259,50 @@ fn a_signal_that_was_ignored_from_the_start_stays_ignored() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_eq!(place.outputs(), ["out.jsonl"]);
 }
+
+#[test]
+fn streams_that_are_set_not_to_block_lose_nothing() {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    let not_blocking = || {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        (ours, theirs)
+    };
+    let lines = mixed_lines(0..4000);
+    let place = Place::with_pairs(0);
+    place.write("in.jsonl", &lines);
+    let expected = place.command(&["in.jsonl"]).output().unwrap();
+    assert_eq!(expected.status.code(), Some(3));
+
+    let ((mut given, stdin), (mut taken, stdout), (mut said, stderr)) =
+        (not_blocking(), not_blocking(), not_blocking());
+    let mut child = place
+        .command(&["-v"])
+        .stdin(Stdio::from(OwnedFd::from(stdin)))
+        .stdout(OwnedFd::from(stdout))
+        .stderr(OwnedFd::from(stderr))
+        .spawn()
+        .unwrap();
+    let feeder = std::thread::spawn(move || {
+        for part in lines.as_bytes().chunks(100_000) {
+            given.write_all(part).unwrap();
+            // Long enough for the reader to find nothing.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let listener = std::thread::spawn(move || {
+        let mut text = String::new();
+        said.read_to_string(&mut text).unwrap();
+        text
+    });
+    // Nobody reads until there is no more room for answers.
+    std::thread::sleep(Duration::from_secs(1));
+    let mut answers = Vec::new();
+    taken.read_to_end(&mut answers).unwrap();
+    feeder.join().unwrap();
+    let said = listener.join().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(3), "{said}");
+    assert!(answers == expected.stdout, "{said}");
+    assert!(said.contains("scored 3680 of 3920 lines"), "{said}");
+}

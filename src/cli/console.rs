@@ -10,6 +10,7 @@ use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
 
 use super::stdout::{self, Stdout};
+use crate::files::Waiting;
 
 /// How a line on stderr looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -193,7 +194,7 @@ fn event(level: &str, name: &str, text: &str, fields: Map<String, Value>) {
     };
     // In one write, so that lines of two processes on one terminal do not mix.
     let write = || {
-        let _ = io::stderr().write_all(line.as_bytes());
+        let _ = Waiting(io::stderr()).write_all(line.as_bytes());
     };
     match &console.bar {
         Some(bar) => bar.suspend(write),

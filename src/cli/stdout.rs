@@ -1,4 +1,4 @@
-//! Stdout, which fails if it was closed when the process began.
+//! Stdout, which fails if it was closed when the process began, and waits where it is set not to block.
 //!
 //! The standard library opens the null device in place of a closed stdout before `main` runs, and every answer
 //! would vanish there with exit code 0.
@@ -6,13 +6,15 @@
 use std::io::{self, StdoutLock, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::files::Waiting;
+
 static WAS_CLOSED: AtomicBool = AtomicBool::new(false);
 
 pub fn lock() -> Stdout {
-    Stdout(io::stdout().lock())
+    Stdout(Waiting(io::stdout().lock()))
 }
 
-pub struct Stdout(StdoutLock<'static>);
+pub struct Stdout(Waiting<StdoutLock<'static>>);
 
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::compression::{Compression, recognise};
 use super::decompress::Decompressor;
+use super::waiting::Waiting;
 
 /// Where bytes come from.
 pub enum Input {
@@ -51,7 +52,7 @@ impl Input {
             _ => None,
         };
         let raw: Box<dyn Read + Send> = match self {
-            Input::Stdin => Box::new(io::stdin()),
+            Input::Stdin => Box::new(Waiting(io::stdin())),
             Input::File(path) => {
                 let file = File::open(path)?;
                 // Reading a folder would say so too, but not what to do.

@@ -14,6 +14,7 @@ mod open_files;
 mod output;
 #[cfg(test)]
 mod test_folder;
+mod waiting;
 mod whole_output;
 
 pub use compress::{MEMBER_BYTES, compress};
@@ -26,4 +27,5 @@ pub use open_files::{allow_open_files, are_too_many_open};
 pub use output::{
     Claim, Companion, Destination, OutputError, OutputFile, hash_beginning, refuse_inputs, refuse_stdout,
 };
+pub use waiting::Waiting;
 pub use whole_output::{Remains, WholeOutput};
