@@ -224,6 +224,53 @@ fn a_second_signal_ends_at_once() {
     assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
 }
 
+/// The summary that `summary.json` holds, where an earlier run that ended well had left one.
+fn ended_by_signals(place: &Place, command: &mut Command, signals: &[&str]) -> serde_json::Value {
+    place.write(
+        "summary.json",
+        r#"{"run_id":"earlier","outcome":{"status":"complete"}}"#,
+    );
+    command.args(["--summary-json", "summary.json"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    for signal in signals {
+        // Something to do, and nobody who takes it: then the run is under way, and does not end by itself.
+        if let Some(stdin) = child.stdin.take() {
+            std::thread::spawn(move || {
+                let mut stdin = stdin;
+                let _ = stdin.write_all(mixed_lines(0..5000).as_bytes());
+                std::thread::sleep(Duration::from_secs(10));
+            });
+            wait_until_full(child.stdout.as_ref().unwrap());
+        }
+        send(&child, signal);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    end(&mut child, Instant::now());
+    let summary: serde_json::Value = serde_json::from_slice(&place.read("summary.json")).unwrap();
+    assert_eq!(
+        summary["counts"],
+        serde_json::Value::Null,
+        "what is not known is not told: {summary}"
+    );
+    summary["outcome"].clone()
+}
+
+#[test]
+fn a_run_that_a_signal_ends_as_it_is_leaves_no_earlier_summary_behind() {
+    let place = Place::with_pairs(0);
+    let outcome = ended_by_signals(&place, &mut score(&place, &[]), &["INT", "TERM"]);
+    assert_eq!(
+        (&outcome["status"], &outcome["exit_code"]),
+        (&"interrupted".into(), &143.into())
+    );
+    // No second one: what takes too long is ended.
+    let outcome = ended_by_signals(&place, &mut score(&place, &[]), &["HUP"]);
+    assert_eq!(
+        (&outcome["status"], &outcome["exit_code"]),
+        (&"interrupted".into(), &129.into())
+    );
+}
+
 #[test]
 fn before_the_run_a_signal_ends_at_once() {
     // Opening a fifo for writing waits for its reader.

@@ -387,6 +387,58 @@ fn a_run_that_cannot_begin_leaves_no_earlier_summary_behind() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
+#[test]
+fn an_extraction_that_cannot_begin_or_that_a_signal_ends_leaves_no_earlier_summary_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let summary = folder.path().join("s.json");
+    let extract = |arguments: &[&str]| {
+        let mut command = crate::common::process(&crag());
+        command.args(["extract", "--summary-json", "s.json"]).args(arguments);
+        command.current_dir(&folder).stdin(std::process::Stdio::null());
+        command
+    };
+    let earlier = r#"{"outcome":{"status":"complete"},"mentions_resolved":7}"#;
+    std::fs::write(folder.path().join("x.toml"), "[extract]\nscoop = 'sentence'\n").unwrap();
+    for (arguments, told) in [
+        (&["--from", "pubtator", "--scope", "book"][..], "book"),
+        (&["--from", "word"], "word"),
+        (&[], "--from <FORMAT>"),
+        (&["--from", "brat", "--config", "x.toml"], "scoop"),
+    ] {
+        std::fs::write(&summary, earlier).unwrap();
+        assert_eq!(
+            extract(arguments).output().unwrap().status.code(),
+            Some(2),
+            "{arguments:?}"
+        );
+        let written = read(&summary);
+        assert_eq!(written["outcome"]["exit_code"], 2, "{arguments:?}");
+        assert!(
+            written["outcome"]["error"].as_str().unwrap().contains(told),
+            "{written}"
+        );
+        assert_eq!(written["mentions_resolved"], Value::Null);
+    }
+    #[cfg(unix)]
+    {
+        use crate::common::signals::{heed_signals, send};
+        std::fs::write(&summary, earlier).unwrap();
+        let mut command = extract(&["--from", "pubtator", "-o", "pairs.jsonl"]);
+        command.stdin(std::process::Stdio::piped());
+        let mut child = heed_signals(&mut command).spawn().unwrap();
+        // From then on its output is claimed, and it waits for documents.
+        crate::output::wait_for(|| folder.path().join("pairs.jsonl.partial").exists());
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        // Closed, it would be the end of the documents.
+        let stdin = child.stdin.take();
+        send(&child, "TERM");
+        assert_eq!(child.wait().unwrap().code(), Some(143));
+        drop(stdin);
+        assert_eq!(read(&summary)["outcome"]["status"], "interrupted");
+        assert_eq!(names(folder.path()), ["s.json", "x.toml"]);
+    }
+}
+
 /// The names in a folder, sorted.
 fn names(folder: &Path) -> Vec<String> {
     let names = std::fs::read_dir(folder).unwrap();

@@ -93,6 +93,25 @@ fn nothing_is_written_over_the_settings_or_the_model_that_a_run_reads() {
 }
 
 #[test]
+fn merge_and_extract_write_nothing_over_the_settings_that_they_read() {
+    let place = Place::with_pairs(0);
+    let settings = "[merge]\nformat = 'jsonl'\n[extract]\nscope = 'sentence'\n";
+    place.write("notes.toml", settings);
+    place.write("part.jsonl", "");
+    place.write("doc.txt", "1|t|Title\n1|a|Abstract\n");
+    for arguments in [
+        &["merge", "part.jsonl"][..],
+        &["extract", "--from", "pubtator", "doc.txt"],
+    ] {
+        let output = ["--force", "-o", "notes.toml", "--config", "notes.toml"];
+        let refused = run(&place, &[arguments, &output].concat());
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {}", said(&refused));
+        assert!(said(&refused).contains("is also an input"), "{}", said(&refused));
+        assert_eq!(place.read("notes.toml"), settings.as_bytes());
+    }
+}
+
+#[test]
 fn a_state_that_no_run_of_this_version_wrote_stays_unless_forced() {
     let place = Place::with_pairs(3);
     let numbers: String = (1..1000).map(|number| format!("{number}\n")).collect();

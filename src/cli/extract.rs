@@ -7,14 +7,16 @@ use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use clap::ArgMatches;
 use serde_json::json;
 
 use super::inputs::is_stdin;
 use super::manifest::{self, End};
 use super::report_file::{ReportFile, is_object_with, replace_earlier};
+use super::signals::SignalWatch;
 use super::values::{counted, parse_bytes, parse_count};
 use super::whole_output::WholeOutputArgs;
-use super::{Outcome, UsageError, console, note};
+use super::{Outcome, UsageError, console, note, paths_given};
 use crate::corpora::{
     self, CompositeUse, CorpusError, DEFAULT_ADR_TYPES, DEFAULT_DRUG_TYPES, DEFAULT_RELATION_TYPES, Format, Labels,
     Options, Overlap, Problem, Scope, Sources, Summary, TypeSet,
@@ -152,21 +154,49 @@ enum CompositeArg {
     Parts,
 }
 
-pub fn run(args: ExtractArgs) -> anyhow::Result<Outcome> {
-    let result = extract(&args);
-    if let (Some(path), Err(_) | Ok(Outcome::ClosedPipe)) = (&args.summary_json, &result)
-        && !args.output.writes_under(path)
+/// `config`: the file that some of the settings are from, if one was named.
+pub fn run(args: ExtractArgs, config: Option<PathBuf>) -> anyhow::Result<Outcome> {
+    let result = extract(&args, config);
+    if let (Some(summary), Err(_) | Ok(Outcome::ClosedPipe)) = (args.earlier_summary(), &result)
+        && let Err(error) = summary.replace(&End::new(&result))
     {
-        // Without counts, so that nobody takes an earlier run's for this one's.
-        let text = manifest::to_text(&json!({"outcome": End::new(&result)}))?;
-        let mut read: Vec<&Path> = args.files.iter().map(PathBuf::as_path).collect();
-        // A document's other half, or a new document in a folder that is read.
-        read.extend((args.from == FromArg::Brat && corpora::is_brat_name(path)).then_some(&**path));
-        if let Err(error) = replace_earlier(path, &read, is_summary, &text) {
-            console::warn(&format!("--summary-json {}: {error}", path.display()));
-        }
+        console::warn(&format!("{error:#}"));
     }
     result
+}
+
+/// Says in the summary, if one is wanted, that the command line, the environment or the config file cannot be understood. `matches`:
+/// as much of the command line as can.
+pub fn tell_failure_before_run(matches: &ArgMatches, error: &anyhow::Error) {
+    let Some(path) = paths_given(matches, "summary_json").next() else {
+        return;
+    };
+    let mut others: Vec<PathBuf> = ["files", "output", "config"]
+        .into_iter()
+        .flat_map(|name| paths_given(matches, name))
+        .collect();
+    // Whether the documents are brat's may be what could not be understood.
+    others.extend(corpora::is_brat_name(&path).then(|| path.clone()));
+    let summary = EarlierSummary { path, others };
+    if let Err(error) = summary.replace(&End::failed(error)) {
+        console::warn(&format!("{error:#}"));
+    }
+}
+
+/// What an earlier run may have left under the name of this one's summary.
+struct EarlierSummary {
+    path: PathBuf,
+    /// What is read; that stays.
+    others: Vec<PathBuf>,
+}
+
+impl EarlierSummary {
+    /// Replaces it by one without counts, so that nobody takes it for this run's.
+    fn replace(&self, end: &End) -> anyhow::Result<()> {
+        let text = manifest::to_text(&json!({"outcome": end}))?;
+        let context = || format!("--summary-json {}", self.path.display());
+        replace_earlier(&self.path, &self.others, is_summary, &text).with_context(context)
+    }
 }
 
 /// Whether a file's contents are a summary that `crag extract` wrote.
@@ -174,11 +204,12 @@ fn is_summary(bytes: &[u8]) -> bool {
     is_object_with(bytes, &["outcome"]) || is_object_with(bytes, &["mentions_resolved"])
 }
 
-fn extract(args: &ExtractArgs) -> anyhow::Result<Outcome> {
+fn extract(args: &ExtractArgs, config: Option<PathBuf>) -> anyhow::Result<Outcome> {
     let options = args.options()?;
     let sources = args.sources()?;
     // What cannot be written is said before the long work.
-    let inputs = sources.inputs();
+    let mut inputs = sources.inputs();
+    inputs.extend(config.map(Input::File));
     for (flag, path) in [
         ("-o", args.output.path()),
         ("--summary-json", args.summary_json.as_deref()),
@@ -199,11 +230,17 @@ fn extract(args: &ExtractArgs) -> anyhow::Result<Outcome> {
         let message = format!("--summary-json {}: is a file of -o already", path.display());
         return Err(UsageError(message).into());
     }
-    let mut output = args.output.open(&inputs)?;
+    let signals = SignalWatch::start()?;
+    let mut output = args.output.open(&inputs, &signals)?;
     let summary_file = match &args.summary_json {
         Some(path) => Some(ReportFile::beside_inputs("--summary-json", path, &inputs, is_summary)?),
         None => None,
     };
+    if let Some(summary) = args.earlier_summary() {
+        signals.before_end(move |signal| {
+            let _ = summary.replace(&End::new(&Ok(Outcome::Interrupted(signal))));
+        });
+    }
     let (mut reported, limit) = (0, args.max_reports);
     let mut listener = |problem: &Problem| {
         reported += 1;
@@ -247,6 +284,18 @@ fn extract(args: &ExtractArgs) -> anyhow::Result<Outcome> {
 }
 
 impl ExtractArgs {
+    /// The summary that is wanted, if one is and it is no file of the output's.
+    fn earlier_summary(&self) -> Option<EarlierSummary> {
+        let path = self
+            .summary_json
+            .clone()
+            .filter(|path| !self.output.writes_under(path))?;
+        let mut others = self.files.clone();
+        // A document's other half, or a new document in a folder that is read.
+        others.extend((self.from == FromArg::Brat && corpora::is_brat_name(&path)).then(|| path.clone()));
+        Some(EarlierSummary { path, others })
+    }
+
     fn options(&self) -> Result<Options, UsageError> {
         let types = |given: &[String], default: &[&str]| match given.is_empty() {
             true => TypeSet::new(default),

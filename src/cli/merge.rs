@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use super::inputs::{FormatArg, format_of, given_twice, input, is_stdin};
 use super::labelled::is_regular;
+use super::signals::SignalWatch;
 use super::whole_output::WholeOutputArgs;
 use super::{Outcome, UsageError, manifest};
-use crate::files::allow_open_files;
+use crate::files::{Input, allow_open_files};
 use crate::scoring::{MergeError, ShardEvidence, check_evidence, check_shards, merge};
 
 /// Which shards to put together.
@@ -41,7 +42,8 @@ pub struct MergeArgs {
     ignore_manifests: bool,
 }
 
-pub fn run(args: MergeArgs) -> anyhow::Result<Outcome> {
+/// `config`: the file that some of the settings are from, if one was named.
+pub fn run(args: MergeArgs, config: Option<PathBuf>) -> anyhow::Result<Outcome> {
     let format = format_of(args.format, &args.shards)?;
     if args.shards.iter().any(|path| is_stdin(path)) {
         return Err(UsageError("expected files, found - (stdin)".to_owned()).into());
@@ -52,7 +54,8 @@ pub fn run(args: MergeArgs) -> anyhow::Result<Outcome> {
     let inputs = || args.shards.iter().map(|path| input(path)).collect::<Vec<_>>();
     // All shards are open at once.
     allow_open_files();
-    let mut output = args.output.open(&inputs())?;
+    let read: Vec<Input> = inputs().into_iter().chain(config.map(Input::File)).collect();
+    let mut output = args.output.open(&read, &*SignalWatch::start()?)?;
     if args.shards.iter().all(|path| is_regular(path)) {
         if !args.ignore_manifests {
             check_manifests(&args.shards)?;

@@ -234,8 +234,8 @@ pub unsafe fn run() -> anyhow::Result<Outcome> {
     match cli.command {
         Command::Score(args) => score::run(*args, parsed.settings, config),
         Command::Check(args) => check::run(args),
-        Command::Extract(args) => extract::run(args),
-        Command::Merge(args) => merge::run(args),
+        Command::Extract(args) => extract::run(args, config),
+        Command::Merge(args) => merge::run(args, config),
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Convert(args) => convert::run(args),
@@ -245,6 +245,12 @@ pub unsafe fn run() -> anyhow::Result<Outcome> {
         Command::Completions(args) => generate::completions(args),
         Command::Man(args) => generate::man(args),
     }
+}
+
+/// The values of a flag or argument that takes paths, on a command line of which only a part may have been understood.
+fn paths_given(matches: &ArgMatches, name: &str) -> impl Iterator<Item = PathBuf> {
+    let given = matches.try_get_many::<PathBuf>(name).ok().flatten();
+    given.into_iter().flatten().cloned()
 }
 
 /// Says why the process ends.
@@ -270,10 +276,10 @@ fn told_before_a_run(
     arguments: &[OsString],
     glance: Option<&ArgMatches>,
 ) -> anyhow::Result<Outcome> {
-    let failed = |error: &anyhow::Error| {
-        if let Some(("score", matches)) = glance.and_then(ArgMatches::subcommand) {
-            score::tell_failure_before_run(matches, error);
-        }
+    let failed = |error: &anyhow::Error| match glance.and_then(ArgMatches::subcommand) {
+        Some(("score", matches)) => score::tell_failure_before_run(matches, error),
+        Some(("extract", matches)) => extract::tell_failure_before_run(matches, error),
+        _ => {}
     };
     match error {
         ParseError::CommandLine(error) => {

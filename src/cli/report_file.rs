@@ -98,7 +98,7 @@ impl ReportFile {
 /// would be read, or taken for what an earlier run left.
 pub fn replace_earlier(
     path: &Path,
-    others: &[&Path],
+    others: &[PathBuf],
     is_own: impl Fn(&[u8]) -> bool,
     contents: &[u8],
 ) -> io::Result<()> {

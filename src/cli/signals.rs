@@ -9,7 +9,7 @@
 //! background jobs work. SIGXFSZ is ignored always.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -22,17 +22,20 @@ use super::{Outcome, note};
 /// How long a run has to stop: less than the 5 s that are promised, for a machine that is busy.
 const PATIENCE: Duration = Duration::from_millis(4000);
 
+/// How long what is done before the process ends as it is may take: a disk may be as stuck as what has to be ended.
+const LAST_ACTS: Duration = Duration::from_millis(300);
+
 /// What signals have come, and what they are to do.
 pub struct SignalWatch {
     /// To be looked at by the run.
     stop: Arc<AtomicBool>,
     is_running: AtomicBool,
     caught: AtomicI32,
-    /// What to do where a signal ends the process at once.
-    at_end: Mutex<Option<AtEnd>>,
+    /// What to do where a signal ends the process as it is, given the signal.
+    at_end: Mutex<Vec<AtEnd>>,
 }
 
-type AtEnd = Box<dyn FnOnce() + Send>;
+type AtEnd = Box<dyn FnOnce(i32) + Send>;
 
 impl SignalWatch {
     /// Watches from now on.
@@ -65,9 +68,11 @@ impl SignalWatch {
         Arc::clone(&self.stop)
     }
 
-    /// Where a signal ends the process at once, this is done before. It must not wait for anything.
-    pub fn before_end(&self, act: impl FnOnce() + Send + 'static) {
-        *self.at_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(act));
+    /// Where a signal ends the process as it is, `act` is given the signal before, after what has been asked for earlier. It
+    /// must not say anything, and is not waited for where it takes long.
+    pub fn before_end(&self, act: impl FnOnce(i32) + Send + 'static) {
+        let mut acts = self.at_end.lock().unwrap_or_else(PoisonError::into_inner);
+        acts.push(Box::new(act));
     }
 
     /// How a run ended that was interrupted.
@@ -79,18 +84,29 @@ impl SignalWatch {
         }
     }
 
-    fn take(&self, signal: i32) {
+    /// Ends the process as it is.
+    fn end(&self, signal: i32) -> ! {
+        let acts = std::mem::take(&mut *self.at_end.lock().unwrap_or_else(PoisonError::into_inner));
+        let (done, wait) = mpsc::channel::<()>();
+        let acting = std::thread::Builder::new().spawn(move || {
+            acts.into_iter().for_each(|act| act(signal));
+            drop(done);
+        });
+        if acting.is_ok() {
+            let _ = wait.recv_timeout(LAST_ACTS);
+        }
+        exit(128 + signal)
+    }
+
+    fn take(self: &Arc<Self>, signal: i32) {
         let is_first = self.caught.swap(signal, Ordering::SeqCst) == 0;
         if !is_first || !self.is_running.load(Ordering::SeqCst) {
-            let act = self.at_end.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(act) = act {
-                act();
-            }
-            exit(128 + signal);
+            self.end(signal);
         }
         self.stop.store(true, Ordering::SeqCst);
         let name = signal_name(signal).unwrap_or("signal");
         // Before anything is said: stderr may be as stuck as what has to be ended.
+        let watch = Arc::clone(self);
         let patience = std::thread::Builder::new()
             .name("crag-patience".to_owned())
             .spawn(move || {
@@ -102,10 +118,10 @@ impl SignalWatch {
                 if last_words.is_ok() {
                     std::thread::sleep(Duration::from_millis(50));
                 }
-                exit(128 + signal);
+                watch.end(signal);
             });
         if patience.is_err() {
-            exit(128 + signal);
+            self.end(signal);
         }
         note(&format!(
             "{name}: finishing what is under way; once more ends it at once"

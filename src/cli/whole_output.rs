@@ -46,8 +46,8 @@ impl WholeOutputArgs {
         names.any(|name| is_same_file(&name, path))
     }
 
-    /// Opens or locks the output, none of `inputs`. Nothing is written.
-    pub fn open(&self, inputs: &[Input]) -> anyhow::Result<Output> {
+    /// Opens or locks the output, none of `inputs`. Nothing is written. What is there of it goes where a signal ends the process.
+    pub fn open(&self, inputs: &[Input], signals: &SignalWatch) -> anyhow::Result<Output> {
         let destination = match &self.output {
             Some(path) => Destination::of(path)?,
             None => Destination::Stdout,
@@ -66,7 +66,7 @@ impl WholeOutputArgs {
         let file = WholeOutput::create(&target, inputs, self.force)?;
         // A later run could not go on with what is there of it, and would have to ask whose that is.
         let remains = file.remains();
-        SignalWatch::start()?.before_end(move || remains.remove());
+        signals.before_end(move |_| remains.remove());
         Ok(Output::File(file))
     }
 }

@@ -318,7 +318,7 @@ impl OutputFile {
     /// # Errors
     /// Something cannot be written; or, without `force`, an output has appeared since there was none. Then nothing has
     /// been put in place.
-    pub fn publish(mut self, companions: &[Companion]) -> Result<(), OutputError> {
+    pub fn publish(&mut self, companions: &[Companion]) -> Result<(), OutputError> {
         self.mend()?;
         if self.has_appeared() {
             return Err(self.appeared());
@@ -375,6 +375,10 @@ impl OutputFile {
 
     /// Takes away what was written, and the state of what it was to go on from.
     pub fn discard(mut self) {
+        // What has become the output is no more this one's.
+        if !is_at(&self.file, &self.partial).unwrap_or(false) {
+            return;
+        }
         (self.length, self.torn, self.keep) = (0, true, false);
         // What cannot be taken away is the next run's to replace.
         if self.mend().is_ok() {

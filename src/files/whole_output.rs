@@ -23,12 +23,12 @@ pub struct WholeOutput {
     remains: Remains,
 }
 
-/// What an output that is under way has written, for whoever ends the process in its midst.
-#[derive(Clone, Default)]
+/// What an output that is under way has put on the disk, for whoever ends the process in its midst.
+#[derive(Clone)]
 pub struct Remains(Arc<Mutex<Option<PathBuf>>>);
 
 impl Remains {
-    /// Takes it away; nothing where nothing has been written, or where it is becoming the output at this moment. The
+    /// Takes it away; nothing where it is an earlier run's still, or where it is becoming the output at this moment. The
     /// process has to end then: the output is not put in its place any more.
     pub fn remove(&self) {
         let Ok(mut partial) = self.0.try_lock() else { return };
@@ -70,9 +70,11 @@ impl WholeOutput {
         if !force && has_state() {
             return Err(unfinished_score());
         }
+        // What an earlier run left is this one's to take away once it has begun to write over it.
+        let own = (!file.has_partial()).then(|| file.partial().to_owned());
         Ok(Self {
             file: Some(file),
-            remains: Remains::default(),
+            remains: Remains(Arc::new(Mutex::new(own))),
             compression: Compression::of_name(target),
             pending: Vec::new(),
         })
@@ -92,28 +94,23 @@ impl WholeOutput {
     pub fn publish(mut self) -> Result<(), OutputError> {
         // An empty file is a file of its format too.
         let is_empty = self.file.as_ref().is_some_and(|file| file.length() == 0);
-        let written = match is_empty || !self.pending.is_empty() {
-            true => self.write_pending(),
-            false => Ok(()),
-        };
+        if is_empty || !self.pending.is_empty() {
+            self.write_pending()?;
+        }
         let remains = self.remains.clone();
         let mut partial = remains.lock();
-        match (written, self.file.take()) {
-            (Ok(()), Some(file)) => {
-                *partial = None;
-                if file.has_appeared() {
-                    let path = file.target().display().to_string();
-                    file.discard();
-                    return Err(OutputError::Exists { path });
-                }
-                file.publish(&[])
+        *partial = None;
+        let Some(mut file) = self.file.take() else {
+            return Ok(());
+        };
+        file.publish(&[]).map_err(|error| {
+            file.discard();
+            match error {
+                // Nothing goes on with what this one has written.
+                OutputError::Appeared { path, .. } => OutputError::Exists { path },
+                error => error,
             }
-            (Err(error), file) => {
-                self.file = file;
-                Err(error)
-            }
-            (Ok(()), None) => Ok(()),
-        }
+        })
     }
 
     fn write_pending(&mut self) -> Result<(), OutputError> {

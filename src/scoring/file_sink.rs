@@ -200,7 +200,7 @@ impl FileSink {
     }
 
     /// Puts the output in its place; `companions` appear directly before it. Only after [`Self::complete`].
-    pub fn publish(self, companions: &[Companion]) -> Result<(), OutputError> {
+    pub fn publish(mut self, companions: &[Companion]) -> Result<(), OutputError> {
         self.output.publish(companions)
     }
 

@@ -22,23 +22,30 @@ use super::console;
 use super::report_file::{is_object_with, replace_earlier};
 use crate::checkpoint::FileHash;
 use crate::files::with_suffix;
+use crate::kernels::cpu::KERNEL_VARIABLE;
 use crate::scoring::{Counts, ErrorCode, Warning};
 
 const FORMAT: u32 = 1;
 
 /// Variables that change what a run does and that no flag stands for.
-const ENVIRONMENT: [&str; 13] = [
-    "CRAG_KERNEL",
+const ENVIRONMENT: [&str; 19] = [
+    KERNEL_VARIABLE,
+    "ALL_PROXY",
+    "CRAG_CUDA_LT",
     "CUDA_VISIBLE_DEVICES",
     "HF_ENDPOINT",
     "HF_HOME",
     "HF_HUB_CACHE",
     "HF_HUB_OFFLINE",
     "HTTPS_PROXY",
+    "HTTP_PROXY",
     "HUGGINGFACE_HUB_CACHE",
+    "NO_PROXY",
     "RAYON_NUM_THREADS",
     "SLURM_ARRAY_TASK_ID",
     "SLURM_JOB_ID",
+    "all_proxy",
+    "http_proxy",
     "https_proxy",
     "no_proxy",
 ];
@@ -50,10 +57,10 @@ pub fn to_text(value: &Value) -> serde_json::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Replaces the summary of an earlier run at `path` by that of one that could not begin; whoever looks at it would
-/// take the earlier one for this one's. What `others` name stays.
-pub fn tell_failure(path: &Path, others: &[&Path], error: &anyhow::Error) -> anyhow::Result<()> {
-    let text = to_text(&summary(&run_id(), &End::failed(error), &Counts::default())?)?;
+/// Replaces the summary of an earlier run at `path` by that of one that could not begin, or ended as it was and has no `counts`;
+/// whoever looks at it would take the earlier one for this one's. What `others` name stays.
+pub fn tell_end(path: &Path, others: &[PathBuf], end: &End, counts: Option<&Counts>) -> anyhow::Result<()> {
+    let text = to_text(&summary(&run_id(), end, counts)?)?;
     replace_earlier(path, others, is_summary, &text).with_context(|| format!("--summary-json {}", path.display()))
 }
 
@@ -251,10 +258,10 @@ impl End {
     }
 }
 
-/// The summary: how the run ended and its numbers.
-pub fn summary(run_id: &str, end: &End, counts: &Counts) -> anyhow::Result<Value> {
+/// The summary: how the run ended and its numbers, where they are known.
+pub fn summary(run_id: &str, end: &End, counts: Option<&Counts>) -> anyhow::Result<Value> {
     let mut summary = json!({"format": FORMAT, "run_id": run_id, "outcome": end});
-    if let (Value::Object(summary), Value::Object(rest)) = (&mut summary, numbers(counts)) {
+    if let (Value::Object(summary), Some(Value::Object(rest))) = (&mut summary, counts.map(numbers)) {
         summary.extend(rest);
     }
     Ok(Redactor::from_env().redact_all(summary))

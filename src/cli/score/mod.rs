@@ -186,6 +186,15 @@ fn prepare(args: &mut ScoreArgs) -> anyhow::Result<Prepared> {
         &output,
         args.cache.as_deref(),
     )?;
+    if let Some(summary) = args.reports.earlier_summary(
+        args.output.target().as_deref(),
+        args.cache.as_deref(),
+        &args.files_read(),
+    ) {
+        signals.before_end(move |signal| {
+            let _ = summary.replace(&End::new(&Ok(Outcome::Interrupted(signal))), None);
+        });
+    }
     start_pool(args.threads)?;
     console::allow_bars(args.progress.wants_bars());
     let started = Timestamp::now();

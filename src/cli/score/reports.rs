@@ -14,7 +14,7 @@ use super::output::Output;
 use crate::cli::config::SettingRow;
 use crate::cli::manifest::{self, End, FileRecord, Manifest, ModelRecord, OutputRecord, RunRecord};
 use crate::cli::report_file::ReportFile;
-use crate::cli::{UsageError, console};
+use crate::cli::{UsageError, console, paths_given};
 use crate::files::{Companion, Destination, Input, is_same_file, with_suffix};
 use crate::scoring::{Counts, InputReport, Options};
 
@@ -32,50 +32,65 @@ pub struct ReportArgs {
 }
 
 impl ReportArgs {
-    /// Says in the summary, if one is wanted, that the run could not begin; not under a name that the run reads or
-    /// would have written under, which may be why it could not. `output`: the file that answers go to.
+    /// Says in the summary, if one is wanted, that the run could not begin.
     pub fn tell_failure(&self, error: &anyhow::Error, output: Option<&Path>, cache: Option<&Path>, read: &[PathBuf]) {
-        let Some(path) = &self.summary_json else { return };
         // The run that holds the lock will write its own.
         if crate::cli::exit_code(error) == crate::cli::LOCKED {
             return;
         }
-        let beside = output.and_then(|target| manifest_of(target, self.manifest.as_deref()).ok());
-        let manifest = beside.as_deref().or(self.manifest.as_deref());
-        let own = own_names(output, manifest, None, cache);
-        let others: Vec<&Path> = own
-            .iter()
-            .map(|own| &*own.name)
-            .chain(read.iter().map(PathBuf::as_path))
-            .collect();
-        match manifest::tell_failure(path, &others, error) {
+        let Some(summary) = self.earlier_summary(output, cache, read) else {
+            return;
+        };
+        match summary.replace(&End::failed(error), Some(&Counts::default())) {
             // That it cannot be written may be what the run failed of.
             Err(own) if format!("{own:#}") != format!("{error:#}") => console::warn(&format!("{own:#}")),
             _ => {}
         }
+    }
+
+    /// The summary that is wanted, if one is, as an earlier run may have left it. `output`: the file that answers go to;
+    /// `read`: the names of all that the run reads.
+    pub fn earlier_summary(
+        &self,
+        output: Option<&Path>,
+        cache: Option<&Path>,
+        read: &[PathBuf],
+    ) -> Option<EarlierSummary> {
+        let path = self.summary_json.clone()?;
+        let beside = output.and_then(|target| manifest_of(target, self.manifest.as_deref()).ok());
+        let manifest = beside.as_deref().or(self.manifest.as_deref());
+        let own = own_names(output, manifest, None, cache);
+        let others = own.into_iter().map(|own| own.name).chain(read.iter().cloned());
+        Some(EarlierSummary {
+            path,
+            others: others.collect(),
+        })
+    }
+}
+
+/// What an earlier run may have left under the name of this one's summary.
+pub struct EarlierSummary {
+    path: PathBuf,
+    /// What the run reads or would have written under, which may be why it could not begin; that stays.
+    others: Vec<PathBuf>,
+}
+
+impl EarlierSummary {
+    /// Replaces it by one of a run that wrote none itself.
+    pub fn replace(&self, end: &End, counts: Option<&Counts>) -> anyhow::Result<()> {
+        manifest::tell_end(&self.path, &self.others, end, counts)
     }
 }
 
 /// [`ReportArgs::tell_failure`] of a run whose command line, environment or config file cannot be understood. `matches`: as
 /// much of the command line as can.
 pub fn tell_failure_before_run(matches: &ArgMatches, error: &anyhow::Error) {
-    let paths = |name: &str| {
-        matches
-            .try_get_many::<PathBuf>(name)
-            .ok()
-            .flatten()
-            .into_iter()
-            .flatten()
-    };
-    let Some(path) = paths("summary_json").next() else {
+    let Some(path) = paths_given(matches, "summary_json").next() else {
         return;
     };
-    let others: Vec<&Path> = ["files", "output", "manifest", "cache", "config"]
-        .into_iter()
-        .flat_map(paths)
-        .map(PathBuf::as_path)
-        .collect();
-    if let Err(error) = manifest::tell_failure(path, &others, error) {
+    let others = ["files", "output", "manifest", "cache", "config"].into_iter();
+    let others: Vec<PathBuf> = others.flat_map(|name| paths_given(matches, name)).collect();
+    if let Err(error) = manifest::tell_end(&path, &others, &End::failed(error), Some(&Counts::default())) {
         console::warn(&format!("{error:#}"));
     }
 }
@@ -143,7 +158,11 @@ impl Reports {
             file.finish(&manifest::to_text(&account.manifest(models, end, counts, None, None)?)?)?;
         }
         if let Some(file) = self.summary {
-            file.finish(&manifest::to_text(&manifest::summary(&self.run_id, end, counts)?)?)?;
+            file.finish(&manifest::to_text(&manifest::summary(
+                &self.run_id,
+                end,
+                Some(counts),
+            )?)?)?;
         }
         Ok(())
     }
