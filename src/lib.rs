@@ -10,8 +10,8 @@
 //!
 //! ```text
 //! cli -> scoring, corpora, training, evaluation, model, text, checkpoint, files, kernels' devices
-//! training -> scoring's records and marking, evaluation, text, model, checkpoint, files, kernels' devices
-//! scoring -> text, model, files, kernels' copies and memory
+//! training -> scoring's records and marking, evaluation, text, model, checkpoint, files, kernels' devices, copies and memory
+//! scoring -> text, model, files, kernels' copies, memory and names
 //! evaluation -> scoring's words for broken JSON
 //! corpora -> files
 //! model -> checkpoint, kernels

@@ -1,6 +1,7 @@
 //! Which model: the flags that name one, and opening it.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::Context as _;
 
@@ -155,6 +156,8 @@ pub struct OpenModel {
     pub kernel: String,
     /// What there is to say of packed weights that are of no use here.
     pub unused_packed: Option<String>,
+    /// See [`Self::hash`].
+    hash: OnceLock<[u8; 32]>,
 }
 
 /// The hashes of the small files of a model: settings and tokenizer.
@@ -238,16 +241,23 @@ impl ModelArgs {
             description,
             network,
             kernel: device.kernel,
+            hash: OnceLock::new(),
         })
     }
 }
 
 impl OpenModel {
+    /// The hash of weights and settings, which takes as long as reading a gigabyte the first time.
+    fn hash(&self) -> &[u8; 32] {
+        let Description { checkpoint, files, .. } = &self.description;
+        self.hash.get_or_init(|| checkpoint.model_hash(files))
+    }
+
     /// A hash of everything that says what the model answers: weights, settings and tokenizer.
     pub fn identity(&self) -> String {
         let files = &self.description.files;
         let mut all = blake3::Hasher::new();
-        all.update(&self.description.checkpoint.model_hash(files));
+        all.update(self.hash());
         for (_, file) in files.tokenizer() {
             let bytes = file.as_ref().map(|file| file.bytes.as_ref());
             // A missing file is no empty one.
@@ -260,10 +270,9 @@ impl OpenModel {
     /// The cache at `path`, as far as it is this model's on this device; `opened` by another model already,
     /// if by any.
     pub fn open_cache(&self, path: &Path, opened: Option<&Cache>) -> anyhow::Result<Cache> {
-        let model = self.description.checkpoint.model_hash(&self.description.files);
         Ok(match opened {
-            Some(cache) => cache.of_model(&model, &self.kernel),
-            None => Cache::open(path, &model, &self.kernel)?,
+            Some(cache) => cache.of_model(self.hash(), &self.kernel),
+            None => Cache::open(path, self.hash(), &self.kernel)?,
         })
     }
 }

@@ -5,7 +5,7 @@
 //! take, and texts that were reused or cached do not count as work that went fast.
 
 use std::collections::VecDeque;
-use std::io::{self, IsTerminal as _, Read as _};
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::console;
 use super::values::parse_pause;
-use crate::files::Gauge;
+use crate::files::{Compression, Gauge};
 use crate::scoring::{Counts, LineError, Position, Progress, Sink};
 
 /// How progress is shown.
@@ -105,12 +105,9 @@ impl InputSizes {
         let mut sizes = Self::default();
         for path in files {
             let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-            let mut start = Vec::new();
-            std::fs::File::open(path).ok()?.take(4).read_to_end(&mut start).ok()?;
-            let magics = [b"\x1f\x8b".as_slice(), b"\x28\xb5\x2f\xfd", b"BZh"];
-            match magics.iter().any(|magic| start.starts_with(magic)) {
-                true => sizes.packed += metadata.len(),
-                false => sizes.plain += metadata.len(),
+            match Compression::of_file(path).ok()? {
+                Some(_) => sizes.packed += metadata.len(),
+                None => sizes.plain += metadata.len(),
             }
         }
         (!files.is_empty()).then_some(sizes)
@@ -427,6 +424,26 @@ mod tests {
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn what_grows_when_it_is_read_is_told_as_the_reader_tells_it() {
+        let folder = tempfile::tempdir().unwrap();
+        // Parallel compressors begin with a frame to skip; a text may begin with bzip2's letters.
+        let files = [
+            ("a.zst", b"\x50\x2a\x4d\x18\x04\0\0\0abcd".as_slice(), true),
+            ("b.gz", b"\x1f\x8b\x08", true),
+            ("c.csv", b"BZh,drug,adr,text", false),
+            ("d", b"", false),
+        ];
+        for (name, bytes, is_packed) in files {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            let sizes = InputSizes::of(&[path]).unwrap();
+            let length = bytes.len() as u64;
+            let expected = if is_packed { (0, length) } else { (length, 0) };
+            assert_eq!((sizes.plain, sizes.packed), expected, "{name}");
+        }
     }
 
     #[test]

@@ -333,6 +333,8 @@ fn document(lines: Vec<Relation>, damaged: usize, report: &mut dyn Report) -> Re
             certain = all.next().cloned().unwrap_or_default();
             all.for_each(|bases| certain.retain(|base| bases.contains(base)));
         }
+        certain.sort_unstable();
+        certain.dedup();
         for (line, bases) in group.iter().zip(candidates) {
             let base = match bases {
                 Err(reason) => Err((reason, "expected both mentions in the sentence, found at most one")),
@@ -341,7 +343,9 @@ fn document(lines: Vec<Relation>, damaged: usize, report: &mut dyn Report) -> Re
                     "expected offsets as far apart as the mentions in the sentence, found others",
                 )),
                 Ok(bases) => {
-                    let mut fitting = bases.iter().filter(|base| bases.len() == 1 || certain.contains(base));
+                    let mut fitting = bases
+                        .iter()
+                        .filter(|base| bases.len() == 1 || certain.binary_search(base).is_ok());
                     match (fitting.next(), fitting.next()) {
                         (Some(&base), None) => Ok(base),
                         _ => Err((

@@ -13,6 +13,7 @@
 //!
 //! Where it is not known what a relation relates, it may be any pair of its document: none is unrelated.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
@@ -191,13 +192,25 @@ fn between<'s>(
     one: &'s Candidate<'s>,
     other: &'s Candidate<'s>,
 ) -> impl Iterator<Item = usize> + 's {
-    let others: Vec<&Vec<(usize, bool)>> = other.keys.iter().filter_map(|key| ends.get(key)).collect();
-    let ones = one.keys.iter().filter(|_| !others.is_empty());
-    let ones: Vec<&Vec<(usize, bool)>> = ones.filter_map(|key| ends.get(key)).collect();
-    let ends = ones.into_iter().flatten();
+    let lists = |candidate: &'s Candidate<'s>| candidate.keys.iter().filter_map(|key| ends.get(key));
+    let others: Vec<&Vec<(usize, bool)>> = lists(other).collect();
+    // A mention that is annotated a thousand times has as many lists: one to look in instead.
+    let others: Vec<Cow<'s, [(usize, bool)]>> = match others.len() {
+        0..=FEW_LISTS => others.into_iter().map(|list| Cow::Borrowed(&**list)).collect(),
+        _ => {
+            let mut all: Vec<_> = others.into_iter().flatten().copied().collect();
+            all.sort_unstable();
+            vec![Cow::Owned(all)]
+        }
+    };
+    let ones = lists(one).take(if others.is_empty() { 0 } else { usize::MAX });
+    let ends = ones.flatten();
     ends.filter(move |&&(index, second)| others.iter().any(|ends| ends.binary_search(&(index, !second)).is_ok()))
         .map(|&(index, _)| index)
 }
+
+/// As many lists of relations are looked through one by one.
+const FEW_LISTS: usize = 4;
 
 /// Each name of the one with each of the other: at most four.
 fn called<'c>(drug: &'c Candidate<'_>, adr: &'c Candidate<'_>) -> impl Iterator<Item = Names> + 'c {

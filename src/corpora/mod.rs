@@ -8,7 +8,7 @@
 //! Memory holds one document, at most [`Options::max_document_bytes`] of its source, whatever the size of the input. Of the
 //! ADE corpus' lines, which say what they belong to wherever they stand, it holds an input, and refuses one that would take
 //! more than 16 times as much.
-//! This room neither opens files (but for brat's folders) nor knows what becomes of a record.
+//! This room knows no arguments, and not what becomes of a record.
 
 mod ade_rel;
 mod bioc;

@@ -114,52 +114,87 @@ pub fn resolve(
 
 /// Leaves either composite mentions or their parts. What relations say of parts that are left out, they say of the whole.
 fn choose_composites(mentions: &mut Vec<RawMention>, composite: CompositeUse, summary: &mut Summary) {
-    // Offsets of two passages may both count from the passage.
-    let extent = |mention: &RawMention| {
-        let start = mention.spans.iter().map(|span| span.0).min().unwrap_or(0);
-        let end = mention.spans.iter().map(|span| span.1).max().unwrap_or(0);
-        (mention.home, start, end)
-    };
-    let by_role = |role| {
-        let of_role = mentions.iter().enumerate().filter(move |(_, m)| m.composite == role);
-        of_role
-            .map(|(index, mention)| (index, extent(mention)))
-            .collect::<Vec<_>>()
-    };
-    let (wholes, parts) = (by_role(Composite::Whole), by_role(Composite::Part));
-    let mut left_out = HashSet::new();
-    for &(part, (home, start, end)) in &parts {
-        for &(whole, extent) in &wholes {
-            if home != extent.0 || start < extent.1 || extent.2 < end {
-                continue;
-            }
+    let wholes = Wholes::of(mentions);
+    let mut left_out = vec![false; mentions.len()];
+    // By where parts are, so that many at one place are looked up once: the whole that stands for them.
+    let mut whole_of: HashMap<Extent, Option<usize>> = HashMap::new();
+    // What each whole names, while it is given its parts' names.
+    let mut named: HashMap<usize, HashSet<String>> = HashMap::new();
+    for part in 0..mentions.len() {
+        if mentions[part].composite != Composite::Part {
+            continue;
+        }
+        let at = extent(&mentions[part]);
+        let whole = *whole_of.entry(at).or_insert_with(|| {
+            let around = wholes.around(at);
             match composite {
-                CompositeUse::Whole if left_out.insert(part) => {
-                    let key = std::mem::take(&mut mentions[part].key);
-                    let aliases = std::mem::take(&mut mentions[part].aliases);
-                    let concepts = std::mem::take(&mut mentions[part].concepts);
-                    let whole = &mut mentions[whole];
-                    whole.aliases.extend(Some(key).filter(|key| !key.is_empty()));
-                    whole.aliases.extend(aliases);
-                    for concept in concepts {
-                        if !whole.concepts.contains(&concept) {
-                            whole.concepts.push(concept);
-                        }
-                    }
-                }
-                CompositeUse::Whole => {}
+                CompositeUse::Whole => around.filter_map(|wholes| wholes.first().copied()).min(),
                 CompositeUse::Parts => {
-                    left_out.insert(whole);
+                    around.flatten().for_each(|&whole| left_out[whole] = true);
+                    None
                 }
+            }
+        });
+        let Some(whole) = whole else { continue };
+        left_out[part] = true;
+        let key = std::mem::take(&mut mentions[part].key);
+        let aliases = std::mem::take(&mut mentions[part].aliases);
+        let concepts = std::mem::take(&mut mentions[part].concepts);
+        let whole_mention = &mut mentions[whole];
+        whole_mention.aliases.extend(Some(key).filter(|key| !key.is_empty()));
+        whole_mention.aliases.extend(aliases);
+        let named = named.entry(whole);
+        let named = named.or_insert_with(|| whole_mention.concepts.iter().cloned().collect());
+        let new = concepts.into_iter().filter(|concept| named.insert(concept.clone()));
+        whole_mention.concepts.extend(new);
+    }
+    summary.composites_left_out += left_out.iter().filter(|&&left_out| left_out).count() as u64;
+    let mut left_out = left_out.into_iter();
+    mentions.retain(|_| !left_out.next().unwrap_or(false));
+}
+
+/// Where a mention begins and ends; offsets of two passages may both count from the passage, so with its passage.
+type Extent = (Option<(usize, usize)>, u64, u64);
+
+fn extent(mention: &RawMention) -> Extent {
+    let start = mention.spans.iter().map(|span| span.0).min().unwrap_or(0);
+    let end = mention.spans.iter().map(|span| span.1).max().unwrap_or(0);
+    (mention.home, start, end)
+}
+
+/// Composite mentions by where they are, those at one place in order.
+struct Wholes {
+    at: BTreeMap<Extent, Vec<usize>>,
+    /// How far the one or any before it in its passage reaches.
+    reach: BTreeMap<Extent, u64>,
+}
+
+impl Wholes {
+    fn of(mentions: &[RawMention]) -> Self {
+        let mut at: BTreeMap<Extent, Vec<usize>> = BTreeMap::new();
+        for (index, mention) in mentions.iter().enumerate() {
+            if mention.composite == Composite::Whole {
+                at.entry(extent(mention)).or_default().push(index);
             }
         }
+        let mut reach = BTreeMap::new();
+        let mut before: Option<(Extent, u64)> = None;
+        for &extent in at.keys() {
+            let same_passage = before.filter(|(before, _)| before.0 == extent.0);
+            let furthest = same_passage.map_or(extent.2, |(_, furthest)| furthest.max(extent.2));
+            reach.insert(extent, furthest);
+            before = Some((extent, furthest));
+        }
+        Self { at, reach }
     }
-    let mut index = 0;
-    mentions.retain(|_| {
-        index += 1;
-        !left_out.contains(&(index - 1))
-    });
-    summary.composites_left_out += left_out.len() as u64;
+
+    /// Those that hold all of `(home, start, end)`.
+    fn around(&self, (home, start, end): Extent) -> impl Iterator<Item = &Vec<usize>> {
+        let begun = self.reach.range((home, 0, 0)..=(home, start, u64::MAX)).rev();
+        let near = begun.take_while(move |&(_, &reach)| reach >= end);
+        let around = near.filter(move |&(extent, _)| extent.2 >= end);
+        around.filter_map(|(extent, _)| self.at.get(extent))
+    }
 }
 
 /// Why a mention's offsets do not hold.

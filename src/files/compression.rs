@@ -2,6 +2,7 @@
 //! at all.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -56,6 +57,11 @@ impl Compression {
             "bz2" => Some(Compression::Bzip2),
             _ => None,
         }
+    }
+
+    /// By the bytes that the file at `path` begins with; none where they are not compressed.
+    pub fn of_file(path: &Path) -> io::Result<Option<Self>> {
+        Ok(recognise(&mut File::open(path)?, None)?.1)
     }
 
     /// Whether a further member, stream or frame of this format can begin with `first`.

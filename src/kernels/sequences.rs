@@ -19,8 +19,14 @@ pub struct Sequences {
 impl Sequences {
     /// `lengths`: tokens in each sequence, each at least 1. Errors on an empty sequence or batch.
     pub fn new(lengths: &[usize], device: &Device) -> Result<Self> {
-        if lengths.is_empty() || lengths.contains(&0) {
-            bail!("a packed batch needs at least one sequence and no empty one, found lengths {lengths:?}")
+        if lengths.is_empty() {
+            bail!("a packed batch needs at least one sequence, found none")
+        }
+        if let Some(empty) = lengths.iter().position(|&length| length == 0) {
+            bail!(
+                "a packed batch has no empty sequence, found one at {empty} of {}",
+                lengths.len()
+            )
         }
         let mut offsets = Vec::with_capacity(lengths.len() + 1);
         let mut total = 0usize;

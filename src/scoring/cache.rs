@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use redb::{Database, DatabaseError, ReadableDatabase as _, TableDefinition, TableHandle as _};
 
 use crate::Side;
+use crate::files::{Disk as _, RealDisk};
 
 /// Raised with every change to keys, values or tables.
 const FORMAT: u64 = 1;
@@ -413,11 +414,9 @@ fn create(path: &Path) -> Result<(), CacheError> {
             redb::Error::Io(source) => source,
             other => io::Error::other(other),
         })
-        .and_then(|()| match std::fs::hard_link(&temporary, path) {
+        .and_then(|()| match RealDisk.rename_new(&temporary, path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            // A file system without hard links.
-            Err(_) => std::fs::rename(&temporary, path),
-            Ok(()) => Ok(()),
+            renamed => renamed,
         });
     let _ = std::fs::remove_file(&temporary);
     named.map_err(failed)

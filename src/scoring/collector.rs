@@ -126,7 +126,8 @@ impl<'c> Collector<'c> {
                 tokens,
                 result,
             } => {
-                let Some(open) = self.windows.get_mut((window - self.first_window) as usize) else {
+                let number = window.checked_sub(self.first_window).map(|number| number as usize);
+                let Some(open) = number.and_then(|number| self.windows.get_mut(number)) else {
                     return;
                 };
                 match result {

@@ -167,7 +167,7 @@ impl ScoreError {
     }
 }
 
-/// At most `limit` characters of something a user wrote, quoted for a message.
+/// The beginning of something a user wrote, quoted for a message.
 pub(super) fn quoted(value: &str) -> String {
     const LIMIT: usize = 60;
     match value.char_indices().nth(LIMIT) {

@@ -1,7 +1,7 @@
 //! Streams records through the network: a pair in on each line, its probability out, in order.
 //!
 //! This room knows lines, records and batches; [`crate::text`] turns a context into token ids and a
-//! [`PairModel`] turns token ids into probabilities. Nothing here knows arguments, and `network` alone tensors.
+//! [`PairModel`] turns token ids into probabilities. Nothing here parses arguments (messages name the flag that is the way out), and `network` alone knows tensors.
 //!
 //! # Records
 //!

@@ -103,7 +103,7 @@ pub fn batches_cut_to() -> Option<usize> {
 /// One result for each item.
 type Compute<'c, I, O> = dyn Fn(&[I]) -> Result<Vec<O>, ModelError> + 'c;
 
-/// What `compute` makes of `items`. Where they are too many for the GPU's memory, which another process may have taken,
+/// What `compute` makes of `items`. On a GPU, where they are too many for the GPU's memory, which another process may have taken,
 /// in halves, and so on down to one, with nothing else of this process computing: what that holds comes free first.
 /// `halved` is told of all that did not fit.
 fn in_parts<I, O>(
@@ -112,6 +112,9 @@ fn in_parts<I, O>(
     compute: &Compute<'_, I, O>,
     halved: &dyn Fn(&[I]),
 ) -> Result<Vec<O>, ModelError> {
+    if device.is_cpu() {
+        return compute(items);
+    }
     let together = {
         let _with_others = COMPUTING.read().unwrap_or_else(PoisonError::into_inner);
         compute(items)

@@ -87,12 +87,7 @@ impl Reader {
             }
             self.start.check_end(source, last_line, lines.lines(), &name)?;
             if header_awaited {
-                let found = if lines.lines() == 0 {
-                    "an empty input"
-                } else {
-                    "blank lines alone"
-                };
-                return Err(ScoreError::NoHeader { name, found });
+                return Err(no_header(name, lines.lines()));
             }
             if !self.push_passed(passed) {
                 return Ok(());
@@ -200,16 +195,18 @@ pub fn check_headers(
                     take_header(&*format, &name, line, &content)?;
                     break;
                 }
-                None => {
-                    let found = if lines.lines() == 0 {
-                        "an empty input"
-                    } else {
-                        "blank lines alone"
-                    };
-                    return Err(ScoreError::NoHeader { name, found });
-                }
+                None => return Err(no_header(name, lines.lines())),
             }
         }
     }
     Ok(())
+}
+
+/// Of a table that ended after as many lines, none of them a header.
+fn no_header(name: String, lines: u64) -> ScoreError {
+    let found = match lines {
+        0 => "an empty input",
+        _ => "blank lines alone",
+    };
+    ScoreError::NoHeader { name, found }
 }

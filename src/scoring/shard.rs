@@ -132,7 +132,8 @@ struct Rows {
     reader: BufReader<crate::files::OpenInput>,
     ends: RowEnds,
     row: Vec<u8>,
-    rows: u64,
+    /// Line ends before the row.
+    lines: u64,
 }
 
 const BUFFER_BYTES: usize = 128 * 1024;
@@ -146,7 +147,7 @@ impl Rows {
                 reader: BufReader::with_capacity(BUFFER_BYTES, open),
                 ends: RowEnds::of(format),
                 row: Vec::new(),
-                rows: 0,
+                lines: 0,
             }),
             Err(source) => Err(MergeError::Read { name, source }),
         }
@@ -154,6 +155,7 @@ impl Rows {
 
     /// The next row, none at the end.
     fn next(&mut self) -> Result<Option<&[u8]>, MergeError> {
+        self.lines += memchr::memchr_iter(b'\n', &self.row).count() as u64;
         self.row.clear();
         loop {
             let buffer = self.reader.fill_buf().map_err(|source| MergeError::Read {
@@ -176,11 +178,10 @@ impl Rows {
                 break;
             }
         }
-        self.rows += 1;
         match self.ends.are_blank(&self.row) {
             true => Err(MergeError::Blank {
                 name: self.name.clone(),
-                line: self.rows,
+                line: self.lines + 1,
             }),
             false => Ok(Some(&self.row)),
         }

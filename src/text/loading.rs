@@ -250,8 +250,8 @@ fn from_vocabulary(file: &str, bytes: &[u8], config: &Config) -> Result<Tokenize
 
 /// Without it the first unknown word of a run would be the place where the run fails.
 fn require_unknown_token(file: &str, tokenizer: &Tokenizer, token: &str) -> Result<(), TokenizerError> {
-    match tokenizer.get_model().clone() {
-        ModelWrapper::WordPiece(model) if tokenizers::Model::token_to_id(&model, token).is_some() => Ok(()),
+    match tokenizer.get_model() {
+        ModelWrapper::WordPiece(model) if tokenizers::Model::token_to_id(model, token).is_some() => Ok(()),
         _ => Err(TokenizerError::malformed(
             file,
             &format!("the unknown token {token:?} is not in the vocabulary"),

@@ -60,7 +60,7 @@ pub enum TrainError {
          by as much), or take another GPU (--device cuda:N) or --device cpu"
     )]
     OutOfMemory,
-    #[error("{0} (the last complete state is kept, and --resume continues from it)")]
+    #[error("{0}")]
     Tensor(String),
 }
 

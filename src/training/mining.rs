@@ -161,14 +161,33 @@ pub fn neighbours(
                     .enumerate()
                     .map(|(candidate, other)| (dot(row, other), candidate as u32))
                     .collect();
-                scored.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-                let unrelated = scored
-                    .into_iter()
-                    .filter(|(_, candidate)| !is_related(*candidate as usize));
-                unrelated.take(count).map(|(_, candidate)| candidate).collect()
+                nearest_unrelated(&mut scored, count, is_related)
             })
             .collect()
     }))
+}
+
+/// The `count` best of `scored` (score, candidate) that are not related, best first, of equals the first. All but as many of
+/// the best as it takes stay unsorted.
+fn nearest_unrelated(scored: &mut [(f32, u32)], count: usize, is_related: impl Fn(usize) -> bool) -> Vec<u32> {
+    let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+    let (mut found, mut begin, mut share) = (Vec::with_capacity(count), 0, 2 * count.max(8));
+    while begin < scored.len() && found.len() < count {
+        let rest = &mut scored[begin..];
+        let taken = share.min(rest.len());
+        if taken < rest.len() {
+            rest.select_nth_unstable_by(taken, order);
+        }
+        rest[..taken].sort_unstable_by(order);
+        let unrelated = rest[..taken].iter().map(|&(_, candidate)| candidate);
+        found.extend(
+            unrelated
+                .filter(|&candidate| !is_related(candidate as usize))
+                .take(count - found.len()),
+        );
+        (begin, share) = (begin + taken, 4 * share);
+    }
+    found
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -211,6 +230,24 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_nearest_unrelated_are_those_of_all_in_order(
+            scores in prop::collection::vec(prop_oneof![Just(f32::NAN), Just(-0.0), -2.0f32..2.0, (0u8..3).prop_map(f32::from)], 0..300),
+            related in prop::collection::vec(any::<bool>(), 300),
+            count in 0usize..40,
+        ) {
+            let mut scored: Vec<(f32, u32)> = scores.iter().copied().zip(0..).collect();
+            let mut all = scored.clone();
+            all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            let expected: Vec<u32> = all
+                .into_iter()
+                .map(|(_, candidate)| candidate)
+                .filter(|&candidate| !related[candidate as usize])
+                .take(count)
+                .collect();
+            prop_assert_eq!(nearest_unrelated(&mut scored, count, |candidate| related[candidate]), expected);
+        }
+
         #[test]
         fn no_negative_is_related_anywhere(n in 1usize..60, entities in 1usize..12, seed in any::<u64>()) {
             let (data, positives, related) = data(n, entities, seed);

@@ -225,7 +225,7 @@ impl Job<'_> {
         };
         if state.fingerprint != self.fingerprint {
             return Err(TrainError::Resume {
-                path: folder.log().with_file_name("state.json").display().to_string(),
+                path: folder.state_path().display().to_string(),
                 reason:
                     "it was begun with other settings, data or backbone; give the same again, or --force to begin anew"
                         .to_owned(),

@@ -128,9 +128,14 @@ impl WorkFolder {
         self.path.join(LOG)
     }
 
+    /// Where the last state is described.
+    pub fn state_path(&self) -> PathBuf {
+        self.path.join(STATE)
+    }
+
     /// The last state and its tensors; none where no state was written yet.
     pub fn load(&self) -> Result<Option<(State, Tensors)>, TrainError> {
-        let path = self.path.join(STATE);
+        let path = self.state_path();
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -200,7 +205,7 @@ impl WorkFolder {
             path: self.path.display().to_string(),
             reason: error.to_string(),
         })?;
-        let path = self.path.join(STATE);
+        let path = self.state_path();
         replace(&RealDisk, &path, &json).map_err(|error| TrainError::io(&path, "writing it failed", error))?;
         self.remove_older(state);
         Ok(())

@@ -114,7 +114,7 @@ impl RepoCache {
         })
     }
 
-    /// The file that a blob grows in.
+    /// Makes the folder that blobs lie and grow in.
     pub(super) fn create_blobs(&self) -> Result<(), CheckpointError> {
         create_folder(&self.root().join("blobs"))
     }

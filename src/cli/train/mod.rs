@@ -243,7 +243,7 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
             note("interrupted; the same command with --resume goes on");
             Ok(signals.outcome())
         }
-        error @ (TrainError::Io { .. } | TrainError::Checkpoint(_)) => {
+        error @ (TrainError::Io { .. } | TrainError::Checkpoint(_) | TrainError::Tensor(_)) => {
             let error = anyhow::Error::from(error);
             anyhow::bail!("{error:#}; what was finished is kept, and the same command with --resume goes on");
         }

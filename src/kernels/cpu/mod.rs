@@ -58,7 +58,7 @@ pub fn attention(qkv: &[f32], offsets: &[u32], hidden: usize, heads: usize) -> V
     attention::attention(selected(), qkv, offsets, hidden, heads)
 }
 
-/// Softmax-weighted mean of hidden states per head. Returns `[B, heads * width]`.
+/// Softmax-weighted mean of hidden states per head. Returns `[heads, B, width]`.
 pub fn attention_pool(hidden: &[f32], keys: &[f32], offsets: &[u32], heads: usize, width: usize) -> Vec<f32> {
     pooling::attention_pool(selected(), hidden, keys, offsets, heads, width)
 }

@@ -141,7 +141,7 @@ impl Plan {
         bias: Option<&CudaView<T>>,
         rows: Rows,
     ) -> Result<Option<Self>> {
-        if !is_wanted() {
+        if !uses_cublas_lt() {
             return Ok(None);
         }
         let library = Library::of(device)?;
@@ -352,8 +352,8 @@ fn does_not_fit(error: &LtError) -> bool {
     )
 }
 
-/// `CRAG_CUDA_LT=0` sends every product through cuBLAS proper, to compare the two.
-fn is_wanted() -> bool {
+/// Whether products go through cublasLt: `CRAG_CUDA_LT=0` sends every one through cuBLAS proper, to compare the two.
+pub fn uses_cublas_lt() -> bool {
     static WANTED: OnceLock<bool> = OnceLock::new();
     *WANTED.get_or_init(|| std::env::var_os("CRAG_CUDA_LT").is_none_or(|value| value != "0"))
 }

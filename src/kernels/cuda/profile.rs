@@ -85,7 +85,7 @@ pub struct Total {
 }
 
 /// Sums per operation since the last call, the largest first, and forgets them. Waits for the GPU.
-/// candle's own operations (concatenation, the bilinear's last step) are not among them.
+/// candle's own operations (concatenation) are not among them.
 pub fn report() -> Vec<Total> {
     let records = std::mem::take(&mut *RECORDS.lock().unwrap_or_else(PoisonError::into_inner));
     let mut totals: Vec<Total> = Vec::new();

@@ -21,7 +21,7 @@ struct LayerNorm {
     eps: f32,
 }
 
-/// Sums in eight lanes, so that they vectorize; the order is the same everywhere.
+/// Sums in sixteen lanes, so that they vectorize; the order is the same everywhere.
 #[inline(always)]
 fn sum(values: impl ExactSizeIterator<Item = f32>) -> f32 {
     let mut lanes = [0.0f32; 16];
