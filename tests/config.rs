@@ -207,3 +207,43 @@ fn a_bad_config_file_stands_in_nobodys_way_to_help() {
         "crag: x.toml:1: unknown key \"scores\"; did you mean \"score\"?\n"
     );
 }
+
+#[test]
+fn of_quiet_and_verbose_the_one_nearer_to_the_command_line_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("quiet.toml"), "[score]\nquiet = true\n").unwrap();
+    std::fs::write(folder.path().join("verbose.toml"), "[score]\nverbose = true\n").unwrap();
+    let is_verbose = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let run = score(folder.path(), &[&["--model", "demo"], arguments].concat(), variables);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        assert_eq!(run.stderr.contains("device cpu"), run.stderr.contains("scored 1 of 1"));
+        run.stderr.contains("device cpu")
+    };
+    assert!(is_verbose(&["-v"], &[("CRAG_QUIET", "1")]));
+    assert!(is_verbose(&["-v", "--config", "quiet.toml"], &[]));
+    assert!(is_verbose(&["--config", "quiet.toml"], &[("CRAG_VERBOSE", "1")]));
+    assert!(!is_verbose(&["-q"], &[("CRAG_VERBOSE", "1")]));
+    assert!(!is_verbose(&["--config", "verbose.toml"], &[("CRAG_QUIET", "1")]));
+}
+
+#[test]
+fn a_variable_of_one_subcommand_holds_for_what_is_wrong_with_its_command_line_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = score(folder.path(), &["--bogus"], &[("CRAG_SCORE_LOG_FORMAT", "json")]);
+    assert_eq!(
+        (run.code, json_lines(run.stderr.as_bytes()).len()),
+        (2, 1),
+        "{}",
+        run.stderr
+    );
+    // And one that no environment may set is told under either name.
+    for name in ["CRAG_FORCE", "CRAG_SCORE_FORCE"] {
+        let run = score(folder.path(), &["-q", "--model", "demo"], &[(name, "1")]);
+        assert!(
+            run.stderr
+                .contains(&format!("{name} stands for no flag: --force is for")),
+            "{}",
+            run.stderr
+        );
+    }
+}

@@ -641,3 +641,30 @@ fn every_relation_of_the_ade_corpus_resolves() {
         "other pairs or labels than in the sorted file"
     );
 }
+
+#[test]
+fn relations_that_a_limit_left_without_a_pair_do_not_point_to_a_wider_scope() {
+    let text = "aspirin and heparin caused bleeding and rash.";
+    let annotation =
+        |start: usize, word: &str, kind: &str| format!("1\t{start}\t{}\t{word}\t{kind}\t{word}\n", start + word.len());
+    let document = format!(
+        "1|t|\n1|a|{text}\n{}{}{}{}1\tCID\taspirin\tbleeding\n1\tCID\theparin\trash\n",
+        annotation(1, "aspirin", "Chemical"),
+        annotation(13, "heparin", "Chemical"),
+        annotation(28, "bleeding", "Disease"),
+        annotation(41, "rash", "Disease"),
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("document.txt");
+    std::fs::write(&path, document).unwrap();
+    let whole = extract(&["--from", "pubtator"], &[path.clone()]);
+    assert!(!whole.stderr.contains("gave no pair"), "{}", whole.stderr);
+    let limited = extract(&["--from", "pubtator", "--max-pairs-per-doc", "1"], &[path]);
+    assert!(
+        limited.stderr.contains(
+            "1 relation between a drug and a reaction gave no pair, some of them since pairs beyond --max-pairs-per-doc"
+        ) && !limited.stderr.contains("--scope"),
+        "{}",
+        limited.stderr
+    );
+}

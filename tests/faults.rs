@@ -565,3 +565,45 @@ fn whenever_the_power_goes_the_run_can_be_gone_on_with() {
         }
     }
 }
+
+/// Lets nothing be renamed to one name.
+struct Occupied(PathBuf);
+
+impl Disk for Occupied {
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match to == self.0 {
+            true => Err(io::Error::from_raw_os_error(libc::EBUSY)),
+            false => RealDisk.rename(from, to),
+        }
+    }
+}
+
+#[test]
+fn what_appears_together_with_an_output_does_not_without_it() {
+    for earlier in [Some("of the old one"), None] {
+        let folder = tempfile::tempdir().unwrap();
+        let (out, manifest) = (folder.path().join("out"), folder.path().join("out.manifest.json"));
+        fs::write(&out, "old").unwrap();
+        if let Some(earlier) = earlier {
+            fs::write(&manifest, earlier).unwrap();
+        }
+        let claim = Claim {
+            force: true,
+            ..Claim::default()
+        };
+        let mut output = OutputFile::claim(Arc::new(Occupied(out.clone())), &out, &[], claim).unwrap();
+        output.append(b"new").unwrap();
+        let companions = [Companion {
+            path: manifest.clone(),
+            contents: b"of the new one".to_vec(),
+        }];
+        let error = output.publish(&companions).unwrap_err().to_string();
+        assert!(error.contains("cannot be put in place"), "{error}");
+        assert_eq!(fs::read(&out).unwrap(), b"old");
+        assert_eq!(fs::read_to_string(&manifest).ok().as_deref(), earlier);
+        // What was to be the output is still there, and nothing else.
+        output.discard();
+        let left = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(left, 1 + usize::from(earlier.is_some()));
+    }
+}

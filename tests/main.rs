@@ -29,6 +29,8 @@ mod manifest;
 mod output;
 mod overwriting;
 mod parity;
+#[cfg(target_os = "linux")]
+mod places;
 mod precision;
 mod progress;
 mod resume;

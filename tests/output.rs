@@ -644,3 +644,35 @@ pub fn is_absent_or(path: &Path, expected: &[u8]) -> bool {
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
 }
+
+#[test]
+#[cfg(unix)]
+fn stdout_that_is_open_for_reading_alone_is_as_good_as_closed() {
+    let place = Place::with_pairs(2);
+    for arguments in [
+        &["pairs.jsonl"][..],
+        &["--summary-json", "-", "-o", "out.jsonl", "--force", "pairs.jsonl"],
+    ] {
+        let stdout = fs::File::open("/dev/null").unwrap();
+        let run = place.command(arguments).stdout(stdout).output().unwrap();
+        assert_eq!(run.status.code(), Some(1), "{arguments:?}");
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(said.contains("not open for writing"), "{said}");
+    }
+}
+
+#[test]
+fn a_summary_that_nobody_reads_any_more_is_a_closed_pipe() {
+    let place = Place::with_pairs(3);
+    place.write("doc.txt", "1|t|Title\n1|a|Abstract\n");
+    let mut extract = process(&crag());
+    extract.args(["extract", "--from", "pubtator", "-o", "out.jsonl.gz", "doc.txt"]);
+    extract.current_dir(place.path(""));
+    for mut command in [place.command(&["-o", "out.jsonl", "pairs.jsonl"]), extract] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let run = command.args(["--summary-json", "-"]).stdout(writer).output().unwrap();
+        assert_eq!(run.status.code(), Some(141), "{}", String::from_utf8_lossy(&run.stderr));
+    }
+    assert_eq!(json_lines(&place.read("out.jsonl")).len(), 3);
+}

@@ -370,3 +370,25 @@ fn with_json_every_line_on_stderr_is_an_object() {
         );
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_that_cannot_draw_gets_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pairs.jsonl");
+    std::fs::write(&path, pairs(12_000)).unwrap();
+    let (ours, theirs) = terminal();
+    let child = program()
+        .env("TERM", "dumb")
+        .args(["score", "--model", "demo", "--threads", "1", "--progress-every", "1"])
+        .arg(&path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(theirs)
+        .spawn()
+        .unwrap();
+    let transcript = transcript(ours);
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+    let text = String::from_utf8(transcript.join().unwrap()).unwrap();
+    assert!(text.contains("% of ") && !text.contains('\u{1b}'), "{text}");
+}

@@ -241,6 +241,12 @@ fn a_state_or_partial_that_was_tampered_with_is_refused() {
     let place = stopped(&[]);
     let (partial, state) = (place.read("out.jsonl.partial"), place.read("out.jsonl.progress"));
     let text = String::from_utf8(state.clone()).unwrap();
+    // As a run wrote it whose state had these members.
+    let sealed = |text: &str| {
+        let mut value: serde_json::Value = serde_json::from_str(text).unwrap();
+        value.as_object_mut().unwrap().remove("blake3");
+        crag::files::seal(&serde_json::to_vec(&value).unwrap())
+    };
     for (name, contents, expected) in [
         ("out.jsonl.partial", partial[1..].to_vec(), "bytes are not what"),
         (
@@ -262,8 +268,13 @@ fn a_state_or_partial_that_was_tampered_with_is_refused() {
         ),
         (
             "out.jsonl.progress",
-            text.replace(env!("CARGO_PKG_VERSION"), "0.0.9").into_bytes(),
+            sealed(&text.replace(env!("CARGO_PKG_VERSION"), "0.0.9")),
             "the version of crag was 0.0.9 and is ",
+        ),
+        (
+            "out.jsonl.progress",
+            text.replace("\"bytes\":", "\"bytes\":1").into_bytes(),
+            "it is not what its checksum says",
         ),
     ] {
         place.write("out.jsonl.partial", &partial);

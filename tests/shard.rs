@@ -210,10 +210,10 @@ fn shards_that_do_not_fit_together_are_a_clear_error() {
         "{message}"
     );
     // A row of a table may be of several lines; a person looks for lines.
-    let parts = [b"a,b\n".to_vec(), b"a,b\n\"1\n2\",3\n\n".to_vec()];
+    let parts = [b"a,b\n\"1\n2\",3\n\n".to_vec(), b"a,b\n".to_vec()];
     let message = merged(&parts, Format::Csv).unwrap_err().to_string();
     assert!(
-        message.starts_with("1:4: expected a record, found a blank line"),
+        message.starts_with("0:4: expected a record, found a blank line"),
         "{message}"
     );
     let headers = [b"a,b\n".to_vec(), b"a,c\n".to_vec()];

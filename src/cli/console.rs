@@ -6,9 +6,10 @@
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::{Map, Value, json};
 
+use super::config::SettingRow;
 use super::stdout::{self, Stdout};
 use crate::files::Waiting;
 
@@ -50,6 +51,27 @@ pub struct ConsoleArgs {
         default_value_t
     )]
     pub log_format: LogFormat,
+}
+
+impl ConsoleArgs {
+    /// Where one place asks for less and another for more, which a command line cannot, the nearer one to it counts.
+    pub fn settle(&mut self, settings: &[SettingRow]) {
+        if !(self.quiet && self.verbose) {
+            return;
+        }
+        let distance = |name: &str| {
+            let row = settings.iter().find(|row| row.setting == name);
+            row.map_or(3, |row| match row.from.split_whitespace().next() {
+                Some("flag") => 0,
+                Some("environment") => 1,
+                _ => 2,
+            })
+        };
+        match distance("verbose") < distance("quiet") {
+            true => self.quiet = false,
+            false => self.verbose = false,
+        }
+    }
 }
 
 struct Console {
@@ -102,7 +124,9 @@ pub fn allow_bars(bars: bool) {
 /// Whether bars may be drawn on stderr.
 pub fn can_draw() -> bool {
     let console = console();
-    console.bars && !console.quiet && console.format == LogFormat::Text && io::stderr().is_terminal()
+    let wanted = console.bars && !console.quiet && console.format == LogFormat::Text;
+    // Not where the terminal cannot move its cursor (TERM=dumb).
+    wanted && io::stderr().is_terminal() && !ProgressDrawTarget::stderr().is_hidden()
 }
 
 /// Lines make `bar` step aside until [`remove_bar`].

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::inputs::is_stdin;
 use super::manifest::{self, End};
-use super::report_file::{ReportFile, is_object_with, replace_earlier};
+use super::report_file::{ReportFile, is_closed_pipe, is_object_with, replace_earlier};
 use super::signals::SignalWatch;
 use super::values::{counted, parse_bytes, parse_count};
 use super::whole_output::WholeOutputArgs;
@@ -158,9 +158,13 @@ enum CompositeArg {
 pub fn run(args: ExtractArgs, config: Option<PathBuf>) -> anyhow::Result<Outcome> {
     let result = extract(&args, config);
     if let (Some(summary), Err(_) | Ok(Outcome::ClosedPipe)) = (args.earlier_summary(), &result)
-        && let Err(error) = summary.replace(&End::new(&result))
+        && let Err(own) = summary.replace(&End::new(&result))
     {
-        console::warn(&format!("{error:#}"));
+        let own = format!("{own:#}");
+        // That it cannot be written may be what the run failed of.
+        if result.as_ref().err().is_none_or(|error| format!("{error:#}") != own) {
+            console::warn(&own);
+        }
     }
     result
 }
@@ -271,7 +275,10 @@ fn extract(args: &ExtractArgs, config: Option<PathBuf>) -> anyhow::Result<Outcom
     let mut counts = summary.to_json();
     counts["outcome"] = json!(End::new(&Ok(outcome)));
     if let Some(file) = summary_file {
-        file.finish(&manifest::to_text(&counts)?)?;
+        match file.finish(&manifest::to_text(&counts)?) {
+            Err(error) if is_closed_pipe(&error) => return Ok(Outcome::ClosedPipe),
+            finished => finished?,
+        }
     }
     for remark in args.remarks(&options, &summary) {
         console::warn(&remark);
@@ -431,11 +438,18 @@ impl ExtractArgs {
             Scope::Document => None,
         };
         if let (1.., Some((scope, wider))) = (summary.relations_without_pair, wider) {
-            remarks.push(format!(
-                "{} between a drug and a reaction gave no pair, mostly since the two never stand in one {scope}: see --scope \
-                 {wider}",
-                counted(summary.relations_without_pair, "relation", "relations")
-            ));
+            let limited = summary.pairs_dropped > 0;
+            let relations = counted(summary.relations_without_pair, "relation", "relations");
+            remarks.push(match limited {
+                true => format!(
+                    "{relations} between a drug and a reaction gave no pair, some of them since pairs beyond \
+                     --max-pairs-per-doc were dropped"
+                ),
+                false => format!(
+                "{relations} between a drug and a reaction gave no pair, mostly since the two never stand in one {scope}: see --scope \
+                 {wider}"
+                ),
+            });
         }
         if summary.qualified_relations > 0 {
             remarks.push(format!(

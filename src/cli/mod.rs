@@ -168,6 +168,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
             | OutputError::UnfinishedScore { .. }
             | OutputError::LeftOver { .. }
             | OutputError::IsInput { .. }
+            | OutputError::Stays { .. }
             | OutputError::NoFolder { .. },
         ) => return 2,
         _ => {}
@@ -200,10 +201,14 @@ pub unsafe fn run() -> anyhow::Result<Outcome> {
         // So that what is wrong with the command line is said in the form that it asks for.
         console::configure(&args);
     }
-    if wants_json_log(&arguments, variable("CRAG_LOG_FORMAT")) {
+    let name = glance.as_ref().and_then(|glance| glance.subcommand_name());
+    let of_command = name.map(|name| format!("CRAG_{}_LOG_FORMAT", name.to_ascii_uppercase()));
+    let set = of_command
+        .and_then(|name| variable(&name))
+        .or_else(|| variable("CRAG_LOG_FORMAT"));
+    if wants_json_log(&arguments, set) {
         console::speak_json();
     }
-    let name = glance.as_ref().and_then(|glance| glance.subcommand_name());
     // What a shell's start asks for is the same whatever a file says, and has to come although it is damaged.
     let layers = match name {
         Some("completions" | "man") => Layers::read(&command(), None, &|_| None),
@@ -215,7 +220,8 @@ pub unsafe fn run() -> anyhow::Result<Outcome> {
         Ok(parsed) => parsed,
         Err(error) => return told_before_a_run(error, &arguments, glance.as_ref()),
     };
-    let cli = Cli::from_arg_matches(&parsed.matches)?;
+    let mut cli = Cli::from_arg_matches(&parsed.matches)?;
+    cli.console.settle(&parsed.settings);
     console::configure(&cli.console);
     if cli.json {
         return Err(UsageError("--json goes with --version, or after the subcommand".into()).into());
@@ -230,6 +236,11 @@ pub unsafe fn run() -> anyhow::Result<Outcome> {
             Some(meant) => console::warn(&format!("{text}; did you mean {meant}?")),
             None => console::detail(&text),
         }
+    }
+    match &cli.command {
+        // These have something to finish, and watch for signals themselves.
+        Command::Score(_) | Command::Extract(_) | Command::Merge(_) | Command::Convert(_) | Command::Train(_) => {}
+        _ => signals::end_as_first_process()?,
     }
     match cli.command {
         Command::Score(args) => score::run(*args, parsed.settings, config),

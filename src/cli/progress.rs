@@ -313,7 +313,8 @@ impl View {
             if Instant::now() < next {
                 continue;
             }
-            next += every;
+            // Not as many at once as a pause of the process has left out.
+            next = Instant::now() + every;
             let mut text = told(&counts);
             let share = self.estimate.share();
             if let (Some(share), Some(total)) = (share, self.estimate.total_bytes) {

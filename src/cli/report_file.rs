@@ -8,7 +8,9 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use super::{UsageError, stdout};
-use crate::files::{Destination, Identity, Input, create_own, is_same_file, refuse_inputs, replace_among_others};
+use crate::files::{
+    Destination, Identity, Input, create_own, is_same_file, obstacle, refuse_inputs, replace_among_others,
+};
 
 /// A report that will be written when the run ends.
 #[derive(Debug)]
@@ -50,8 +52,15 @@ impl ReportFile {
                     return Err(UsageError(message).into());
                 }
                 // Not kept open until the end: a run that is killed would leave it.
-                let tried = create_own(&target).and_then(|(beside, _)| fs::remove_file(beside));
-                tried.with_context(context)?;
+                let (beside, tried) = create_own(&target).with_context(context)?;
+                fs::remove_file(beside).with_context(context)?;
+                if let Some(reason) = obstacle(&target, &tried) {
+                    let message = format!(
+                        "{flag} {}: {reason}, so that no new one can take its place; name another, and copy that there",
+                        path.display()
+                    );
+                    return Err(UsageError(message).into());
+                }
                 (target, Place::File)
             }
         };
@@ -91,6 +100,12 @@ impl ReportFile {
         };
         written.with_context(|| self.path.display().to_string())
     }
+}
+
+/// Whether a report could not be written since nobody reads what it goes to any more.
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Writes `contents` to `path` where there is nothing, or what an earlier run wrote there. Anything else stays: it

@@ -129,6 +129,15 @@ impl SignalWatch {
     }
 }
 
+/// The first process of a container is not ended by a signal that it does not watch for: from now on it is, at once. Others are
+/// as they are, so that a shell sees what ended them.
+pub fn end_as_first_process() -> anyhow::Result<()> {
+    if std::process::id() == 1 {
+        SignalWatch::start()?;
+    }
+    Ok(())
+}
+
 /// From now on a write beyond the limit of `ulimit -f` fails as one on a full disk does, with a message and what was
 /// finished kept; SIGXFSZ would end the process without a word. A program that is started inherits it, and none is.
 #[cfg(unix)]

@@ -1,4 +1,4 @@
-//! Stdout, which fails if it was closed when the process began, and waits where it is set not to block.
+//! Stdout, which fails if it was closed, or not open for writing, when the process began, and waits where it is set not to block.
 //!
 //! The standard library opens the null device in place of a closed stdout before `main` runs, and every answer
 //! would vanish there with exit code 0.
@@ -19,7 +19,7 @@ pub struct Stdout(Waiting<StdoutLock<'static>>);
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if WAS_CLOSED.load(Ordering::Relaxed) {
-            return Err(io::Error::other("it is closed"));
+            return Err(io::Error::other("it is closed, or not open for writing"));
         }
         self.0.write(bytes)
     }
@@ -42,7 +42,9 @@ mod start {
 
     extern "C" fn look() {
         // SAFETY: asks for flags of a descriptor, which is defined for one that is not open.
-        let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
-        WAS_CLOSED.store(flags == -1, Ordering::Relaxed);
+        let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFL) };
+        // Open for reading alone, it takes nothing either, and the standard library passes over that as well.
+        let takes_none = flags == -1 || flags & libc::O_ACCMODE == libc::O_RDONLY;
+        WAS_CLOSED.store(takes_none, Ordering::Relaxed);
     }
 }

@@ -4,6 +4,8 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use super::succession::take_over_permissions;
+
 /// The operations that an output has to survive the failure of. As they stand they do what they say;
 /// tests put failures in between.
 pub trait Disk: Send + Sync {
@@ -57,13 +59,26 @@ pub trait Disk: Send + Sync {
         rename_with(one, other, RENAME_EXCHANGE)
     }
 
-    /// Returns when the names in the folder would survive a loss of power.
+    /// Returns when the names in the folder would survive a loss of power, as far as this process may ask for that and the file
+    /// system knows of it.
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        if cfg!(unix) {
-            File::open(folder)?.sync_all()
-        } else {
-            Ok(())
+        #[cfg(unix)]
+        match File::open(folder) {
+            // A folder that may be written to and not read, as one for others' letters.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(error),
+            Ok(folder) => match folder.sync_all() {
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EINVAL | libc::EBADF | libc::EOPNOTSUPP)
+                    ) => {}
+                synced => return synced,
+            },
         }
+        #[cfg(not(unix))]
+        let _ = folder;
+        Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -78,7 +93,8 @@ fn with_permissions(like: Option<&Permissions>) -> OpenOptions {
     #[cfg(unix)]
     if let Some(like) = like {
         use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-        options.mode(like.mode() & 0o777 | 0o600);
+        // Its group may be another.
+        options.mode(like.mode() & 0o707 | 0o600);
     }
     #[cfg(not(unix))]
     let _ = like;
@@ -228,11 +244,9 @@ pub fn create_own(path: &Path) -> io::Result<(PathBuf, File)> {
     }
 }
 
-/// Puts a file in the place and under the permissions of the one at `path`, where there is one.
+/// Puts a file in the place, and under the permissions, of the one at `path`, where there is one.
 fn take_place(disk: &dyn Disk, beside: &Path, path: &Path) -> io::Result<()> {
-    if let Ok(metadata) = fs::metadata(path) {
-        fs::set_permissions(beside, metadata.permissions())?;
-    }
+    take_over_permissions(path, beside);
     put_in_place(disk, beside, path)?;
     uninterrupted(|| disk.sync_folder(folder_of(path)))
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use super::disk::{Disk as _, RealDisk, folder_of, uninterrupted};
 use super::identity::link_target;
 use super::output::{Claim, OutputError, io_error, lock};
+use super::succession::{hand_group_down, is_mount_point, take_over_permissions};
 
 const LOCK: &str = "lock";
 
@@ -129,11 +130,21 @@ impl OutputFolder {
     /// Puts `done`, a folder in [`Self::partial`] whose files are on the disk, in the output's place, and removes all
     /// else there. An output that was there before is replaced.
     pub fn publish(self, done: &Path) -> Result<(), OutputError> {
-        let failed = |source| io_error(&self.target, "cannot be put in its place", source);
+        let failed = |source: io::Error| {
+            let action = match source.kind() {
+                io::ErrorKind::CrossesDevices => {
+                    "the folder there is of a lower layer of an overlay (a container's image) and cannot be replaced by a \
+                     rename; move or remove it, then the same command with --resume puts the new one there"
+                }
+                _ => "cannot be put in its place",
+            };
+            io_error(&self.target, action, source)
+        };
         let sync = |folder: &Path| uninterrupted(|| RealDisk.sync_folder(folder));
         sync(done).map_err(|source| io_error(done, "the folder's names cannot be brought to the disk", source))?;
         if self.target.is_dir() {
-            keep_permissions(&self.target, done).map_err(failed)?;
+            take_over_permissions(&self.target, done);
+            hand_group_down(&self.target, done);
             if uninterrupted(|| RealDisk.exchange(done, &self.target)).map_err(failed)? {
                 // The old one is where the new one was made.
                 sync(folder_of(&self.target)).map_err(failed)?;
@@ -157,33 +168,6 @@ impl Drop for OutputFolder {
         // Not where something is left.
         let _ = fs::remove_dir(&self.partial);
     }
-}
-
-/// Whether another file system begins at `path`.
-fn is_mount_point(path: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        let device = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.dev());
-        device(path).is_some_and(|own| device(folder_of(path)) != Some(own))
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        false
-    }
-}
-
-/// Gives `new` the group, where this process may, and the permissions of `old`.
-fn keep_permissions(old: &Path, new: &Path) -> io::Result<()> {
-    let metadata = fs::metadata(old)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::{MetadataExt as _, chown};
-        // Not everybody may; then the group is that of whoever runs this.
-        let _ = chown(new, None, Some(metadata.gid()));
-    }
-    fs::set_permissions(new, metadata.permissions())
 }
 
 fn lock_in(target: &Path, partial: &Path, claim: Claim) -> Result<File, OutputError> {

@@ -12,6 +12,8 @@ mod identity;
 mod input;
 mod open_files;
 mod output;
+mod sealed;
+mod succession;
 #[cfg(test)]
 mod test_folder;
 mod waiting;
@@ -27,5 +29,7 @@ pub use open_files::{allow_open_files, are_too_many_open};
 pub use output::{
     Claim, Companion, Destination, OutputError, OutputFile, hash_beginning, refuse_inputs, refuse_stdout,
 };
+pub use sealed::{check_seal, seal};
+pub use succession::obstacle;
 pub use waiting::Waiting;
 pub use whole_output::{Remains, WholeOutput};

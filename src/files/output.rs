@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use super::Input;
 use super::disk::{Disk, folder_of, put_in_place, replace_like, uninterrupted, with_suffix, write_all, write_beside};
 use super::identity::{Identity, link_target, real_name};
+use super::succession::{obstacle, take_over_permissions};
 
 /// Why there is no output, or not all of it.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +53,8 @@ pub enum OutputError {
          --force throws it away and starts again; or name another output"
     )]
     LeftOver { path: String, partial: String },
+    #[error("{path}: {reason}, so that no new output can take its place; name another, and copy that there")]
+    Stays { path: String, reason: &'static str },
     #[error("{path}: the output is also an input ({input}); name another output")]
     IsInput { path: String, input: String },
     #[error("{path}: expected the name of an output file, found a folder")]
@@ -163,6 +166,64 @@ impl Companion {
         let target = blake3::hash(real_name(target).as_os_str().as_encoded_bytes()).to_hex();
         with_suffix(path, &format!(".{}.tmp", &target[..12]))
     }
+
+    /// Whether there can be a file of that name: it is longer than any other of the output's.
+    pub fn try_beside(path: &Path, target: &Path) -> io::Result<()> {
+        let beside = Self::beside(path, target);
+        match File::create_new(&beside) {
+            // Of a killed run.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made.and_then(|_| std::fs::remove_file(beside)),
+        }
+    }
+}
+
+/// A companion in its place, until the output is in its own.
+struct Placed<'p> {
+    path: &'p Path,
+    /// Where the one is that was there before; none where there was none, or where it is gone.
+    old: Option<PathBuf>,
+    /// Nothing was there before.
+    is_new: bool,
+}
+
+impl<'p> Placed<'p> {
+    /// Puts what is at `beside` there.
+    fn put(disk: &dyn Disk, beside: PathBuf, path: &'p Path) -> io::Result<Self> {
+        let is_new = path.symlink_metadata().is_err();
+        if !is_new {
+            take_over_permissions(path, &beside);
+            if uninterrupted(|| disk.exchange(&beside, path))? {
+                let old = Some(beside);
+                return Ok(Self { path, old, is_new });
+            }
+        }
+        put_in_place(disk, &beside, path)?;
+        Ok(Self {
+            path,
+            old: None,
+            is_new,
+        })
+    }
+
+    /// Puts the one that was there before back, as far as that can be.
+    fn take_back(self, disk: &dyn Disk) {
+        match self.old {
+            Some(old) => {
+                let _ = put_in_place(disk, &old, self.path);
+            }
+            None if self.is_new => {
+                let _ = disk.remove(self.path);
+            }
+            None => {}
+        }
+    }
+
+    fn settle(self, disk: &dyn Disk) {
+        if let Some(old) = self.old {
+            let _ = disk.remove(&old);
+        }
+    }
 }
 
 impl OutputFile {
@@ -189,6 +250,16 @@ impl OutputFile {
         }
         let permissions = target.metadata().ok().map(|old| old.permissions());
         let file = lock(&*disk, target, &partial, claim.wait, permissions.as_ref())?;
+        // Better known now than when all is done.
+        if claim.force
+            && let Some(reason) = obstacle(target, &file)
+        {
+            remove_if_empty(&file, &partial);
+            return Err(OutputError::Stays {
+                path: target.display().to_string(),
+                reason,
+            });
+        }
         let length = file
             .metadata()
             .map_err(|source| io_error(&partial, "cannot be looked at", source))?
@@ -331,23 +402,28 @@ impl OutputFile {
             let beside = Companion::beside(path, &self.target);
             write_beside(&*self.disk, &beside, contents, None).map_err(written(path))?;
         }
+        take_over_permissions(&self.target, &self.partial);
+        let mut placed = Vec::with_capacity(companions.len());
         for Companion { path, .. } in companions {
-            put_in_place(&*self.disk, &Companion::beside(path, &self.target), path).map_err(written(path))?;
-        }
-        // Whoever might read the old output may read the new one, and nobody else, where the file system knows of that.
-        if let Ok(old) = self.target.metadata() {
-            let _ = self.file.set_permissions(old.permissions());
+            let beside = Companion::beside(path, &self.target);
+            placed.push(Placed::put(&*self.disk, beside, path).map_err(written(path))?);
         }
         let renamed = match self.force {
             true => put_in_place(&*self.disk, &self.partial, &self.target),
             false => uninterrupted(|| self.disk.rename_new(&self.partial, &self.target)),
         };
-        match renamed {
-            Err(error) if !self.force && error.kind() == io::ErrorKind::AlreadyExists => return Err(self.appeared()),
-            renamed => {
-                renamed.map_err(|source| io_error(&self.target, "cannot be put in place of OUT.partial", source))?
-            }
+        if let Err(error) = renamed {
+            // They would tell of an output that is not there, beside the one that is.
+            placed
+                .into_iter()
+                .rev()
+                .for_each(|placed| placed.take_back(&*self.disk));
+            return Err(match error.kind() {
+                io::ErrorKind::AlreadyExists if !self.force => self.appeared(),
+                _ => io_error(&self.target, "cannot be put in place of OUT.partial", error),
+            });
         }
+        placed.into_iter().for_each(|placed| placed.settle(&*self.disk));
         self.settle(companions)
     }
 
@@ -415,11 +491,17 @@ impl OutputFile {
 
 impl Drop for OutputFile {
     fn drop(&mut self) {
-        // The lock is still held, and whoever has opened the file meanwhile looks at its name again.
-        let is_empty = || self.file.metadata().is_ok_and(|metadata| metadata.len() == 0);
-        if !self.keep && is_empty() && is_at(&self.file, &self.partial).unwrap_or(false) {
-            let _ = std::fs::remove_file(&self.partial);
+        if !self.keep {
+            remove_if_empty(&self.file, &self.partial);
         }
+    }
+}
+
+/// Removes the locked `file` at `partial` if nothing is in it. Whoever has opened it meanwhile looks at its name again.
+fn remove_if_empty(file: &File, partial: &Path) {
+    let is_empty = file.metadata().is_ok_and(|metadata| metadata.len() == 0);
+    if is_empty && is_at(file, partial).unwrap_or(false) {
+        let _ = std::fs::remove_file(partial);
     }
 }
 

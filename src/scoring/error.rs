@@ -152,8 +152,8 @@ pub enum ScoreError {
     #[error(transparent)]
     Resume(#[from] ResumeError),
     #[error(
-        "cannot start {count} threads: {message}; ask for fewer (--threads), or for more to be allowed (ulimit -u, a \
-         container's limit of processes)"
+        "cannot start {count} threads: {message}; ask for fewer (--threads, where the command has it), or for more to be \
+         allowed (ulimit -u, a container's limit of processes)"
     )]
     Threads { count: usize, message: String },
 }

@@ -270,8 +270,7 @@ impl FileSink {
 
     fn save_state(&mut self, state: &State) -> Result<(), OutputError> {
         let started = Instant::now();
-        let mut bytes = serde_json::to_vec(state).map_err(|error| self.unsayable(error.into()))?;
-        bytes.push(b'\n');
+        let bytes = state.to_bytes().map_err(|error| self.unsayable(error.into()))?;
         self.broken = true;
         self.output.save_state(&bytes)?;
         self.broken = false;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::counts::{Counts, SavedCounts};
 use super::resume_error::ResumeError;
 use super::sink::Position;
-use crate::files::hash_beginning;
+use crate::files::{check_seal, hash_beginning, seal};
 use crate::kernels::cpu::{KERNEL_VARIABLE, Kernel};
 
 /// Raised with every change to what a state means.
@@ -227,7 +227,16 @@ impl State {
     /// From what is kept beside an output; in words, why it is not that.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        Self::from_value(&value)
+        let state = Self::from_value(&value)?;
+        check_seal(bytes)?;
+        Ok(state)
+    }
+
+    /// What [`Self::parse`] reads.
+    pub fn to_bytes(&self) -> serde_json::Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec(self)?;
+        bytes.push(b'\n');
+        Ok(seal(&bytes))
     }
 
     /// From what a run that came to its end left; in words, why it is not that.
@@ -520,7 +529,7 @@ mod tests {
             pending: pending.to_vec(),
         };
         let state = State::new(settings, &complete(&["a\n", "b\n"]).inputs, 2, counts, output);
-        State::parse(&serde_json::to_vec(&state).unwrap()).unwrap()
+        State::parse(&state.to_bytes().unwrap()).unwrap()
     }
 
     #[test]

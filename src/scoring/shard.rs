@@ -136,15 +136,20 @@ struct Rows {
     lines: u64,
 }
 
-const BUFFER_BYTES: usize = 128 * 1024;
+/// What is read ahead of all shards together, and of each at most and at least.
+const ALL_BUFFERS_BYTES: usize = 64 << 20;
+const BUFFER_BYTES: (usize, usize) = (128 * 1024, 8 * 1024);
 
 impl Rows {
-    fn open(input: Input, format: Format) -> Result<Self, MergeError> {
+    /// `shards`: how many are open at once.
+    fn open(input: Input, format: Format, shards: usize) -> Result<Self, MergeError> {
+        let (most, least) = BUFFER_BYTES;
+        let buffer = (ALL_BUFFERS_BYTES / shards.max(1)).clamp(least, most);
         let name = input.name();
         match input.open() {
             Ok(open) => Ok(Self {
                 name,
-                reader: BufReader::with_capacity(BUFFER_BYTES, open),
+                reader: BufReader::with_capacity(buffer, open),
                 ends: RowEnds::of(format),
                 row: Vec::new(),
                 lines: 0,
@@ -193,8 +198,9 @@ impl Rows {
         let mut header = None;
         // The standard streams, the output, and what watches for signals.
         let needed = inputs.len() + 32;
+        let shards_at_once = inputs.len();
         for input in inputs {
-            let mut rows = Self::open(input, format).map_err(|error| match error {
+            let mut rows = Self::open(input, format, shards_at_once).map_err(|error| match error {
                 MergeError::Read { name, source } if are_too_many_open(&source) => {
                     MergeError::TooManyOpen { name, needed }
                 }

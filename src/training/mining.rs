@@ -4,6 +4,8 @@
 //! context with another reaction's, the same reaction's with another drug's, and one side with a context that the
 //! encoder places near the other side. The other half are two contexts drawn at random.
 
+use std::collections::HashSet;
+
 use super::{
     dataset::{Dataset, Example, Related},
     random::Random,
@@ -48,7 +50,17 @@ pub struct Miner<'a> {
 /// Draws before all contexts are gone through in order.
 const DRAWS: usize = 64;
 
-impl Miner<'_> {
+/// Names of a side (0: drugs) that are related to every context of the other, as far as that has been found out: where all data
+/// is of one drug, each of its contexts would be held against all others.
+type RelatedToAll<'a> = HashSet<(usize, &'a [u32])>;
+
+impl<'a> Miner<'a> {
+    /// Whether the data has any negative.
+    pub fn finds_any(&self, random: &mut Random) -> bool {
+        let mut related_to_all = RelatedToAll::new();
+        (0..self.positives.len()).any(|of| self.negative(of, Kind::Random, random, &mut related_to_all).is_some())
+    }
+
     /// One negative for each positive, as far as the data has any.
     pub fn mine(&self, random: &mut Random) -> Vec<Negative> {
         let mut order: Vec<usize> = (0..self.positives.len()).collect();
@@ -59,24 +71,37 @@ impl Miner<'_> {
             None => &[Kind::SameDrug, Kind::SameReaction],
         };
         let mut found: Vec<Negative> = Vec::with_capacity(order.len());
+        let mut related_to_all = RelatedToAll::new();
         for (place, of) in order.into_iter().enumerate() {
             let kind = if place < hard {
                 kinds[place % kinds.len()]
             } else {
                 Kind::Random
             };
-            found.extend(self.negative(of, kind, random));
+            found.extend(self.negative(of, kind, random, &mut related_to_all));
         }
         found.sort_by_key(|negative| negative.of);
         found
     }
 
-    fn negative(&self, of: usize, kind: Kind, random: &mut Random) -> Option<Negative> {
+    fn negative(
+        &self,
+        of: usize,
+        kind: Kind,
+        random: &mut Random,
+        related_to_all: &mut RelatedToAll<'a>,
+    ) -> Option<Negative> {
         let Example { drug, adr, .. } = self.positives[of];
         let with = |(drug, adr)| Negative { of, drug, adr, kind };
         match kind {
-            Kind::SameDrug => self.other(Side::Adr, drug, random).map(|adr| with((drug, adr))),
-            Kind::SameReaction => self.other(Side::Drug, adr, random).map(|drug| with((drug, adr))),
+            Kind::SameDrug => {
+                let other = self.other(Side::Adr, drug, random, related_to_all);
+                other.map(|adr| with((drug, adr)))
+            }
+            Kind::SameReaction => {
+                let other = self.other(Side::Drug, adr, random, related_to_all);
+                other.map(|drug| with((drug, adr)))
+            }
             Kind::Similar => {
                 let side = if random.below(2) == 0 { Side::Drug } else { Side::Adr };
                 let own = if side == Side::Drug { drug } else { adr };
@@ -85,14 +110,14 @@ impl Miner<'_> {
                 match near.map(|near| near[random.below(near.len())]) {
                     Some(near) if side == Side::Drug => Some(with((drug, near))),
                     Some(near) => Some(with((near, adr))),
-                    None => self.negative(of, Kind::SameDrug, random),
+                    None => self.negative(of, Kind::SameDrug, random, related_to_all),
                 }
             }
             Kind::Random | Kind::Labelled => (0..DRAWS)
                 .map(|_| (self.draw(Side::Drug, random), self.draw(Side::Adr, random)))
                 .find(|pair| self.unrelated(*pair))
                 .map(with)
-                .or_else(|| self.negative(of, Kind::SameDrug, random)),
+                .or_else(|| self.negative(of, Kind::SameDrug, random, related_to_all)),
         }
     }
 
@@ -106,7 +131,7 @@ impl Miner<'_> {
     }
 
     /// A context of `side` that is not related to the other side's `own`.
-    fn other(&self, side: Side, own: u32, random: &mut Random) -> Option<u32> {
+    fn other(&self, side: Side, own: u32, random: &mut Random, related_to_all: &mut RelatedToAll<'a>) -> Option<u32> {
         let pair = |other| match side {
             Side::Adr => (own, other),
             Side::Drug => (other, own),
@@ -119,8 +144,17 @@ impl Miner<'_> {
         }
         let count = self.data.texts[side as usize].len();
         let start = random.below(count);
+        let own_side = if side == Side::Drug { Side::Adr } else { Side::Drug };
+        let names = (own_side as usize, &*self.data.text(own_side, own).entities);
+        if related_to_all.contains(&names) {
+            return None;
+        }
         let mut all = (0..count).map(|i| ((start + i) % count) as u32);
-        all.find(|other| self.unrelated(pair(*other)))
+        let found = all.find(|other| self.unrelated(pair(*other)));
+        if found.is_none() {
+            related_to_all.insert(names);
+        }
+        found
     }
 
     fn unrelated(&self, (drug, adr): (u32, u32)) -> bool {
@@ -168,7 +202,8 @@ pub fn neighbours(
 }
 
 /// The `count` best of `scored` (score, candidate) that are not related, best first, of equals the first. All but as many of
-/// the best as it takes stay unsorted.
+/// the best as it takes stay unsorted. In a place of their own: collected in the place of `scored`, the few numbers of each text
+/// would hold on to room for all texts of the other side.
 fn nearest_unrelated(scored: &mut [(f32, u32)], count: usize, is_related: impl Fn(usize) -> bool) -> Vec<u32> {
     let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
     let (mut found, mut begin, mut share) = (Vec::with_capacity(count), 0, 2 * count.max(8));
@@ -200,8 +235,6 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -245,7 +278,9 @@ mod tests {
                 .filter(|&candidate| !related[candidate as usize])
                 .take(count)
                 .collect();
-            prop_assert_eq!(nearest_unrelated(&mut scored, count, |candidate| related[candidate]), expected);
+            let found = nearest_unrelated(&mut scored, count, |candidate| related[candidate]);
+            prop_assert_eq!(found.capacity(), count, "what is kept for each text must not grow with the others");
+            prop_assert_eq!(found, expected);
         }
 
         #[test]

@@ -28,7 +28,9 @@ impl Job<'_> {
         let mut random = self.random("mining", phase, epoch);
         let mined = match self.negatives {
             NegativeKind::None => Vec::new(),
-            _ => self.mine(self.train, &self.related.train, &positives, near.as_ref(), &mut random),
+            _ => self
+                .miner(self.train, &self.related.train, &positives, near.as_ref())
+                .mine(&mut random),
         };
         let mut plan: Vec<Item> = match phase {
             0 => {
@@ -76,15 +78,14 @@ impl Job<'_> {
         found
     }
 
-    fn mine(
+    fn miner<'a>(
         &self,
-        data: &Dataset,
-        related: &Related,
-        positives: &[Example],
-        neighbours: Option<&Neighbours>,
-        random: &mut Random,
-    ) -> Vec<Negative> {
-        let miner = Miner {
+        data: &'a Dataset,
+        related: &'a Related,
+        positives: &'a [Example],
+        neighbours: Option<&'a Neighbours>,
+    ) -> Miner<'a> {
+        Miner {
             data,
             positives,
             related,
@@ -93,8 +94,7 @@ impl Job<'_> {
                 _ => 0.0,
             },
             neighbours,
-        };
-        miner.mine(random)
+        }
     }
 
     /// How many negatives are mined for validation, besides the pairs that its data labels unrelated.
@@ -109,7 +109,9 @@ impl Job<'_> {
         let mut pairs: Vec<Item> = self.valid.examples.iter().copied().map(Item::from).collect();
         if self.negatives != NegativeKind::None && self.valid.is_short_of_negatives() {
             let mut random = self.random("validation", 0, 0);
-            let mined = self.mine(self.valid, &self.related.all, &positives, None, &mut random);
+            let mined = self
+                .miner(self.valid, &self.related.all, &positives, None)
+                .mine(&mut random);
             pairs.extend(mined.iter().map(unrelated));
         }
         pairs
@@ -120,8 +122,8 @@ impl Job<'_> {
         let positives = self.train.positives();
         let can_be_mined = || {
             let mut random = self.random("check", 0, 0);
-            let of_each = self.mine(self.train, &self.related.train, &positives, None, &mut random);
-            self.negatives != NegativeKind::None && !of_each.is_empty()
+            let miner = self.miner(self.train, &self.related.train, &positives, None);
+            self.negatives != NegativeKind::None && miner.finds_any(&mut random)
         };
         let of_training = positives.len() < self.train.examples.len() || can_be_mined();
         let of_validation = valid.iter().any(|item| !item.label);

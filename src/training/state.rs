@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{TrainError, dataset::Example, judge::Judgement};
 use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, locate, write_safetensors};
-use crate::files::{RealDisk, replace};
+use crate::files::{RealDisk, check_seal, replace, seal};
 
 /// One micro-batch's source: a related pair and the negative made of it (phase 1), or a labelled pair (phase 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,10 +141,12 @@ impl WorkFolder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(TrainError::io(&path, "reading it failed", error)),
         };
-        let state: State = serde_json::from_slice(&bytes).map_err(|error| TrainError::Resume {
+        let refused = |reason: String| TrainError::Resume {
             path: path.display().to_string(),
-            reason: format!("not a state of this version: {error}; begin again with --force"),
-        })?;
+            reason: format!("not a state of this version: {reason}; begin again with --force"),
+        };
+        let state: State = serde_json::from_slice(&bytes).map_err(|error| refused(error.to_string()))?;
+        check_seal(&bytes).map_err(refused)?;
         let tensors = self.read(&state.tensors)?;
         // Better heard of now than after the last epoch.
         state.best_tensors.iter().try_for_each(|best| self.check(best))?;
@@ -206,7 +208,7 @@ impl WorkFolder {
             reason: error.to_string(),
         })?;
         let path = self.state_path();
-        replace(&RealDisk, &path, &json).map_err(|error| TrainError::io(&path, "writing it failed", error))?;
+        replace(&RealDisk, &path, &seal(&json)).map_err(|error| TrainError::io(&path, "writing it failed", error))?;
         self.remove_older(state);
         Ok(())
     }

@@ -213,10 +213,16 @@ pub fn unknown_variables(
     let ours = ours.filter_map(|(name, _)| name.into_string().ok().filter(|name| name.starts_with(PREFIX)));
     let unknown = ours.filter(|name| !known.contains(name));
     let call_only = call_only(command);
+    // By its own name, or that of one subcommand.
+    let is_of = |long: &str, name: &str| {
+        let own = variable_of(long);
+        let of = |subcommand: &Command| own.replacen(PREFIX, &(variable_of(subcommand.get_name()) + "_"), 1) == name;
+        own == name || command.get_subcommands().any(of)
+    };
     unknown
         .map(|name| UnknownVariable {
             meant: meant(&name, &known).map(str::to_owned),
-            call_only: call_only.iter().find(|long| variable_of(long) == name).cloned(),
+            call_only: call_only.iter().find(|long| is_of(long, &name)).cloned(),
             name,
         })
         .collect()

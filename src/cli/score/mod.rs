@@ -21,6 +21,7 @@ use super::manifest::{self, End, OutputRecord};
 use super::model::ModelsArgs;
 use super::progress::{Meter, ProgressArgs, Watched};
 use super::records::RecordArgs;
+use super::report_file::is_closed_pipe;
 use super::signals::SignalWatch;
 use super::threads::start_pool;
 use super::values::{counted, parse_count, parse_threads, parse_threshold};
@@ -252,6 +253,7 @@ impl Prepared {
             let written = self.reports.write(&run.account, &models, &End::new(&result), &counts);
             // The run's own end is what the exit code tells of.
             match (result, written) {
+                (Ok(_), Err(error)) if is_closed_pipe(&error) => Ok(Outcome::ClosedPipe),
                 (Ok(_), Err(error)) => Err(error),
                 (Err(run), Err(error)) => {
                     console::warn(&format!("{error:#}"));

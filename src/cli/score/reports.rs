@@ -131,6 +131,15 @@ impl Reports {
         };
         // What appears together with the output is written by whoever puts that in its place; here it is only tried.
         drop(open("--manifest", beside.as_deref(), manifest::is_manifest)?);
+        if let Some((manifest, target)) = beside.as_deref().zip(target) {
+            Companion::try_beside(manifest, target).with_context(|| {
+                let name = Companion::beside(manifest, target);
+                format!(
+                    "{}: where the manifest lies until the output is complete, cannot be made",
+                    name.display()
+                )
+            })?;
+        }
         Ok(Self {
             manifest: open(
                 "--manifest",

@@ -1,0 +1,190 @@
+//! One file in another's place: whether it can be put there, and that whoever could read the old one, and nobody else, can
+//! read the new.
+
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use super::disk::folder_of;
+
+/// Why the file at `path` would stay whatever is renamed to its name; none where nothing is known to be in the way, or
+/// where there is no file. `own`: a file that this process has made.
+pub fn obstacle(path: &Path, own: &File) -> Option<&'static str> {
+    let metadata = path.symlink_metadata().ok()?;
+    if is_mount_point(path) {
+        return Some("it is mounted there by itself (as a container's volume of one file is)");
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        const STICKY: u32 = 0o1000;
+        let user = own.metadata().ok()?.uid();
+        let folder = fs::metadata(folder_of(path)).ok()?;
+        if folder.mode() & STICKY != 0 && user != 0 && ![metadata.uid(), folder.uid()].contains(&user) {
+            return Some("it is another user's, in a folder where only its owner may rename it");
+        }
+        // Opening changes nothing. A file that may not be written to may be replaced; only of one that is immutable, or can
+        // only grow, this is the error.
+        let opened = File::options().write(true).open(path);
+        if metadata.is_file() && opened.is_err_and(|error| error.raw_os_error() == Some(libc::EPERM)) {
+            return Some("it is immutable (chattr)");
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (metadata, own);
+    None
+}
+
+/// Whether a file system begins at `path`, or a file or folder of one has been mounted there.
+pub(super) fn is_mount_point(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt as _;
+        use std::os::unix::fs::MetadataExt as _;
+        let device = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.dev());
+        let Some(own) = device(path) else { return false };
+        if device(folder_of(path)) != Some(own) {
+            return true;
+        }
+        // Parts of one file system may be mounted in another place of it. Where nobody tells, the rename will.
+        let (Ok(mounts), Ok(path)) = (fs::read("/proc/self/mountinfo"), path.canonicalize()) else {
+            return false;
+        };
+        let mut places = mounts
+            .split(|&byte| byte == b'\n')
+            .filter_map(|line| line.split(|&byte| byte == b' ').nth(4));
+        places.any(|place| unescaped(place) == path.as_os_str().as_bytes())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
+    }
+}
+
+/// A name as the kernel lists it, where blanks and backslashes are three octal digits.
+#[cfg(unix)]
+fn unescaped(name: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| byte == b'\\');
+        let code = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        bytes.push(code.unwrap_or(byte));
+        rest = if code.is_some() { &after[3..] } else { after };
+    }
+    bytes
+}
+
+/// Lets those who may read the file or folder at `old` read the one at `new`, and nobody else: its group, its permissions and
+/// its list of access rights. What this process may not hand on, or the file system does not know of, is left out: then nobody
+/// but the owner and everybody may, as before.
+pub(super) fn take_over_permissions(old: &Path, new: &Path) {
+    let Ok(metadata) = fs::metadata(old) else { return };
+    let permissions = metadata.permissions();
+    #[cfg(unix)]
+    let permissions = {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+        const GROUP: u32 = 0o070;
+        let group = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.gid());
+        let has_group = group(new) == Some(metadata.gid()) || chown(new, None, Some(metadata.gid())).is_ok();
+        // With a list, the group's bits are the most that anybody on it may.
+        match has_group && access_list::hand_on(old, new) {
+            true => permissions,
+            false => fs::Permissions::from_mode(permissions.mode() & !GROUP),
+        }
+    };
+    let _ = fs::set_permissions(new, permissions);
+}
+
+/// Gives the files in the folder at `new` the group of the one at `old`, as they would have it had they been made in that one:
+/// where a folder hands its group down.
+pub(super) fn hand_group_down(old: &Path, new: &Path) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt as _, chown};
+        const SET_GROUP: u32 = 0o2000;
+        let Some(metadata) = fs::metadata(old)
+            .ok()
+            .filter(|metadata| metadata.mode() & SET_GROUP != 0)
+        else {
+            return;
+        };
+        for entry in fs::read_dir(new).into_iter().flatten().flatten() {
+            // Not everybody may; then the group is that of whoever runs this.
+            let _ = chown(entry.path(), None, Some(metadata.gid()));
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (old, new);
+}
+
+#[cfg(target_os = "linux")]
+mod access_list {
+    use std::ffi::{CStr, CString};
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use super::{Path, io};
+
+    const NAME: &CStr = c"system.posix_acl_access";
+    /// The kernel's limit of an attribute.
+    const MOST_BYTES: usize = 64 * 1024;
+
+    /// False if there is one that could not be given to `new`.
+    pub fn hand_on(old: &Path, new: &Path) -> bool {
+        let [Ok(old), Ok(new)] = [old, new].map(|path| CString::new(path.as_os_str().as_bytes())) else {
+            return false;
+        };
+        let mut list = vec![0u8; MOST_BYTES];
+        // SAFETY: both names end in a zero byte; at most `list.len()` bytes are written to it, which outlives the call.
+        let length = unsafe { libc::getxattr(old.as_ptr(), NAME.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
+        let Ok(length) = usize::try_from(length) else {
+            // There is none, or there is no such thing here.
+            return matches!(
+                io::Error::last_os_error().raw_os_error(),
+                Some(libc::ENODATA | libc::EOPNOTSUPP | libc::ENOSYS)
+            );
+        };
+        // SAFETY: as above; `length` bytes of `list`, of which the kernel has written as many, are read.
+        unsafe { libc::setxattr(new.as_ptr(), NAME.as_ptr(), list.as_ptr().cast(), length, 0) == 0 }
+    }
+}
+
+#[cfg(all(unix, not(target_os = "linux")))]
+mod access_list {
+    use super::Path;
+
+    pub fn hand_on(_: &Path, _: &Path) -> bool {
+        true
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn names_of_mounts_are_read_as_the_kernel_writes_them() {
+        for (listed, name) in [
+            (r"/a\040b", "/a b"),
+            (r"/a\134040b", r"/a\040b"),
+            (r"/\011\012x", "/\t\nx"),
+            (r"/a\04", r"/a\04"),
+            (r"/a\999", r"/a\999"),
+        ] {
+            assert_eq!(unescaped(listed.as_bytes()), name.as_bytes(), "{listed}");
+        }
+        assert!(is_mount_point(Path::new("/proc")) || !Path::new("/proc/self").exists());
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_mount_point(folder.path()));
+        let file = folder.path().join("file");
+        let own = File::create(&file).unwrap();
+        assert_eq!(obstacle(&file, &own), None);
+        assert_eq!(obstacle(&folder.path().join("none"), &own), None);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).unwrap();
+        assert_eq!(obstacle(&file, &own), None, "it may be replaced, though not written to");
+    }
+}
