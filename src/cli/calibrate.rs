@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use super::config::SettingRow;
 use super::inputs;
-use super::labelled::{LabelledArgs, ModelChoice, input, model_args, names_model, refuse_unfit};
+use super::labelled::{LabelledArgs, input, refuse_unfit};
 use super::model::settings_file;
+use super::model_choice::{ModelChoice, model_args, names_model};
 use super::values::{counted, quoted_list, threshold_of};
 use super::{Outcome, UsageError, console};
 use crate::Calibration;

@@ -212,6 +212,11 @@ pub fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
+/// Whether a file can be read more than once: not stdin, and not a pipe, whose bytes are gone once they are read.
+pub fn is_regular(path: &Path) -> bool {
+    !is_stdin(path) && std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
+}
+
 /// The first of `paths` that is, under whatever name, a file that was given before. Pipes are never the same: what has
 /// been read of one is gone.
 pub fn given_twice(paths: &[PathBuf]) -> anyhow::Result<Option<&Path>> {

@@ -1,14 +1,13 @@
 //! Labelled records for `crag eval` and `crag calibrate`: where their fields are, and reading or scoring them.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 
-use super::config::SettingRow;
 use super::device::{DeviceArgs, tell_gpu_work};
-use super::inputs::{self, expect_jsonl, is_stdin};
-use super::model::{DEFAULT_MODEL, ModelArgs, OpenModel};
+use super::inputs::{self, expect_jsonl, is_regular, is_stdin};
+use super::model::OpenModel;
 use super::records::MissingEntityArg;
 use super::score::WindowArg;
 use super::threads::start_pool;
@@ -333,54 +332,6 @@ impl Sink for Judging<'_> {
     }
 }
 
-/// The model named by `name`, the one that `crag score` takes by default where none is.
-pub fn model_args(name: Option<&str>, args: &ModelChoice) -> Result<ModelArgs, UsageError> {
-    let model = match (name, args.beneath.as_slice()) {
-        (Some(name), _) => name,
-        (None, []) => DEFAULT_MODEL,
-        (None, [one]) => one,
-        (None, several) => {
-            let message = format!(
-                "expected one model, found {} in the environment or --config",
-                several.len()
-            );
-            return Err(UsageError(message + "; name it with --model"));
-        }
-    };
-    Ok(ModelArgs {
-        model: model.to_owned(),
-        revision: args.revision.clone(),
-        offline: args.offline,
-        model_config: args.model_config.clone(),
-    })
-}
-
-/// Whether `--model` is on the command line: what the environment or a file names is a default, and does not say
-/// what this call is to do.
-pub fn names_model(settings: &[SettingRow]) -> bool {
-    settings.iter().any(|row| row.setting == "model" && row.from == "flag")
-}
-
-/// What goes with `--model`.
-#[derive(Debug, clap::Args)]
-pub struct ModelChoice {
-    /// Models that the environment or a file names, for where the command line names none.
-    #[arg(skip)]
-    pub beneath: Vec<String>,
-
-    /// Branch, tag or commit on the hub [default: main]
-    #[arg(long, value_name = "REV", help_heading = "Model")]
-    pub revision: Option<String>,
-
-    /// Make no network connection: cached files only (also HF_HUB_OFFLINE=1)
-    #[arg(long, help_heading = "Model")]
-    pub offline: bool,
-
-    /// Settings to use in place of the crag.json beside the weights
-    #[arg(long, value_name = "FILE", help_heading = "Model")]
-    pub model_config: Option<PathBuf>,
-}
-
 /// Opens nothing yet, but says what can be said before a model has been fetched.
 pub fn input(path: &Path) -> anyhow::Result<Input> {
     if !is_stdin(path) {
@@ -393,11 +344,6 @@ pub fn input(path: &Path) -> anyhow::Result<Input> {
         );
     }
     Ok(inputs::input(path))
-}
-
-/// Whether a file can be read more than once: not stdin, and not a pipe, whose bytes are gone once they are read.
-pub fn is_regular(path: &Path) -> bool {
-    !is_stdin(path) && std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
 }
 
 /// How many error records at the start are passed over to find out whether the others have probabilities.

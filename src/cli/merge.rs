@@ -3,8 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::inputs::{FormatArg, format_of, given_twice, input, is_stdin};
-use super::labelled::is_regular;
+use super::inputs::{FormatArg, format_of, given_twice, input, is_regular, is_stdin};
 use super::signals::SignalWatch;
 use super::whole_output::WholeOutputArgs;
 use super::{Outcome, UsageError, manifest};

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::scoring::json_error;
+use crate::scoring::{decode, json_error};
 
 /// The fields that name a record's document unless one is stated, in order of preference.
 pub const DOCUMENT_FIELDS: [&str; 3] = ["doc_id", "pmid", "document_id"];
@@ -430,15 +430,6 @@ fn scalar(raw: &str) -> Option<Cow<'_, str>> {
 /// [`scalar`], but what is blank names nothing: data frames write it where there is nothing.
 fn named(raw: &str) -> Option<Cow<'_, str>> {
     scalar(raw).filter(|value| !value.trim().is_empty())
-}
-
-/// The value of a raw JSON string, none if it holds a lone surrogate.
-fn decode(raw: &str) -> Option<Cow<'_, str>> {
-    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    match inner.contains('\\') {
-        true => serde_json::from_str(raw).ok().map(Cow::Owned),
-        false => Some(Cow::Borrowed(inner)),
-    }
 }
 
 /// Code and message of an `error` member.

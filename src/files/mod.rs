@@ -6,6 +6,7 @@
 mod compress;
 mod compression;
 mod decompress;
+mod destination;
 mod disk;
 mod folder;
 mod identity;
@@ -21,14 +22,13 @@ mod whole_output;
 
 pub use compress::{MEMBER_BYTES, compress};
 pub use compression::Compression;
+pub use destination::{Destination, refuse_inputs, refuse_stdout};
 pub use disk::{Disk, RealDisk, create_own, replace, replace_among_others, with_suffix};
 pub use folder::{OutputFolder, REPLACED};
 pub use identity::{Identity, is_same_file};
 pub use input::{Digest, Gauge, Input, OpenInput};
 pub use open_files::{allow_open_files, are_too_many_open};
-pub use output::{
-    Claim, Companion, Destination, OutputError, OutputFile, hash_beginning, refuse_inputs, refuse_stdout,
-};
+pub use output::{Claim, Companion, OutputError, OutputFile, hash_beginning};
 pub use sealed::{check_seal, seal};
 pub use succession::obstacle;
 pub use waiting::Waiting;

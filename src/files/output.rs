@@ -20,8 +20,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Input;
+use super::destination::refuse_inputs;
 use super::disk::{Disk, folder_of, put_in_place, replace_like, uninterrupted, with_suffix, write_all, write_beside};
-use super::identity::{Identity, link_target, real_name};
+use super::identity::{Identity, real_name};
 use super::succession::{obstacle, take_over_permissions};
 
 /// Why there is no output, or not all of it.
@@ -91,46 +92,6 @@ pub struct Claim {
     pub resume: bool,
     /// How long to wait for another run's lock.
     pub wait: Duration,
-}
-
-/// Where an output goes, by what is there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Destination {
-    /// `-`, `/dev/stdout` and its other names.
-    Stdout,
-    /// A device, a fifo or a file descriptor: bytes go there directly.
-    Stream(PathBuf),
-    /// A file, or nothing yet; links have been followed.
-    File(PathBuf),
-}
-
-impl Destination {
-    /// Errors on a folder, and where the name cannot be looked at.
-    pub fn of(path: &Path) -> Result<Self, OutputError> {
-        let is_one_of = |names: &[&str]| names.iter().any(|name| path == Path::new(name));
-        if is_one_of(&["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]) {
-            return Ok(Destination::Stdout);
-        }
-        if ["/dev/fd", "/proc/self/fd"]
-            .iter()
-            .any(|folder| path.starts_with(folder))
-            || is_one_of(&["/dev/stderr"])
-        {
-            return Ok(Destination::Stream(path.to_owned()));
-        }
-        match std::fs::metadata(path) {
-            Ok(metadata) if metadata.is_dir() => Err(OutputError::Folder {
-                path: path.display().to_string(),
-            }),
-            Ok(metadata) if !metadata.is_file() => Ok(Destination::Stream(path.to_owned())),
-            Ok(_) => path
-                .canonicalize()
-                .map(Destination::File)
-                .map_err(|source| io_error(path, "cannot be looked at", source)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Destination::File(link_target(path))),
-            Err(error) => Err(io_error(path, "cannot be looked at", error)),
-        }
-    }
 }
 
 /// An output under way, locked. Dropping it leaves what was written for a later run, and nothing if nothing was.
@@ -523,56 +484,6 @@ pub(super) fn io_error(path: &Path, action: &'static str, source: io::Error) -> 
         action,
         source,
     }
-}
-
-/// Errors if `path` is a file or a fifo that is one of `inputs`, by whatever name, `/dev/fd/3` included.
-pub fn refuse_inputs(path: &Path, inputs: &[Input]) -> Result<(), OutputError> {
-    let looked_at = |source| io_error(path, "cannot be looked at", source);
-    match Identity::of_path(path).map_err(looked_at)? {
-        // What is read of a terminal is not what was written to it; that of a fifo is.
-        Some(own) if path.is_file() || is_fifo(path) => refuse_input(&own, path, inputs),
-        _ => Ok(()),
-    }
-}
-
-/// Whether `path` leads to a pipe.
-fn is_fifo(path: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::FileTypeExt as _;
-        std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        false
-    }
-}
-
-/// Errors if stdout has been redirected into one of `inputs`: the run would read its own answers.
-pub fn refuse_stdout(inputs: &[Input]) -> Result<(), OutputError> {
-    match Identity::of_stdout() {
-        Some(own) => refuse_input(&own, Path::new("<stdout>"), inputs),
-        None => Ok(()),
-    }
-}
-
-fn refuse_input(own: &Identity, path: &Path, inputs: &[Input]) -> Result<(), OutputError> {
-    for input in inputs {
-        let other = match input {
-            Input::Stdin => Identity::of_stdin(),
-            // What cannot be looked at is said when it is opened.
-            Input::File(path) => Identity::of_path(path).ok().flatten(),
-            Input::Reader(..) => None,
-        };
-        if other.as_ref() == Some(own) {
-            return Err(OutputError::IsInput {
-                path: path.display().to_string(),
-                input: input.name(),
-            });
-        }
-    }
-    Ok(())
 }
 
 /// Another run's lock is tried again this often.

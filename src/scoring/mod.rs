@@ -87,6 +87,7 @@ pub use options::{OnError, Options};
 pub use output::{CALIBRATED_KEY, OutputKey, RESERVED_KEYS};
 pub use pipeline::{run, run_into};
 pub use prepare::{Context, MissingEntity, Prepare, Prepared, Preparer};
+pub(crate) use raw_json::decode;
 pub use read_records::read_records;
 pub use reader::{check_headers, check_inputs};
 pub use record::{Half, Record};

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 
 use super::config::SettingRow;
 use super::inputs;
-use super::labelled::{LabelledArgs, ModelChoice, input, is_regular, model_args, names_model, refuse_unfit};
+use super::inputs::is_regular;
+use super::labelled::{LabelledArgs, input, refuse_unfit};
+use super::model_choice::{ModelChoice, model_args, names_model};
 use super::report_file::ReportFile;
 use super::values::{counted, parse_share, threshold_of};
 use super::{Outcome, UsageError, console};

@@ -1,0 +1,55 @@
+//! Which one model, where the command line need not name one: `crag eval` and `crag calibrate` read records that are scored, too.
+
+use std::path::PathBuf;
+
+use super::UsageError;
+use super::config::SettingRow;
+use super::model::{DEFAULT_MODEL, ModelArgs};
+
+/// What goes with `--model`.
+#[derive(Debug, clap::Args)]
+pub struct ModelChoice {
+    /// Models that the environment or a file names, for where the command line names none.
+    #[arg(skip)]
+    pub beneath: Vec<String>,
+
+    /// Branch, tag or commit on the hub [default: main]
+    #[arg(long, value_name = "REV", help_heading = "Model")]
+    pub revision: Option<String>,
+
+    /// Make no network connection: cached files only (also HF_HUB_OFFLINE=1)
+    #[arg(long, help_heading = "Model")]
+    pub offline: bool,
+
+    /// Settings to use in place of the crag.json beside the weights
+    #[arg(long, value_name = "FILE", help_heading = "Model")]
+    pub model_config: Option<PathBuf>,
+}
+
+/// The model named by `name`, the one that `crag score` takes by default where none is.
+pub fn model_args(name: Option<&str>, args: &ModelChoice) -> Result<ModelArgs, UsageError> {
+    let model = match (name, args.beneath.as_slice()) {
+        (Some(name), _) => name,
+        (None, []) => DEFAULT_MODEL,
+        (None, [one]) => one,
+        (None, several) => {
+            let message = format!(
+                "expected one model, found {} in the environment or --config",
+                several.len()
+            );
+            return Err(UsageError(message + "; name it with --model"));
+        }
+    };
+    Ok(ModelArgs {
+        model: model.to_owned(),
+        revision: args.revision.clone(),
+        offline: args.offline,
+        model_config: args.model_config.clone(),
+    })
+}
+
+/// Whether `--model` is on the command line: what the environment or a file names is a default, and does not say
+/// what this call is to do.
+pub fn names_model(settings: &[SettingRow]) -> bool {
+    settings.iter().any(|row| row.setting == "model" && row.from == "flag")
+}
