@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::phase::Phase;
 use super::state::EpochSummary;
 
 const PANEL: f64 = 300.0;
@@ -26,7 +27,7 @@ struct Panel<'p> {
 
 /// The loss by epoch of each phase that was run, then F1 and ROC-AUC of fine-tuning.
 pub fn svg(history: &[EpochSummary]) -> String {
-    let losses = |phase: &str| -> Vec<f64> { history.iter().filter(|e| e.phase == phase).map(|e| e.loss).collect() };
+    let losses = |phase: Phase| -> Vec<f64> { history.iter().filter(|e| e.phase == phase).map(|e| e.loss).collect() };
     let loss = |title, values: Vec<f64>| Panel {
         title,
         bottom: 0.0,
@@ -41,8 +42,8 @@ pub fn svg(history: &[EpochSummary]) -> String {
     let lowest = f1.iter().chain(&auc).copied().fold(1.0, f64::min);
     let best = |name: &str, values: &[f64]| format!("best {name} {:.3}", values.iter().copied().fold(0.0, f64::max));
     let panels = [
-        loss("Contrastive loss by epoch", losses("contrastive")),
-        loss("Focal loss by epoch", losses("finetune")),
+        loss("Contrastive loss by epoch", losses(Phase::Contrastive)),
+        loss("Focal loss by epoch", losses(Phase::Finetune)),
         Panel {
             title: "Validation by epoch",
             bottom: ((lowest - 0.02) * 20.0).floor().clamp(0.0, 19.0) / 20.0,

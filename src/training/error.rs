@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::Phase;
 use crate::{
     checkpoint::CheckpointError,
     kernels::memory,
@@ -21,7 +22,7 @@ pub enum TrainError {
         "{phase}, epoch {epoch}, step {step}: the loss is {loss}; it would be again: begin anew with --force and {change}"
     )]
     Diverged {
-        phase: &'static str,
+        phase: Phase,
         epoch: usize,
         step: u64,
         loss: f32,

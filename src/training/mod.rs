@@ -2,7 +2,7 @@
 //!
 //! [`LabelledPairs`] are read from JSONL and split by document ([`Split`]); [`Start`] is a backbone with a fresh head;
 //! [`dataset`] turns pairs into token ids, `mining` finds the negatives that data lacks, and a [`Job`] runs the two
-//! phases of the model card's recipe ([`Settings`]): InfoNCE, then focal loss. [`Network`] is the dual encoder with
+//! [`Phase`]s of the model card's recipe ([`Settings`]): InfoNCE, then focal loss. [`Network`] is the dual encoder with
 //! gradients, its operations in `ops`; [`optimizer`] and [`schedule`] move the weights; [`state`] is what a killed run
 //! goes on from.
 //!
@@ -24,6 +24,7 @@ mod network;
 mod ops;
 pub mod optimizer;
 mod parameters;
+mod phase;
 mod plan;
 mod random;
 mod records;
@@ -40,6 +41,7 @@ pub use error::TrainError;
 pub use judge::Judgement;
 pub use network::{Network, Weights};
 pub use parameters::{Parameter, Parameters};
+pub use phase::Phase;
 pub use records::{LabelledPair, LabelledPairs, Mention, Source};
 pub use run::{Event, Job, Trained};
 pub use settings::{

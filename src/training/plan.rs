@@ -8,6 +8,7 @@ use super::{
     Job, TrainError,
     dataset::{Dataset, Example, Related},
     mining::{Kind, Miner, Negative, Neighbours, neighbours},
+    phase::Phase,
     random::Random,
     settings::NegativeKind,
     state::Item,
@@ -19,13 +20,14 @@ const TEXTS_AT_ONCE: usize = 64;
 
 impl Job<'_> {
     /// What an epoch goes through, shuffled, and the negatives mined for it.
-    pub(super) fn plan(&self, phase: usize, epoch: usize) -> Result<(Vec<Item>, Vec<Negative>), TrainError> {
+    pub(super) fn plan(&self, phase: Phase, epoch: usize) -> Result<(Vec<Item>, Vec<Negative>), TrainError> {
         let positives = self.train.positives();
         let near = match self.negatives {
             NegativeKind::Hard => Some(self.neighbours()?),
             _ => None,
         };
-        let mut random = self.random("mining", phase, epoch);
+        let place = [phase.key(), epoch as u64];
+        let mut random = self.random("mining", place);
         let mined = match self.negatives {
             NegativeKind::None => Vec::new(),
             _ => self
@@ -33,19 +35,19 @@ impl Job<'_> {
                 .mine(&mut random),
         };
         let mut plan: Vec<Item> = match phase {
-            0 => {
+            Phase::Contrastive => {
                 let mut items: Vec<Item> = positives.iter().copied().map(Item::from).collect();
                 for negative in self.labelled_negatives(&positives, &mut random).iter().chain(&mined) {
                     items[negative.of].negative = Some((negative.drug, negative.adr));
                 }
                 items
             }
-            _ => {
+            Phase::Finetune => {
                 let labelled = self.train.examples.iter().copied().map(Item::from);
                 labelled.chain(mined.iter().map(unrelated)).collect()
             }
         };
-        self.random("order", phase, epoch).shuffle(&mut plan);
+        self.random("order", place).shuffle(&mut plan);
         Ok((plan, mined))
     }
 
@@ -108,7 +110,7 @@ impl Job<'_> {
         let positives = self.valid.positives();
         let mut pairs: Vec<Item> = self.valid.examples.iter().copied().map(Item::from).collect();
         if self.negatives != NegativeKind::None && self.valid.is_short_of_negatives() {
-            let mut random = self.random("validation", 0, 0);
+            let mut random = self.random("validation", [0, 0]);
             let mined = self
                 .miner(self.valid, &self.related.all, &positives, None)
                 .mine(&mut random);
@@ -121,7 +123,7 @@ impl Job<'_> {
     pub(super) fn check_classes(&self, valid: &[Item]) -> Result<(), TrainError> {
         let positives = self.train.positives();
         let can_be_mined = || {
-            let mut random = self.random("check", 0, 0);
+            let mut random = self.random("check", [0, 0]);
             let miner = self.miner(self.train, &self.related.train, &positives, None);
             self.negatives != NegativeKind::None && miner.finds_any(&mut random)
         };

@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 
 use super::{
-    Network, Parameters, Settings, TrainError, Weights,
+    Network, Parameters, Phase, Settings, TrainError, Weights,
     dataset::{Dataset, Relations},
     judge::{Judgement, judge},
     loss,
@@ -47,7 +47,7 @@ pub struct Job<'a> {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     Epoch {
-        phase: &'static str,
+        phase: Phase,
         epoch: usize,
         epochs: usize,
         steps: usize,
@@ -56,7 +56,7 @@ pub enum Event {
         negatives: usize,
     },
     Step {
-        phase: &'static str,
+        phase: Phase,
         epoch: usize,
         step: usize,
         steps: usize,
@@ -67,7 +67,7 @@ pub enum Event {
         seconds: f64,
     },
     EpochEnd {
-        phase: &'static str,
+        phase: Phase,
         epoch: usize,
         loss: f64,
         #[serde(flatten, skip_serializing_if = "Option::is_none")]
@@ -90,7 +90,6 @@ pub struct Trained {
     pub seconds: f64,
 }
 
-const PHASES: [&str; 2] = ["contrastive", "finetune"];
 /// Pairs classified together where no gradient is wanted.
 const PAIRS_AT_ONCE: usize = 256;
 
@@ -156,21 +155,20 @@ impl Job<'_> {
         valid: &[Item],
         note: &mut impl FnMut(&Event, &mut State) -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
-        while state.phase < PHASES.len() {
-            if state.epoch >= self.epochs(state.phase) {
-                state.phase += 1;
+        while let Some(phase) = state.phase {
+            if state.epoch >= self.settings.pace(phase).epochs {
+                state.phase = phase.next();
                 (state.epoch, state.phase_steps) = (0, 0);
                 *moments = Moments::default();
                 continue;
             }
-            self.epoch(state, moments, folder, note)?;
+            self.epoch(phase, state, moments, folder, note)?;
             let loss = state.loss_sum / state.loss_items.max(1) as f64;
-            let validation = match state.phase {
-                1 => Some(self.validate(valid, state)?),
-                _ => None,
+            let validation = match phase {
+                Phase::Contrastive => None,
+                Phase::Finetune => Some(self.validate(valid, state)?),
             };
             let is_best = validation.is_some_and(|new| state.best.is_none_or(|(_, best)| new.is_better_than(&best)));
-            let phase = PHASES[state.phase];
             let event = Event::EpochEnd {
                 phase,
                 epoch: state.epoch + 1,
@@ -182,7 +180,7 @@ impl Job<'_> {
             };
             note(&event, state)?;
             state.history.push(EpochSummary {
-                phase: phase.to_owned(),
+                phase,
                 epoch: state.epoch + 1,
                 loss,
                 validation,
@@ -200,13 +198,13 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn diverged(&self, state: &State, step: usize, loss: f32) -> TrainError {
+    fn diverged(&self, phase: Phase, state: &State, step: usize, loss: f32) -> TrainError {
         TrainError::Diverged {
-            phase: PHASES[state.phase],
+            phase,
             epoch: state.epoch + 1,
             step: step as u64,
             loss,
-            change: self.settings.to_change(state.phase),
+            change: self.settings.to_change(phase),
         }
     }
 
@@ -219,9 +217,7 @@ impl Job<'_> {
 
     fn resume(&self, folder: &WorkFolder) -> Result<(State, Moments), TrainError> {
         let Some((state, tensors)) = folder.load()? else {
-            let mut state = State::default();
-            state.fingerprint.clone_from(&self.fingerprint);
-            return Ok((state, Moments::default()));
+            return Ok((State::begun(&self.fingerprint), Moments::default()));
         };
         if state.fingerprint != self.fingerprint {
             return Err(TrainError::Resume {
@@ -248,78 +244,54 @@ impl Job<'_> {
         folder.save(state, &tensors, best)
     }
 
-    fn epochs(&self, phase: usize) -> usize {
-        [self.settings.contrastive.epochs, self.settings.finetune.epochs][phase]
-    }
-
-    /// Batch size and accumulation of a phase.
-    fn batches(&self, phase: usize) -> (usize, usize) {
-        match phase {
-            0 => (
-                self.settings.contrastive.batch_size,
-                self.settings.contrastive.accumulation,
-            ),
-            _ => (self.settings.finetune.batch_size, self.settings.finetune.accumulation),
-        }
-    }
-
-    fn steps(&self, phase: usize, items: usize) -> usize {
-        let (batch_size, accumulation) = self.batches(phase);
-        items.div_ceil(batch_size).div_ceil(accumulation)
-    }
-
-    /// A stream of random numbers of its own for each purpose and epoch.
-    pub(super) fn random(&self, purpose: &str, phase: usize, epoch: usize) -> Random {
-        Random::new(&[self.settings.seed, named(purpose), phase as u64, epoch as u64])
+    /// A stream of random numbers of its own for each purpose and place in the run: phase and epoch, or zeros.
+    pub(super) fn random(&self, purpose: &str, [phase, epoch]: [u64; 2]) -> Random {
+        Random::new(&[self.settings.seed, named(purpose), phase, epoch])
     }
 
     fn epoch(
         &self,
+        phase: Phase,
         state: &mut State,
         moments: &mut Moments,
         folder: &mut WorkFolder,
         note: &mut impl FnMut(&Event, &mut State) -> Result<(), TrainError>,
     ) -> Result<(), TrainError> {
-        let (phase, epoch) = (state.phase, state.epoch);
-        let name = PHASES[phase];
+        let epoch = state.epoch;
+        let pace = self.settings.pace(phase);
         if state.plan.is_empty() {
             let (plan, mined) = self.plan(phase, epoch)?;
             state.plan = plan;
             let event = Event::Epoch {
-                phase: name,
+                phase,
                 epoch: epoch + 1,
-                epochs: self.epochs(phase),
-                steps: self.steps(phase, state.plan.len()),
+                epochs: pace.epochs,
+                steps: pace.steps(state.plan.len()),
                 items: state.plan.len(),
                 hard_negatives: mined.iter().filter(|negative| negative.kind != Kind::Random).count(),
                 negatives: mined.len(),
             };
             note(&event, state)?;
         }
-        let (batch_size, accumulation) = self.batches(phase);
-        let steps = self.steps(phase, state.plan.len());
-        let total = (self.epochs(phase) * steps) as u64;
-        let base_rate = [
-            self.settings.contrastive.learning_rate,
-            self.settings.finetune.learning_rate,
-        ][phase];
+        let steps = pace.steps(state.plan.len());
+        let total = (pace.epochs * steps) as u64;
         let optimizer = &self.settings.optimizer;
         let mut saved = Instant::now();
         while state.step < steps {
             let began = Instant::now();
             let weights = self.parameters.tracked();
-            let group = batch_size * accumulation;
+            let group = pace.batch_size * pace.accumulation;
             let items = &state.plan[state.step * group..(state.step * group + group).min(state.plan.len())];
             let mut gradients = Gradients::default();
             let (mut mean_loss, mut tokens) = (0.0, 0);
             let step_items = items.len();
-            for (micro, items) in items.chunks(batch_size).enumerate() {
+            for (micro, items) in items.chunks(pace.batch_size).enumerate() {
                 // What the step has gathered so far is nothing yet.
                 self.stop_if_asked()?;
                 let key = [
                     self.settings.seed,
                     named("dropout"),
-                    phase as u64,
+                    phase.key(),
                     epoch as u64,
                     state.step as u64,
                     micro as u64,
@@ -328,7 +300,7 @@ impl Job<'_> {
                 let (loss, count) = self.loss(phase, &weights, items, &dropout)?;
                 let value = loss.to_scalar::<f32>()?;
                 if !value.is_finite() {
-                    return Err(self.diverged(state, state.step + 1, value));
+                    return Err(self.diverged(phase, state, state.step + 1, value));
                 }
                 // A loss is its micro-batch's mean; the last one of an epoch may be smaller than the others.
                 let share = items.len() as f64 / step_items as f64;
@@ -338,11 +310,11 @@ impl Job<'_> {
             }
             let norm = gradients.norm()?;
             if !norm.is_finite() {
-                return Err(self.diverged(state, state.step + 1, f32::NAN));
+                return Err(self.diverged(phase, state, state.step + 1, f32::NAN));
             }
             // As torch.nn.utils.clip_grad_norm_ has it.
             let scale = (optimizer.max_grad_norm / (norm + 1e-6)).min(1.0);
-            let rate = base_rate * schedule::factor(state.phase_steps, total, optimizer.warmup_ratio);
+            let rate = pace.learning_rate * schedule::factor(state.phase_steps, total, optimizer.warmup_ratio);
             moments.step(self.parameters, &gradients, scale, &optimizer.adamw(), |parameter| {
                 rate * schedule::layer_factor(optimizer.layerwise_decay, parameter.depth)
             })?;
@@ -353,7 +325,7 @@ impl Job<'_> {
             state.tokens += tokens;
             state.seconds += began.elapsed().as_secs_f64();
             let event = Event::Step {
-                phase: name,
+                phase,
                 epoch: epoch + 1,
                 step: state.step,
                 steps,
@@ -375,7 +347,7 @@ impl Job<'_> {
     /// The loss of one micro-batch and how many tokens it took.
     fn loss(
         &self,
-        phase: usize,
+        phase: Phase,
         weights: &Weights,
         items: &[Item],
         dropout: &Dropout,
@@ -390,7 +362,7 @@ impl Job<'_> {
             }
         };
         let mut pairs: [Vec<u32>; 2] = Default::default();
-        if phase == 0 {
+        if phase == Phase::Contrastive {
             // Rows of anchors are not shared: the loss wants pair i in row i of both sides.
             for item in items {
                 rows[0].push(item.drug);
@@ -418,7 +390,7 @@ impl Job<'_> {
         };
         let (drug, adr) = (encode(Side::Drug)?, encode(Side::Adr)?);
         let loss = match phase {
-            0 => {
+            Phase::Contrastive => {
                 let related = |i: usize, j: usize| {
                     let (drug, adr) = (
                         self.train.text(Side::Drug, rows[0][i]),
@@ -428,7 +400,7 @@ impl Job<'_> {
                 };
                 loss::contrastive(&drug, &adr, items.len(), self.settings.contrastive.temperature, related)?
             }
-            _ => {
+            Phase::Finetune => {
                 let take = |t: &Tensor, rows: &[u32]| t.index_select(&Tensor::new(rows, self.device)?, 0);
                 let (drug, adr) = (take(&drug, &pairs[0])?, take(&adr, &pairs[1])?);
                 let logits = self.network.logits(weights, &drug, &adr, Some(dropout))?;
@@ -454,7 +426,9 @@ impl Job<'_> {
         let scored = self.scored(pairs)?;
         match judge(&scored) {
             Some(judgement) => Ok(judgement),
-            None if scored.iter().any(|(p, _)| p.is_nan()) => Err(self.diverged(state, state.step, f32::NAN)),
+            None if scored.iter().any(|(p, _)| p.is_nan()) => {
+                Err(self.diverged(Phase::Finetune, state, state.step, f32::NAN))
+            }
             None => Err(TrainError::data("validation", "expected related and unrelated pairs")),
         }
     }

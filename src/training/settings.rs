@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernels::memory;
 use crate::model::{Pooling, View, config::ActivationName};
 
-use super::{TrainError, optimizer::AdamW};
+use super::{TrainError, optimizer::AdamW, phase::Phase};
 
 /// All of it; a table of TOML each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,6 +103,23 @@ pub struct Finetune {
     pub accumulation: usize,
     pub focal_gamma: f64,
     pub focal_alpha: f64,
+}
+
+/// What the phases have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    pub epochs: usize,
+    pub learning_rate: f64,
+    /// Pairs in a micro-batch, and micro-batches in a step.
+    pub batch_size: usize,
+    pub accumulation: usize,
+}
+
+impl Pace {
+    /// Optimizer steps of an epoch.
+    pub fn steps(&self, items: usize) -> usize {
+        items.div_ceil(self.batch_size).div_ceil(self.accumulation)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -331,21 +348,42 @@ impl Settings {
 }
 
 impl Settings {
-    /// What to change when the loss of a phase (0 or 1) is no number, as the end of a sentence: settings far beyond any use first,
+    /// How a phase goes on.
+    pub(super) fn pace(&self, phase: Phase) -> Pace {
+        let Settings {
+            contrastive, finetune, ..
+        } = self;
+        match phase {
+            Phase::Contrastive => Pace {
+                epochs: contrastive.epochs,
+                learning_rate: contrastive.learning_rate,
+                batch_size: contrastive.batch_size,
+                accumulation: contrastive.accumulation,
+            },
+            Phase::Finetune => Pace {
+                epochs: finetune.epochs,
+                learning_rate: finetune.learning_rate,
+                batch_size: finetune.batch_size,
+                accumulation: finetune.accumulation,
+            },
+        }
+    }
+
+    /// What to change when the loss of a phase is no number, as the end of a sentence: settings far beyond any use first,
     /// since no learning rate would help against those.
-    pub(super) fn to_change(&self, phase: usize) -> String {
+    pub(super) fn to_change(&self, phase: Phase) -> String {
         let usual = Self::default();
         let (optimizer, usual_optimizer) = (&self.optimizer, &usual.optimizer);
         let of_phase = match phase {
             // Cosines are divided by it, and have to stay numbers.
-            0 => (
+            Phase::Contrastive => (
                 "contrastive.temperature",
                 self.contrastive.temperature,
                 usual.contrastive.temperature,
                 1e-3..f64::INFINITY,
             ),
             // The exponent of a probability.
-            _ => (
+            Phase::Finetune => (
                 "finetune.focal_gamma",
                 self.finetune.focal_gamma,
                 usual.finetune.focal_gamma,
@@ -427,27 +465,27 @@ mod tests {
 
     #[test]
     fn after_a_loss_that_is_no_number_extreme_settings_are_named_before_the_learning_rate() {
-        let change = |text: &str, phase: usize| {
+        let change = |text: &str, phase: Phase| {
             let settings = Settings::parse("x.toml", text).unwrap();
             settings.check().unwrap();
             settings.to_change(phase)
         };
-        for phase in [0, 1] {
+        for phase in [Phase::Contrastive, Phase::Finetune] {
             assert_eq!(change("", phase), "a lower learning rate");
         }
         let gamma = "[finetune]\nfocal_gamma = 1e308";
         assert_eq!(
-            change(gamma, 1),
+            change(gamma, Phase::Finetune),
             "another finetune.focal_gamma than 1e308 (usual: 2.0), or else a lower learning rate"
         );
         // It has no part in the first phase.
-        assert_eq!(change(gamma, 0), "a lower learning rate");
-        let cold = change("[contrastive]\ntemperature = 1e-300", 0);
+        assert_eq!(change(gamma, Phase::Contrastive), "a lower learning rate");
+        let cold = change("[contrastive]\ntemperature = 1e-300", Phase::Contrastive);
         assert!(
             cold.starts_with("another contrastive.temperature than 1e-300 (usual: 0.05)"),
             "{cold}"
         );
-        let decay = change("[optimizer]\nweight_decay = 1e308", 1);
+        let decay = change("[optimizer]\nweight_decay = 1e308", Phase::Finetune);
         assert!(
             decay.starts_with("another optimizer.weight_decay than 1e308"),
             "{decay}"

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{TrainError, dataset::Example, judge::Judgement};
+use super::{TrainError, dataset::Example, judge::Judgement, phase::Phase};
 use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, locate, write_safetensors};
 use crate::files::{RealDisk, check_seal, replace, seal};
 
@@ -41,7 +41,7 @@ impl From<Example> for Item {
 /// One finished epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochSummary {
-    pub phase: String,
+    pub phase: Phase,
     pub epoch: usize,
     pub loss: f64,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
@@ -53,8 +53,8 @@ pub struct EpochSummary {
 pub struct State {
     /// Of settings, data and first weights: a resumed run must have the same.
     pub fingerprint: String,
-    /// 0 contrastive, 1 fine-tuning, 2 done.
-    pub phase: usize,
+    /// None when all is done.
+    pub phase: Option<Phase>,
     pub epoch: usize,
     /// Optimizer steps done in this epoch.
     pub step: usize,
@@ -73,6 +73,17 @@ pub struct State {
     pub best: Option<(usize, Judgement)>,
     tensors: TensorFile,
     best_tensors: Option<TensorFile>,
+}
+
+impl State {
+    /// Of a run that has done nothing yet.
+    pub fn begun(fingerprint: &str) -> Self {
+        Self {
+            fingerprint: fingerprint.to_owned(),
+            phase: Some(Phase::FIRST),
+            ..Self::default()
+        }
+    }
 }
 
 /// A file of tensors as it was written.
