@@ -5,8 +5,8 @@
 //! [`training`] makes checkpoints from labelled pairs; [`evaluation`] judges probabilities against labels;
 //! [`model`] is the dual encoder over candle tensors;
 //! [`kernels`] holds the operations that differ between processors; [`text`] marks entities and tokenizes;
-//! [`checkpoint`] finds weights and reads them; [`files`] are bytes in and out. Arrows point down; [`Side`] and
-//! [`Calibration`] are everybody's:
+//! [`checkpoint`] finds weights and reads them; [`files`] are bytes in and out. Arrows point down; [`Side`],
+//! [`Calibration`] and `words` are everybody's:
 //!
 //! ```text
 //! cli -> scoring, corpora, training, evaluation, model, text, checkpoint, files, kernels' devices
@@ -30,6 +30,7 @@ pub mod scoring;
 mod side;
 pub mod text;
 pub mod training;
+mod words;
 
 pub use calibration::{Calibration, FittedOn};
 pub use side::Side;

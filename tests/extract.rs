@@ -657,7 +657,7 @@ fn relations_that_a_limit_left_without_a_pair_do_not_point_to_a_wider_scope() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("document.txt");
     std::fs::write(&path, document).unwrap();
-    let whole = extract(&["--from", "pubtator"], &[path.clone()]);
+    let whole = extract(&["--from", "pubtator"], std::slice::from_ref(&path));
     assert!(!whole.stderr.contains("gave no pair"), "{}", whole.stderr);
     let limited = extract(&["--from", "pubtator", "--max-pairs-per-doc", "1"], &[path]);
     assert!(

@@ -12,7 +12,7 @@ use super::inputs;
 use super::labelled::{LabelledArgs, input, refuse_unfit};
 use super::model::settings_file;
 use super::model_choice::{ModelChoice, model_args, names_model};
-use super::values::{counted, quoted_list, threshold_of};
+use super::values::{quoted_list, threshold_of};
 use super::{Outcome, UsageError, console};
 use crate::Calibration;
 use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, NamedBytes, locate};
@@ -23,6 +23,7 @@ use crate::evaluation::{
 use crate::files::{Destination, create_own, refuse_inputs, refuse_stdout, replace_among_others};
 use crate::model::config::Sidecar;
 use crate::scoring::{CALIBRATED_KEY, Options};
+use crate::words::counted;
 
 /// What to fit, to which records, and where to.
 #[derive(Debug, clap::Args)]

@@ -14,7 +14,7 @@ use super::inputs::is_stdin;
 use super::manifest::{self, End};
 use super::report_file::{ReportFile, is_closed_pipe, is_object_with, replace_earlier};
 use super::signals::SignalWatch;
-use super::values::{counted, parse_bytes, parse_count};
+use super::values::{parse_bytes, parse_count};
 use super::whole_output::WholeOutputArgs;
 use super::{Outcome, UsageError, console, note, paths_given};
 use crate::corpora::{
@@ -22,6 +22,7 @@ use crate::corpora::{
     Options, Overlap, Problem, Scope, Sources, Summary, TypeSet,
 };
 use crate::files::Input;
+use crate::words::counted;
 
 /// What to read, which pairs to make of it, and what to say about it.
 #[derive(Debug, clap::Args)]

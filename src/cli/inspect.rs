@@ -8,6 +8,7 @@ use crate::model::{
     StoredLayouts,
     config::{Setting, Source, view_names},
 };
+use crate::words::thousands;
 
 use super::{
     Outcome,
@@ -298,16 +299,4 @@ fn shape(shape: &[usize]) -> String {
         "[{}]",
         shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
     )
-}
-
-fn thousands(n: usize) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }

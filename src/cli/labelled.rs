@@ -11,7 +11,7 @@ use super::model::OpenModel;
 use super::records::MissingEntityArg;
 use super::score::WindowArg;
 use super::threads::start_pool;
-use super::values::{counted, parse_bytes, parse_count, parse_share, parse_threads};
+use super::values::{parse_bytes, parse_count, parse_share, parse_threads};
 use super::{UsageError, console, manifest};
 use crate::evaluation::{Collector, DOCUMENT_FIELDS, Fields, LabelledSet, MatchBy, Mistakes, Plan};
 use crate::files::Input;
@@ -20,6 +20,7 @@ use crate::scoring::{
     run_into,
 };
 use crate::text::Window;
+use crate::words::counted;
 
 #[derive(Debug, clap::Args)]
 pub struct LabelledArgs {

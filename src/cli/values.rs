@@ -71,11 +71,6 @@ pub fn parse_bytes(value: &str) -> Result<usize, String> {
         .ok_or_else(|| "expected a whole number of bytes of at least 1".to_owned())
 }
 
-/// A number and what it counts.
-pub fn counted(count: u64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
-}
-
 /// `"a", "b"`
 pub fn quoted_list(names: &[&str]) -> String {
     format!("\"{}\"", names.join("\", \""))

@@ -14,8 +14,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::document::{Composite, Documents, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation};
-use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8, quoted};
+use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8};
 use super::source::{Line, Source};
+use crate::words::quoted;
 
 pub const DRUG: &str = "Drug";
 pub const EFFECT: &str = "Adverse-Effect";

@@ -16,10 +16,11 @@ use super::document::{
     Composite, Documents, MOST_ENDS, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation,
     qualifies, split_concepts,
 };
-use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8, quoted};
+use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8};
 use super::resolve::LONG_LINE_END;
 use super::source::{EXPECTED_UTF8, is_utf16};
 use crate::files::Input;
+use crate::words::quoted;
 
 /// A text with its annotations.
 #[derive(Clone, Debug, PartialEq, Eq)]

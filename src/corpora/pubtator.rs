@@ -7,8 +7,9 @@
 use super::document::{
     Composite, Documents, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation, split_concepts,
 };
-use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8, quoted};
+use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8};
 use super::source::{Line, Source};
+use crate::words::quoted;
 
 pub struct Reader {
     source: Source,

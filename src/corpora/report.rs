@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::words::quoted;
+
 /// Where something stands: a file, a line of it where lines mean something, a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -155,15 +157,6 @@ impl From<Problem> for CorpusError {
 pub trait Report {
     /// An error ends the run.
     fn report(&mut self, problem: Problem) -> Result<(), CorpusError>;
-}
-
-/// At most 60 characters of something a corpus holds, quoted for a message.
-pub(super) fn quoted(value: &str) -> String {
-    const LIMIT: usize = 60;
-    match value.char_indices().nth(LIMIT) {
-        None => format!("{value:?}"),
-        Some((end, _)) => format!("{:?}…", &value[..end]),
-    }
 }
 
 /// "is not UTF-8": which byte.

@@ -17,8 +17,9 @@ use super::document::{
     bare_concept, hull, split_concepts,
 };
 use super::options::CompositeUse;
-use super::report::{CorpusError, Problem, Reason, Report, quoted};
+use super::report::{CorpusError, Problem, Reason, Report};
 use super::summary::Summary;
+use crate::words::quoted;
 use layout::{passages, separator};
 
 /// How a document's offsets are read.

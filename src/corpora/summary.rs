@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::document::Unit;
 use super::labels::{Unlabelled, Verdict};
 use super::report::Reason;
+use crate::words::counted;
 
 /// Distinct type names that are kept; a corpus that makes one up for every mention must not fill memory.
 const MAX_NAMES: usize = 1000;
@@ -182,21 +183,16 @@ impl Summary {
     }
 }
 
-/// A number and what it counts.
-fn counted(count: u64, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
             "{}, {} ({} resolved), {}, {}",
-            counted(self.documents, "document"),
-            counted(self.mentions, "mention"),
+            counted(self.documents, "document", "documents"),
+            counted(self.mentions, "mention", "mentions"),
             self.resolved,
-            counted(self.relations, "relation"),
-            counted(self.pairs, "pair")
+            counted(self.relations, "relation", "relations"),
+            counted(self.pairs, "pair", "pairs")
         )?;
         let [positive, negative, _] = self.labels;
         if positive + negative > 0 {
@@ -233,7 +229,7 @@ impl fmt::Display for Summary {
             (self.pairs_dropped, "pair", "beyond the limit dropped"),
         ] {
             if count > 0 {
-                write!(f, ", {} {rest}", counted(count, noun))?;
+                write!(f, ", {} {rest}", counted(count, noun, &format!("{noun}s")))?;
             }
         }
         for (reason, count) in &self.problems {

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::fields::{Fields, Pair, Reading};
-use super::mistakes::{Mistake, Mistakes, cut};
+use super::mistakes::{Mistake, Mistakes, TEXT_CHARACTERS};
 use super::sample::{Judged, Sample};
+use crate::words::shortened;
 
 /// Records with one reason for not being usable.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -171,13 +172,21 @@ impl Collector {
         if self.set.mistakes.wants(record.label, record.probability) {
             self.set.mistakes.add(Mistake {
                 place: format!("{name}:{number}"),
-                id: record.id.as_ref().map(|id| cut(id.to_string())),
-                document: record.document.as_ref().map(|(_, value)| cut(value.to_string())),
+                id: record.id.as_ref().map(|id| shortened(id, TEXT_CHARACTERS)),
+                document: record
+                    .document
+                    .as_ref()
+                    .map(|(_, value)| shortened(value, TEXT_CHARACTERS)),
                 label: record.label,
                 probability: record.probability,
-                drug: cut(record.shown.drug()),
-                adr: cut(record.shown.adr()),
-                texts: record.shown.texts().into_iter().map(cut).collect(),
+                drug: shortened(&record.shown.drug(), TEXT_CHARACTERS),
+                adr: shortened(&record.shown.adr(), TEXT_CHARACTERS),
+                texts: record
+                    .shown
+                    .texts()
+                    .iter()
+                    .map(|text| shortened(text, TEXT_CHARACTERS))
+                    .collect(),
                 key: key.clone(),
                 order: self.seen,
             });

@@ -12,6 +12,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::scoring::{decode, json_error};
+use crate::words::{quoted, shortened};
 
 /// The fields that name a record's document unless one is stated, in order of preference.
 pub const DOCUMENT_FIELDS: [&str; 3] = ["doc_id", "pmid", "document_id"];
@@ -455,17 +456,6 @@ fn found(raw: &str) -> String {
         Some(b'"') => format!("the string {}", shortened(raw, LIMIT)),
         Some(_) => shortened(raw, LIMIT),
         None => "nothing".to_owned(),
-    }
-}
-
-fn quoted(key: &str) -> String {
-    format!("{:?}", shortened(key, 60))
-}
-
-fn shortened(text: &str, limit: usize) -> String {
-    match text.char_indices().nth(limit) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}…", &text[..end]),
     }
 }
 

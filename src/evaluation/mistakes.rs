@@ -120,14 +120,6 @@ impl Mistakes {
     }
 }
 
-/// `text` as far as it is shown.
-pub(super) fn cut(text: String) -> String {
-    match text.char_indices().nth(TEXT_CHARACTERS) {
-        None => text,
-        Some((end, _)) => format!("{}…", &text[..end]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

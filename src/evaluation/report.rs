@@ -12,6 +12,7 @@ use super::curves::Curves;
 use super::evaluate::{Differences, Estimate, Evaluation, PointKind};
 use super::figures::Metric;
 use super::mistakes::Mistake;
+use crate::words::thousands;
 
 /// What a page shows: one run, or two that are compared.
 pub struct Report<'r> {
@@ -325,19 +326,6 @@ fn kind(kind: PointKind) -> String {
         PointKind::Recall(recall) => format!("recall of at least {recall}"),
         PointKind::Precision(precision) => format!("precision of at least {precision}"),
     }
-}
-
-/// A whole number with commas.
-fn thousands(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn percent(part: usize, whole: usize) -> String {

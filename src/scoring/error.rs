@@ -166,12 +166,3 @@ impl ScoreError {
         }
     }
 }
-
-/// The beginning of something a user wrote, quoted for a message.
-pub(super) fn quoted(value: &str) -> String {
-    const LIMIT: usize = 60;
-    match value.char_indices().nth(LIMIT) {
-        None => format!("{value:?}"),
-        Some((end, _)) => format!("{:?}…", &value[..end]),
-    }
-}

@@ -1,8 +1,9 @@
 //! From one side of a record to token ids: marking, then tokenizing, with every refusal as a line's error.
 
-use super::error::{ErrorCode, LineError, quoted};
+use super::error::{ErrorCode, LineError};
 use crate::Side;
 use crate::text::{MarkedText, Tokenizer, Window, locate_every, locate_span, mark_every, mark_span};
+use crate::words::quoted;
 
 /// One side of a pair: its text, the entity in it, and which occurrence is meant.
 #[derive(Clone, Copy, Debug)]

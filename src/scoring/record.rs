@@ -4,12 +4,13 @@
 
 use std::borrow::Cow;
 
-use super::error::{ErrorCode, LineError, quoted};
+use super::error::{ErrorCode, LineError};
 use super::fields::{
     ADR, ADR_ENTITY, ADR_SPAN, ADR_TEXT, DRUG, DRUG_ENTITY, DRUG_SPAN, DRUG_TEXT, FIELDS, FieldMap, TEXT,
 };
 use super::raw_json;
 use crate::Side;
+use crate::words::{quoted, shortened};
 
 /// The context of each side of a pair.
 #[derive(Debug, PartialEq, Eq)]
@@ -189,7 +190,7 @@ impl<'a> Values<'a, '_> {
                 // A cell may hold line breaks and what a terminal obeys.
                 Some(Value::Cell(_)) => (", such as 3:9 or [3,9]", quoted(raw)),
                 // JSON has escaped them.
-                _ => ("", shortened(raw)),
+                _ => ("", shortened(raw, 40)),
             };
             let message = format!(
                 "field {}: expected [start, end) as two whole numbers of code points{such_as}, found {found}",
@@ -205,13 +206,6 @@ impl<'a> Values<'a, '_> {
 
     fn label(&self, field: usize) -> &str {
         self.map.label(field)
-    }
-}
-
-fn shortened(raw: &str) -> String {
-    match raw.char_indices().nth(40) {
-        None => raw.to_owned(),
-        Some((end, _)) => format!("{}…", &raw[..end]),
     }
 }
 

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::markers;
 use crate::Side;
+use crate::words::shortened;
 
 /// A text as the tokenizer shall see it, and where its entity stands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -148,8 +149,8 @@ fn checked_span(text: &str, entity: &str, [start, end]: [usize; 2]) -> Result<Ra
         return Err(MarkError::SpanMismatch {
             start,
             end,
-            expected: shortened(entity),
-            found: shortened(found),
+            expected: shortened(entity, SHOWN_CHARACTERS),
+            found: shortened(found, SHOWN_CHARACTERS),
             stands_at: only_span(text, entity),
         });
     }
@@ -167,13 +168,8 @@ fn only_span(text: &str, entity: &str) -> Option<[usize; 2]> {
     }
 }
 
-/// At most 60 code points, so that a span over a whole document does not become the message.
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(60) {
-        None => text.to_owned(),
-        Some((at, _)) => format!("{}…", &text[..at]),
-    }
-}
+/// So that a span over a whole document does not become the message.
+const SHOWN_CHARACTERS: usize = 60;
 
 #[cfg(test)]
 mod tests {

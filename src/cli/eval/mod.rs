@@ -13,7 +13,7 @@ use super::inputs::is_regular;
 use super::labelled::{LabelledArgs, input, refuse_unfit};
 use super::model_choice::{ModelChoice, model_args, names_model};
 use super::report_file::ReportFile;
-use super::values::{counted, parse_share, threshold_of};
+use super::values::{parse_share, threshold_of};
 use super::{Outcome, UsageError, console};
 use crate::evaluation::{
     Curves, Differences, Estimate, Evaluation, LabelledSet, MatchBy, Metric, Mismatches, Mistakes, Origin, Report,
@@ -22,6 +22,7 @@ use crate::evaluation::{
 use crate::files::{Input, refuse_stdout};
 use crate::model::config;
 use crate::scoring::Options;
+use crate::words::counted;
 
 /// What to judge, with what, and what to say of it.
 #[derive(Debug, clap::Args)]

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::super::console::visible;
-use super::super::values::counted;
 use super::{EvalArgs, Found};
 use crate::evaluation::{Estimate, Interval, Metric, Mistake, PointKind, Run};
+use crate::words::counted;
 
 /// Characters of a text that a line shows.
 const SHOWN: usize = 90;

@@ -24,13 +24,14 @@ use super::records::RecordArgs;
 use super::report_file::is_closed_pipe;
 use super::signals::SignalWatch;
 use super::threads::start_pool;
-use super::values::{counted, parse_count, parse_threads, parse_threshold};
+use super::values::{parse_count, parse_threads, parse_threshold};
 use super::{Outcome, UsageError, console};
 use crate::files::{Companion, Input, is_same_file};
 use crate::scoring::{
     self, Counts, Finished, KERNEL, ON_ERROR, OnError, Options, OutputKey, SHARD, ScoreError, Setting, Sink, Stream,
 };
 use crate::text::Window;
+use crate::words::counted;
 use anyhow::Context as _;
 use ensemble::Ensemble;
 use output::{Output, OutputArgs, Scored};

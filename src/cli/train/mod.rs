@@ -27,7 +27,7 @@ use super::model_folder;
 use super::progress::ProgressArgs;
 use super::signals::SignalWatch;
 use super::threads::start_pool;
-use super::values::{counted, parse_bytes, parse_seconds, parse_threads};
+use super::values::{parse_bytes, parse_seconds, parse_threads};
 use super::{Outcome, UsageError, console, note};
 use crate::checkpoint::{HubOptions, ModelFiles, ModelSource, locate};
 use crate::evaluation::Fields;
@@ -37,6 +37,7 @@ use crate::training::{
     dataset::{self, Dataset, Relations},
     state::WorkFolder,
 };
+use crate::words::counted;
 
 /// Trains a dual encoder on labelled pairs with the model card's recipe.
 #[derive(Debug, clap::Args)]

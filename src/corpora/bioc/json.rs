@@ -11,8 +11,9 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{BiocDocument, Piece};
-use crate::corpora::report::{CorpusError, quoted};
+use crate::corpora::report::CorpusError;
 use crate::corpora::source::{BYTE_ORDER_MARK, Source};
+use crate::words::quoted;
 
 const CONTAINERS: [&[u8]; 2] = [b"\"documents\"", b"\"PubTator3\""];
 /// Arrays and collections around a document. Each file form that is known has at most three.

@@ -20,8 +20,9 @@ use super::document::{
     qualifies, split_concepts,
 };
 use super::options::plain;
-use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8, quoted};
+use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8};
 use super::source::Source;
+use crate::words::quoted;
 
 /// Infons that hold identifiers, by their letters and digits.
 const CONCEPT_KEYS: &[&str] = &[

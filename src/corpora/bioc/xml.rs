@@ -9,8 +9,9 @@ use quick_xml::XmlVersion;
 use quick_xml::events::{BytesStart, Event};
 
 use super::{BiocAnnotation, BiocDocument, BiocLocation, BiocNode, BiocPassage, BiocRelation, Piece};
-use crate::corpora::report::{CorpusError, quoted};
+use crate::corpora::report::CorpusError;
 use crate::corpora::source::Source;
+use crate::words::quoted;
 
 /// Longest prefix of a namespace that is known as one (`bioc` in `<bioc:document>`).
 const MOST_PREFIX: usize = 32;

@@ -10,12 +10,13 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::error::{ErrorCode, LineError, quoted};
+use super::error::{ErrorCode, LineError};
 use super::fields::{FIELDS, FieldMap};
 use super::lines::utf8;
 use super::output::OutputKey;
 use super::raw_json::{decode, kind};
 use super::record::{Record, Rejection, Value, Values};
+use crate::words::quoted;
 
 /// How many of an object's own keys a message shows.
 const SHOWN_KEYS: usize = 6;

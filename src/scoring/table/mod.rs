@@ -7,7 +7,7 @@
 
 use std::sync::OnceLock;
 
-use super::error::{ErrorCode, LineError, ScoreError, quoted};
+use super::error::{ErrorCode, LineError, ScoreError};
 use super::fields::{ADR, ADR_ENTITY, ADR_TEXT, DRUG, DRUG_ENTITY, DRUG_TEXT, FIELDS, FieldMap, TEXT};
 use super::format::Format;
 use super::lines::utf8;
@@ -16,6 +16,7 @@ use super::record::{Record, Rejection, Value, Values};
 use super::record_format::{Answer, RecordFormat};
 use super::rows::{self, Field, RowEnds};
 use super::warning::Warning;
+use crate::words::quoted;
 
 /// The columns that are appended.
 const COLUMNS: [&str; 7] = [

@@ -1,0 +1,58 @@
+//! Words of messages and reports: numbers and others' texts, fit for a line.
+
+/// The first `limit` characters of a text, and whether there are more.
+pub fn shortened(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+/// The beginning of something that a user or a file has written, in quotes, with escapes for what has no picture.
+pub fn quoted(text: &str) -> String {
+    const LIMIT: usize = 60;
+    match text.char_indices().nth(LIMIT) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+    }
+}
+
+/// A number and what it counts.
+pub fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// A whole number with commas.
+pub fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_cut_between_characters_and_numbers_read_as_people_write_them() {
+        assert_eq!(shortened("añb", 2), "añ…");
+        assert_eq!(shortened("añb", 3), "añb");
+        assert_eq!(quoted("a\n\"b"), r#""a\n\"b""#);
+        let long = "é".repeat(61);
+        assert_eq!(quoted(&long), format!("\"{}\"…", "é".repeat(60)));
+        assert_eq!(
+            [1, 0, 2].map(|n| counted(n, "pair", "pairs")),
+            ["1 pair", "0 pairs", "2 pairs"]
+        );
+        assert_eq!(
+            [0, 999, 1000, 1_234_567].map(thousands),
+            ["0", "999", "1,000", "1,234,567"]
+        );
+    }
+}
