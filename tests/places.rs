@@ -130,6 +130,11 @@ fn an_access_list_is_handed_on() {
     let run = place.score(&["-o", "out.jsonl", "--force", "pairs.jsonl"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_ne!(place.read("out.jsonl"), b"old");
+    assert_eq!(
+        fs::metadata(&out).unwrap().mode() & 0o777,
+        0o640,
+        "its group's bits are what the list leaves anybody"
+    );
     let mut found = vec![0u8; 1000];
     // SAFETY: as above; at most `found.len()` bytes are written to it.
     let length = unsafe { libc::getxattr(name.as_ptr(), NAME.as_ptr(), found.as_mut_ptr().cast(), found.len()) };

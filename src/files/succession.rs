@@ -131,7 +131,8 @@ mod access_list {
     /// The kernel's limit of an attribute.
     const MOST_BYTES: usize = 64 * 1024;
 
-    /// False if there is one that could not be given to `new`.
+    /// False if there is one that could not be given to `new`, or none and that of `new` (of its folder's making) could not be
+    /// taken away.
     pub fn hand_on(old: &Path, new: &Path) -> bool {
         let [Ok(old), Ok(new)] = [old, new].map(|path| CString::new(path.as_os_str().as_bytes())) else {
             return false;
@@ -139,12 +140,14 @@ mod access_list {
         let mut list = vec![0u8; MOST_BYTES];
         // SAFETY: both names end in a zero byte; at most `list.len()` bytes are written to it, which outlives the call.
         let length = unsafe { libc::getxattr(old.as_ptr(), NAME.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
+        let there_is_none = || {
+            let error = io::Error::last_os_error().raw_os_error();
+            matches!(error, Some(libc::ENODATA | libc::EOPNOTSUPP | libc::ENOSYS))
+        };
         let Ok(length) = usize::try_from(length) else {
-            // There is none, or there is no such thing here.
-            return matches!(
-                io::Error::last_os_error().raw_os_error(),
-                Some(libc::ENODATA | libc::EOPNOTSUPP | libc::ENOSYS)
-            );
+            // SAFETY: both names end in a zero byte.
+            return there_is_none()
+                && (unsafe { libc::removexattr(new.as_ptr(), NAME.as_ptr()) } == 0 || there_is_none());
         };
         // SAFETY: as above; `length` bytes of `list`, of which the kernel has written as many, are read.
         unsafe { libc::setxattr(new.as_ptr(), NAME.as_ptr(), list.as_ptr().cast(), length, 0) == 0 }
