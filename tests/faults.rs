@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crag::files::{Claim, Companion, Disk, Input, OutputFile, RealDisk};
+use crag::files::{Claim, Companion, Disk, Input, OutputError, OutputFile, RealDisk};
 use crag::scoring::{Counts, FileSink, Member, Opened, Options, Plan, Setting, check_inputs, run_into};
 
 use crate::lines_stub::{StubModel, StubText, options};
@@ -606,4 +606,104 @@ fn what_appears_together_with_an_output_does_not_without_it() {
         let left = fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(left, 1 + usize::from(earlier.is_some()));
     }
+}
+
+/// Puts another's file at a name in the moment before something is renamed to it.
+struct Overtaken(PathBuf);
+
+impl Disk for Overtaken {
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if to == self.0 {
+            fs::write(to, "another's")?;
+        }
+        RealDisk.rename(from, to)
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if to == self.0 {
+            fs::write(to, "another's")?;
+        }
+        RealDisk.rename_new(from, to)
+    }
+}
+
+#[test]
+fn an_output_that_appears_in_the_last_moment_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let disk = Arc::new(Overtaken(out.clone()));
+    let mut output = OutputFile::claim(disk, &out, &[], Claim::default()).unwrap();
+    output.append(b"ours").unwrap();
+    let error = output.publish(&[]).unwrap_err();
+    assert!(matches!(error, OutputError::Appeared { .. }), "{error}");
+    assert_eq!(fs::read(&out).unwrap(), b"another's");
+    assert_eq!(fs::read(output.partial()).unwrap(), b"ours");
+}
+
+/// Takes the file away, once, after it has been opened: whoever held its lock has made it the output meanwhile.
+struct TakenAway(AtomicUsize);
+
+impl Disk for TakenAway {
+    fn open(&self, path: &Path, like: Option<&Permissions>) -> io::Result<File> {
+        let file = RealDisk.open(path, like)?;
+        if self.0.fetch_add(1, Ordering::Relaxed) == 0 {
+            fs::rename(path, path.with_extension("theirs"))?;
+        }
+        Ok(file)
+    }
+}
+
+#[test]
+fn what_is_locked_is_what_has_the_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let disk = Arc::new(TakenAway(AtomicUsize::new(0)));
+    let mut output = OutputFile::claim(disk, &out, &[], Claim::default()).unwrap();
+    output.append(b"ours").unwrap();
+    assert_eq!(fs::read(output.partial()).unwrap(), b"ours");
+    assert_eq!(fs::read(folder.path().join("out.theirs")).unwrap(), b"");
+}
+
+/// Lets another run begin when the output is in its place: its state is there, and its lock is held.
+struct Followed {
+    target: PathBuf,
+    next: Mutex<Option<OutputFile>>,
+}
+
+impl Disk for Followed {
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        let mut next = self.next.lock().unwrap();
+        if next.is_none() && self.target.exists() {
+            let claim = Claim {
+                force: true,
+                ..Claim::default()
+            };
+            let mut output = OutputFile::claim(Arc::new(RealDisk), &self.target, &[], claim).unwrap();
+            output.append(b"next").unwrap();
+            output.save_state(b"of the next run").unwrap();
+            *next = Some(output);
+        }
+        RealDisk.sync_folder(folder)
+    }
+}
+
+#[test]
+fn a_run_that_has_ended_leaves_the_next_ones_state_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let disk = Arc::new(Followed {
+        target: out.clone(),
+        next: Mutex::new(None),
+    });
+    let mut output = OutputFile::claim(disk.clone(), &out, &[], Claim::default()).unwrap();
+    output.append(b"ours").unwrap();
+    output.save_state(b"of this run").unwrap();
+    output.publish(&[]).unwrap();
+    drop(output);
+    let mut next = disk.next.lock().unwrap();
+    let next = next.as_mut().expect("the next run has begun");
+    assert_eq!(next.state().unwrap().as_deref(), Some(&b"of the next run"[..]));
+    assert_eq!(fs::read(next.partial()).unwrap(), b"next");
+    next.publish(&[]).unwrap();
+    assert_eq!(fs::read(&out).unwrap(), b"next");
 }

@@ -350,3 +350,20 @@ fn more_shards_than_may_be_open_are_merged_where_the_system_can_be_asked_for_mor
     assert_eq!(soft.status.code(), Some(0), "{}", said(&soft));
     assert_eq!(place.read("out.jsonl"), b"{\"id\":0}\n");
 }
+
+#[test]
+fn a_run_that_is_refused_by_the_lock_leaves_the_summary_to_the_run_that_holds_it() {
+    let place = Place::with_pairs(3);
+    let earlier = r#"{"run_id":"earlier","outcome":{"status":"complete"}}"#;
+    place.write("s.json", earlier);
+    let arguments = ["-q", "-o", "out.jsonl", "--summary-json", "s.json"];
+    let mut first = place.command(&arguments);
+    let mut first = first.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for(|| place.exists("out.jsonl.progress"));
+    let second = place.score(&[&arguments[..], &["pairs.jsonl"]].concat());
+    assert_eq!(second.code, 11, "{}", second.stderr);
+    assert_eq!(place.read("s.json"), earlier.as_bytes());
+    drop(first.stdin.take());
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+    assert_ne!(place.read("s.json"), earlier.as_bytes());
+}

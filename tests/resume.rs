@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::common::demo_threshold;
+use crate::common::{demo_threshold, fixture};
 use crate::output::{Place, is_absent_or, pair, pairs, wait_for};
 
 /// xorshift64: seeded, so that a failure comes again.
@@ -189,6 +189,9 @@ fn settings_that_have_changed_are_named() {
     assert!(message.contains("--output-key was crag and is not set"), "{message}");
     let message = refused(&place, &[&RESUME[..], &["--output-key", "other"]].concat());
     assert!(message.contains("--output-key was crag and is other"), "{message}");
+    // Where a record's fields are.
+    let message = refused(&place, &[&resume[..], &["--field", "text=/text"]].concat());
+    assert!(message.contains("--field text was not set and is /text"), "{message}");
     place.write("config.json", format!(r#"{{"threshold": {own}}}"#));
     let message = refused(&place, &[&resume[..], &["--model-config", "config.json"]].concat());
     assert!(
@@ -198,6 +201,77 @@ fn settings_that_have_changed_are_named() {
     // Threads and batches change no byte.
     let run = place.score(&[&resume[..], &["--threads", "1", "--batch-tokens", "7", "--no-reuse"]].concat());
     assert_eq!(run.code, 3, "{}", run.stderr);
+}
+
+#[test]
+fn a_finished_output_is_not_taken_for_that_of_other_settings() {
+    let place = Place::with_pairs(3);
+    let made = ["-o", "out.jsonl", "--resume", "pairs.jsonl"];
+    assert_eq!(place.score(&made).code, 0);
+    let message = refused(&place, &[&made[..], &["--field", "text=/text"]].concat());
+    assert!(message.contains("--field text was not set"), "{message}");
+    assert_eq!(place.outputs(), ["out.jsonl"]);
+}
+
+#[test]
+fn a_run_that_answered_errors_is_not_gone_on_with_as_one_that_ends_at_them() {
+    let place = Place::with_pairs(0);
+    let arguments = ["-q", "-o", "out.jsonl", "--save-every", "0"];
+    let mut child = place
+        .command(&arguments)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = "{}\n".to_owned() + &pairs(0..2);
+    child.stdin.as_mut().unwrap().write_all(lines.as_bytes()).unwrap();
+    wait_for(|| fs::read_to_string(place.path("out.jsonl.progress")).is_ok_and(|state| state.contains("\"lines\":3")));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let resume = [&arguments[..], &["--resume"]].concat();
+    let run = place.score_stdin(&[&resume[..], &["--on-error", "fail"]].concat(), &lines);
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    assert!(
+        run.stderr.contains("--on-error was record and is fail"),
+        "{}",
+        run.stderr
+    );
+    let run = place.score_stdin(&resume, &lines);
+    assert_eq!(run.code, 3, "{}", run.stderr);
+    // What a manifest says of the whole run, earlier part included.
+    let manifest: serde_json::Value = serde_json::from_slice(&place.read("out.jsonl.manifest.json")).unwrap();
+    assert_eq!(manifest["counts"]["bytes"], lines.len(), "{manifest}");
+    assert_eq!(manifest["counts"]["records"], 3);
+}
+
+#[test]
+fn a_tokenizer_with_other_settings_is_another_model() {
+    let place = Place::with_pairs(0);
+    fs::create_dir(place.path("model")).unwrap();
+    for entry in fs::read_dir(fixture("model/mean")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), place.path("model").join(entry.file_name())).unwrap();
+    }
+    let settings = |lower_case: bool| {
+        let text = serde_json::json!({"tokenizer_class": "BertTokenizer", "do_lower_case": lower_case});
+        place.write("model/tokenizer_config.json", text.to_string());
+    };
+    let run = |arguments: &[&str]| {
+        let all = [&["-q", "-o", "out.jsonl", "pairs.jsonl"], arguments].concat();
+        let output = place.command_with("model", &all).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    settings(true);
+    place.write("pairs.jsonl", pairs(0..3));
+    assert_eq!(run(&[]).0, Some(0));
+    assert_eq!(run(&["--resume"]).0, Some(0));
+    settings(false);
+    let (code, message) = run(&["--resume"]);
+    assert_eq!(code, Some(2), "{message}");
+    assert!(
+        message.contains("model was ") && message.contains(" and is "),
+        "{message}"
+    );
 }
 
 #[test]

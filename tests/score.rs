@@ -177,6 +177,15 @@ fn an_output_key_nests_the_answer() {
 }
 
 #[test]
+fn what_reaches_the_threshold_exactly_is_causal() {
+    let probability = score(&[], pair(0)).values()[0]["probability"].to_string();
+    let at = |threshold: &str| score(&["--threshold", threshold], pair(0)).values()[0]["causal"].clone();
+    assert_eq!(at(&probability), json!(true));
+    let above = f32::from_bits(probability.parse::<f32>().unwrap().to_bits() + 1);
+    assert_eq!(at(&above.to_string()), json!(false));
+}
+
+#[test]
 fn the_threshold_decides_what_is_causal() {
     for (threshold, causal) in [("0", true), ("1", false)] {
         assert_eq!(

@@ -27,6 +27,7 @@ use redb::{Database, DatabaseError, ReadableDatabase as _, TableDefinition, Tabl
 use crate::Side;
 use crate::files::{Disk as _, RealDisk};
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Raised with every change to keys, values or tables.
 const FORMAT: u64 = 1;
 /// What the file is: `"format"` to [`FORMAT`].
@@ -139,7 +140,7 @@ impl Cache {
                 writer: Some(writer),
                 failure,
             }),
-            fingerprint: fingerprint(model, kernel),
+            fingerprint: fingerprint(model, kernel, VERSION),
         })
     }
 
@@ -147,7 +148,7 @@ impl Cache {
     pub fn of_model(&self, model: &[u8; 32], kernel: &str) -> Self {
         Self {
             file: Arc::clone(&self.file),
-            fingerprint: fingerprint(model, kernel),
+            fingerprint: fingerprint(model, kernel, VERSION),
         }
     }
 
@@ -317,9 +318,10 @@ impl Writer {
     }
 }
 
-fn fingerprint(model: &[u8; 32], kernel: &str) -> Key {
+/// Of all that a representation depends on besides its text: model, kernel and version of the program.
+fn fingerprint(model: &[u8; 32], kernel: &str, version: &str) -> Key {
     let mut fingerprint = blake3::Hasher::new_derive_key("crag representations");
-    for part in [model, kernel.as_bytes(), env!("CARGO_PKG_VERSION").as_bytes()] {
+    for part in [model, kernel.as_bytes(), version.as_bytes()] {
         fingerprint.update(blake3::hash(part).as_bytes());
     }
     fingerprint.finalize().into()

@@ -490,6 +490,10 @@ mod tests {
                 "input 3 (test) differs in its first 1 line",
             ),
             (["a\nb\n", "", "much too long a line\n"], "input 3 (test) differs"),
+            (
+                ["a\nb\n", "", "much too long a line\r\nc\n"],
+                "input 3 (test) has more lines than the 1",
+            ),
         ] {
             let message = check(&texts).unwrap_err();
             assert!(message.contains(expected), "{message}");
@@ -563,6 +567,24 @@ mod tests {
             earlier[2].clone(),
         ];
         assert!(state.differences(&accepting, &names).is_empty());
+    }
+
+    #[test]
+    fn names_of_inputs_are_compared_between_shards_where_error_records_hold_them() {
+        let mut with_error = Counts::default();
+        with_error.add_error(super::super::ErrorCode::InvalidJson);
+        for (counts, expected) in [(Counts::default(), 0), (with_error, 1)] {
+            let one = state(&[], &counts);
+            let mut other = one.clone();
+            assert!(one.differences_from_shard(&other).is_empty());
+            other.inputs[1].name = "other".to_owned();
+            let differences = one.differences_from_shard(&other);
+            assert_eq!(differences.len(), expected);
+            assert!(
+                differences.iter().all(|text| text.contains("other names")),
+                "{differences:?}"
+            );
+        }
     }
 
     #[test]

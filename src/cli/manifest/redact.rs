@@ -148,6 +148,8 @@ mod tests {
             ("https_proxy", "http://me:pr0xypassword@proxy:3128"),
             ("TOKENIZERS_PARALLELISM", "false"),
             ("MY_Api_Key", " 0123456789abcdef\n"),
+            // Holds another secret.
+            ("MY_LONGER_Api_Key", "0123456789abcdef-and-the-rest"),
         ];
         Redactor::new(
             variables.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())),
@@ -165,6 +167,7 @@ mod tests {
             ),
             ("from-the-token-file", "***"),
             ("0123456789abcdef", "***"),
+            ("0123456789abcdef-and-the-rest", "***"),
             ("pr0xypassword alone", "*** alone"),
             ("http://user:pw@host/path?x=1", "http://***@host/path?x=1"),
             (

@@ -259,3 +259,18 @@ fn a_full_disk_costs_nothing_but_a_word_at_the_end() {
         assert!(found.is_none_or(|values| bits(&values) == bits(&representation(0))));
     }
 }
+
+#[test]
+fn another_model_kernel_or_version_has_other_keys() {
+    let own = fingerprint(&[1; 32], "kernel", "0.1.0");
+    assert_eq!(own, fingerprint(&[1; 32], "kernel", "0.1.0"));
+    for other in [
+        fingerprint(&[2; 32], "kernel", "0.1.0"),
+        fingerprint(&[1; 32], "kernels", "0.1.0"),
+        fingerprint(&[1; 32], "kernel", "0.1.1"),
+        // What is part of which is part of the key.
+        fingerprint(&[1; 32], "kernel0", ".1.0"),
+    ] {
+        assert_ne!(own, other);
+    }
+}
