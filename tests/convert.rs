@@ -80,6 +80,7 @@ fn conversion_states_every_setting_and_leaves_nothing_half_written() {
         "max_length",
         "threshold",
         "activation",
+        "projection_activation",
     ] {
         assert!(!sidecar[key].is_null(), "{key} is not stated in {sidecar}");
     }

@@ -91,9 +91,11 @@ fn a_number_of_heads_that_is_a_guess_is_doubted_in_one_line_and_a_stated_one_is_
         let doubt = "no config.json states num_attention_heads, so 2 of";
         // And the one whose indices leave two places for an activation.
         let has_guessed_order = folder.ends_with("norm_last");
+        // And the one whose head has names for indices.
+        let has_names = folder.ends_with("names");
         assert_eq!(
             stderr.lines().count(),
-            usize::from(is_guessed) + usize::from(has_guessed_order),
+            usize::from(is_guessed) + usize::from(has_guessed_order) + usize::from(has_names),
             "{}: {stderr}",
             folder.display()
         );
@@ -106,6 +108,87 @@ fn a_number_of_heads_that_is_a_guess_is_doubted_in_one_line_and_a_stated_one_is_
         said.lines().count() == 1 && said.contains("not for decisions"),
         "{said}"
     );
+}
+
+#[test]
+fn how_projections_end_is_doubted_unless_it_is_the_cards_way_and_crag_json_states_it() {
+    let model = copy_with("safetensors", |name, tensor| {
+        (!name.contains("_projection.1.")).then(|| (name.replace("_projection.0.", "_projection."), tensor))
+    });
+    let sidecar = model.path().join("crag.json");
+    let inspected = |settings: &str| {
+        std::fs::write(&sidecar, settings).unwrap();
+        let output = crag().args(["inspect", "--model"]).arg(model.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr))
+    };
+    let answers = || {
+        let mut command = crag();
+        command.args(["score", "-q", "--missing-entity", "unmarked", "--model"]);
+        let cases = fixture("model/cases.jsonl");
+        command.arg(model.path()).arg(cases).output().unwrap().stdout
+    };
+    let row = |stdout: &str| -> Vec<String> {
+        let row = stdout
+            .lines()
+            .find(|line| line.starts_with("projection_activation "))
+            .unwrap();
+        row.split_whitespace().skip(1).map(str::to_owned).collect()
+    };
+    let doubt = "nothing tells whether an activation stands behind \"drug_projection\", and none is taken to: if";
+    let (stdout, stderr) = inspected("{}");
+    assert!(stderr.lines().count() == 1 && stderr.contains(doubt), "{stderr}");
+    assert!(stderr.contains("{\"projection_activation\": true} or"), "{stderr}");
+    let is_doubt = |line: &str| line.starts_with("doubtful ") && line.contains(doubt);
+    assert!(stdout.lines().any(is_doubt), "{stdout}");
+    assert_eq!(row(&stdout), ["false", "default"]);
+    let silent = answers();
+
+    let (stdout, stderr) = inspected(r#"{"projection_activation": false}"#);
+    assert_eq!(
+        (stderr.as_str(), row(&stdout)),
+        ("", vec!["false".to_owned(), "crag.json".to_owned()])
+    );
+    assert!(answers() == silent && !silent.is_empty());
+    let (stdout, stderr) = inspected(r#"{"projection_activation": true}"#);
+    assert_eq!(
+        (stderr.as_str(), row(&stdout)),
+        ("", vec!["true".to_owned(), "crag.json".to_owned()])
+    );
+    assert!(answers() != silent, "an activation changes answers");
+
+    let (stdout, stderr) = inspected_fixture("safetensors");
+    assert_eq!(
+        (stderr.as_str(), row(&stdout)),
+        ("", vec!["true".to_owned(), "default".to_owned()])
+    );
+}
+
+fn inspected_fixture(name: &str) -> (String, String) {
+    let mut command = crag();
+    let output = command.args(["inspect", "--model"]).arg(fixture("model").join(name));
+    let output = output.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr))
+}
+
+/// A copy of a fixture whose weights are these of its tensors under these names.
+fn copy_with(
+    name: &str,
+    kept: impl Fn(&str, candle_core::Tensor) -> Option<(String, candle_core::Tensor)>,
+) -> tempfile::TempDir {
+    let folder = copy(&format!("model/{name}"));
+    let weights = folder.path().join("model.safetensors");
+    let tensors = candle_core::safetensors::load(&weights, &candle_core::Device::Cpu).unwrap();
+    let mut tensors: Vec<_> = tensors
+        .into_iter()
+        .filter_map(|(name, tensor)| kept(&name, tensor))
+        .collect();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    std::fs::remove_file(&weights).unwrap();
+    crag::checkpoint::write_safetensors(&weights, &tensors).unwrap();
+    folder
 }
 
 #[test]

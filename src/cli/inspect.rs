@@ -275,6 +275,11 @@ pub fn settings(model: &Description) -> Vec<SettingRow> {
         row("pooling_heads", &c.pooling_heads, *c.pooling_heads),
         row("views", &c.views, view_names(&c.views)),
         row("activation", &c.activation, c.activation.name()),
+    ];
+    if let Some(projections) = &c.projection_activation {
+        rows.push(row("projection_activation", projections, **projections));
+    }
+    rows.extend([
         row("markers", &c.markers, *c.markers),
         row("max_length", &c.max_length, *c.max_length),
         // Through its shortest decimal form: 0.55, not the f64 next to it.
@@ -283,7 +288,7 @@ pub fn settings(model: &Description) -> Vec<SettingRow> {
             &c.threshold,
             c.threshold.to_string().parse::<f64>().unwrap_or_default(),
         ),
-    ];
+    ]);
     if let Some(calibration) = &c.calibration {
         rows.push(SettingRow {
             setting: "calibration",

@@ -11,7 +11,7 @@ use crate::{
     files::Identity,
     model::{
         DualEncoder, ModelConfig, Placement, Roles, StoredLayouts,
-        config::{HEAD_WIDTH, Source},
+        config::{HEAD_WIDTH, Sidecar, Source},
     },
     scoring::Cache,
     text::{Tokenizer, TokenizerFiles},
@@ -198,7 +198,10 @@ impl ModelArgs {
         if files.is_demo {
             console::warn(DEMO_NOTICE);
         }
-        let roles = Roles::read(checkpoint.tensors()).with_context(|| files.source.clone())?;
+        let sidecar = named(&files.sidecar).map(Sidecar::parse).transpose();
+        let sidecar = sidecar.with_context(|| files.source.clone())?.unwrap_or_default();
+        let roles = Roles::read_stated(checkpoint.tensors(), sidecar.projection_activation)
+            .with_context(|| files.source.clone())?;
         let config = ModelConfig::read(&roles, named(&files.config), named(&files.sidecar))
             .with_context(|| files.source.clone())?;
         let tokenizer_files = TokenizerFiles {
@@ -338,6 +341,12 @@ pub fn doubts(roles: &Roles, config: &ModelConfig, tokenizer: &Tokenizer) -> Vec
         doubts.push(format!(
             "{guess}: if the model was trained otherwise, every probability is wrong; compare with its nn.Sequential, and \
              number its tensors so that the activation's index alone is missing between two linear layers"
+        ));
+    }
+    if let Some(guess) = &roles.end_guess {
+        doubts.push(format!(
+            "{guess}: if the model was trained otherwise, every probability is wrong; compare with its code, and write \
+             {{\"projection_activation\": true}} or {{\"projection_activation\": false}} into crag.json"
         ));
     }
     let without_bias = roles.without_bias();

@@ -114,6 +114,8 @@ pub struct Sidecar {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation: Option<ActivationName>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub projection_activation: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
 }
 
@@ -171,6 +173,8 @@ pub struct ModelConfig {
     pub pooling_heads: Setting<usize>,
     pub views: Setting<Vec<View>>,
     pub activation: Setting<ActivationName>,
+    /// Whether the projections end in the activation, if there are any; the roles say the same.
+    pub projection_activation: Option<Setting<bool>>,
     pub markers: Setting<bool>,
     pub max_length: Setting<usize>,
     pub threshold: Setting<f32>,
@@ -284,6 +288,12 @@ impl Sidecar {
         let activation = is_other(self.activation.as_ref(), used.activation.as_ref(), |stated| {
             *stated == ACTIVATION
         });
+        // The card's; of a projection of another shape it may be the other, which is not known here.
+        let projections = is_other(
+            self.projection_activation.as_ref(),
+            used.projection_activation.as_ref(),
+            |stated| *stated,
+        );
         let all = [
             ("pooling", pooling),
             ("pooling_heads", heads),
@@ -292,6 +302,7 @@ impl Sidecar {
             ("max_length", length),
             ("threshold", threshold),
             ("activation", activation),
+            ("projection_activation", projections),
         ];
         all.into_iter()
             .filter(|(_, is_other)| *is_other)
@@ -309,13 +320,15 @@ impl Sidecar {
             max_length: self.max_length.or(other.max_length),
             threshold: self.threshold.or(other.threshold),
             activation: self.activation.or(other.activation),
+            projection_activation: self.projection_activation.or(other.projection_activation),
             calibration: self.calibration.or_else(|| other.calibration.clone()),
         }
     }
 }
 
 impl ModelConfig {
-    /// Combines the three sources: shapes, `config.json`, `crag.json`.
+    /// Combines the three sources: shapes, `config.json`, `crag.json`. What the last states of the projections' activation, `roles`
+    /// have been read with ([`Roles::read_stated`]).
     pub fn read(
         roles: &Roles,
         config_json: Option<NamedFile<'_>>,
@@ -393,6 +406,7 @@ impl ModelConfig {
             pooling_heads,
             views: read_views(roles, sidecar.views, sidecar_name)?,
             activation: stated(sidecar.activation, ACTIVATION),
+            projection_activation: read_projections(roles, sidecar.projection_activation, sidecar_name)?,
             markers: stated(sidecar.markers, true),
             max_length,
             threshold,
@@ -411,6 +425,7 @@ impl ModelConfig {
             max_length: Some(*self.max_length),
             threshold: Some(*self.threshold),
             activation: Some(*self.activation),
+            projection_activation: self.projection_activation.as_ref().map(|setting| setting.value),
             calibration: self.calibration.clone(),
         }
     }
@@ -429,6 +444,24 @@ fn stated<T>(value: Option<T>, default: T) -> Setting<T> {
             value: default,
             source: Source::Default,
         },
+    }
+}
+
+fn read_projections(roles: &Roles, stated_end: Option<bool>, file: &str) -> Result<Option<Setting<bool>>, ConfigError> {
+    let found = roles.projections_end_active();
+    match (found, stated_end) {
+        (Some(found), None) => Ok(Some(stated(None, found))),
+        (Some(found), Some(end)) if found == end => Ok(Some(stated(stated_end, found))),
+        (None, None) => Ok(None),
+        (found, Some(end)) => Err(ConfigError::Field {
+            file: file.to_owned(),
+            field: "projection_activation",
+            expected: match found {
+                Some(found) => format!("{found}, as the tensors were read"),
+                None => "no such key, the checkpoint has no projections".to_owned(),
+            },
+            found: end.to_string(),
+        }),
     }
 }
 

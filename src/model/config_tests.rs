@@ -1,7 +1,7 @@
 //! Settings from shapes, `config.json` and `crag.json`, and how they contradict each other.
 
 use super::*;
-use crate::model::test_shapes::{SMALL, Shapes, Sizes, body, card_head, read, replace};
+use crate::model::test_shapes::{SMALL, Shapes, Sizes, body, card_head, infos, read, replace};
 
 #[test]
 fn settings_say_where_they_came_from() {
@@ -66,6 +66,50 @@ fn an_unknown_key_in_the_sidecar_is_an_error() {
         message.contains("m/crag.json") && message.contains("treshold"),
         "{message}"
     );
+}
+
+#[test]
+fn an_end_of_the_projections_is_stated_for_those_that_there_are_and_in_no_other_words_than_true_or_false() {
+    let shapes = [body(&SMALL), card_head(&SMALL)].concat();
+    let read_with = |shapes: &Shapes, stated: &str| {
+        let json = format!(r#"{{"projection_activation": {stated}}}"#);
+        let named = ("crag.json", json.as_bytes());
+        let sidecar = Sidecar::parse(named).map_err(|error| error.to_string())?;
+        let roles = Roles::read_stated(&infos(shapes.clone()), sidecar.projection_activation).unwrap();
+        ModelConfig::read(&roles, None, Some(named)).map_err(|error| error.to_string())
+    };
+    for end in [true, false] {
+        let config = read_with(&shapes, &end.to_string()).unwrap();
+        let expected = Setting {
+            value: end,
+            source: Source::CragJson,
+        };
+        assert_eq!(config.projection_activation, Some(expected));
+        assert_eq!(config.to_sidecar().projection_activation, Some(end));
+    }
+    for wrong in ["\"gelu\"", "1"] {
+        let message = read_with(&shapes, wrong).unwrap_err();
+        assert!(
+            message.contains("crag.json") && message.contains("expected a boolean"),
+            "{message}"
+        );
+    }
+    let roles = read(shapes.clone()).unwrap();
+    let config = ModelConfig::read(&roles, None, None).unwrap();
+    assert_eq!(config.projection_activation, Some(stated(None, true)));
+
+    // Without projections representations are as wide as hidden states, and so are bilinear and views.
+    let mut shapes = shapes;
+    shapes.retain(|(name, _)| !name.contains("projection"));
+    let hidden = SMALL.hidden;
+    replace(&mut shapes, "bilinear.weight", &[16, hidden, hidden]);
+    replace(&mut shapes, "classifier.0.weight", &[16, 16 + hidden]);
+    let message = read_with(&shapes, "true").unwrap_err();
+    let expected =
+        "field \"projection_activation\": expected no such key, the checkpoint has no projections, found true";
+    assert!(message.contains(expected), "{message}");
+    let config = ModelConfig::read(&read(shapes).unwrap(), None, None).unwrap();
+    assert_eq!(config.to_sidecar().projection_activation, None);
 }
 
 #[test]
@@ -179,9 +223,9 @@ fn config_json_is_held_against_both_encoders() {
 fn other_settings_are_told_from_the_same_ones_that_are_not_stated() {
     let sidecar = |text: &str| Sidecar::parse(("crag.json", text.as_bytes())).unwrap();
     let usual = r#"{"pooling": "attention", "pooling_heads": 4, "views": ["bilinear", "product"], "markers": true,
-        "max_length": 128, "threshold": 0.55, "activation": "gelu"}"#;
+        "max_length": 128, "threshold": 0.55, "activation": "gelu", "projection_activation": true}"#;
     let other = r#"{"pooling": "cls", "pooling_heads": 2, "views": ["product"], "markers": false, "max_length": 64,
-        "threshold": 0.5, "activation": "relu"}"#;
+        "threshold": 0.5, "activation": "relu", "projection_activation": false}"#;
     let keys = [
         "pooling",
         "pooling_heads",
@@ -190,6 +234,7 @@ fn other_settings_are_told_from_the_same_ones_that_are_not_stated() {
         "max_length",
         "threshold",
         "activation",
+        "projection_activation",
     ];
     let (none, usual, other) = (Sidecar::default(), sidecar(usual), sidecar(other));
     assert!(none.other_than(&other).is_empty() && usual.other_than(&usual).is_empty());

@@ -14,19 +14,36 @@ pub(super) struct Module {
     pub step: HeadStep,
 }
 
+/// What a part ends in.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    /// A classifier's bare logit.
+    Logit,
+    /// A projection's last module, or an activation behind it: which of them, where that is stated.
+    Open(Option<bool>),
+}
+
+/// A part in order, and what about that its tensors do not tell, in words.
+#[derive(Debug)]
+pub(super) struct Ordered {
+    pub steps: Vec<HeadStep>,
+    /// Where an activation may stand elsewhere, or not at all: other indices would tell.
+    pub guesses: Vec<String>,
+    /// Whether there is one at the end: a statement would tell.
+    pub end_guess: Option<String>,
+}
+
 /// Puts `modules` in order and inserts activations.
 ///
 /// Between two linears there is exactly one activation: where the first index is missing, else just
-/// before the second linear. `ends_active` adds one behind the last linear as well (projections end
-/// in an activation, classifiers in a bare logit). `input` and `output` are the widths at both ends,
-/// where known. Beside the steps is said where indices leave another place for an activation, or none.
+/// before the second linear. `input` and `output` are the widths at both ends, where known.
 /// The error is a reason without its part's name.
 pub(super) fn steps(
     modules: Vec<Module>,
     input: Option<usize>,
     output: Option<usize>,
-    ends_active: bool,
-) -> Result<(Vec<HeadStep>, Vec<String>), String> {
+    end: End,
+) -> Result<Ordered, String> {
     let numbered = sequential_indices(&modules);
     let ordered = match numbered {
         Some(numbered) => numbered,
@@ -36,7 +53,7 @@ pub(super) fn steps(
             .collect(),
     };
     check_chain(&ordered, input, output)?;
-    Ok(with_activations(ordered, ends_active))
+    Ok(with_activations(ordered, end))
 }
 
 type Numbered = (Option<u64>, Module);
@@ -165,9 +182,11 @@ fn check_chain(ordered: &[Numbered], input: Option<usize>, output: Option<usize>
     }
 }
 
-fn with_activations(ordered: Vec<Numbered>, ends_active: bool) -> (Vec<HeadStep>, Vec<String>) {
+fn with_activations(ordered: Vec<Numbered>, end: End) -> Ordered {
     let mut steps: Vec<HeadStep> = Vec::new();
     let mut guesses = Vec::new();
+    // A norm without an index since the last linear.
+    let mut norm: Option<String> = None;
     // An activation is owed from each linear on until it is placed.
     let mut owed = false;
     // Where indices have been missing since the last linear: before which modules.
@@ -181,12 +200,18 @@ fn with_activations(ordered: Vec<Numbered>, ends_active: bool) -> (Vec<HeadStep>
             gaps.push(module.path.clone());
         }
         if owed && (gap || is_linear) {
-            // Without indices there is nothing to be missing.
-            if let (false, Some((Some(_), before))) = (gap, &last) {
-                guesses.push(format!(
+            match (&last, &norm) {
+                (Some((Some(_), before)), _) if !gap => guesses.push(format!(
                     "no index is missing between \"{before}\" and \"{}\", and an activation is taken to stand there all the same",
                     module.path
-                ));
+                )),
+                // Without indices there is nothing to be missing, and a norm has two sides.
+                (Some((None, _)), Some(norm)) => guesses.push(format!(
+                    "no index tells on which side of \"{norm}\" the activation before \"{}\" stands, and it is taken to stand \
+                     behind it",
+                    module.path
+                )),
+                _ => {}
             }
             steps.push(HeadStep::Activation);
             owed = false;
@@ -200,20 +225,63 @@ fn with_activations(ordered: Vec<Numbered>, ends_active: bool) -> (Vec<HeadStep>
             }
             gaps.clear();
             owed = true;
+            norm = None;
+        } else if index.is_none() {
+            norm = Some(module.path.clone());
         }
         last = Some((index, module.path));
         steps.push(module.step);
     }
-    if ends_active {
-        if owed {
-            steps.push(HeadStep::Activation);
-        } else if let Some(gap) = gaps.first() {
-            guesses.push(format!(
-                "an index is missing before \"{gap}\" and may be missing at the end, and the activation is taken to be the former"
-            ));
+    let mut end_guess = None;
+    if let (End::Open(stated), Some((index, last))) = (end, last) {
+        let is_linear = |step: &HeadStep| matches!(step, HeadStep::Linear(_));
+        let after_linear = steps.iter().rposition(is_linear).map_or(steps.len(), |at| at + 1);
+        let in_gap = (after_linear..steps.len()).find(|&at| matches!(steps[at], HeadStep::Activation));
+        match (stated, in_gap) {
+            // Then a dropout stands in the gap.
+            (Some(true), Some(at)) => {
+                let activation = steps.remove(at);
+                steps.push(activation);
+            }
+            (Some(true), None) => steps.push(HeadStep::Activation),
+            (Some(false), None) => guesses.extend(norm.filter(|_| owed).map(|norm| {
+                format!("no index tells whether an activation stands before \"{norm}\", and none is taken to")
+            })),
+            (Some(false), Some(_)) => {}
+            (None, Some(_)) => {
+                end_guess = gaps.first().map(|gap| {
+                    format!(
+                        "an index is missing before \"{gap}\" and may be missing at the end, and the activation is taken to be the \
+                         former"
+                    )
+                });
+            }
+            // The card's.
+            (None, None) if index.is_some() && matches!(&steps[..], [HeadStep::Linear(_), HeadStep::Norm(_)]) => {
+                steps.push(HeadStep::Activation);
+            }
+            (None, None) => {
+                let has_norm = steps.iter().any(|step| matches!(step, HeadStep::Norm(_)));
+                // A linear layer that stands by itself in the model's code is more often all there is.
+                let ends_active = owed && (index.is_some() || has_norm);
+                let or_before = norm.map_or(String::new(), |norm| format!(" (or before \"{norm}\")"));
+                let taken = if ends_active {
+                    "one is taken to"
+                } else {
+                    "none is taken to"
+                };
+                end_guess = Some(format!(
+                    "nothing tells whether an activation stands behind \"{last}\"{or_before}, and {taken}"
+                ));
+                steps.extend(ends_active.then_some(HeadStep::Activation));
+            }
         }
     }
-    (steps, guesses)
+    Ordered {
+        steps,
+        guesses,
+        end_guess,
+    }
 }
 
 fn names(modules: &[Module]) -> String {

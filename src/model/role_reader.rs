@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{Side, checkpoint::TensorInfo};
 
 use super::{
-    head_order::{self, Module},
+    head_order::{self, End, Module, Ordered},
     role_checks,
     roles::{BilinearRole, EncoderRoles, HeadStep, LayerRoles, LinearRole, NormRole, PoolerRoles, Roles, RolesError},
 };
@@ -16,7 +16,12 @@ use super::{
 impl Roles {
     /// Reads roles off `tensors`, which must have distinct names.
     pub fn read(tensors: &[TensorInfo]) -> Result<Self, RolesError> {
-        Reader::new(tensors).read()
+        Self::read_stated(tensors, None)
+    }
+
+    /// The same where it may be stated whether the projections end in an activation, which tensors do not tell.
+    pub fn read_stated(tensors: &[TensorInfo], projection_activation: Option<bool>) -> Result<Self, RolesError> {
+        Reader::new(tensors, projection_activation).read()
     }
 }
 
@@ -51,16 +56,20 @@ struct Reader<'a> {
     unclaimed: BTreeMap<&'a str, &'a [usize]>,
     empty: Vec<String>,
     guesses: Vec<String>,
+    end_guess: Option<String>,
+    projection_activation: Option<bool>,
     /// Whether an encoder lacks some of its tensors but not all.
     has_torn_encoder: bool,
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(tensors: &'a [TensorInfo]) -> Self {
+    pub fn new(tensors: &'a [TensorInfo], projection_activation: Option<bool>) -> Self {
         Self {
             unclaimed: tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())).collect(),
             empty: Vec::new(),
             guesses: Vec::new(),
+            end_guess: None,
+            projection_activation,
             has_torn_encoder: false,
         }
     }
@@ -105,6 +114,7 @@ impl<'a> Reader<'a> {
             bilinear,
             classifier,
             guesses: self.guesses,
+            end_guess: self.end_guess,
         };
         role_checks::check_head(&roles)?;
         Ok(roles)
@@ -490,7 +500,8 @@ impl<'a> Reader<'a> {
         if modules.is_empty() {
             return Ok(Vec::new());
         }
-        self.ordered(part, head_order::steps(modules, Some(hidden), None, true))
+        let end = End::Open(self.projection_activation);
+        self.ordered(part, head_order::steps(modules, Some(hidden), None, end))
     }
 
     fn classifier(&mut self, modules: Vec<Module>) -> Result<Vec<HeadStep>, RolesError> {
@@ -500,22 +511,20 @@ impl<'a> Reader<'a> {
         }
         self.ordered(
             "classifier".to_owned(),
-            head_order::steps(modules, None, Some(1), false),
+            head_order::steps(modules, None, Some(1), End::Logit),
         )
     }
 
-    fn ordered(
-        &mut self,
-        part: String,
-        found: Result<(Vec<HeadStep>, Vec<String>), String>,
-    ) -> Result<Vec<HeadStep>, RolesError> {
-        let (steps, guesses) = match found {
+    fn ordered(&mut self, part: String, found: Result<Ordered, String>) -> Result<Vec<HeadStep>, RolesError> {
+        let found = match found {
             Ok(found) => found,
             Err(reason) => return Err(RolesError::Order { part, reason }),
         };
-        self.guesses
-            .extend(guesses.iter().map(|guess| format!("{part}: {guess}")));
-        Ok(steps)
+        let named = |guess: String| format!("{part}: {guess}");
+        // Both projections have to be alike, so that one's says it of both.
+        self.end_guess = self.end_guess.take().or(found.end_guess.map(named));
+        self.guesses.extend(found.guesses.into_iter().map(named));
+        Ok(found.steps)
     }
 }
 

@@ -87,8 +87,10 @@ pub struct Roles {
     pub(super) projections: [Vec<HeadStep>; 2],
     pub bilinear: Option<BilinearRole>,
     pub classifier: Vec<HeadStep>,
-    /// Where the place of an activation is a guess, in words.
+    /// Where the place of an activation is a guess that other indices would settle, in words.
     pub guesses: Vec<String>,
+    /// What is guessed about the projections' end, which the key `projection_activation` would settle.
+    pub end_guess: Option<String>,
 }
 
 /// Why a checkpoint's tensors do not make up a dual encoder.
@@ -128,6 +130,12 @@ impl Roles {
 
     pub fn projection(&self, side: Side) -> &[HeadStep] {
         &self.projections[side as usize]
+    }
+
+    /// Whether the projections end in an activation; none where there are no projections.
+    pub fn projections_end_active(&self) -> Option<bool> {
+        let last = self.projection(Side::Drug).last();
+        last.map(|step| matches!(step, HeadStep::Activation))
     }
 
     /// The most tokens that both encoders have positions for.

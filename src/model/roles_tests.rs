@@ -110,20 +110,132 @@ fn where_indices_leave_two_places_for_an_activation_one_is_a_guess() {
     for (name, _) in &mut shapes {
         *name = name.replace("_projection.1", "_projection.2");
     }
-    let guesses = read(shapes).unwrap().guesses;
-    assert_eq!(guesses.len(), 2, "{guesses:?}");
+    let roles = read(shapes).unwrap();
     let expected = "drug projection: an index is missing before \"drug_projection.2\" and may be missing at the end";
-    assert!(guesses[0].starts_with(expected), "{guesses:?}");
+    let guess = roles.end_guess.unwrap();
+    assert!(guess.starts_with(expected) && roles.guesses.is_empty(), "{guess}");
+}
+
+/// The drug projection of these modules, `n` a norm and `l` a linear, by name behind `_projection`, and what is a guess about it.
+fn projection_of(modules: &[(char, &str)], stated: Option<bool>) -> (String, Vec<String>) {
+    let f = SMALL.fusion;
+    let mut shapes = [body(&SMALL), card_head(&SMALL)].concat();
+    shapes.retain(|(name, _)| !name.contains("projection"));
+    for side in ["drug", "adr"] {
+        let mut width = SMALL.hidden;
+        for (kind, name) in modules {
+            let name = format!("{side}_projection{name}");
+            let (module, out) = match kind {
+                'n' => (norm(&name, width), width),
+                _ => (linear(&name, f, width), f),
+            };
+            shapes.extend(module);
+            width = out;
+        }
+    }
+    let roles = Roles::read_stated(&infos(shapes), stated).unwrap();
+    let steps = kinds(roles.projection(Side::Drug));
+    assert_eq!(roles.projections_end_active(), Some(steps.ends_with(" act")));
+    (steps, roles.guesses.into_iter().chain(roles.end_guess).collect())
+}
+
+#[test]
+fn how_a_projection_ends_is_a_guess_unless_it_is_the_cards_or_stated() {
+    let guess = |last: &str, taken: &str| {
+        format!(
+            "drug projection: nothing tells whether an activation stands behind \"drug_projection{last}, and {taken} is taken to"
+        )
+    };
+    for (modules, guessed, guess, [with, without]) in [
+        (
+            &[('l', "")][..],
+            "128>16",
+            guess("\"", "none"),
+            ["128>16 act", "128>16"],
+        ),
+        (
+            &[('l', ".0")],
+            "128>16 act",
+            guess(".0\"", "one"),
+            ["128>16 act", "128>16"],
+        ),
+        (
+            &[('l', ".0"), ('l', ".2")],
+            "128>16 act 16>16 act",
+            guess(".2\"", "one"),
+            ["128>16 act 16>16 act", "128>16 act 16>16"],
+        ),
+        (
+            &[('l', ".0"), ('l', ".3"), ('n', ".4")],
+            "128>16 act 16>16 norm act",
+            guess(".4\"", "one"),
+            ["128>16 act 16>16 norm act", "128>16 act 16>16 norm"],
+        ),
+        (
+            &[('n', ".0"), ('l', ".1")],
+            "norm 128>16 act",
+            guess(".1\"", "one"),
+            ["norm 128>16 act", "norm 128>16"],
+        ),
+    ] {
+        assert_eq!(projection_of(modules, None), (guessed.to_owned(), vec![guess]));
+        assert_eq!(projection_of(modules, Some(true)), (with.to_owned(), Vec::new()));
+        assert_eq!(projection_of(modules, Some(false)), (without.to_owned(), Vec::new()));
+    }
+    let card = [('l', ".0"), ('n', ".1")];
+    assert_eq!(projection_of(&card, None), ("128>16 norm act".to_owned(), Vec::new()));
+    assert_eq!(
+        projection_of(&card, Some(false)),
+        ("128>16 norm".to_owned(), Vec::new())
+    );
+    // A gap before the norm is an activation, or a dropout where one is stated to be at the end.
+    let gap = [('l', ".0"), ('n', ".2")];
+    assert_eq!(
+        projection_of(&gap, Some(true)),
+        ("128>16 norm act".to_owned(), Vec::new())
+    );
+    assert_eq!(
+        projection_of(&gap, Some(false)),
+        ("128>16 act norm".to_owned(), Vec::new())
+    );
+}
+
+#[test]
+fn the_side_of_a_norm_without_an_index_that_an_activation_stands_on_is_a_guess() {
+    let named = [('l', ".dense"), ('n', ".norm")];
+    let (steps, guesses) = projection_of(&named, None);
+    let expected = "drug projection: nothing tells whether an activation stands behind \"drug_projection.norm\" (or before \
+                    \"drug_projection.norm\"), and one is taken to";
+    assert_eq!(
+        (steps.as_str(), guesses),
+        ("128>16 norm act", vec![expected.to_owned()])
+    );
+    assert_eq!(projection_of(&named, Some(true)).1, [""; 0]);
+    let (steps, guesses) = projection_of(&named, Some(false));
+    assert_eq!(steps, "128>16 norm");
+    assert!(
+        guesses[0].contains("stands before \"drug_projection.norm\", and none is taken to"),
+        "{guesses:?}"
+    );
+
+    let f = SMALL.fusion;
+    let mut shapes = [body(&SMALL), card_head(&SMALL)].concat();
+    shapes.retain(|(name, _)| !name.starts_with("classifier"));
+    shapes.extend(linear("head.fc1", f, 2 * f));
+    shapes.extend(norm("head.norm1", f));
+    shapes.extend(linear("head.fc2", 8, f));
+    shapes.extend(linear("head.out", 1, 8));
+    let roles = read(shapes).unwrap();
+    assert_eq!(kinds(&roles.classifier), "32>16 norm act 16>8 act 8>1");
+    let expected = "classifier: no index tells on which side of \"head.norm1\" the activation before \"head.fc2\" stands, and it \
+                    is taken to stand behind it";
+    assert_eq!(roles.guesses, [expected]);
 }
 
 #[test]
 fn one_gap_between_two_linears_is_no_guess() {
-    assert!(
-        read([body(&SMALL), card_head(&SMALL)].concat())
-            .unwrap()
-            .guesses
-            .is_empty()
-    );
+    let card = read([body(&SMALL), card_head(&SMALL)].concat()).unwrap();
+    assert!(card.guesses.is_empty() && card.end_guess.is_none());
     for modules in [
         &[('l', 0), ('n', 1), ('l', 4), ('l', 7)][..],
         &[('l', 0), ('n', 2), ('l', 3), ('l', 5)],

@@ -204,7 +204,8 @@ impl Start {
             })
             .collect();
         infos.sort_by(|a, b| a.name.cmp(&b.name));
-        let roles = Roles::read(&infos)?;
+        let projection_activation = Some(true);
+        let roles = Roles::read_stated(&infos, projection_activation)?;
         let sidecar = Sidecar {
             pooling: Some(head.pooling),
             pooling_heads: (head.pooling == Pooling::Attention).then_some(head.pooling_heads),
@@ -212,6 +213,7 @@ impl Start {
             markers: Some(head.markers),
             max_length: Some(head.max_length),
             activation: Some(head.activation),
+            projection_activation,
             ..Sidecar::default()
         };
         let sidecar = pretty(&serde_json::to_value(sidecar).unwrap_or(Value::Null));

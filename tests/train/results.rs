@@ -78,7 +78,9 @@ fn a_trained_folder_is_whole_and_scores_as_it_was_judged() {
 
     let manifest = case.json("out", "manifest.json");
     let best = &manifest["best"]["validation"];
-    let threshold = case.json("out", "crag.json")["threshold"].as_f64().unwrap();
+    let settings = case.json("out", "crag.json");
+    assert_eq!(settings["projection_activation"], true);
+    let threshold = settings["threshold"].as_f64().unwrap();
     assert!((threshold - best["threshold"].as_f64().unwrap()).abs() < 1e-7);
     assert!((f1(&scored(&case, "out"), threshold) - best["f1"].as_f64().unwrap()).abs() < 1e-12);
     let log = json_lines(&fs::read(case.path("out/log.jsonl")).unwrap());
