@@ -115,8 +115,8 @@ fn read_small(path: &Path) -> Result<Option<NamedBytes>, CheckpointError> {
             format!("larger than {LARGEST_SMALL_FILE} bytes"),
         ));
     }
-    // As some editors write it.
-    if bytes.starts_with(BYTE_ORDER_MARK) {
+    // As some editors write it. In a vocabulary it may have become part of a token, which is for its reader to judge.
+    if bytes.starts_with(BYTE_ORDER_MARK) && path.file_name().is_none_or(|name| name != "vocab.txt") {
         bytes.drain(..BYTE_ORDER_MARK.len());
     }
     if let Some(reason) = looks_like_anything_but_weights(&bytes) {

@@ -26,6 +26,13 @@ pub struct TokenizerFiles<'a> {
 pub(super) struct Config {
     /// The tokenizer's class is `BertTokenizer`, as it is where none is stated, or a copy of it.
     pub is_bert: bool,
+    /// The tokenizer's class, where one is stated.
+    pub class: Option<String>,
+    /// The name of `tokenizer_config.json`.
+    pub file: String,
+    /// The stated `padding_side`.
+    pub padding_side: Option<String>,
+    pub split_special_tokens: bool,
     /// Which keys `tokenizer_config.json` has.
     pub stated: BTreeSet<String>,
     pub do_lower_case: bool,
@@ -109,6 +116,14 @@ impl Config {
         Ok(Config {
             // PreTrainedTokenizerFast, TokenizersBackend and what is not known go by tokenizer.json alone.
             is_bert: class.is_none_or(|class| class.trim_end_matches("Fast").ends_with("BertTokenizer")),
+            class: class.map(str::to_owned),
+            file: config.file.to_owned(),
+            padding_side: config
+                .json
+                .get("padding_side")
+                .and_then(Value::as_str)
+                .map(str::to_owned),
+            split_special_tokens: config.flag("split_special_tokens")?.unwrap_or(false),
             do_lower_case: config.flag("do_lower_case")?.unwrap_or(true),
             strip_accents: config.flag("strip_accents")?,
             tokenize_chinese_chars: config.flag("tokenize_chinese_chars")?.unwrap_or(true),

@@ -18,7 +18,7 @@ use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
-use tokenizers::{AddedToken, Tokenizer};
+use tokenizers::{AddedToken, PaddingDirection, Tokenizer};
 
 use super::MARKERS;
 use super::configuration::{Config, TokenizerFiles};
@@ -50,12 +50,20 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
     let (file, mut tokenizer) = match (files.tokenizer_json, files.vocab_txt) {
         (Some((file, bytes)), _) => {
             let mut tokenizer = from_json(file, bytes)?;
+            doubts.extend(left_padding(file, &tokenizer, &config));
+            // Texts are cut by `Tokenizer::tokenize`, which must see what lies beyond the cut.
+            tokenizer.with_padding(None);
             if config.is_bert {
                 doubts.extend(normalize_as_bert(&mut tokenizer, file, &config)?);
             }
             (file, tokenizer)
         }
-        (None, Some((file, bytes))) => (file, from_vocabulary(file, bytes, &config)?),
+        (None, Some((file, bytes))) => {
+            let (tokenizer, odd) = from_vocabulary(file, bytes, &config)?;
+            doubts.extend(left_padding(file, &tokenizer, &config));
+            doubts.extend(odd);
+            (file, tokenizer)
+        }
         (None, None) => return Err(TokenizerError::NoFiles),
     };
 
@@ -81,6 +89,13 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
         }
     }
     if markers {
+        if config.split_special_tokens {
+            doubts.push(format!(
+                "{}: its \"split_special_tokens\" is true, with which transformers takes the markers apart like any text, and here they \
+                 are one token each: if the model was trained with markers taken apart, every probability is wrong; state false if not",
+                config.file
+            ));
+        }
         let present = tokenizer.get_added_tokens_decoder();
         let missing = MARKERS
             .iter()
@@ -138,8 +153,7 @@ fn from_json(file: &str, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
             "\"truncation\": direction \"Left\" is not supported, expected \"Right\"",
         ));
     }
-    // Texts are cut by `Tokenizer::tokenize`, which must see what lies beyond the cut.
-    tokenizer.with_padding(None);
+    // As with padding.
     tokenizer
         .with_truncation(None)
         .map_err(|error| TokenizerError::malformed(file, &error.to_string()))?;
@@ -165,10 +179,40 @@ fn from_json(file: &str, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
     Ok(tokenizer)
 }
 
+/// What there is to say of padding on the left. A text by itself, and one that is padded on the right, gets the positions that it has
+/// here; one that is padded on the left, as the model card's script pads every text to the full length, gets the last ones.
+fn left_padding(file: &str, tokenizer: &Tokenizer, config: &Config) -> Option<String> {
+    let by_json = tokenizer
+        .get_padding()
+        .is_some_and(|padding| matches!(padding.direction, PaddingDirection::Left));
+    let (file, words) = match config.padding_side.as_deref() {
+        // The configuration counts more.
+        Some("left") => (config.file.as_str(), "\"padding_side\" is \"left\""),
+        None if by_json => (file, "\"padding\" has the direction \"Left\""),
+        _ => return None,
+    };
+    Some(format!(
+        "{file}: its {words}, and here a text's first token is at position 0 whatever it is padded with: if the model was trained or \
+         judged on texts that were padded on the left (padding=\"max_length\"), every probability is wrong; compare with the original's \
+         answers, and state \"padding_side\": \"right\" in tokenizer_config.json if they are the same"
+    ))
+}
+
+/// Tokenizers that read a `vocab.txt` as BERT's does, besides those whose names end in that: they are copies of it.
+const WORD_PIECE: [&str; 7] = [
+    "ElectraTokenizer",
+    "LayoutLMTokenizer",
+    "LxmertTokenizer",
+    "RealmTokenizer",
+    "DPRContextEncoderTokenizer",
+    "DPRQuestionEncoderTokenizer",
+    "DPRReaderTokenizer",
+];
+
 /// Gives the tokenizer the configuration's normalizer, and says what is doubtful about that.
 fn normalize_as_bert(tokenizer: &mut Tokenizer, file: &str, config: &Config) -> Result<Vec<String>, TokenizerError> {
     let mut doubts = Vec::new();
-    let mut odd = Vec::new();
+    let mut odd: Vec<String> = Vec::new();
     match tokenizer.get_normalizer() {
         Some(NormalizerWrapper::BertNormalizer(own)) => {
             let wanted = config.normalizer(own.clean_text);
@@ -193,24 +237,50 @@ fn normalize_as_bert(tokenizer: &mut Tokenizer, file: &str, config: &Config) -> 
                 }
             }
             if !own.clean_text {
-                odd.push("\"normalizer\" that keeps control characters");
+                odd.push("\"normalizer\" that keeps control characters".to_owned());
             }
             tokenizer
                 .with_normalizer(Some(wanted))
                 .map_err(|error| TokenizerError::malformed(file, &error.to_string()))?;
         }
-        _ => odd.push("\"normalizer\" other than BertNormalizer"),
+        _ => odd.push("\"normalizer\" other than BertNormalizer".to_owned()),
     }
     if !matches!(
         tokenizer.get_pre_tokenizer(),
         Some(PreTokenizerWrapper::BertPreTokenizer(_))
     ) {
-        odd.push("\"pre_tokenizer\" other than BertPreTokenizer");
+        odd.push("\"pre_tokenizer\" other than BertPreTokenizer".to_owned());
+    }
+    if let ModelWrapper::WordPiece(model) = tokenizer.get_model() {
+        let (longest, prefix, unk) = (
+            model.max_input_chars_per_word,
+            &model.continuing_subword_prefix,
+            &model.unk_token,
+        );
+        if longest != LONGEST_WORD {
+            odd.push(format!("\"max_input_chars_per_word\" of {longest}, not {LONGEST_WORD}"));
+        }
+        if prefix != PREFIX {
+            odd.push(format!("\"continuing_subword_prefix\" {prefix:?}, not {PREFIX:?}"));
+        }
+        if *unk != config.unk.content {
+            odd.push(format!("\"unk_token\" {unk:?}, not {:?}", config.unk.content));
+        }
+    }
+    let (cls, sep) = surrounding_tokens(file, tokenizer)?;
+    for (id, key, stated) in [(cls, "cls_token", &config.cls), (sep, "sep_token", &config.sep)] {
+        let own = tokenizer.id_to_token(id).unwrap_or_default();
+        if own != stated.content {
+            odd.push(format!(
+                "\"post_processor\" with {own:?} for the {key}, not {:?}",
+                stated.content
+            ));
+        }
     }
     if !odd.is_empty() {
         doubts.push(format!(
-            "{file}: it has a {}, which is used, as by transformers 4; transformers 5 takes BertTokenizer's own instead: if the \
-             model was trained with that, every probability is wrong; {{\"tokenizer_class\": \"PreTrainedTokenizerFast\"}} in \
+            "{file}: it has a {}, which is used, as by transformers 4; transformers 5 takes tokenizer_config.json's and BertTokenizer's own \
+             instead: if the model was trained with that, every probability is wrong; {{\"tokenizer_class\": \"PreTrainedTokenizerFast\"}} in \
              tokenizer_config.json says that {file} is meant",
             odd.join(" and a ")
         ));
@@ -218,16 +288,52 @@ fn normalize_as_bert(tokenizer: &mut Tokenizer, file: &str, config: &Config) -> 
     Ok(doubts)
 }
 
-fn from_vocabulary(file: &str, bytes: &[u8], config: &Config) -> Result<Tokenizer, TokenizerError> {
+/// BERT's, of `tokenizer.json`'s "model".
+const LONGEST_WORD: usize = 100;
+const PREFIX: &str = "##";
+
+/// The tokenizer of a `vocab.txt`, and what is doubtful about it.
+fn from_vocabulary(file: &str, bytes: &[u8], config: &Config) -> Result<(Tokenizer, Vec<String>), TokenizerError> {
+    let mut doubts = Vec::new();
+    if let Some(class) = &config.class {
+        let name = class.trim_end_matches("Fast");
+        // RemBERT's is SentencePiece.
+        let is_berts = name.ends_with("BertTokenizer") && name != "RemBertTokenizer";
+        if !is_berts && !WORD_PIECE.contains(&name) {
+            doubts.push(format!(
+                "{}: its \"tokenizer_class\" is {class:?}, and {file} is read as BERT's WordPiece: if that class splits texts otherwise, \
+                 every probability is wrong; compare token ids with the original's, and state \"BertTokenizer\" if they are the same",
+                config.file
+            ));
+        }
+    }
     let text = std::str::from_utf8(bytes)
         .map_err(|error| TokenizerError::malformed(file, &format!("not UTF-8 after byte {}", error.valid_up_to())))?;
-    let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
+    let text = match text.strip_prefix('\u{FEFF}') {
+        Some(rest) => {
+            doubts.push(format!(
+                "{file}: it begins with a byte order mark, which is left out here and part of the first token for transformers, which \
+                 then gives special tokens other ids: if the model was trained with this file, every probability is wrong; save it \
+                 without the mark if not"
+            ));
+            rest
+        }
+        None => text,
+    };
     // Lines end as in Python's text mode, and only the line's end is stripped: `trim` would eat
     // tokens that are themselves spaces.
     let lines = text.replace("\r\n", "\n").replace('\r', "\n");
     let lines = lines.strip_suffix('\n').unwrap_or(&lines);
     if lines.is_empty() {
         return Err(TokenizerError::malformed(file, "is empty, expected one token a line"));
+    }
+    let ends_in_space = |line: &str| !line.trim_end().is_empty() && line.trim_end() != line;
+    if let Some((index, line)) = lines.split('\n').enumerate().find(|(_, line)| ends_in_space(line)) {
+        doubts.push(format!(
+            "{file}:{}: {line:?} ends in a space, which is part of the token here and for transformers 4, so that no text has it, and \
+             not for 5: if the model was trained with that, probabilities are wrong; remove the space then",
+            index + 1
+        ));
     }
     let mut vocabulary =
         WordPiece::read_bytes(&[]).map_err(|error| TokenizerError::malformed(file, &error.to_string()))?;
@@ -245,7 +351,7 @@ fn from_vocabulary(file: &str, bytes: &[u8], config: &Config) -> Result<Tokenize
         .with_normalizer(Some(config.normalizer(true)))
         .map_err(|error| TokenizerError::malformed(file, &error.to_string()))?;
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
-    Ok(tokenizer)
+    Ok((tokenizer, doubts))
 }
 
 /// Without it the first unknown word of a run would be the place where the run fails.

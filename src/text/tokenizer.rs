@@ -60,7 +60,7 @@ impl Tokenizer {
     /// Reads `tokenizer.json`, else `vocab.txt`, and what the other files add.
     ///
     /// With `markers` the four [`MARKERS`] become special tokens where they are none yet, on the
-    /// next free ids in that order. Padding and truncation stored in `tokenizer.json` are ignored.
+    /// next free ids in that order. Padding and truncation stored in `tokenizer.json` are ignored, but for their sides.
     ///
     /// Errors name the file: missing, malformed, not a WordPiece tokenizer with `[CLS]` and
     /// `[SEP]`, or ids that contradict each other.

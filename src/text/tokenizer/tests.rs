@@ -71,6 +71,11 @@ fn the_configuration_decides_case_accents_and_chinese_characters() {
 
 /// A `tokenizer.json` of the vocabulary with this normalizer, beside this configuration.
 fn from_json(normalizer: &str, config: Option<&str>) -> Tokenizer {
+    from_altered_json(normalizer, config, ("", ""))
+}
+
+/// The same with one part of the file replaced.
+fn from_altered_json(normalizer: &str, config: Option<&str>, (part, other): (&str, &str)) -> Tokenizer {
     let ids: Vec<String> = (VOCABULARY.lines().enumerate())
         .map(|(id, token)| format!("{token:?}:{id}"))
         .collect();
@@ -80,6 +85,12 @@ fn from_json(normalizer: &str, config: Option<&str>) -> Tokenizer {
         "model":{{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"##","max_input_chars_per_word":100,"vocab":{{{}}}}}}}"###,
         ids.join(",")
     );
+    assert!(json.contains(part), "{part}");
+    let json = if part.is_empty() {
+        json
+    } else {
+        json.replace(part, other)
+    };
     let files = TokenizerFiles {
         tokenizer_json: Some(("tokenizer.json", json.as_bytes())),
         tokenizer_config: config.map(|config| ("tokenizer_config.json", config.as_bytes())),
@@ -138,6 +149,129 @@ fn a_normalizer_that_versions_of_transformers_read_differently_is_a_doubt() {
     };
     assert!(doubt.contains("\"normalizer\" other than BertNormalizer"), "{doubt}");
     assert!(doubt.contains("PreTrainedTokenizerFast"), "{doubt}");
+}
+
+/// The one doubt about a tokenizer.
+fn doubt_of(tokenizer: &Tokenizer) -> &str {
+    let [doubt] = tokenizer.doubts() else {
+        panic!("{:?}", tokenizer.doubts())
+    };
+    doubt
+}
+
+#[test]
+fn what_else_of_tokenizer_json_versions_of_transformers_read_differently_is_a_doubt() {
+    let config = r#"{"do_lower_case": true, "cls_token": "[CLS]"}"#;
+    for (part, other, said) in [
+        (
+            r#""max_input_chars_per_word":100"#,
+            r#""max_input_chars_per_word":20"#,
+            r#"has a "max_input_chars_per_word" of 20, not 100, which is used, as by transformers 4;"#,
+        ),
+        (
+            r###""continuing_subword_prefix":"##""###,
+            r#""continuing_subword_prefix":"@@""#,
+            r###"has a "continuing_subword_prefix" "@@", not "##", which"###,
+        ),
+        (
+            r#""unk_token":"[UNK]""#,
+            r#""unk_token":"[MASK]""#,
+            r#"has a "unk_token" "[MASK]", not "[UNK]", which"#,
+        ),
+        (
+            r#""cls":["[CLS]",2]"#,
+            r#""cls":["[PAD]",0]"#,
+            r#"has a "post_processor" with "[PAD]" for the cls_token, not "[CLS]", which"#,
+        ),
+    ] {
+        let own = from_altered_json(&bert(true), Some(config), (part, other));
+        assert!(doubt_of(&own).contains(said), "{}", doubt_of(&own));
+        let class = r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#;
+        let by_json = from_altered_json(&bert(true), Some(class), (part, other));
+        assert!(by_json.doubts().is_empty(), "{:?}", by_json.doubts());
+    }
+    let other = r#"{"do_lower_case": true, "sep_token": "[MASK]"}"#;
+    let found = from_json(&bert(true), Some(other));
+    let said = r#"with "[SEP]" for the sep_token, not "[MASK]""#;
+    assert!(doubt_of(&found).contains(said), "{}", doubt_of(&found));
+    assert_eq!(ids(&found, "a"), [2, 5, 3]);
+}
+
+#[test]
+fn padding_on_the_left_is_a_doubt_whichever_file_states_it_unless_the_configuration_denies_it() {
+    let left = r#""added_tokens":[],"padding":{"strategy":"BatchLongest","direction":"Left","pad_to_multiple_of":null,
+        "pad_id":0,"pad_type_id":0,"pad_token":"[PAD]"}"#;
+    let with_json = |config: &str| from_altered_json(&bert(true), Some(config), (r#""added_tokens":[]"#, left));
+    let by_json = with_json("{}");
+    let said = "tokenizer.json: its \"padding\" has the direction \"Left\", and";
+    assert!(doubt_of(&by_json).starts_with(said), "{}", doubt_of(&by_json));
+    assert!(with_json(r#"{"padding_side": "right"}"#).doubts().is_empty());
+    for found in [
+        with_json(r#"{"padding_side": "left"}"#),
+        load(VOCABULARY, Some(r#"{"padding_side": "left"}"#), true).unwrap(),
+    ] {
+        let said = "tokenizer_config.json: its \"padding_side\" is \"left\", and";
+        assert!(doubt_of(&found).starts_with(said), "{}", doubt_of(&found));
+        assert_eq!(ids(&found, "a"), [2, 5, 3]);
+    }
+}
+
+#[test]
+fn a_vocabulary_of_a_class_that_is_not_known_to_split_as_bert_does_is_a_doubt() {
+    for class in [
+        "BertTokenizer",
+        "BertTokenizerFast",
+        "DistilBertTokenizer",
+        "ElectraTokenizerFast",
+        "MobileBertTokenizer",
+    ] {
+        let config = format!(r#"{{"tokenizer_class": "{class}"}}"#);
+        let found = load(VOCABULARY, Some(&config), true).unwrap();
+        assert!(found.doubts().is_empty(), "{class}: {:?}", found.doubts());
+    }
+    for class in [
+        "BertJapaneseTokenizer",
+        "MPNetTokenizer",
+        "RobertaTokenizerFast",
+        "RemBertTokenizer",
+    ] {
+        let config = format!(r#"{{"tokenizer_class": "{class}"}}"#);
+        let found = load(VOCABULARY, Some(&config), true).unwrap();
+        let said = format!("its \"tokenizer_class\" is \"{class}\", and vocab.txt is read as BERT's WordPiece");
+        assert!(doubt_of(&found).contains(&said), "{}", doubt_of(&found));
+    }
+}
+
+#[test]
+fn markers_that_the_original_takes_apart_are_a_doubt() {
+    let config = Some(r#"{"split_special_tokens": true}"#);
+    let found = load(VOCABULARY, config, true).unwrap();
+    assert!(
+        doubt_of(&found).contains("takes the markers apart"),
+        "{}",
+        doubt_of(&found)
+    );
+    assert!(load(VOCABULARY, config, false).unwrap().doubts().is_empty());
+}
+
+#[test]
+fn what_a_vocabulary_has_beside_its_tokens_is_a_doubt() {
+    let found = load(&format!("\u{feff}{VOCABULARY}"), None, true).unwrap();
+    assert!(
+        doubt_of(&found).contains("begins with a byte order mark"),
+        "{}",
+        doubt_of(&found)
+    );
+    assert_eq!(found.vocab_size(), 27);
+    let found = load(&VOCABULARY.replace("asp\n", "asp \n"), None, true).unwrap();
+    assert!(
+        doubt_of(&found).starts_with("vocab.txt:12: \"asp \" ends in a space"),
+        "{}",
+        doubt_of(&found)
+    );
+    // A token that is all space has no end.
+    let found = load(&VOCABULARY.replace("\ne\n", "\n\u{3000}\n"), None, true).unwrap();
+    assert!(found.doubts().is_empty(), "{:?}", found.doubts());
 }
 
 #[test]
