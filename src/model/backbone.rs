@@ -1,6 +1,7 @@
 //! What the backbone's `config.json` says of the encoders, as far as their tensors do not.
 
-use serde::Deserialize;
+use serde::{Deserialize as _, de::DeserializeOwned};
+use serde_json::{Map, Value};
 
 use crate::Side;
 
@@ -36,18 +37,83 @@ const SHIFTED: [&str; 18] = [
 ];
 
 /// The part of the backbone's `config.json` that matters; other keys are the library's business.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default)]
 struct BackboneConfig {
     hidden_size: Option<usize>,
     num_hidden_layers: Option<usize>,
     num_attention_heads: Option<usize>,
     intermediate_size: Option<usize>,
     vocab_size: Option<usize>,
-    hidden_act: Option<serde_json::Value>,
+    hidden_act: Option<Value>,
     layer_norm_eps: Option<f64>,
     position_embedding_type: Option<String>,
     model_type: Option<String>,
     is_decoder: Option<bool>,
+}
+
+impl BackboneConfig {
+    fn parse((name, bytes): NamedFile<'_>) -> Result<Self, ConfigError> {
+        let map: Map<String, Value> = serde_json::from_slice(bytes).map_err(|error| ConfigError::Syntax {
+            file: name.to_owned(),
+            reason: not_finite(bytes, &error).unwrap_or_else(|| error.to_string()),
+        })?;
+        let size = |field| value(name, &map, field, "a whole number");
+        Ok(Self {
+            hidden_size: size("hidden_size")?,
+            num_hidden_layers: size("num_hidden_layers")?,
+            num_attention_heads: size("num_attention_heads")?,
+            intermediate_size: size("intermediate_size")?,
+            vocab_size: size("vocab_size")?,
+            hidden_act: value(name, &map, "hidden_act", "a string")?,
+            layer_norm_eps: value(name, &map, "layer_norm_eps", "a number")?,
+            position_embedding_type: value(name, &map, "position_embedding_type", "a string")?,
+            model_type: value(name, &map, "model_type", "a string")?,
+            is_decoder: value(name, &map, "is_decoder", "true or false")?,
+        })
+    }
+}
+
+/// The value of a field, if there is one; null is none.
+fn value<T: DeserializeOwned>(
+    file: &str,
+    map: &Map<String, Value>,
+    field: &'static str,
+    expected: &str,
+) -> Result<Option<T>, ConfigError> {
+    let Some(found) = map.get(field) else {
+        return Ok(None);
+    };
+    Option::deserialize(found).map_err(|_| ConfigError::Field {
+        file: file.to_owned(),
+        field,
+        expected: expected.to_owned(),
+        found: shown(found),
+    })
+}
+
+/// A value of an untrusted file on one line.
+fn shown(value: &Value) -> String {
+    const LONGEST: usize = 60;
+    let text = value.to_string();
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// What Python's json writes for numbers that JSON has not, where that is what is wrong.
+fn not_finite(bytes: &[u8], error: &serde_json::Error) -> Option<String> {
+    let line = bytes.split(|byte| *byte == b'\n').nth(error.line().checked_sub(1)?)?;
+    // Of "-Infinity" the reader minds the second character.
+    let from = line.get(error.column().checked_sub(1)?..)?;
+    let words = ["Infinity", "NaN"];
+    let word = words.into_iter().find(|word| from.starts_with(word.as_bytes()))?;
+    Some(format!(
+        "line {}, column {}: expected a number, found {word}, which Python's json writes and JSON does not have; write a finite one, or \
+         remove that field",
+        error.line(),
+        error.column()
+    ))
 }
 
 /// What the encoders' arithmetic needs besides their tensors.
@@ -70,10 +136,7 @@ impl Backbone {
             found,
         };
         let config: BackboneConfig = match file {
-            Some((name, bytes)) => serde_json::from_slice(bytes).map_err(|e| ConfigError::Syntax {
-                file: name.to_owned(),
-                reason: e.to_string(),
-            })?,
+            Some(file) => BackboneConfig::parse(file)?,
             None => BackboneConfig::default(),
         };
         for side in Side::BOTH {
@@ -162,10 +225,11 @@ impl Backbone {
                 source: Source::Default,
             },
         };
-        if !(layer_norm_eps.is_finite() && *layer_norm_eps >= 0.0) {
+        // Added to a variance: one of its own size would leave nothing of what a norm does.
+        if !(0.0..1.0).contains(&*layer_norm_eps) {
             return Err(field(
                 "layer_norm_eps",
-                "a small positive number".into(),
+                "a small positive number, such as BERT's 1e-12".into(),
                 layer_norm_eps.to_string(),
             ));
         }

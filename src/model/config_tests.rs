@@ -183,6 +183,53 @@ fn a_config_json_of_another_model_is_refused() {
 }
 
 #[test]
+fn a_value_of_config_json_that_is_none_names_its_field_and_one_that_json_has_no_word_for_itself() {
+    let roles = read([body(&SMALL), card_head(&SMALL)].concat()).unwrap();
+    for (json, expected) in [
+        (
+            r#"{"hidden_size": "128"}"#,
+            "m/config.json: field \"hidden_size\": expected a whole number, found \"128\"",
+        ),
+        (
+            r#"{"num_attention_heads": 4.5}"#,
+            "field \"num_attention_heads\": expected a whole number, found 4.5",
+        ),
+        (
+            r#"{"is_decoder": 0}"#,
+            "field \"is_decoder\": expected true or false, found 0",
+        ),
+        (
+            r#"{"model_type": ["bert"]}"#,
+            "field \"model_type\": expected a string, found [\"bert\"]",
+        ),
+        (
+            r#"{"layer_norm_eps": 604}"#,
+            "field \"layer_norm_eps\": expected a small positive number, such as BERT's 1e-12, found 604",
+        ),
+        (
+            r#"{"layer_norm_eps": 1e308}"#,
+            "field \"layer_norm_eps\": expected a small",
+        ),
+        (
+            "{\"a\": 1,\n \"layer_norm_eps\": Infinity}",
+            "m/config.json: line 2, column 20: expected a number, found Infinity, which Python's json writes",
+        ),
+        (
+            r#"{"dropout": -Infinity}"#,
+            "column 14: expected a number, found Infinity",
+        ),
+        (r#"{"dropout": NaN}"#, "column 13: expected a number, found NaN"),
+        (r#"{"dropout": Nil}"#, "expected value at line 1 column 13"),
+        ("[]", "m/config.json: invalid type"),
+    ] {
+        let error = ModelConfig::read(&roles, Some(("m/config.json", json.as_bytes())), None).unwrap_err();
+        assert!(error.to_string().contains(expected), "{json}: {error}");
+    }
+    let nothing = br#"{"hidden_size": null, "layer_norm_eps": null}"#;
+    ModelConfig::read(&roles, Some(("config.json", nothing)), None).unwrap();
+}
+
+#[test]
 fn a_number_of_heads_that_nothing_states_is_guessed_only_where_heads_of_64_fit() {
     let narrow = Sizes { hidden: 96, ..SMALL };
     let roles = read([body(&narrow), card_head(&narrow)].concat()).unwrap();

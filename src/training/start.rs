@@ -78,6 +78,12 @@ impl Start {
         small.extend(tokenizer_files);
         Self::assemble(encoder, small, head, seed, files.source.clone()).map_err(|error| match error {
             TrainError::Roles(error) => refuse(error.to_string()),
+            // Files go by their names alone from there on; the head's settings are no file's.
+            TrainError::Config(error) if error.to_string().starts_with("config.json") => TrainError::Settings {
+                place: files.source.clone(),
+                reason: error.to_string(),
+            },
+            TrainError::Tokenizer(error) => TrainError::data(files.source.clone(), error.to_string()),
             other => other,
         })
     }

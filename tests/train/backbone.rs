@@ -92,6 +92,31 @@ fn both_encoders_begin_from_the_backbone_and_markers_from_its_mean() {
     }
 }
 
+#[test]
+fn what_is_wrong_with_a_file_of_the_backbone_names_its_folder() {
+    let case = Case::new();
+    let (folder, _) = backbone(case.folder.path(), "");
+    for (name, text, expected) in [
+        (
+            "config.json",
+            r#"{"num_attention_heads": 2, "model_type": "roberta"}"#,
+            "config.json: field \"model_type\": expected",
+        ),
+        (
+            "tokenizer_config.json",
+            r#"{"do_lower_case": 1}"#,
+            "tokenizer_config.json: \"do_lower_case\"",
+        ),
+    ] {
+        let whole = fs::read(folder.join(name)).unwrap();
+        fs::write(folder.join(name), text).unwrap();
+        let said = stderr(&train_from(&case, &folder, "out").assert().failure());
+        let expected = format!("{}: {expected}", folder.display());
+        assert!(said.contains(&expected), "{said}");
+        fs::write(folder.join(name), whole).unwrap();
+    }
+}
+
 /// Steps too small to move any f32, of a small head.
 fn untouched(case: &Case, folder: &Path, out: &str) {
     let mut command = train_from(case, folder, out);
