@@ -87,11 +87,8 @@ fn load(folder: &std::path::Path, pooling: &str) -> DualEncoder {
     let sidecar = format!("{{\"pooling\": \"{pooling}\", \"views\": [\"product\"], \"max_length\": {POSITIONS}}}");
     std::fs::write(folder.join("crag.json"), sidecar).unwrap();
     let hub = HubOptions {
-        endpoint: None,
-        cache_dir: None,
-        token: None,
         offline: true,
-        progress: false,
+        ..HubOptions::default()
     };
     let files = locate(&ModelSource::Folder(folder.to_owned()), &hub).unwrap();
     let checkpoint = Checkpoint::open(&files).unwrap();

@@ -393,6 +393,16 @@ fn a_wrong_or_missing_token_is_named_and_never_shown() {
     let message = one_line(locate(&source(ID, "main"), &with("hf\r\nX: y")).unwrap_err());
     assert!(message.contains("HF_TOKEN") && !message.contains("X: y"), "{message}");
 
+    let of_file = HubOptions {
+        token_source: Some("/h/token".into()),
+        ..with("hf\u{feff}")
+    };
+    let message = one_line(locate(&source(ID, "main"), &of_file).unwrap_err());
+    assert!(
+        message.contains("the token (/h/token) holds") && !message.contains("HF_TOKEN"),
+        "{message}"
+    );
+
     world.assert_whole(&locate(&source(ID, "main"), &with("hf_right")).unwrap());
     assert!(!world.hub.settings().token_leaked);
 }

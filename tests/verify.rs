@@ -35,11 +35,8 @@ fn reproducing(views: &str) -> tempfile::TempDir {
         std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
     }
     let hub = HubOptions {
-        endpoint: None,
-        cache_dir: None,
-        token: None,
         offline: true,
-        progress: false,
+        ..HubOptions::default()
     };
     let checkpoint = Checkpoint::open(&locate(&ModelSource::Folder(original), &hub).unwrap()).unwrap();
     let last = checkpoint

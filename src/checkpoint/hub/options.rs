@@ -15,6 +15,8 @@ pub struct HubOptions {
     pub cache_dir: Option<PathBuf>,
     /// Sent to the endpoint's host and to no other; never shown.
     pub token: Option<String>,
+    /// Where the token is from, for messages: a variable's name or a file.
+    pub token_source: Option<String>,
     /// Make no connection at all.
     pub offline: bool,
     /// Draw progress bars on stderr.
@@ -37,10 +39,16 @@ impl HubOptions {
             (!value.is_empty()).then(|| value.to_string())
         };
         let token_file = || {
-            let token = std::fs::read_to_string(home(&var)?.join("token")).ok()?;
-            let token = token.trim();
-            (!token.is_empty()).then(|| token.to_string())
+            let path = home(&var)?.join("token");
+            // What is no text is no token either, and that is told.
+            let token = String::from_utf8_lossy(&std::fs::read(&path).ok()?).trim().to_owned();
+            (!token.is_empty()).then(|| (token, path.display().to_string()))
         };
+        let variable = |name: &str| Some((text(name)?, name.to_owned()));
+        let token = variable("HF_TOKEN")
+            .or_else(|| variable("HUGGING_FACE_HUB_TOKEN"))
+            .or_else(token_file);
+        let (token, token_source) = token.unzip();
         let flag = |name: &str| {
             let value = text(name).unwrap_or_default().to_ascii_lowercase();
             matches!(value.as_str(), "1" | "true" | "yes" | "on")
@@ -48,9 +56,8 @@ impl HubOptions {
         Self {
             endpoint: text("HF_ENDPOINT"),
             cache_dir: cache_dir(&var),
-            token: text("HF_TOKEN")
-                .or_else(|| text("HUGGING_FACE_HUB_TOKEN"))
-                .or_else(token_file),
+            token,
+            token_source,
             offline: flag("HF_HUB_OFFLINE"),
             progress: terminal && !flag("HF_HUB_DISABLE_PROGRESS_BARS"),
         }
@@ -69,6 +76,7 @@ impl fmt::Debug for HubOptions {
             .field("endpoint", &self.endpoint)
             .field("cache_dir", &self.cache_dir)
             .field("token", &self.token.as_ref().map(|_| "(hidden)"))
+            .field("token_source", &self.token_source)
             .field("offline", &self.offline)
             .field("progress", &self.progress)
             .finish()
@@ -150,6 +158,15 @@ mod tests {
         let all = options(&[home, old, ("HF_TOKEN", " hf_new ")]);
         assert_eq!(all.token.as_deref(), Some("hf_new"));
         assert!(!format!("{all:?}").contains("hf_"));
+        let source = |vars: &[(&str, &str)]| options(vars).token_source.unwrap();
+        let file = folder.path().join("token").display().to_string();
+        assert_eq!(
+            [source(&[home]), source(&[home, old]), source(&[old, ("HF_TOKEN", "x")])],
+            [file.as_str(), "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN"]
+        );
+        // Bytes that are no text are no missing token.
+        std::fs::write(folder.path().join("token"), b"\xff\xfe").unwrap();
+        assert!(options(&[home]).token.is_some());
     }
 
     #[test]

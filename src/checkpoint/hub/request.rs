@@ -77,7 +77,10 @@ impl Client {
             .as_ref()
             .is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic()))
         {
-            return Err(refuse("the token (HF_TOKEN) holds characters that no token has".into()));
+            let source = options.token_source.as_deref().unwrap_or("HF_TOKEN");
+            return Err(refuse(format!(
+                "the token ({source}) holds characters that no token has"
+            )));
         }
         let mut config = Agent::config_builder();
         if origin(&endpoint).is_some_and(|(_, host)| host.starts_with("127.0.0.1") || host.starts_with("localhost")) {
@@ -326,18 +329,24 @@ fn without_credentials(url: &str) -> String {
     }
 }
 
-/// Where a `Location` leads from `url`: absolute, or a path on the same host.
+/// Where a `Location` leads from `url`: absolute, a path on the same host, or one from the folder of `url`'s.
 fn resolve(url: &str, location: &str) -> Option<String> {
     if origin(location).is_some() {
         return Some(location.to_string());
     }
     let (scheme, host) = origin(url)?;
-    match location.strip_prefix("//") {
-        Some(rest) => Some(format!("{scheme}://{rest}")),
-        None => location
-            .starts_with('/')
-            .then(|| format!("{scheme}://{host}{location}")),
+    if let Some(rest) = location.strip_prefix("//") {
+        return Some(format!("{scheme}://{rest}"));
     }
+    if location.starts_with('/') {
+        return Some(format!("{scheme}://{host}{location}"));
+    }
+    // A colon in the first part is that of another scheme.
+    let first = location.split(['/', '?', '#']).next().filter(|first| !first.is_empty());
+    first.filter(|first| !first.contains(':'))?;
+    let path = url[scheme.len() + 3 + host.len()..].split(['?', '#']).next()?;
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    Some(format!("{scheme}://{host}{folder}/{location}"))
 }
 
 /// First byte and whole length of `bytes 5-9/10`.
@@ -359,7 +368,13 @@ mod tests {
         assert_eq!(resolve("http://a:1/x/y", "/z").as_deref(), Some("http://a:1/z"));
         assert_eq!(resolve("https://a/x", "//b/z").as_deref(), Some("https://b/z"));
         assert_eq!(resolve("https://a/x", "http://b/z").as_deref(), Some("http://b/z"));
-        assert_eq!(resolve("https://a/x", "z"), None);
+        assert_eq!(
+            resolve("https://a/x/y?p=q/r", "z?t").as_deref(),
+            Some("https://a/x/z?t")
+        );
+        assert_eq!(resolve("https://a", "z").as_deref(), Some("https://a/z"));
+        assert_eq!(resolve("https://a/x", "ftp://b/z"), None);
+        assert_eq!(resolve("https://a/x", ""), None);
         assert_ne!(origin("http://a:1/x"), origin("http://a:2/x"));
         assert_ne!(origin("https://a.b/x"), origin("https://a.b.evil/x"));
         assert_eq!(origin("ftp://a"), None);
