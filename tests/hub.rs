@@ -311,6 +311,22 @@ impl World {
 }
 
 #[test]
+fn a_copy_that_ends_before_the_stated_length_is_given_up() {
+    for no_linked_etags in [true, false] {
+        let world = World::new();
+        world.hub.settings().no_linked_etags = no_linked_etags;
+        world.hub.settings().shortened.insert("model.safetensors".into(), 1000);
+        let message = world.refusal();
+        let expected = format!("1000 of {} bytes arrived", world.weights.len());
+        assert!(message.contains(&expected), "{message}");
+        // Ranges from there on are answered with 416, after which it comes from its first byte again.
+        let requests = world.hub.take_requests();
+        let blobs = requests.iter().filter(|request| request.contains("/blobs/")).count();
+        assert_eq!(blobs, 5, "{requests:?}");
+    }
+}
+
+#[test]
 fn a_file_that_is_not_what_its_hash_says_is_refused_and_nothing_of_it_is_kept() {
     let world = World::new();
     for cuts in [0, 1] {

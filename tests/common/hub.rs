@@ -34,6 +34,12 @@ pub struct Settings {
     pub cuts: HashMap<String, u32>,
     /// How many more times to flip the last byte of a body, by file name.
     pub damages: HashMap<String, u32>,
+    /// How many bytes of it the second host has, by file name; the first states the whole length.
+    pub shortened: HashMap<String, usize>,
+    /// Names of files that are sent without a length and without an end.
+    pub endless: Vec<String>,
+    /// Names in the list of files that are answered with 404.
+    pub unserved: Vec<String>,
     /// State no hash of a redirected file; the host that it is redirected to has an etag of its own making.
     pub no_linked_etags: bool,
     /// Answer this many requests with status 503.
@@ -158,7 +164,8 @@ fn serve(
         let name = request.path.rsplit('/').next().unwrap_or_default().to_string();
         let found = state.repositories.values().find_map(|files| files.get(&name).cloned());
         return match found {
-            Some(bytes) => {
+            Some(mut bytes) => {
+                bytes.truncate(state.shortened.get(&name).copied().unwrap_or(usize::MAX));
                 let etag = match state.no_linked_etags {
                     true => "5".repeat(64),
                     false => sha256(&bytes),
@@ -209,7 +216,8 @@ fn serve(
     if state.gated {
         return refuse(&mut stream, 403, code("GatedRepo"));
     }
-    let Some(bytes) = files.get(&file).cloned() else {
+    let served = files.get(&file).filter(|_| !state.unserved.contains(&file));
+    let Some(bytes) = served.cloned() else {
         return refuse(&mut stream, 404, code("EntryNotFound"));
     };
     if file.ends_with(".safetensors") || file.ends_with(".bin") {
@@ -248,6 +256,14 @@ fn send_file(
     let mut bytes = bytes.to_vec();
     if takes_one(state.damages.get_mut(name)) {
         bytes.last_mut().into_iter().for_each(|byte| *byte ^= 1);
+    }
+    if state.endless.iter().any(|endless| endless == name) {
+        drop(state);
+        write!(stream, "HTTP/1.1 200 OK\r\n{headers}Connection: close\r\n\r\n")?;
+        let block = vec![b' '; 1 << 20];
+        loop {
+            stream.write_all(&block)?;
+        }
     }
     let delay = state.delay;
     let (status, range) = match start {

@@ -16,7 +16,7 @@ use super::digest::Check;
 use super::request::{Answer, Client, Failure, bare_etag, pause};
 use crate::checkpoint::CheckpointError;
 
-/// Failures in a row, without a byte of progress, after which a file is given up.
+/// Failures in a row, without a byte beyond those that have arrived before, after which a file is given up.
 const MOST_FAILURES: u32 = 5;
 
 /// A file that is now in the cache.
@@ -46,16 +46,17 @@ impl Client {
             name,
             found: None,
             reached: 0,
+            farthest: 0,
             was_thrown_away: false,
         };
         let mut failures = 0;
         loop {
-            let before = job.reached;
             let reason = match self.attempt(cache, &mut job) {
                 Err(Failure::Passing(reason)) => reason,
                 other => return other,
             };
-            failures = if job.reached > before { 1 } else { failures + 1 };
+            failures = if job.reached > job.farthest { 1 } else { failures + 1 };
+            job.farthest = job.farthest.max(job.reached);
             if failures == MOST_FAILURES {
                 let reached = match job.reached {
                     0 => String::new(),
@@ -142,7 +143,9 @@ impl Client {
             Some(answer) if held == 0 => answer,
             _ => {
                 let answer = self.get(&job.url, job.revision, held)?;
-                if blob_name(answer.etag.as_deref(), &found.commit, job.name) != found.blob {
+                // An answer without the file need not name its hash either.
+                let has_file = matches!(answer.status, 200 | 206);
+                if has_file && blob_name(answer.etag.as_deref(), &found.commit, job.name) != found.blob {
                     job.found = None;
                     return Err(Failure::Passing("the file changed while it was downloaded".into()));
                 }
@@ -152,8 +155,9 @@ impl Client {
         if !matches!(answer.status, 200 | 206) || answer.start > held {
             file.set_len(0).map_err(failed)?;
             job.reached = 0;
+            let whole = found.size.map_or(String::new(), |size| format!(" of {size}"));
             return Err(Failure::Passing(format!(
-                "status {} in answer to a partial request",
+                "status {} in answer to a request for the bytes{whole} from {held} on",
                 answer.status
             )));
         }
@@ -192,7 +196,7 @@ impl Client {
         };
         fs::remove_file(part)
             .map_err(|error| CheckpointError::io(part, "removing a damaged download failed", error))?;
-        job.reached = 0;
+        (job.reached, job.farthest) = (0, 0);
         // What lay here may be what was damaged (by a power cut, say), so once it is worth another try from the first byte.
         if held > 0 && !job.was_thrown_away {
             job.was_thrown_away = true;
@@ -234,6 +238,8 @@ struct Job<'a> {
     found: Option<Found>,
     /// How many of its bytes are on disk.
     reached: u64,
+    /// How many were, at most: a mirror that ends too early sends the same bytes again and again.
+    farthest: u64,
     /// Whether its bytes once were not those that the hub states.
     was_thrown_away: bool,
 }
