@@ -198,17 +198,20 @@ impl std::ops::Deref for Bytes {
     }
 }
 
+pub(super) const NO_FILE: &str = "not a regular file";
+
 impl Contents {
     pub(super) fn open(file: &WeightFile) -> Result<Self, CheckpointError> {
         match file {
             WeightFile::Path(path) => {
                 let failed = |source| CheckpointError::io(path, "opening the weights failed", source);
+                let name = path.display().to_string();
+                // Looked at before it is opened, since opening a pipe waits for whoever writes to it.
+                if !path.metadata().map_err(failed)?.is_file() {
+                    return Err(CheckpointError::malformed(name, NO_FILE));
+                }
                 let handle = File::open(path).map_err(failed)?;
                 let metadata = handle.metadata().map_err(failed)?;
-                let name = path.display().to_string();
-                if !metadata.is_file() {
-                    return Err(CheckpointError::malformed(name, "not a regular file"));
-                }
                 if metadata.len() == 0 {
                     return Err(CheckpointError::malformed(
                         name,

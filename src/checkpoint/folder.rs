@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::contents::{Contents, looks_like_anything_but_weights};
+use super::contents::{Contents, NO_FILE, looks_like_anything_but_weights};
 use super::{CheckpointError, ModelFiles, NamedBytes, WeightFile};
 
 /// The weights looked for, best first; an index stands for the shards it names.
@@ -31,7 +31,9 @@ pub(super) const BESIDE: [&str; 7] = [
 ];
 
 /// Large tokenizers stay below 20 MB; anything above this is not one of the files in [`BESIDE`].
-const LARGEST_SMALL_FILE: u64 = 256 << 20;
+pub(super) const LARGEST_SMALL_FILE: u64 = 256 << 20;
+
+const LEADS_NOWHERE: &str = "the link leads nowhere; copy or download the file again";
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -66,7 +68,7 @@ pub(super) fn assemble(folder: &Path, weights: &Path, source: String) -> Result<
     } else {
         vec![WeightFile::Path(weights.to_path_buf())]
     };
-    let beside = |name: &str| read_small(&folder.join(name));
+    let beside = |name: &str| read_regular(&folder.join(name));
     Ok(ModelFiles {
         source,
         revision: None,
@@ -83,16 +85,25 @@ pub(super) fn assemble(folder: &Path, weights: &Path, source: String) -> Result<
 }
 
 impl NamedBytes {
-    /// The whole of a small file.
+    /// The whole of a small file, or of what a pipe gives.
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
-        let not_found = || {
-            CheckpointError::io(
-                path,
-                "reading it failed",
-                io::Error::new(ErrorKind::NotFound, "no such file"),
-            )
-        };
-        read_small(path)?.ok_or_else(not_found)
+        read_small(path)?.ok_or_else(|| not_found(path))
+    }
+}
+
+fn not_found(path: &Path) -> CheckpointError {
+    let error = io::Error::new(ErrorKind::NotFound, "no such file");
+    CheckpointError::io(path, "reading it failed", error)
+}
+
+/// The whole of a small file of a model; `None` where there is none.
+fn read_regular(path: &Path) -> Result<Option<NamedBytes>, CheckpointError> {
+    // Opening a pipe waits for whoever writes to it. Folders and what cannot be looked at are told when they are read.
+    match path.metadata() {
+        Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => {
+            Err(CheckpointError::malformed(path.display().to_string(), NO_FILE))
+        }
+        _ => read_small(path),
     }
 }
 
@@ -102,6 +113,10 @@ fn read_small(path: &Path) -> Result<Option<NamedBytes>, CheckpointError> {
     let failed = |source| CheckpointError::io(path, "reading it failed", source);
     let file = match File::open(path) {
         Ok(file) => file,
+        // A link is there for a file that is meant to be.
+        Err(error) if error.kind() == ErrorKind::NotFound && path.symlink_metadata().is_ok() => {
+            return Err(failed(io::Error::new(error.kind(), LEADS_NOWHERE)));
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
@@ -145,7 +160,7 @@ pub(super) fn shard_names(index: &Path) -> Result<Vec<String>, CheckpointError> 
 
 fn read_index(path: &Path) -> Result<Index, CheckpointError> {
     let name = path.display().to_string();
-    let bytes = NamedBytes::read(path)?;
+    let bytes = read_regular(path)?.ok_or_else(|| not_found(path))?;
     let index: Index = serde_json::from_slice(&bytes.bytes).map_err(|error| {
         CheckpointError::malformed(
             &name,

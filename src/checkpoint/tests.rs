@@ -396,6 +396,45 @@ fn an_index_is_checked_against_its_shards() {
     );
 }
 
+#[cfg(unix)]
+#[test]
+fn a_small_file_whose_link_leads_nowhere_or_that_is_a_pipe_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    write_safetensors(&dir.join("model.safetensors"), &tensors()).unwrap();
+    let message = |name: &str| {
+        let source = ModelSource::parse(dir.to_str().unwrap(), None).unwrap();
+        let message = locate(&source, &HubOptions::default()).unwrap_err().to_string();
+        fs::remove_file(dir.join(name)).unwrap();
+        message
+    };
+    for name in ["config.json", "crag.json", "tokenizer_config.json"] {
+        std::os::unix::fs::symlink("gone", dir.join(name)).unwrap();
+        let broken = message(name);
+        let expected = format!("{name}: reading it failed: the link leads nowhere");
+        assert!(broken.contains(&expected), "{broken}");
+        // Opening one waits for whoever writes to it.
+        make_pipe(&dir.join(name));
+        let pipe = message(name);
+        assert!(pipe.contains(&format!("{name}: not a regular file")), "{pipe}");
+    }
+    fs::remove_file(dir.join("model.safetensors")).unwrap();
+    make_pipe(&dir.join("model.safetensors"));
+    let source = ModelSource::parse(dir.to_str().unwrap(), None).unwrap();
+    let error = Checkpoint::open(&locate(&source, &HubOptions::default()).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("not a regular file"), "{error}");
+    make_pipe(&dir.join("model.safetensors.index.json"));
+    fs::remove_file(dir.join("model.safetensors")).unwrap();
+    let pipe = message("model.safetensors.index.json");
+    assert!(pipe.contains("index.json: not a regular file"), "{pipe}");
+}
+
+#[cfg(unix)]
+fn make_pipe(path: &std::path::Path) {
+    let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success());
+}
+
 #[test]
 fn a_folder_prefers_safetensors_and_brings_what_lies_beside() {
     let folder = tempfile::tempdir().unwrap();
