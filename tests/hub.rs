@@ -132,6 +132,133 @@ fn a_cold_cache_downloads_what_is_needed_and_a_warm_one_asks_once() {
     assert_eq!(world.hub.take_requests(), ["GET /api/models/owner/model/revision/main"]);
 }
 
+/// A command against the world's hub and cache.
+fn inspect(world: &World, endpoint: &str, offline: &str) -> std::process::Output {
+    let mut command = crate::common::crag();
+    command
+        .env("HF_ENDPOINT", endpoint)
+        .env("HF_HUB_CACHE", world.cache.path())
+        .env("HF_HUB_OFFLINE", offline)
+        .args(["inspect", "-q", "--model", ID]);
+    command.output().unwrap()
+}
+
+/// A world whose hub has a model that can be used.
+fn usable() -> World {
+    let world = World::new();
+    let files = fixture_files("model/safetensors");
+    world.set_files(|served| *served = files.into_iter().collect());
+    world
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_to_serves_what_it_holds() {
+    let world = World::new();
+    world.locate().unwrap();
+    let root = world.cache.path().join("models--owner--model");
+    // Permissions do not stop every user, a file in the place of a folder does.
+    for folder in [".no_exist", "refs"] {
+        fs::remove_dir_all(root.join(folder)).unwrap();
+        fs::write(root.join(folder), "").unwrap();
+    }
+    let files = world.locate().unwrap();
+    world.assert_whole(&files);
+    assert!(files.warnings.is_empty(), "the hub has said it: {:?}", files.warnings);
+}
+
+#[test]
+fn a_hub_that_is_away_is_said_where_its_cached_model_is_used() {
+    let world = usable();
+    let online = inspect(&world, &world.hub.endpoint(), "0");
+    assert_eq!((online.status.code(), online.stderr.len()), (Some(0), 0));
+    let away = inspect(&world, &dead_endpoint(), "0");
+    let stderr = String::from_utf8(away.stderr).unwrap();
+    assert_eq!(away.status.code(), Some(0), "{stderr}");
+    for part in [
+        "owner/model at main: could not get the list of files from http://127.0.0.1",
+        "the copy in the cache is used, of which there may be a newer",
+    ] {
+        assert!(stderr.contains(part) && stderr.lines().count() == 1, "{part}: {stderr}");
+    }
+    // Whoever forbids asking knows.
+    let offline = inspect(&world, &dead_endpoint(), "1");
+    assert_eq!((offline.status.code(), offline.stderr.len()), (Some(0), 0));
+}
+
+#[test]
+fn files_that_the_cache_knows_nothing_of_are_named_where_nobody_can_be_asked() {
+    let world = usable();
+    let online = inspect(&world, &world.hub.endpoint(), "0");
+    assert_eq!((online.status.code(), online.stderr.len()), (Some(0), 0));
+    let root = world.cache.path().join("models--owner--model");
+    // As a client leaves it that was not asked for this file.
+    fs::remove_file(root.join("snapshots").join(COMMIT).join("tokenizer_config.json")).unwrap();
+    fs::remove_file(root.join(".no_exist").join(COMMIT).join("crag.json")).unwrap();
+    let said = "the cache does not tell whether the repository has crag.json, tokenizer_config.json: if";
+    for (endpoint, offline, lines) in [(world.hub.endpoint(), "1", 1), (dead_endpoint(), "0", 2)] {
+        let output = inspect(&world, &endpoint, offline);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let own: Vec<&str> = stderr.lines().filter(|line| !line.contains("do_lower_case")).collect();
+        assert!(
+            output.status.success() && stderr.contains(said) && own.len() == lines,
+            "{stderr}"
+        );
+    }
+    let online = inspect(&world, &world.hub.endpoint(), "0");
+    assert_eq!((online.status.code(), online.stderr.len()), (Some(0), 0));
+}
+
+#[test]
+fn a_link_in_the_cache_that_leads_nowhere_is_an_error_offline_and_mended_online() {
+    let world = World::new();
+    world.locate().unwrap();
+    let snapshot = world.cache.path().join("models--owner--model/snapshots").join(COMMIT);
+    for (name, reason) in [
+        ("config.json", "config.json: reading it failed: the link leads nowhere"),
+        // pytorch_model.bin may be another model.
+        ("model.safetensors", "no complete weights"),
+    ] {
+        fs::remove_file(fs::canonicalize(snapshot.join(name)).unwrap()).unwrap();
+        fs::write(snapshot.join("pytorch_model.bin"), "other weights").unwrap();
+        let message = one_line(locate(&source(ID, "main"), &world.offline()).unwrap_err());
+        assert!(message.contains(reason), "{message}");
+        world.assert_whole(&world.locate().unwrap());
+    }
+}
+
+#[test]
+fn a_file_that_the_hub_lists_and_does_not_give_is_an_error_and_not_remembered_as_absent() {
+    let world = World::new();
+    for name in ["config.json", "model.safetensors"] {
+        world.hub.settings().unserved = vec![name.to_owned()];
+        let message = world.refusal();
+        let expected = format!(
+            "could not get {name} from {}: the list of files has it",
+            world.hub.endpoint()
+        );
+        assert!(
+            message.contains(&expected) && message.contains("status 404"),
+            "{message}"
+        );
+    }
+    assert!(!world.cache.path().join("models--owner--model/.no_exist").exists());
+    world.hub.settings().unserved.clear();
+    world.assert_whole(&world.locate().unwrap());
+}
+
+#[test]
+fn a_small_file_that_does_not_end_is_given_up_and_removed() {
+    let world = World::new();
+    world.hub.settings().endless.push("config.json".into());
+    let message = world.refusal();
+    assert!(
+        message.contains("could not get config.json") && message.contains("larger than 268435456 bytes"),
+        "{message}"
+    );
+    let blobs = fs::read_dir(world.cache.path().join("models--owner--model/blobs")).unwrap();
+    assert_eq!(blobs.count(), 0);
+}
+
 #[test]
 fn older_tokenizer_files_are_downloaded_where_there_are_any() {
     let world = World::new();
@@ -152,6 +279,22 @@ fn offline_with_a_warm_cache_makes_no_connection() {
     let unseen = one_line(locate(&source(ID, "v1"), &world.offline()).unwrap_err());
     assert!(unseen.contains("\"v1\" was never downloaded"), "{unseen}");
     assert!(world.hub.take_requests().is_empty());
+}
+
+#[test]
+fn a_file_of_the_cache_that_should_hold_a_commit_and_does_not_is_named() {
+    let world = World::new();
+    world.locate().unwrap();
+    let named = world.cache.path().join("models--owner--model/refs/main");
+    for contents in [&b""[..], b"\xff\xfe"] {
+        fs::write(&named, contents).unwrap();
+        let message = one_line(locate(&source(ID, "main"), &world.offline()).unwrap_err());
+        let expected = format!(
+            "{} should hold the commit of revision \"main\", and holds none",
+            named.display()
+        );
+        assert!(message.contains(&expected), "{message}");
+    }
 }
 
 #[test]

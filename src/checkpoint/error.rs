@@ -97,6 +97,16 @@ impl CheckpointError {
         }
     }
 
+    /// What was asked for in vain, from where, and why; none of other errors.
+    pub(super) fn why_unreachable(&self) -> Option<String> {
+        match self {
+            Self::Unreachable {
+                what, endpoint, reason, ..
+            } => Some(format!("could not get {what} from {endpoint}: {reason}")),
+            _ => None,
+        }
+    }
+
     pub(super) fn io(path: impl AsRef<std::path::Path>, action: &'static str, error: io::Error) -> Self {
         Self::Io {
             path: path.as_ref().display().to_string(),

@@ -41,6 +41,11 @@ pub(super) fn is_index(name: &str) -> bool {
     name.ends_with(".index.json")
 }
 
+/// Whether a model's file of this name is read whole, and so limited.
+pub(super) fn is_small(name: &str) -> bool {
+    is_index(name) || BESIDE.contains(&name)
+}
+
 pub(super) fn locate_folder(folder: &Path) -> Result<ModelFiles, CheckpointError> {
     // A link that leads nowhere is there, and is said to be broken when it is opened.
     let is_there = |name: &&str| folder.join(name).symlink_metadata().is_ok();
@@ -81,6 +86,7 @@ pub(super) fn assemble(folder: &Path, weights: &Path, source: String) -> Result<
         added_tokens: beside("added_tokens.json")?,
         special_tokens_map: beside("special_tokens_map.json")?,
         is_demo: false,
+        warnings: Vec::new(),
     })
 }
 

@@ -163,6 +163,8 @@ pub struct ModelFiles {
     pub special_tokens_map: Option<NamedBytes>,
     /// Whether this is [`ModelSource::Demo`], whose probabilities are nothing to decide by.
     pub is_demo: bool,
+    /// What whoever uses them has to be told about how they were found.
+    pub warnings: Vec<String>,
 }
 
 impl ModelFiles {
@@ -230,5 +232,6 @@ fn demo() -> ModelFiles {
         added_tokens: None,
         special_tokens_map: None,
         is_demo: true,
+        warnings: Vec::new(),
     }
 }

@@ -179,6 +179,7 @@ impl ModelArgs {
         hub.offline |= self.offline;
         hub.progress &= console::can_draw();
         let (mut files, checkpoint) = opened(&source, &hub)?;
+        files.warnings.iter().for_each(|warning| console::warn(warning));
         if let Some(path) = &self.model_config {
             files.sidecar = Some(settings_file(path)?);
         }

@@ -46,7 +46,12 @@ impl RepoCache {
     /// The weights in the snapshot, if all of their files are there.
     pub(super) fn weights(&self, commit: &str) -> Option<&'static str> {
         let folder = self.snapshot(commit);
-        WEIGHTS.into_iter().find(|name| {
+        // Weights of another kind are no substitute for those that a link leads to no longer.
+        let is_broken = |name: &&str| {
+            let path = folder.join(name);
+            path.symlink_metadata().is_ok() && !path.exists()
+        };
+        WEIGHTS.into_iter().take_while(|name| !is_broken(name)).find(|name| {
             let path = folder.join(name);
             let shards = || folder::shard_names(&path).unwrap_or_default();
             path.exists()
@@ -70,20 +75,34 @@ impl RepoCache {
         self.root().join(".no_exist").join(commit)
     }
 
-    /// Remembers which files the commit lacks.
-    pub(super) fn note_absent(&self, commit: &str, names: &[&str]) -> Result<(), CheckpointError> {
+    /// The small files of the commit that are neither there nor known to be absent.
+    pub(super) fn unknown(&self, commit: &str) -> Vec<&'static str> {
+        let (present, absent) = (self.snapshot(commit), self.absent(commit));
+        let is_there = |name: &str| present.join(name).symlink_metadata().is_ok();
+        let is_unknown = |name: &&str| !is_there(name) && !absent.join(name).exists();
+        // Where there is a tokenizer.json, vocab.txt is not read.
+        let is_read = |name: &&str| *name != "vocab.txt" || !is_there("tokenizer.json");
+        BESIDE.into_iter().filter(is_read).filter(is_unknown).collect()
+    }
+
+    /// Remembers which files the commit lacks, as far as the cache can be written to: one that others share may be for reading
+    /// alone, and all that is lost is a request next time.
+    pub(super) fn note_absent(&self, commit: &str, names: &[&str]) {
         let folder = self.absent(commit);
-        create_folder(&folder)?;
-        for name in names {
-            let path = folder.join(name);
-            File::create(&path).map_err(|error| CheckpointError::io(&path, "writing to the cache failed", error))?;
+        let new = names.iter().map(|name| folder.join(name)).filter(|path| !path.exists());
+        for path in new {
+            let _ = fs::create_dir_all(&folder).and_then(|()| File::create(path));
         }
-        Ok(())
+    }
+
+    /// The file that says which commit a branch or tag was last seen at.
+    pub(super) fn ref_path(&self, revision: &str) -> PathBuf {
+        self.root().join("refs").join(revision)
     }
 
     /// The commit that a branch or tag was last seen at.
     pub(super) fn read_ref(&self, revision: &str) -> Option<String> {
-        let commit = fs::read_to_string(self.root().join("refs").join(revision)).ok()?;
+        let commit = fs::read_to_string(self.ref_path(revision)).ok()?;
         let commit = commit.trim();
         is_plain_commit(commit).then(|| commit.to_string())
     }
@@ -92,7 +111,7 @@ impl RepoCache {
         if self.read_ref(revision).as_deref() == Some(commit) {
             return Ok(());
         }
-        let path = self.root().join("refs").join(revision);
+        let path = self.ref_path(revision);
         create_folder(path.parent().unwrap_or(&self.caches))?;
         replace(&path, |beside| fs::write(beside, commit))
     }

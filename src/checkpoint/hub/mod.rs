@@ -43,16 +43,26 @@ pub(super) fn locate(id: &str, revision: &str, options: &HubOptions) -> Result<M
     match client.info(revision) {
         Ok(listing) => model.online(&client, listing),
         // Better the last copy than none, but say so.
-        Err(error @ CheckpointError::Unreachable { .. }) => {
-            match model
-                .cached_commit()
-                .filter(|commit| model.cache.weights(commit).is_some())
-            {
-                Some(commit) => model.in_snapshot(&commit, "; from the cache, since the hub could not be reached"),
-                None => Err(error),
-            }
+        Err(error) => {
+            let cached = || {
+                model
+                    .cached_commit()
+                    .filter(|commit| model.cache.weights(commit).is_some())
+            };
+            let reason = error.why_unreachable();
+            let Some((reason, commit)) = reason.and_then(|reason| Some((reason, cached()?))) else {
+                return Err(error);
+            };
+            let mut files = model.unasked(&commit, "; from the cache, since the hub could not be reached")?;
+            let newer = if is_commit(revision) {
+                ""
+            } else {
+                ", of which there may be a newer"
+            };
+            let warning = format!("{}: {reason}; the copy in the cache is used{newer}", model.place());
+            files.warnings.insert(0, warning);
+            Ok(files)
         }
-        Err(error) => Err(error),
     }
 }
 
@@ -88,6 +98,14 @@ impl Model<'_> {
             })
         };
         let Some(commit) = self.cached_commit() else {
+            let path = self.cache.ref_path(self.revision);
+            if path.symlink_metadata().is_ok() {
+                return refuse(format!(
+                    "{} should hold the commit of revision \"{}\", and holds none",
+                    path.display(),
+                    self.revision
+                ));
+            }
             return refuse(format!("revision \"{}\" was never downloaded", self.revision));
         };
         if self.cache.weights(&commit).is_none() {
@@ -96,7 +114,22 @@ impl Model<'_> {
                 WEIGHTS.join(", ")
             ));
         }
-        self.in_snapshot(&commit, "")
+        self.unasked(&commit, "")
+    }
+
+    /// As [`Self::in_snapshot`], without a hub that says which files there are.
+    fn unasked(&self, commit: &str, remark: &str) -> Result<ModelFiles, CheckpointError> {
+        let mut files = self.in_snapshot(commit, remark)?;
+        let unknown = self.cache.unknown(commit);
+        if !unknown.is_empty() {
+            files.warnings.push(format!(
+                "{}: the cache does not tell whether the repository has {}: if it has, they are left out, and every probability may be \
+                 wrong; where there is a network, crag inspect --model fetches them",
+                self.place(),
+                unknown.join(", ")
+            ));
+        }
+        Ok(files)
     }
 
     fn in_snapshot(&self, commit: &str, remark: &str) -> Result<ModelFiles, CheckpointError> {
@@ -168,9 +201,10 @@ impl Model<'_> {
         let Some(commit) = download.commit else {
             return Err(self.no_weights());
         };
-        self.cache.note_absent(&commit, &absent)?;
+        self.cache.note_absent(&commit, &absent);
         if commit != self.revision {
-            self.cache.write_ref(self.revision, &commit)?;
+            // As with what is absent: it is the next run, without a network, that would need it.
+            let _ = self.cache.write_ref(self.revision, &commit);
         }
         self.in_snapshot(&commit, "")
     }
@@ -200,6 +234,11 @@ impl Download<'_> {
         }
         let revision = self.commit.clone().unwrap_or_else(|| self.model.revision.to_string());
         match self.client.download(cache, &revision, name) {
+            // Taken for absent, it would be replaced by defaults, or by weights of another kind.
+            Ok(None) if self.listed.is_some() => {
+                let reason = "the list of files has it, and the answer is status 404".to_owned();
+                Err(self.client.altered(name, reason))
+            }
             Ok(None) => Ok(None),
             Ok(Some(done)) => {
                 let path = cache.snapshot(&done.commit).join(name);

@@ -15,6 +15,7 @@ use super::cache::{RepoCache, is_plain_commit};
 use super::digest::Check;
 use super::request::{Answer, Client, Failure, bare_etag, pause};
 use crate::checkpoint::CheckpointError;
+use crate::checkpoint::folder::{LARGEST_SMALL_FILE, is_small};
 
 /// Failures in a row, without a byte beyond those that have arrived before, after which a file is given up.
 const MOST_FAILURES: u32 = 5;
@@ -179,6 +180,12 @@ impl Client {
             file.write_all(&buffer[..count]).map_err(failed)?;
             check.add(&buffer[..count]);
             job.reached += count as u64;
+            // The rest of the disk is not for what turns out to be no small file.
+            if is_small(job.name) && job.reached > LARGEST_SMALL_FILE {
+                let _ = fs::remove_file(part);
+                let reason = format!("it is larger than {LARGEST_SMALL_FILE} bytes");
+                return Err(Failure::Final(self.altered(job.name, reason)));
+            }
             bar.inc(count as u64);
         }
         if let Some(size) = found.size.filter(|size| *size != job.reached) {

@@ -454,6 +454,7 @@ impl TrainArgs {
         hub.offline |= self.offline;
         hub.progress &= console::can_draw();
         let files = locate(&source, &hub)?;
+        files.warnings.iter().for_each(|warning| console::warn(warning));
         let start = Start::from_backbone(&files, &settings.head, settings.seed).map_err(as_usage)?;
         Ok((start, Some(files)))
     }
