@@ -17,6 +17,8 @@ pub mod dataset;
 mod error;
 #[cfg(test)]
 mod gradient_tests;
+#[cfg(test)]
+mod job_tests;
 mod judge;
 pub mod loss;
 mod mining;

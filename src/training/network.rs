@@ -223,3 +223,32 @@ fn activate(x: &Tensor, activation: ActivationName) -> Result<Tensor> {
         ActivationName::Tanh => x.tanh(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::training::job_tests::{Case, values};
+
+    #[test]
+    fn embeddings_are_dropped_out_too() {
+        let mut case = Case::new();
+        // Layers that add nothing, so that nothing but the embeddings and the end of the head can be dropped out.
+        for (name, tensor) in &mut case.start.tensors {
+            if name.contains(".output.dense.") {
+                *tensor = tensor.zeros_like().unwrap();
+            }
+        }
+        let weights = case.parameters().detached();
+        let texts: Vec<&[u32]> = case.train.texts[0]
+            .iter()
+            .map(|text| text.token_ids.as_slice())
+            .collect();
+        let encode = |drop: Option<&Dropout>| {
+            let network = &case.start.network;
+            values(&network.encode(&weights, Side::Drug, &texts, drop).unwrap())
+        };
+        let (whole, dropped) = (encode(None), encode(Some(&Dropout::new(0.5, 1))));
+        let mut kept = dropped.iter().zip(&whole).filter(|(dropped, _)| **dropped != 0.0);
+        assert!(kept.any(|(dropped, whole)| (dropped / 2.0 - whole).abs() > 1e-3));
+    }
+}

@@ -125,3 +125,53 @@ fn depth(roles: &Roles, name: &str) -> usize {
     }
     0
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::training::job_tests::Case;
+
+    #[test]
+    fn the_rate_falls_from_head_to_embeddings_and_biases_and_norms_do_not_decay() {
+        // Two layers.
+        for side in ["drug", "adr"] {
+            for (name, depth, decays) in [
+                ("encoder.embeddings.word_embeddings.weight", 3, true),
+                ("encoder.embeddings.position_embeddings.weight", 3, true),
+                ("encoder.embeddings.token_type_embeddings.weight", 3, true),
+                ("encoder.embeddings.LayerNorm.weight", 3, false),
+                ("encoder.embeddings.LayerNorm.bias", 3, false),
+                ("encoder.encoder.layer.0.attention.self.query.weight", 2, true),
+                ("encoder.encoder.layer.0.attention.self.query.bias", 2, false),
+                ("encoder.encoder.layer.0.attention.output.LayerNorm.weight", 2, false),
+                ("encoder.encoder.layer.1.output.dense.weight", 1, true),
+                ("encoder.encoder.layer.1.output.LayerNorm.bias", 1, false),
+                ("pooler.attention.in_proj_weight", 0, true),
+                ("pooler.attention.in_proj_bias", 0, false),
+                ("projection.0.weight", 0, true),
+                ("projection.1.weight", 0, false),
+            ] {
+                assert_place(&format!("{side}_{name}"), depth, decays);
+            }
+        }
+        for (name, decays) in [
+            ("bilinear.weight", true),
+            ("bilinear.bias", false),
+            ("classifier.0.weight", true),
+            ("classifier.1.weight", false),
+            ("classifier.1.bias", false),
+            ("classifier.7.weight", true),
+            ("classifier.7.bias", false),
+        ] {
+            assert_place(name, 0, decays);
+        }
+    }
+
+    #[track_caller]
+    fn assert_place(name: &str, depth: usize, decays: bool) {
+        thread_local!(static CASE: Case = Case::new());
+        let parameters = CASE.with(Case::parameters);
+        let found = parameters.iter().find(|parameter| parameter.name == name);
+        let found = found.unwrap_or_else(|| panic!("no {name}"));
+        assert_eq!((found.depth, found.decays), (depth, decays), "{name}");
+    }
+}

@@ -439,3 +439,26 @@ fn add_head(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::training::job_tests::{Case, values};
+
+    #[test]
+    fn the_markers_begin_as_the_mean_of_all_words() {
+        let case = Case::new();
+        let rows = &case.start.tensors["adr_encoder.embeddings.word_embeddings.weight"];
+        let words = rows.dim(0).unwrap() - MARKERS.len();
+        let mean = values(&rows.narrow(0, 0, words).unwrap().mean(0).unwrap());
+        assert!(mean.iter().all(|x| *x != 0.0), "{mean:?}");
+        let ids = case.start.tokenizer.marker_ids().unwrap();
+        for marker in ids {
+            assert!(marker as usize >= words, "{marker} of {words}");
+            let row = values(&rows.get(marker as usize).unwrap());
+            for (found, expected) in row.iter().zip(&mean) {
+                assert!((found - expected).abs() < 1e-7, "{row:?} {mean:?}");
+            }
+        }
+    }
+}
