@@ -342,6 +342,34 @@ mod tests {
     }
 
     #[test]
+    fn pairs_without_a_document_are_split_by_their_text() {
+        let lines = (0..40).map(|i| {
+            let text = i / 2;
+            format!(
+                "{{\"text\":\"a and b gave x in case {text}\",\"drug\":\"{}\",\"adr\":\"x\"}}\n",
+                ["a", "b"][i % 2]
+            )
+        });
+        let split = Split::by_fraction(pairs(&lines.collect::<String>()), 0.5, 1);
+        let texts = |pairs: &[LabelledPair]| -> HashSet<String> {
+            pairs.iter().map(|pair| pair.side(Side::Drug).text.clone()).collect()
+        };
+        let (train, valid) = (texts(&split.train), texts(&split.valid));
+        assert_eq!((train.len(), valid.len(), split.valid.len()), (10, 10, 20));
+        assert!(train.is_disjoint(&valid), "{train:?} {valid:?}");
+        assert_eq!(split.repeated, 0);
+    }
+
+    #[test]
+    fn another_seed_holds_out_other_documents_and_the_same_seed_the_same() {
+        let lines: String = (0..40).map(|i| record(i, "a", "x", "")).collect();
+        let held_out = |seed| Split::by_fraction(pairs(&lines), 0.25, seed).valid;
+        assert_eq!(held_out(1).len(), 10);
+        assert_eq!(held_out(1), held_out(1));
+        assert_ne!(held_out(1), held_out(2));
+    }
+
+    #[test]
     fn what_validation_relates_is_unknown_to_training() {
         let train = record(1, "a", "x", "") + &record(2, "b", "y", "");
         let (data, _, relations) = prepared(&train, &record(3, "A", "y", ""));

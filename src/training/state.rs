@@ -244,3 +244,56 @@ fn hash(path: &Path) -> io::Result<String> {
     hasher.update_reader(File::open(path)?)?;
     Ok(hasher.finalize().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn tensors() -> Vec<(String, Tensor)> {
+        vec![("a".to_owned(), Tensor::zeros(2, DType::F32, &Device::Cpu).unwrap())]
+    }
+
+    #[test]
+    fn no_state_is_written_over_the_tensors_that_the_last_one_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = State::begun("x");
+        for number in 1..=3 {
+            // Each by a run that goes on with the one before.
+            let mut work = WorkFolder::open(folder.path()).unwrap();
+            let best = (number == 2).then(tensors);
+            work.save(&mut state, &tensors(), best.as_deref()).unwrap();
+            let mut expected = vec![format!("state-{number}.safetensors"), STATE.to_owned()];
+            if number > 1 {
+                expected.insert(0, "best-2.safetensors".to_owned());
+            }
+            assert_eq!(names(folder.path()), expected);
+        }
+    }
+
+    #[test]
+    fn what_a_kill_left_half_written_is_removed_with_the_next_state() {
+        let folder = tempfile::tempdir().unwrap();
+        for torn in [
+            ".state-7.safetensors.1-0.partial",
+            ".state.json.1-0.tmp",
+            "state-6.safetensors",
+        ] {
+            fs::write(folder.path().join(torn), "torn").unwrap();
+        }
+        fs::write(folder.path().join(LOG), "{}\n").unwrap();
+        let mut work = WorkFolder::open(folder.path()).unwrap();
+        work.save(&mut State::begun("x"), &tensors(), None).unwrap();
+        assert_eq!(names(folder.path()), [LOG, "state-7.safetensors", STATE]);
+    }
+}

@@ -159,6 +159,22 @@ fn lines_that_are_no_pairs_cost_themselves_and_exit_code_3() {
 }
 
 #[test]
+fn a_line_that_is_too_long_costs_itself_and_exit_code_3() {
+    let case = Case::new();
+    let lines = fs::read_to_string(case.path("pairs.jsonl")).unwrap();
+    let long =
+        json!({"text": format!("Aspirin caused bleeding. {}", "x".repeat(4096)), "drug": "Aspirin", "adr": "bleeding"});
+    fs::write(case.path("pairs.jsonl"), format!("{long}\n{lines}")).unwrap();
+    let arguments = ["--epochs", "1", "--max-line-bytes", "2KiB"];
+    let said = stderr(&case.train("out", &arguments).assert().code(3));
+    assert!(said.contains("pairs.jsonl:1: expected at most 2048 bytes"), "{said}");
+    let data = &case.json("out", "manifest.json")["data"];
+    assert_eq!(data["rejected_lines"], 1);
+    let pairs = ["train", "valid"].map(|half| data[half]["pairs"].as_u64().unwrap());
+    assert_eq!(pairs.iter().sum::<u64>(), 96);
+}
+
+#[test]
 fn what_is_doubtful_about_pairs_is_said() {
     let case = Case::new();
     let lines = fs::read_to_string(case.path("pairs.jsonl")).unwrap();

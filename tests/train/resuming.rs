@@ -53,7 +53,11 @@ fn a_run_killed_again_and_again_resumes_to_the_same_bytes() {
         case.path("cut.partial").exists() && !case.path("cut").exists(),
         "killed in the middle"
     );
-    // What a kill in the middle of a write leaves behind.
+    // What a kill between a step and its state leaves behind, and one in the middle of a write.
+    let log = case.path("cut.partial/log.jsonl");
+    let mut logged = fs::read(&log).unwrap();
+    logged.extend(b"{\"event\":\"step\",\"step\":99}\n");
+    fs::write(&log, logged).unwrap();
     fs::write(case.path("cut.partial/.state-99.safetensors.1-0.partial"), "torn").unwrap();
     let other = case.train("cut", &["--resume", "--epochs", "3"]).assert().code(2);
     assert!(stderr(&other).contains("other settings"), "{}", stderr(&other));
