@@ -95,6 +95,13 @@ mod tests {
     }
 
     #[test]
+    fn every_resample_is_another_draw() {
+        let draws = resample(50, &PLAN, <[u32]>::to_vec);
+        let different: std::collections::HashSet<&Vec<u32>> = draws.iter().collect();
+        assert_eq!(different.len(), 400);
+    }
+
+    #[test]
     fn the_same_seed_draws_the_same_on_any_number_of_threads() {
         let draw = |threads: usize, seed: u64| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

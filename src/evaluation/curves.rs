@@ -87,3 +87,40 @@ impl Curves {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::Judged;
+
+    #[test]
+    fn the_two_classes_are_counted_apart() {
+        let records = [(0.9, true), (0.9, false), (0.9, false), (0.5, true), (0.1, false)];
+        let records = records
+            .into_iter()
+            .zip(0..)
+            .map(|((probability, label), document)| Judged {
+                probability,
+                label,
+                document,
+            });
+        let curves = Curves::of(&Sample::new(records.collect(), 5), 2);
+        assert_eq!((curves.positives, curves.negatives), (2, 3));
+        let bars: Vec<(usize, (u64, u64))> = curves.histogram.into_iter().enumerate().collect();
+        let filled: Vec<_> = bars.into_iter().filter(|(_, bar)| *bar != (0, 0)).collect();
+        // Of 25 bars, closed on the right: negatives, then positives.
+        assert_eq!(filled, [(2, (1, 0)), (12, (0, 1)), (22, (2, 1))]);
+        let steps: Vec<_> = curves
+            .steps
+            .iter()
+            .map(|step| (step.true_positives, step.false_positives))
+            .collect();
+        assert_eq!(steps, [(1, 2), (2, 2), (2, 3)]);
+        // Means of 0.5 and 0.1, and of three times 0.9.
+        for (bin, (records, positives, mean)) in curves.bins.iter().zip([(2, 1, 0.3), (3, 1, 0.9)]) {
+            assert_eq!((bin.records, bin.positives), (records, positives));
+            let found = bin.mean_probability.unwrap();
+            assert!((found - mean).abs() < 1e-12, "{found}");
+        }
+    }
+}

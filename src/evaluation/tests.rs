@@ -120,6 +120,20 @@ fn figures_of_a_resample_are_scikit_learns_with_weights() {
 }
 
 #[test]
+fn of_thresholds_with_one_f1_the_highest_is_the_best() {
+    // 2 of 3 at 0.9 and 4 of 6 at 0.6.
+    let tied = records([(0.9, true), (0.8, false), (0.7, false), (0.6, true), (0.1, false)]);
+    let wanted = Wanted {
+        thresholds: vec![],
+        recall: None,
+        precision: None,
+        bins: 10,
+    };
+    let best = figures(&tied, &wanted, |_| 1).best_f1.unwrap();
+    assert_eq!((best.threshold, best.confusion.f1()), (0.9, Some(2.0 / 3.0)));
+}
+
+#[test]
 fn fits_are_scikit_learns_and_scipys() {
     let (mut fitted, mut flat) = (0, 0);
     for case in cases() {

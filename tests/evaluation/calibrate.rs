@@ -1,24 +1,13 @@
 //! `crag calibrate`, and `crag score --calibrated` with what it fitted.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Folder, run, scored, value};
+use super::{Folder, model_copy, run, scored, value};
 use crate::common::pack::{bzip2, gzip, zstd};
 use crate::common::{crag, fixture, json_lines, process};
-
-/// A copy of a small model in a folder of its own.
-fn model_copy(folder: &Folder) -> PathBuf {
-    let copy = folder.path("model");
-    std::fs::create_dir(&copy).unwrap();
-    for entry in std::fs::read_dir(fixture("model/safetensors")).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
-    }
-    copy
-}
 
 pub(super) fn sidecar(model: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(model.join("crag.json")).unwrap()).unwrap()

@@ -132,6 +132,26 @@ fn records_that_are_matched_but_of_different_pairs_are_not_compared() {
 }
 
 #[test]
+fn an_id_that_is_repeated_in_one_file_is_missing_in_neither() {
+    let folder = Folder::new();
+    let plain = folder.write("plain.jsonl", &scored(30, 0.0));
+    let again: String = scored(30, 0.1)
+        .lines()
+        .take(2)
+        .map(|line| line.to_owned() + "\n")
+        .collect();
+    let repeated = folder.write("repeated.jsonl", &(scored(30, 0.1) + &again));
+    for (files, of_first, of_second) in [([&plain, &repeated], 0, 4), ([&repeated, &plain], 4, 0)] {
+        let found = run(&["eval", files[0], files[1], "--json"], "").json();
+        let mismatches = &found["mismatches"];
+        let counts = ["only_first", "only_second", "repeated_first", "repeated_second"];
+        let counts = counts.map(|name| mismatches[name].as_u64().unwrap());
+        assert_eq!(counts, [0, 0, of_first, of_second], "{mismatches}");
+        assert_eq!(found["runs"][0]["records"], 28);
+    }
+}
+
+#[test]
 fn a_file_compared_with_itself_differs_in_nothing() {
     let folder = Folder::new();
     let file = folder.write("a.jsonl", &scored(90, 0.0));

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Folder, run, scored, value};
+use super::{Folder, model_copy, run, scored, value};
 use crate::common::{fixture, json_lines};
 
 #[test]
@@ -310,6 +310,67 @@ fn a_threshold_that_nobody_gave_is_called_so() {
         of_model.stdout,
         of_model.stderr
     );
+}
+
+#[test]
+fn a_model_is_judged_at_its_own_threshold() {
+    let folder = Folder::new();
+    let model = model_copy(&folder);
+    std::fs::write(model.join("crag.json"), "{\"threshold\":0.25}").unwrap();
+    let pairs = folder.write(
+        "pairs.jsonl",
+        "{\"text\":\"aspirin, then a rash\",\"drug\":\"aspirin\",\"adr\":\"rash\",\"label\":1}\n",
+    );
+    let judge = |more: &[&str]| {
+        run(
+            &[&["eval", &pairs, "--model", model.to_str().unwrap()], more].concat(),
+            "",
+        )
+    };
+    let of_model = judge(&["--json"]).json();
+    assert_eq!(value(&of_model["runs"][0]["points"][0]["threshold"]), 0.25);
+    let table = judge(&[]).stdout;
+    let row = table.lines().find(|line| line.starts_with("the model's")).unwrap();
+    assert_eq!(row.split_whitespace().nth(2), Some("0.25"), "{table}");
+    let given = judge(&["--json", "--threshold", "0.5"]).json();
+    assert_eq!(value(&given["runs"][0]["points"][0]["threshold"]), 0.5);
+}
+
+#[test]
+fn cells_and_bins_are_those_counted_by_hand() {
+    // By bins of a quarter, closed on the right; from 0.5 on, predicted.
+    let records = [
+        (0.125, 0),
+        (0.25, 0),
+        (0.3125, 0),
+        (0.375, 1),
+        (0.5625, 1),
+        (0.625, 0),
+        (0.75, 1),
+        (0.8125, 1),
+        (0.875, 0),
+        (1.0, 1),
+    ];
+    let mut lines = String::new();
+    for (probability, label) in records {
+        writeln!(lines, "{{\"label\":{label},\"probability\":{probability}}}").unwrap();
+    }
+    let arguments = ["eval", "--scored", "--json", "--threshold", "0.5", "--bins", "4"];
+    let found = run(&arguments, lines).json();
+    let point = &found["runs"][0]["points"][0];
+    let cells = ["true_positives", "false_positives", "false_negatives", "true_negatives"];
+    assert_eq!(cells.map(|cell| value(&point[cell])), [4.0, 2.0, 1.0, 3.0]);
+    let expected = [
+        (0.0, 2, 0, 0.1875),
+        (0.25, 2, 1, 0.34375),
+        (0.5, 3, 2, 1.9375 / 3.0),
+        (0.75, 3, 2, 2.6875 / 3.0),
+    ];
+    let bins = expected.map(|(from, records, positives, mean)| {
+        let to = from + 0.25;
+        json!({"from": from, "to": to, "records": records, "positives": positives, "mean_probability": mean})
+    });
+    assert_eq!(found["runs"][0]["reliability"], json!(bins));
 }
 
 #[test]

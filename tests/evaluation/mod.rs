@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::common::crag;
+use crate::common::{crag, fixture};
 
 struct Run {
     code: i32,
@@ -56,6 +56,17 @@ fn scored(count: usize, shift: f64) -> String {
 
 fn value(estimate: &Value) -> f64 {
     estimate["value"].as_f64().unwrap_or_else(|| panic!("{estimate}"))
+}
+
+/// A copy of a small model in a folder of its own.
+fn model_copy(folder: &Folder) -> PathBuf {
+    let copy = folder.path("model");
+    std::fs::create_dir(&copy).unwrap();
+    for entry in std::fs::read_dir(fixture("model/safetensors")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    copy
 }
 
 struct Folder(tempfile::TempDir);

@@ -99,6 +99,15 @@ fn documents_and_ids_that_are_blank_are_missing_ones() {
 }
 
 #[test]
+fn equal_names_in_different_fields_are_different_documents() {
+    let named = |field: &str, label: u8| format!("{{\"{field}\":1,\"label\":{label},\"probability\":0.5}}\n");
+    let lines = named("doc_id", 1) + &named("pmid", 0) + &named("doc_id", 0);
+    let found = run(&["eval", "--scored", "--json"], lines).json();
+    assert_eq!(found["runs"][0]["documents"], 2);
+    assert_eq!(found["runs"][0]["document_fields"], json!(["doc_id", "pmid"]));
+}
+
+#[test]
 fn what_cannot_be_used_is_counted_and_said() {
     let lines = concat!(
         "{\"label\":1,\"probability\":0.9}\n",
