@@ -604,13 +604,16 @@ fn a_similar_negative_is_the_nearest_by_cosine_whatever_the_lengths() {
     assert!(similar >= 8 && told_apart > 0, "{similar} {told_apart}");
 }
 
+/// A setting's name, and another value for it.
+type Change = (&'static str, fn(&mut Settings));
+
 #[test]
 fn every_setting_of_the_recipe_changes_the_weights() {
     let mut case = Case::new();
     let weights = |case: &Case| case.run().weights;
     let base = weights(&case);
     assert!(weights(&case) == base, "the same gives the same");
-    let changes: [(&str, fn(&mut Settings)); 21] = [
+    let changes: [Change; 21] = [
         ("seed", |s| s.seed = 8),
         ("dropout", |s| s.dropout = 0.2),
         ("negatives.hard_ratio", |s| s.negatives.hard_ratio = 1.0),
