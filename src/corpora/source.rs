@@ -230,7 +230,9 @@ mod tests {
         let whole = read(Box::new(io::Cursor::new(bytes.to_vec())));
         let trickled = read(Box::new(Trickle(io::Cursor::new(bytes.to_vec()))));
         assert_eq!(whole.1, 1 + bytes.iter().filter(|&&byte| byte == b'\n').count() as u64);
-        assert_eq!(whole.0.len(), trickled.0.len());
+        let whole_lines =
+            |lines: &[Result<String, String>]| lines.iter().map(|line| line.clone().ok()).collect::<Vec<_>>();
+        assert_eq!(whole_lines(&whole.0), whole_lines(&trickled.0));
         whole.0
     }
 
@@ -248,6 +250,21 @@ mod tests {
         assert_eq!(found[0], Ok("abc".into()));
         assert_eq!(found[2], Ok("ab".into()));
         assert!(found[1].is_err() && found[3].is_err(), "{found:?}");
+    }
+
+    #[test]
+    fn a_long_stream_of_lines_takes_no_more_than_the_window() {
+        // Of a length that does not divide the window's, so that it never ends with a line.
+        let line = [&[b'x'; 998][..], b"\n"].concat();
+        let mut source = Source::new(Box::new(io::Cursor::new(line.repeat(16 << 10))), "test");
+        let mut lines = 0;
+        while let Some(line) = source.next_line(1000).unwrap() {
+            assert_eq!(line, Line::Whole(998));
+            source.end_line(998);
+            assert_eq!(source.buffer.len(), CHUNK_BYTES);
+            lines += 1;
+        }
+        assert_eq!(lines, 16 << 10);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 use crate::corpora::testing::{Extracted, extract, extract_with};
-use crate::corpora::{CompositeUse, Format, Options};
+use crate::corpora::{CompositeUse, Format, Options, Scope};
 
 fn bioc(text: impl Into<Vec<u8>>) -> Extracted {
     extract(Format::Bioc, text)
@@ -291,6 +291,52 @@ fn a_malformed_json_document_costs_itself_alone() {
         let found = bioc(format!("{}\n{torn}\n{}\n", good("1"), good("2")));
         assert_eq!(found.ids(), ["1:100-107:117-121", "2:100-107:117-121"], "{torn}");
         assert_eq!(found.reasons, ["malformed_document"], "{torn}");
+    }
+}
+
+#[test]
+fn null_is_nothing_wherever_a_text_could_stand() {
+    let without_text = JSON.replace(
+        "[{\"infons\": {\"section_type\"",
+        "[{\"infons\": null, \"offset\": 0, \"text\": null}, {\"infons\": {\"section_type\"",
+    );
+    assert!(without_text != JSON);
+    let options = Options {
+        scope: Scope::Document,
+        ..Options::default()
+    };
+    let found = extract_with(Format::Bioc, without_text, &options).unwrap();
+    assert_eq!(found.problems, [""; 0]);
+    let text = found.records[0]["text"].as_str().unwrap();
+    assert_eq!(text.trim_start(), "Aspirin \"caused\" räsh.");
+    assert_eq!(found.records[0]["adr_concepts"], serde_json::json!([]));
+    let found = bioc(JSON.replace("\"text\": \"räsh\"", "\"text\": null"));
+    assert_eq!(found.reasons, ["missing_text", "dangling_relation"]);
+    let found = bioc(JSON.replace("\"id\": \"1\"", "\"id\": null"));
+    assert_eq!(found.reasons, ["malformed_document"]);
+    let found = bioc(JSON.replace("{\"type\": \"cause\"}", "{\"type\": null}"));
+    assert_eq!(found.summary.relation_types.iter().collect::<Vec<_>>(), [("", 1)]);
+}
+
+#[test]
+fn a_lost_relation_without_a_type_may_be_any_even_where_only_some_are_chosen() {
+    let relation =
+        r#"{"infons": {"type": "cause"}, "nodes": [{"refid": "a", "role": ""}, {"refid": "b", "role": ""}]}"#;
+    assert!(JSON.contains(relation));
+    let options = Options {
+        untyped_relations: false,
+        ..Options::default()
+    };
+    for (infons, ends, label) in [
+        ("{}", ["a", "lost"], None),
+        (r#"{"type": "cause"}"#, ["a", "lost"], None),
+        (r#"{"type": "dosage"}"#, ["a", "lost"], Some(0)),
+        ("{}", ["a", "b"], Some(0)),
+    ] {
+        let [one, other] = ends;
+        let own = format!(r#"{{"infons": {infons}, "nodes": [{{"refid": "{one}"}}, {{"refid": "{other}"}}]}}"#);
+        let found = extract_with(Format::Bioc, JSON.replace(relation, &own), &options).unwrap();
+        assert_eq!(found.labels(), [label], "{infons} {ends:?}: {:?}", found.problems);
     }
 }
 

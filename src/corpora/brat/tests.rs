@@ -1,6 +1,6 @@
 use super::*;
 use crate::corpora::testing::{Extracted, extract_from};
-use crate::corpora::{Options, Sources};
+use crate::corpora::{Options, Scope, Sources};
 
 fn brat(files: &[(&str, &str)]) -> (Extracted, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -33,6 +33,20 @@ fn discontinuous_mentions_reach_from_their_first_to_their_last_piece() {
 }
 
 #[test]
+fn pieces_that_touch_are_one() {
+    let (found, _folder) = brat(&[
+        ("x.txt", "X caused pain in arm."),
+        (
+            "x.ann",
+            "T1\tDrug 0 1\tX\nT2\tADE 13 20;9 11;11 13\tpain in arm\nR1\tADE-Drug Arg1:T2 Arg2:T1\n",
+        ),
+    ]);
+    assert_eq!(found.problems, [""; 0]);
+    assert_eq!(found.ids(), ["x:0-1:9-20"]);
+    assert_eq!(found.records[0].get("adr_fragments"), None);
+}
+
+#[test]
 fn a_line_end_within_a_mention_is_a_space_in_its_words() {
     let (found, _folder) = brat(&[
         ("x.txt", "X caused\r\nliver\nfailure."),
@@ -58,7 +72,7 @@ fn a_line_end_of_two_characters_may_count_as_one() {
         let (found, folder) = brat(&[("x.txt", &text), ("x.ann", annotations)]);
         assert_eq!(found.problems, [""; 0]);
         let options = Options {
-            scope: crate::corpora::Scope::Document,
+            scope: Scope::Document,
             ..Options::default()
         };
         let found = extract_from(Sources::Brat(find(&[folder.path().to_owned()]).unwrap()), &options).unwrap();
@@ -191,6 +205,67 @@ fn an_event_without_arguments_stands_for_its_trigger() {
 }
 
 #[test]
+fn a_relation_to_an_event_that_relates_others_is_passed_over() {
+    let (found, _folder) = brat(&[
+        ("x.txt", "X caused rash and fever."),
+        (
+            "x.ann",
+            "T1\tDrug 0 1\tX\nT2\tADE 9 13\trash\nT3\tADE 18 23\tfever\nT4\tCause 2 8\tcaused\n\
+             E1\tADE:T4 Treatment:T1 Effect:T2\nR1\tADE-Drug Arg1:E1 Arg2:T1\nR2\tADE-Drug Arg1:T1 Arg2:E1\n",
+        ),
+    ]);
+    assert_eq!(found.problems, [""; 0]);
+    assert_eq!(found.labels(), [Some(1), Some(0)]);
+    let summary = found.summary;
+    assert_eq!((summary.relations, summary.other_relations), (1, 2));
+    assert_eq!(summary.relations_unresolved, 0);
+}
+
+#[test]
+fn a_text_that_ends_with_the_related_mention_holds_it() {
+    // Both drugs are called alike, and the second is the related one.
+    let (_, folder) = brat(&[
+        ("x.txt", "X, and again X, caused rash"),
+        (
+            "x.ann",
+            "T1\tDrug 0 1\tX\nT2\tDrug 13 14\tX\nT3\tADE 23 27\trash\nR1\tADE-Drug Arg1:T3 Arg2:T2\n",
+        ),
+    ]);
+    for scope in [Scope::Sentence, Scope::Passage, Scope::Document] {
+        let options = Options {
+            scope,
+            ..Options::default()
+        };
+        let files = find(&[folder.path().to_owned()]).unwrap();
+        let found = extract_from(Sources::Brat(files), &options).unwrap();
+        assert_eq!(found.problems, [""; 0]);
+        assert_eq!(found.labels(), [Some(1), Some(1)], "{scope:?}");
+        assert_eq!(found.summary.labelled_by_name, 1, "{scope:?}");
+    }
+}
+
+#[test]
+fn equivalents_of_equivalents_are_related_wherever_they_stand() {
+    let text = (
+        "x.txt",
+        "Aspirin or ASA caused bleeding. Bayer caused haemorrhage. Rash came with Bayer.",
+    );
+    let mentions = "T1\tADE 22 30\tbleeding\nT2\tDrug 0 7\tAspirin\nT3\tDrug 11 14\tASA\nT4\tDrug 32 37\tBayer\n\
+                    T5\tADE 45 56\thaemorrhage\nT6\tADE 58 62\tRash\nT7\tDrug 73 78\tBayer\n";
+    // The sets in an order in which the first of each is not yet known, and the relation of the first or the last.
+    for (drug, adr) in [("T2", "T1"), ("T4", "T5"), ("T3", "T5")] {
+        let annotations =
+            format!("{mentions}R1\tADE-Drug Arg1:{adr} Arg2:{drug}\n*\tEquiv T3 T4\n*\tEquiv T2 T3\n*\tEquiv T1 T5\n");
+        let (found, _folder) = brat(&[text, ("x.ann", &annotations)]);
+        assert_eq!(found.problems, [""; 0]);
+        assert_eq!(found.labels(), [Some(1), Some(1), Some(1), Some(0)], "{drug}, {adr}");
+        // All by the relation itself, which has its pairs.
+        let summary = found.summary;
+        assert_eq!((summary.labelled_by_name, summary.relations_without_pair), (0, 0));
+    }
+}
+
+#[test]
 fn what_is_said_of_a_mention_holds_for_its_equivalents() {
     let (found, _folder) = brat(&[
         (
@@ -248,6 +323,12 @@ fn a_negated_or_speculated_relation_or_event_makes_no_label() {
         (
             "A1\tNegated R1\nR2\tADE-Drug Arg1:T1 Arg2:T2\n".to_owned(),
             [Some(1), Some(0)],
+            1,
+        ),
+        // An argument that is a negated event.
+        (
+            "E9\tADE:T3\nA1\tNegated E9\nE1\tADE:T4 Treatment:T1 Effect:E9\n".to_owned(),
+            [Some(1), None],
             1,
         ),
         // A negated event that stands for a mention.

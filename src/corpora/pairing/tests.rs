@@ -296,6 +296,20 @@ fn overlapping_mentions_are_marked_or_left_out() {
 }
 
 #[test]
+fn mentions_that_touch_do_not_overlap() {
+    for (drug, adr) in [(0..7, 7..15), (7..15, 0..7)] {
+        let mentions = vec![mention(0, &[drug], "Drug", &[]), mention(0, &[adr], "ADR", &[])];
+        let options = Options {
+            overlap: Overlap::Drop,
+            ..Options::default()
+        };
+        let (records, _, summary) = pairs(&document(&["lithiumtoxicity"], mentions, vec![]), &options);
+        assert_eq!((records.len(), summary.overlaps_dropped), (1, 0));
+        assert_eq!(records[0].get("overlap"), None);
+    }
+}
+
+#[test]
 fn a_drug_between_the_pieces_of_a_reaction_does_not_overlap_it() {
     let mentions = vec![mention(0, &[6..7], "Drug", &[]), mention(0, &[0..5, 8..12], "ADR", &[])];
     let (records, _, _) = pairs(&document(&["liver X pain"], mentions, vec![]), &Options::default());

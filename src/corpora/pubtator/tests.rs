@@ -74,6 +74,16 @@ fn a_repeated_document_keeps_its_pairs_apart() {
 }
 
 #[test]
+fn a_repeated_document_without_annotations_is_one_of_its_own() {
+    let bare = "1|t|Aspirin caused rash.\n1|a|Nothing is said here.\n";
+    let found = pubtator(format!("{bare}{bare}{DOCUMENT}"));
+    assert_eq!(found.problems, [""; 0]);
+    assert_eq!(found.ids(), ["1:0-7:15-19~3"]);
+    assert_eq!(found.records[0]["text"], "Aspirin caused rash.");
+    assert_eq!((found.summary.documents, found.summary.repeated_documents), (3, 2));
+}
+
+#[test]
 fn what_does_not_match_is_reported_with_its_line_and_the_rest_goes_on() {
     let text = format!(
         "{DOCUMENT}1\t0\t6\tAspirin\tChemical\tD1\n1\t900\t907\tAspirin\tChemical\tD1\n1\t3\t3\t\tDisease\tD1\n\
@@ -125,6 +135,7 @@ fn a_damaged_text_line_costs_its_own_document() {
     let found = pubtator(text);
     assert_eq!(found.reasons, ["invalid_utf8"]);
     assert_eq!(found.ids(), ["2:0-7:15-19"]);
+    assert_eq!((found.summary.documents, found.summary.mentions), (1, 4));
 }
 
 #[test]
@@ -141,6 +152,7 @@ fn a_document_that_is_too_large_is_read_past() {
     let found = extract_with(Format::PubTator, format!("{long}{many}{DOCUMENT}"), &options).unwrap();
     assert_eq!(found.reasons, ["too_large", "too_large"]);
     assert_eq!(found.ids(), ["1:0-7:15-19"]);
+    assert_eq!(found.summary.documents, 1);
 }
 
 #[test]

@@ -157,6 +157,27 @@ fn hostile_offsets_are_outside_of_the_text() {
 }
 
 #[test]
+fn a_mention_of_whitespace_alone_is_empty() {
+    let home = Some((0, 0));
+    let mut in_pieces = mention(home, 1, 2, "  ");
+    in_pieces.spans.push((3, 4));
+    let mentions = vec![mention(home, 1, 2, " "), in_pieces, mention(home, 3, 5, " c")];
+    let (found, problems) = resolved(document(&[("a b c", Some(0))], mentions));
+    assert_eq!(problems, [Reason::EmptyMention; 2]);
+    assert_eq!(found.document.mentions.len(), 1);
+}
+
+#[test]
+fn fragments_that_touch_are_one() {
+    let mut broken = mention(Some((0, 0)), 5, 8, "liver damage");
+    broken.spans.extend([(0, 5), (10, 12), (8, 10)]);
+    let (found, problems) = resolved(document(&[("liver damage", Some(0))], vec![broken]));
+    assert_eq!(problems, []);
+    let whole = 0..12;
+    assert_eq!(found.document.mentions[0].fragments, [whole]);
+}
+
+#[test]
 fn passages_that_claim_to_overlap_are_laid_out_anew() {
     let (found, _) = resolved(document(&[("abc", Some(0)), ("def", Some(0))], vec![]));
     assert_eq!(
