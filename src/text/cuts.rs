@@ -98,7 +98,88 @@ fn spans(text: &[u8], token: &[u8], at: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use tokenizers::Tokenizer;
+    use tokenizers::models::wordpiece::WordPiece;
+    use tokenizers::normalizers::BertNormalizer;
+    use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+
     use super::*;
+
+    /// A small uncased BERT's with one token added.
+    fn with_added(token: AddedToken, chinese: bool) -> Tokenizer {
+        let vocabulary = "[UNK]\na\nb\nnew\nyork\n##a\n##b\n##york\n中\n##中\n_\n-";
+        let vocabulary = WordPiece::read_bytes(vocabulary.as_bytes()).unwrap();
+        let model = WordPiece::builder().vocab(vocabulary).unk_token("[UNK]".into());
+        let mut tokenizer = Tokenizer::new(model.build().unwrap());
+        let normalizer = BertNormalizer::new(true, chinese, None, true);
+        tokenizer.with_normalizer(Some(normalizer)).unwrap();
+        tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
+        tokenizer.add_tokens([token]).unwrap();
+        tokenizer
+    }
+
+    /// What such tokenizers may be: each with a text that a cut in the wrong place changes.
+    fn tokenizers() -> Vec<(Tokenizer, &'static str)> {
+        let token = |content: &str| AddedToken::from(content, false).normalized(false);
+        vec![
+            (with_added(token("[x y]"), true), "a [x y] 中b"),
+            (with_added(token("New York").normalized(true), true), "a new york b"),
+            (with_added(token("ab").single_word(true), true), "b ab_ a"),
+            (
+                with_added(token("ab").single_word(true).normalized(true), true),
+                "a AB_ b",
+            ),
+            (with_added(token("[x y]"), false), "ba中b"),
+        ]
+    }
+
+    fn ids(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+        tokenizer.encode(text, false).unwrap().get_ids().to_vec()
+    }
+
+    fn check_cuts(tokenizer: &Tokenizer, text: &str) {
+        let (cuts, whole) = (Cuts::new(tokenizer), ids(tokenizer, text));
+        for from in 0..=text.len() {
+            for cut in [cuts.at_or_after(text, from), cuts.at_or_before(text, from)] {
+                let pieces = [&text[..cut], &text[cut..]].map(|piece| ids(tokenizer, piece));
+                assert_eq!(pieces.concat(), whole, "{text:?} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_cut_changes_a_token_whatever_tokens_are_added() {
+        for (tokenizer, text) in tokenizers() {
+            check_cuts(&tokenizer, text);
+            let careless = Cuts {
+                added: Some(Vec::new()),
+                chinese: true,
+            };
+            let is_harmful = |at: usize| {
+                let pieces = [&text[..at], &text[at..]].map(|piece| ids(&tokenizer, piece));
+                careless.is_cut(text, at) && pieces.concat() != ids(&tokenizer, text)
+            };
+            let mut places = text.char_indices().map(|(at, _)| at);
+            assert!(places.any(is_harmful), "{text:?} tells nothing");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+        #[test]
+        fn no_cut_of_any_text_changes_a_token(
+            parts in prop::collection::vec(
+                prop::sample::select(vec!["a", "b", "ab", "new york", "New York", "[x y]", "中", "_", "-", " "]), 0..12,
+            ),
+        ) {
+            let text = parts.concat();
+            for (tokenizer, _) in tokenizers() {
+                check_cuts(&tokenizer, &text);
+            }
+        }
+    }
 
     #[test]
     fn a_cut_never_parts_a_marker() {

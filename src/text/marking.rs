@@ -232,6 +232,15 @@ mod tests {
     }
 
     #[test]
+    fn a_span_locates_the_occurrence_that_it_states() {
+        let text = "💊 α-x, α-x";
+        for (span, mention) in [([2, 5], 5..9), ([7, 10], 11..15)] {
+            let located = locate_span(text, "α-x", span).unwrap();
+            assert_eq!((located.text.as_str(), &located.mentions[..]), (text, &[mention][..]));
+        }
+    }
+
+    #[test]
     fn a_wrong_span_shows_what_stands_there() {
         let message = |span| {
             mark_span("took aspirin", "aspirin", span, Side::Drug)
@@ -280,7 +289,9 @@ mod tests {
             for mention in &marked.mentions {
                 prop_assert_eq!(&marked.text[mention.clone()], &replacement);
             }
-            prop_assert_eq!(locate_every(&text, &entity).mentions.len(), marked.mentions.len());
+            let located = locate_every(&text, &entity);
+            let places: Vec<_> = text.match_indices(&entity).map(|(at, found)| at..at + found.len()).collect();
+            prop_assert_eq!((&located.text, &located.mentions), (&text, &places));
         }
 
         #[test]
@@ -294,6 +305,9 @@ mod tests {
                     let after: String = chars[end..].iter().collect();
                     prop_assert_eq!(&marked.text, &format!("{before}[DRUG] {entity} [/DRUG]{after}"));
                     prop_assert_eq!(&marked.text[marked.mentions[0].clone()], &format!("[DRUG] {entity} [/DRUG]"));
+                    let located = locate_span(&text, &entity, [start, end]).unwrap();
+                    let mention = before.len()..before.len() + entity.len();
+                    prop_assert_eq!(&located.mentions[..], std::slice::from_ref(&mention));
                 }
                 Err(error) => prop_assert!(end > chars.len(), "{}", error),
             }
