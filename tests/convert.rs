@@ -41,18 +41,29 @@ fn conversion_to_f32_scores_bit_for_bit_as_the_original() {
 
 #[test]
 fn older_tokenizer_files_go_along() {
-    let folder = tempfile::tempdir().unwrap();
-    let (model, out) = (folder.path().join("model"), folder.path().join("converted"));
-    std::fs::create_dir(&model).unwrap();
-    for entry in std::fs::read_dir(fixture("model/mean")).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
+    let original = scores(&fixture("model/mean"));
+    for (name, content) in [
+        (
+            "added_tokens.json",
+            r#"{"[DRUG]": 600, "[ADR]": 601, "[/DRUG]": 602, "[/ADR]": 603}"#,
+        ),
+        (
+            "special_tokens_map.json",
+            r#"{"additional_special_tokens": ["[DRUG]", "[ADR]", "[/DRUG]", "[/ADR]"]}"#,
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (model, out) = (folder.path().join("model"), folder.path().join("converted"));
+        std::fs::create_dir(&model).unwrap();
+        for entry in std::fs::read_dir(fixture("model/mean")).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, model.join(path.file_name().unwrap())).unwrap();
+        }
+        std::fs::write(model.join(name), content).unwrap();
+        assert!(scores(&model) != original, "{name} gives markers other ids");
+        convert(&model, "f32", &out);
+        assert!(scores(&out) == scores(&model), "{name}");
     }
-    let ids = r#"{"[DRUG]": 600, "[ADR]": 601, "[/DRUG]": 602, "[/ADR]": 603}"#;
-    std::fs::write(model.join("added_tokens.json"), ids).unwrap();
-    assert!(scores(&model) != scores(&fixture("model/mean")));
-    convert(&model, "f32", &out);
-    assert!(scores(&out) == scores(&model));
 }
 
 #[test]

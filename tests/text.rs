@@ -113,7 +113,7 @@ fn every_case_of_every_checkpoint_has_the_original_s_token_ids() {
             );
         }
     }
-    assert_eq!(folders, 14);
+    assert_eq!(folders, 15);
 }
 
 #[derive(Deserialize)]

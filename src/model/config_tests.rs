@@ -305,3 +305,49 @@ fn a_family_that_is_not_known_to_compute_what_bert_does_is_remembered() {
         assert_eq!(config.unknown_family.as_deref(), unknown, "{json}");
     }
 }
+
+#[test]
+fn the_usual_length_is_128_however_many_more_positions_there_are_and_no_more_than_either_encoder_has() {
+    let length = |drug: usize, adr: usize, stated: Option<usize>| {
+        let mut shapes = [body(&SMALL), card_head(&SMALL)].concat();
+        for (side, positions) in [("drug", drug), ("adr", adr)] {
+            let name = format!("{side}_encoder.embeddings.position_embeddings.weight");
+            replace(&mut shapes, &name, &[positions, SMALL.hidden]);
+        }
+        let roles = read(shapes).unwrap();
+        assert_eq!(roles.positions(), drug.min(adr));
+        let sidecar = stated.map(|length| format!(r#"{{"max_length": {length}}}"#));
+        let sidecar = sidecar.as_ref().map(|text| ("crag.json", text.as_bytes()));
+        ModelConfig::read(&roles, None, sidecar).map(|config| config.max_length)
+    };
+    let default = |value| Setting {
+        value,
+        source: Source::Default,
+    };
+    for (drug, adr, expected) in [(512, 512, 128), (128, 129, 128), (512, 40, 40), (40, 512, 40)] {
+        assert_eq!(length(drug, adr, None).unwrap(), default(expected), "{drug}, {adr}");
+    }
+    for (drug, adr) in [(512, 300), (300, 512)] {
+        assert_eq!(*length(drug, adr, Some(300)).unwrap(), 300);
+        let message = length(drug, adr, Some(301)).unwrap_err().to_string();
+        assert!(
+            message.contains("expected 3 to 300, the model's positions, found 301"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn each_name_of_an_activation_is_the_kernel_that_computes_it() {
+    for (names, kernel) in [
+        (&["gelu"][..], Activation::Gelu),
+        (&["gelu_new", "gelu_pytorch_tanh", "gelu_fast"], Activation::GeluTanh),
+        (&["relu"], Activation::Relu),
+        (&["tanh"], Activation::Tanh),
+    ] {
+        for name in names {
+            let read: ActivationName = serde_json::from_str(&format!("{name:?}")).unwrap();
+            assert_eq!((read.kernel(), read.name()), (kernel, names[0]), "{name}");
+        }
+    }
+}

@@ -434,6 +434,48 @@ fn sides_with_different_poolers_or_projections_are_refused() {
 }
 
 #[test]
+fn norms_may_have_the_names_of_old_conversions() {
+    let mut shapes = [body(&SMALL), card_head(&SMALL)].concat();
+    for (name, _) in &mut shapes {
+        *name = name.replace("LayerNorm.weight", "LayerNorm.gamma");
+        *name = name.replace("LayerNorm.bias", "LayerNorm.beta");
+    }
+    let roles = read(shapes).unwrap();
+    let encoder = roles.encoder(Side::Adr);
+    for (norm, module) in [
+        (&encoder.embeddings_norm, "embeddings"),
+        (&encoder.layers[1].attention_norm, "encoder.layer.1.attention.output"),
+        (&encoder.layers[1].output_norm, "encoder.layer.1.output"),
+    ] {
+        let name = |part: &str| format!("adr_encoder.{module}.LayerNorm.{part}");
+        assert_eq!((&norm.weight, &norm.bias), (&name("gamma"), &name("beta")));
+    }
+}
+
+#[test]
+fn each_word_for_a_reaction_names_that_side() {
+    for word in ["adr", "adverse_event", "effect", "reaction", "Reaction"] {
+        let mut shapes = [body(&SMALL), card_head(&SMALL)].concat();
+        for (name, _) in &mut shapes {
+            *name = name.replace("adr_", &format!("{word}_"));
+        }
+        let roles = read(shapes).unwrap_or_else(|error| panic!("{word}: {error}"));
+        let found = &roles.encoder(Side::Adr).word_embeddings;
+        assert_eq!(*found, format!("{word}_encoder.embeddings.word_embeddings.weight"));
+    }
+}
+
+#[test]
+fn a_bilinear_that_is_not_as_wide_as_the_projections_is_refused() {
+    let mut shapes = [body(&SMALL), card_head(&SMALL)].concat();
+    replace(&mut shapes, "bilinear.weight", &[16, 12, 12]);
+    let message = read(shapes).unwrap_err().to_string();
+    let expected =
+        "tensor \"bilinear.weight\": expected [outputs, 16, 16], as wide as the projections, found [16, 12, 12]";
+    assert!(message.contains(expected), "{message}");
+}
+
+#[test]
 fn a_classifier_that_does_not_end_in_one_logit_is_refused() {
     let mut shapes = [body(&SMALL), card_head(&SMALL)].concat();
     replace(&mut shapes, "classifier.7.weight", &[2, 8]);
