@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Input;
+use super::error::{OutputError, io_error};
 use super::identity::{Identity, link_target};
-use super::output::{OutputError, io_error};
 
 /// Where an output goes, by what is there.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use super::names::{folder_of, with_suffix};
 use super::succession::take_over_permissions;
 
 /// The operations that an output has to survive the failure of. As they stand they do what they say;
@@ -249,19 +250,4 @@ fn take_place(disk: &dyn Disk, beside: &Path, path: &Path) -> io::Result<()> {
     take_over_permissions(path, beside);
     put_in_place(disk, beside, path)?;
     uninterrupted(|| disk.sync_folder(folder_of(path)))
-}
-
-/// The folder that `path` is in.
-pub(super) fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-/// `path` with `suffix` after its name.
-pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }

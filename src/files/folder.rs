@@ -10,9 +10,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::disk::{Disk as _, RealDisk, folder_of, uninterrupted};
+use super::disk::{Disk as _, RealDisk, uninterrupted};
+use super::error::{OutputError, io_error};
 use super::identity::link_target;
-use super::output::{Claim, OutputError, io_error, lock};
+use super::names::folder_of;
+use super::output::{Claim, lock};
 use super::succession::{hand_group_down, is_mount_point, take_over_permissions};
 
 const LOCK: &str = "lock";

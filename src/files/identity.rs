@@ -4,7 +4,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::disk::folder_of;
+use super::names::folder_of;
 
 /// A file itself, whatever its names: device and inode. Elsewhere than on Unix, its full path.
 #[derive(Clone, Debug, PartialEq, Eq)]

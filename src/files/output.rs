@@ -21,67 +21,11 @@ use std::time::{Duration, Instant};
 
 use super::Input;
 use super::destination::refuse_inputs;
-use super::disk::{Disk, folder_of, put_in_place, replace_like, uninterrupted, with_suffix, write_all, write_beside};
+use super::disk::{Disk, put_in_place, replace_like, uninterrupted, write_all, write_beside};
+use super::error::{OutputError, io_error};
 use super::identity::{Identity, real_name};
+use super::names::{folder_of, with_suffix};
 use super::succession::{obstacle, take_over_permissions};
-
-/// Why there is no output, or not all of it.
-#[derive(Debug, thiserror::Error)]
-pub enum OutputError {
-    #[error(
-        "{path}: another run is writing this output (it holds the lock on {partial}); wait for its end, or name another"
-    )]
-    Locked { path: String, partial: String },
-    #[error("{path}: the output exists; --force replaces it once the new one is complete")]
-    Exists { path: String },
-    #[error(
-        "{path}: it has appeared since this run began, and stays; all that was to be in it is in {partial}: with {path} moved \
-         away the same command with --resume puts that in its place, with --force --resume it does so anyway"
-    )]
-    Appeared { path: String, partial: String },
-    #[error(
-        "{path}: an earlier run left {partial} unfinished; --resume goes on with it, --force throws it away and starts again"
-    )]
-    Unfinished { path: String, partial: String },
-    /// Of an output that is written in one go, which nothing goes on with.
-    #[error(
-        "{path}: an earlier run of crag score left {state} unfinished; crag score --resume goes on with it, --force throws \
-         it away; or name another output"
-    )]
-    UnfinishedScore { path: String, state: String },
-    #[error(
-        "{path}: {partial} is there, left by a run that was killed or by another program; nothing can go on with it, \
-         --force throws it away and starts again; or name another output"
-    )]
-    LeftOver { path: String, partial: String },
-    #[error("{path}: {reason}, so that no new output can take its place; name another, and copy that there")]
-    Stays { path: String, reason: &'static str },
-    #[error("{path}: the output is also an input ({input}); name another output")]
-    IsInput { path: String, input: String },
-    #[error("{path}: expected the name of an output file, found a folder")]
-    Folder { path: String },
-    #[error("{path}: the folder {folder} does not exist; make it first, or name another output")]
-    NoParent { path: String, folder: String },
-    #[error("{path}: expected the name of an output folder, found {found}")]
-    NoFolder { path: String, found: &'static str },
-    #[error("{path}: {action}")]
-    Io {
-        path: String,
-        action: &'static str,
-        source: io::Error,
-    },
-}
-
-impl OutputError {
-    /// As whoever writes into a stream passes it on: of the same kind, with this as the reason.
-    pub fn into_io(self) -> io::Error {
-        let kind = match &self {
-            OutputError::Io { source, .. } => source.kind(),
-            _ => io::ErrorKind::Other,
-        };
-        io::Error::new(kind, self)
-    }
-}
 
 /// What to do about what is there already.
 #[derive(Clone, Copy, Debug, Default)]
@@ -188,7 +132,7 @@ impl<'p> Placed<'p> {
 }
 
 impl OutputFile {
-    /// Locks the output at `target`, which [`Destination::of`] says is a file.
+    /// Locks the output at `target`, which [`Destination::of`](super::Destination::of) says is a file.
     ///
     /// # Errors
     /// Another run has it; it is one of `inputs`; without `force` and `resume`: it exists, or an earlier run left it
@@ -476,14 +420,6 @@ pub fn hash_beginning(file: &File, length: u64) -> io::Result<Option<blake3::Has
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file.take(length))?;
     Ok((hasher.count() == length).then_some(hasher))
-}
-
-pub(super) fn io_error(path: &Path, action: &'static str, source: io::Error) -> OutputError {
-    OutputError::Io {
-        path: path.display().to_string(),
-        action,
-        source,
-    }
 }
 
 /// Another run's lock is tried again this often.

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use super::disk::folder_of;
+use super::names::folder_of;
 
 /// Why the file at `path` would stay whatever is renamed to its name; none where nothing is known to be in the way, or
 /// where there is no file. `own`: a file that this process has made.

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Input;
 use super::compress::{MEMBER_BYTES, compress};
 use super::compression::Compression;
-use super::disk::{RealDisk, with_suffix};
-use super::output::{Claim, OutputError, OutputFile};
+use super::disk::RealDisk;
+use super::error::OutputError;
+use super::names::with_suffix;
+use super::output::{Claim, OutputFile};
 
 /// Bytes written at once where nothing is compressed.
 const WRITE_BYTES: usize = 128 * 1024;

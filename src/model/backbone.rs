@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use crate::Side;
 
 use super::{
-    config::{ActivationName, ConfigError, HEAD_WIDTH, NamedFile, Setting, Source},
     roles::Roles,
+    setting::{ActivationName, ConfigError, HEAD_WIDTH, NamedFile, Setting, Source},
 };
 
 /// Families whose encoder is BERT's, as transformers computes it. (An ELECTRA whose embeddings are narrower than its layers has

@@ -1,6 +1,7 @@
 //! Settings from shapes, `config.json` and `crag.json`, and how they contradict each other.
 
 use super::*;
+use crate::kernels::Activation;
 use crate::model::test_shapes::{SMALL, Shapes, Sizes, body, card_head, infos, read, replace};
 
 #[test]

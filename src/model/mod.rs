@@ -14,6 +14,7 @@ mod pooler;
 mod role_checks;
 mod role_reader;
 pub mod roles;
+mod setting;
 #[cfg(test)]
 mod test_shapes;
 mod weights;
