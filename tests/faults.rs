@@ -528,6 +528,7 @@ impl Disk for PowerLoss {
 
 fn lose_power_everywhere(name: &'static str, force: bool, names_are_durable: bool) {
     let bench = Bench::new(name);
+    let mut is_state_kept = false;
     for at in 0.. {
         bench.clear();
         let old = force.then_some(OLD);
@@ -542,6 +543,10 @@ fn lose_power_everywhere(name: &'static str, force: bool, names_are_durable: boo
         };
         let result = bench.score(disk.clone(), claim);
         let is_lost = disk.restart(&bench, names_are_durable);
+        let left = bench.left();
+        let is_left = |ending: &str| left.iter().any(|left| left.ends_with(ending));
+        // Before the output is in its place.
+        is_state_kept |= is_left(".progress") && is_left(".partial");
         bench.assert_old_or_complete(old, &what);
         if result.is_ok() {
             assert!(
@@ -552,6 +557,10 @@ fn lose_power_everywhere(name: &'static str, force: bool, names_are_durable: boo
         bench.assert_resumable(force, &what);
         if !is_lost {
             println!("{name}: power lost after each of {at} operations, all resumed");
+            assert!(
+                is_state_kept,
+                "saved states outlive a loss of power, names durable: {names_are_durable}"
+            );
             return;
         }
     }

@@ -454,6 +454,15 @@ impl World {
 }
 
 #[test]
+fn a_file_of_the_cache_that_is_shorter_than_the_hub_states_is_fetched_again() {
+    let world = World::new();
+    let blobs = world.cache.path().join("models--owner--model/blobs");
+    fs::create_dir_all(&blobs).unwrap();
+    fs::write(blobs.join(sha256(&world.weights)), &world.weights[..1000]).unwrap();
+    world.assert_whole(&world.locate().unwrap());
+}
+
+#[test]
 fn a_copy_that_ends_before_the_stated_length_is_given_up() {
     for no_linked_etags in [true, false] {
         let world = World::new();
