@@ -10,6 +10,13 @@ pub enum Side {
 impl Side {
     pub const BOTH: [Side; 2] = [Side::Drug, Side::Adr];
 
+    pub fn other(self) -> Self {
+        match self {
+            Side::Drug => Side::Adr,
+            Side::Adr => Side::Drug,
+        }
+    }
+
     /// `drug` or `adr`: the word used in field names, tensor names and messages.
     pub fn name(self) -> &'static str {
         match self {

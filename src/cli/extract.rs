@@ -439,18 +439,12 @@ impl ExtractArgs {
             Scope::Document => None,
         };
         if let (1.., Some((scope, wider))) = (summary.relations_without_pair, wider) {
-            let limited = summary.pairs_dropped > 0;
+            let why = match summary.pairs_dropped {
+                0 => format!("mostly since the two never stand in one {scope}: see --scope {wider}"),
+                _ => "some of them since pairs beyond --max-pairs-per-doc were dropped".to_owned(),
+            };
             let relations = counted(summary.relations_without_pair, "relation", "relations");
-            remarks.push(match limited {
-                true => format!(
-                    "{relations} between a drug and a reaction gave no pair, some of them since pairs beyond \
-                     --max-pairs-per-doc were dropped"
-                ),
-                false => format!(
-                "{relations} between a drug and a reaction gave no pair, mostly since the two never stand in one {scope}: see --scope \
-                 {wider}"
-                ),
-            });
+            remarks.push(format!("{relations} between a drug and a reaction gave no pair, {why}"));
         }
         if summary.qualified_relations > 0 {
             remarks.push(format!(

@@ -303,22 +303,7 @@ pub(super) fn relate(data: &Dataset) -> Related {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        evaluation::Fields,
-        text::TokenizerFiles,
-        training::{LabelledPairs, Source},
-    };
-
-    fn pairs(lines: &str) -> Vec<LabelledPair> {
-        let mut pairs = LabelledPairs::default();
-        let source = Source {
-            name: "x.jsonl",
-            fields: &Fields::default(),
-            max_line_bytes: 1 << 20,
-        };
-        pairs.read(&source, lines.as_bytes()).unwrap();
-        pairs.pairs
-    }
+    use crate::{text::TokenizerFiles, training::job_tests::pairs};
 
     fn prepared(train: &str, valid: &str) -> (Dataset, Dataset, Relations) {
         let files = TokenizerFiles {

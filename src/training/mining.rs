@@ -144,7 +144,7 @@ impl<'a> Miner<'a> {
         }
         let count = self.data.texts[side as usize].len();
         let start = random.below(count);
-        let own_side = if side == Side::Drug { Side::Adr } else { Side::Drug };
+        let own_side = side.other();
         let names = (own_side as usize, &*self.data.text(own_side, own).entities);
         if related_to_all.contains(&names) {
             return None;
@@ -176,7 +176,7 @@ pub fn neighbours(
 ) -> Neighbours {
     use rayon::prelude::*;
     Neighbours(Side::BOTH.map(|side| {
-        let other = if side == Side::Drug { Side::Adr } else { Side::Drug };
+        let other = side.other();
         let (own, others) = (&representations[side as usize], &representations[other as usize]);
         own.par_chunks_exact(width)
             .enumerate()

@@ -154,9 +154,10 @@ impl WorkFolder {
         };
         let refused = |reason: String| TrainError::Resume {
             path: path.display().to_string(),
-            reason: format!("not a state of this version: {reason}; begin again with --force"),
+            reason: format!("{reason}; begin again with --force"),
         };
-        let state: State = serde_json::from_slice(&bytes).map_err(|error| refused(error.to_string()))?;
+        let state: State =
+            serde_json::from_slice(&bytes).map_err(|error| refused(format!("not a state of this version: {error}")))?;
         check_seal(&bytes).map_err(refused)?;
         let tensors = self.read(&state.tensors)?;
         // Better heard of now than after the last epoch.

@@ -170,5 +170,11 @@ fn a_damaged_state_is_one_clear_error_that_names_the_file() {
         }
         fs::write(&path, whole).unwrap();
     }
+    let path = case.path("out.partial/state.json");
+    let whole = fs::read_to_string(&path).unwrap();
+    fs::write(&path, whole.replacen("\"tokens\":", "\"tokens\":1", 1)).unwrap();
+    let said = stderr(&resume().code(2));
+    assert!(said.contains("state.json: it is not what its checksum says"), "{said}");
+    fs::write(&path, whole).unwrap();
     resume().success();
 }
