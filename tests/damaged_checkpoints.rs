@@ -33,10 +33,11 @@ fn no_tensor_of_any_fixture_can_be_lost_unseen() {
         assert_eq!(whole.without_bias(), [""; 0], "{name}");
         // PyTorch's Linear and Bilinear exist without a bias, and there is one bilinear and one classifier, so nothing to compare
         // with: these are said in a warning. (Those of the projections differ from the other side's.)
-        let linears = whole.assignments().into_iter().filter(|(part, role, _)| {
-            (part == "classifier" && role.ends_with("linear bias")) || (part == "bilinear fusion" && role == "bias")
+        let linears = whole.assignments().into_iter().filter(|assigned| {
+            (assigned.part == "classifier" && assigned.role.ends_with("linear bias"))
+                || (assigned.part == "bilinear fusion" && assigned.role == "bias")
         });
-        let only_doubted: Vec<String> = linears.map(|(_, _, tensor)| tensor).collect();
+        let only_doubted: Vec<String> = linears.map(|assigned| assigned.tensor).collect();
         assert!(only_doubted.len() >= 3, "{name}: {only_doubted:?}");
         for lost in &tensors {
             let read = Roles::read(&without(&tensors, |t| t == lost));

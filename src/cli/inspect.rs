@@ -103,16 +103,15 @@ impl Report {
             .roles
             .assignments()
             .into_iter()
-            .filter_map(|(part, role, tensor)| {
-                let info = info.get(tensor.as_str())?;
-                let (shape, dtype, file) = (info.shape.clone(), info.dtype.as_str().to_owned(), info.file.clone());
+            .filter_map(|assigned| {
+                let info = info.get(assigned.tensor.as_str())?;
                 Some(TensorRow {
-                    part,
-                    role,
-                    tensor,
-                    shape,
-                    dtype,
-                    file,
+                    part: assigned.part,
+                    role: assigned.role,
+                    tensor: assigned.tensor,
+                    shape: info.shape.clone(),
+                    dtype: info.dtype.as_str().to_owned(),
+                    file: info.file.clone(),
                 })
             })
             .collect();

@@ -22,5 +22,5 @@ mod weights;
 pub use config::{ConfigError, ModelConfig, Pooling, View};
 pub use dual_encoder::{DualEncoder, Placement, probability};
 pub use head::HEAD_NORM_EPS;
-pub use roles::{Roles, RolesError};
+pub use roles::{Place, Roles, RolesError};
 pub use weights::{ModelError, PackedWeights, StoredLayouts, packed_tensors};

@@ -154,19 +154,27 @@ impl Roles {
         input_width(&self.classifier).unwrap_or(0)
     }
 
-    /// `(part, role, tensor name)` of every tensor, in the order of the forward pass.
-    pub fn assignments(&self) -> Vec<(String, String, String)> {
+    /// What each tensor is for, in the order of the forward pass.
+    pub fn assignments(&self) -> Vec<Assignment> {
         let mut all = Vec::new();
-        let mut add = |part: &str, role: String, name: &String| all.push((part.to_owned(), role, name.clone()));
         for side in Side::BOTH {
             let part = format!("{} encoder", side.name());
+            let mut add = |place, role: String, tensor: &String| all.push(Assignment::new(&part, role, tensor, place));
             let encoder = self.encoder(side);
-            add(&part, "word embeddings".into(), &encoder.word_embeddings);
-            add(&part, "position embeddings".into(), &encoder.position_embeddings);
-            add(&part, "token type embeddings".into(), &encoder.token_type_embeddings);
+            add(Place::Embeddings, "word embeddings".into(), &encoder.word_embeddings);
+            add(
+                Place::Embeddings,
+                "position embeddings".into(),
+                &encoder.position_embeddings,
+            );
+            add(
+                Place::Embeddings,
+                "token type embeddings".into(),
+                &encoder.token_type_embeddings,
+            );
             encoder
                 .embeddings_norm
-                .each(|w, n| add(&part, format!("embeddings layer norm {w}"), n));
+                .each(|w, n| add(Place::Embeddings, format!("embeddings layer norm {w}"), n));
             for (i, layer) in encoder.layers.iter().enumerate() {
                 for (role, linear) in [
                     ("query", &layer.query),
@@ -176,49 +184,88 @@ impl Roles {
                     ("intermediate", &layer.intermediate),
                     ("output", &layer.output),
                 ] {
-                    linear.each(|w, n| add(&part, format!("layer {i} {role} {w}"), n));
+                    linear.each(|w, n| add(Place::Layer(i), format!("layer {i} {role} {w}"), n));
                 }
                 layer
                     .attention_norm
-                    .each(|w, n| add(&part, format!("layer {i} attention layer norm {w}"), n));
+                    .each(|w, n| add(Place::Layer(i), format!("layer {i} attention layer norm {w}"), n));
                 layer
                     .output_norm
-                    .each(|w, n| add(&part, format!("layer {i} output layer norm {w}"), n));
+                    .each(|w, n| add(Place::Layer(i), format!("layer {i} output layer norm {w}"), n));
             }
             if let Some(pooler) = &encoder.bert_pooler {
-                pooler.each(|w, n| add(&part, format!("BERT pooler {w} (not used)"), n));
+                pooler.each(|w, n| add(Place::Head, format!("BERT pooler {w} (not used)"), n));
             }
         }
         for side in Side::BOTH {
             if let Some(pooler) = self.pooler(side) {
                 let part = format!("{} pooling", side.name());
-                add(&part, "query".into(), &pooler.query);
-                add(&part, "attention in weight".into(), &pooler.in_proj_weight);
+                let mut add =
+                    |role: String, tensor: &String| all.push(Assignment::new(&part, role, tensor, Place::Head));
+                add("query".into(), &pooler.query);
+                add("attention in weight".into(), &pooler.in_proj_weight);
                 if let Some(bias) = &pooler.in_proj_bias {
-                    add(&part, "attention in bias".into(), bias);
+                    add("attention in bias".into(), bias);
                 }
-                pooler.out_proj.each(|w, n| add(&part, format!("attention out {w}"), n));
+                pooler.out_proj.each(|w, n| add(format!("attention out {w}"), n));
             }
         }
         for side in Side::BOTH {
-            add_steps(&format!("{} projection", side.name()), self.projection(side), &mut add);
+            add_steps(&mut all, &format!("{} projection", side.name()), self.projection(side));
         }
         if let Some(bilinear) = &self.bilinear {
-            add("bilinear fusion", "weight".into(), &bilinear.weight);
+            let mut add = |role: &str, tensor: &String| {
+                all.push(Assignment::new("bilinear fusion", role.into(), tensor, Place::Head));
+            };
+            add("weight", &bilinear.weight);
             if let Some(bias) = &bilinear.bias {
-                add("bilinear fusion", "bias".into(), bias);
+                add("bias", bias);
             }
         }
-        add_steps("classifier", &self.classifier, &mut add);
+        add_steps(&mut all, "classifier", &self.classifier);
         all
     }
 }
 
-fn add_steps(part: &str, steps: &[HeadStep], add: &mut impl FnMut(&str, String, &String)) {
+/// What one tensor is for.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// Of the model, in words.
+    pub part: String,
+    /// Within the part, in words.
+    pub role: String,
+    /// The tensor's name.
+    pub tensor: String,
+    pub place: Place,
+}
+
+/// Where in the network a tensor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Embeddings,
+    /// Of an encoder, counted from the embeddings on.
+    Layer(usize),
+    /// Behind the encoders' last layers.
+    Head,
+}
+
+impl Assignment {
+    fn new(part: &str, role: String, tensor: &str, place: Place) -> Self {
+        Self {
+            part: part.to_owned(),
+            role,
+            tensor: tensor.to_owned(),
+            place,
+        }
+    }
+}
+
+fn add_steps(all: &mut Vec<Assignment>, part: &str, steps: &[HeadStep]) {
     for (i, step) in steps.iter().enumerate() {
+        let mut add = |role: String, tensor: &String| all.push(Assignment::new(part, role, tensor, Place::Head));
         match step {
-            HeadStep::Linear(linear) => linear.each(|w, n| add(part, format!("step {i} linear {w}"), n)),
-            HeadStep::Norm(norm) => norm.each(|w, n| add(part, format!("step {i} layer norm {w}"), n)),
+            HeadStep::Linear(linear) => linear.each(|w, n| add(format!("step {i} linear {w}"), n)),
+            HeadStep::Norm(norm) => norm.each(|w, n| add(format!("step {i} layer norm {w}"), n)),
             HeadStep::Activation => {}
         }
     }

@@ -27,7 +27,7 @@ fn the_cards_model_has_the_cards_number_of_parameters() {
         .collect();
     let assigned = roles.assignments();
     assert_eq!(assigned.len(), all.len(), "every tensor has exactly one role");
-    let total: usize = assigned.iter().map(|(_, _, name)| by_name[name]).sum();
+    let total: usize = assigned.iter().map(|assigned| by_name[&assigned.tensor]).sum();
     assert_eq!(total, 238_534_913);
     assert_eq!(roles.encoder(Side::Adr).layers.len(), 12);
     assert_eq!(kinds(&roles.classifier), "512>256 norm act 256>128 act 128>1");

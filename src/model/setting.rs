@@ -185,5 +185,19 @@ pub enum ConfigError {
     NoViews { classifier_width: usize, width: usize },
 }
 
+impl ConfigError {
+    /// The file to mend, where one states what does not fit.
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            ConfigError::Syntax { file, .. }
+            | ConfigError::Calibration { file, .. }
+            | ConfigError::Field { file, .. }
+            | ConfigError::NoHeads { file, .. }
+            | ConfigError::PoolingMismatch { file, .. } => Some(file),
+            ConfigError::NoPooling | ConfigError::ViewsWidth { .. } | ConfigError::NoViews { .. } => None,
+        }
+    }
+}
+
 /// A file's name for messages and its contents.
 pub type NamedFile<'a> = (&'a str, &'a [u8]);

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use candle_core::{Device, Result, Tensor, Var};
 
-use crate::{Side, model::Roles};
+use crate::{
+    Side,
+    model::{Place, Roles},
+};
 
 use super::network::Weights;
 
@@ -26,8 +29,9 @@ pub struct Parameters(Vec<Parameter>);
 impl Parameters {
     /// Variables on `device` of the tensors that `roles` names, f32.
     pub fn new(roles: &Roles, tensors: &HashMap<String, Tensor>, device: &Device) -> Result<Self> {
-        let norms = norm_names(roles);
-        let parameters = roles.assignments().into_iter().map(|(_, _, name)| {
+        let layers = roles.encoder(Side::Drug).layers.len();
+        let parameters = roles.assignments().into_iter().map(|assigned| {
+            let name = assigned.tensor;
             let Some(tensor) = tensors.get(&name) else {
                 candle_core::bail!("no tensor \"{name}\"")
             };
@@ -36,8 +40,13 @@ impl Parameters {
                 .to_device(device)?
                 .contiguous()?;
             Ok(Parameter {
-                depth: depth(roles, &name),
-                decays: tensor.rank() > 1 && !norms.contains(&name),
+                depth: match assigned.place {
+                    Place::Head => 0,
+                    Place::Layer(layer) => layers - layer,
+                    Place::Embeddings => layers + 1,
+                },
+                // Biases and LayerNorms have one dimension, all else has more.
+                decays: tensor.rank() > 1,
                 // A copy: a variable is changed in place.
                 variable: Var::from_tensor(&tensor.copy()?)?,
                 name,
@@ -93,37 +102,6 @@ impl Parameters {
         }
         Ok(())
     }
-}
-
-fn norm_names(roles: &Roles) -> std::collections::HashSet<String> {
-    let all = roles.assignments().into_iter();
-    all.filter(|(_, role, _)| role.contains("layer norm"))
-        .map(|(_, _, name)| name)
-        .collect()
-}
-
-fn depth(roles: &Roles, name: &str) -> usize {
-    for side in Side::BOTH {
-        let encoder = roles.encoder(side);
-        let Some(prefix) = encoder
-            .word_embeddings
-            .strip_suffix("embeddings.word_embeddings.weight")
-        else {
-            continue;
-        };
-        let Some(rest) = name.strip_prefix(prefix) else {
-            continue;
-        };
-        let layers = encoder.layers.len();
-        if let Some(rest) = rest.strip_prefix("encoder.layer.") {
-            let layer = rest.split('.').next().and_then(|index| index.parse::<usize>().ok());
-            return layers - layer.unwrap_or(0).min(layers);
-        }
-        if rest.starts_with("embeddings.") {
-            return layers + 1;
-        }
-    }
-    0
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ impl Start {
         Self::assemble(encoder, small, head, seed, files.source.clone()).map_err(|error| match error {
             TrainError::Roles(error) => refuse(error.to_string()),
             // Files go by their names alone from there on; the head's settings are no file's.
-            TrainError::Config(error) if error.to_string().starts_with("config.json") => TrainError::Settings {
+            TrainError::Config(error) if error.file() == Some("config.json") => TrainError::Settings {
                 place: files.source.clone(),
                 reason: error.to_string(),
             },
