@@ -25,6 +25,8 @@ pub(super) trait Format: Copy + Sync {
     const VALUES: usize;
     /// Lines of words that the same [`Self::VALUES`] times [`LINE`] neighbours fill.
     const PLANES: usize = 1;
+    /// Whether values lose more than half of their bits in it; so do a layer's results then, which the next one packs.
+    const IS_COARSE: bool;
     /// Words along k, of all planes, whose products are summed before the sum is added to those before it; a
     /// multiple of [`LINE`] that divides [`Self::CHUNK`].
     const GROUP: usize;
@@ -85,14 +87,22 @@ pub(super) trait Format: Copy + Sync {
     /// `sum + x w` in each lane, of formats with one plane.
     fn multiply_add<S: Simd>(simd: S, x: S::V, w: S::V, sum: S::V) -> S::V;
 
-    /// `before` plus what a group's sum stands for, as f32: itself, unless there are terms. `row`: the group's row terms;
-    /// `column`: `[COLUMN_TERMS, width]`, read from these lanes' first column on.
+    /// A vector of each of a group's column terms, as [`Self::settle`] takes them: `[COLUMN_TERMS, width]`, read from these
+    /// lanes' first column on.
     ///
     /// # Safety
-    /// `row` must be valid for reading `ROW_TERMS` values, `column` for a vector at each of `COLUMN_TERMS`
-    /// multiples of `width`.
+    /// `from` must be valid for reading a vector at each of `COLUMN_TERMS` multiples of `width`.
     #[inline(always)]
-    unsafe fn settle<S: Simd>(simd: S, sum: S::V, before: S::V, _: *const f32, _: *const f32, _: usize) -> S::V {
+    unsafe fn column_terms<S: Simd>(simd: S, _: *const f32, _: usize) -> [S::V; 2] {
+        [simd.splat(0.0); 2]
+    }
+
+    /// `before` plus what a group's sum stands for, as f32: itself, unless there are terms. `row`: the group's row terms.
+    ///
+    /// # Safety
+    /// `row` must be valid for reading `ROW_TERMS` values.
+    #[inline(always)]
+    unsafe fn settle<S: Simd>(simd: S, sum: S::V, before: S::V, _: *const f32, _: [S::V; 2]) -> S::V {
         simd.add(before, sum)
     }
 }
@@ -102,6 +112,7 @@ pub(super) struct F32;
 
 impl Format for F32 {
     const VALUES: usize = 1;
+    const IS_COARSE: bool = false;
     /// Short, since separate sums round less.
     const GROUP: usize = 32;
     const OPERANDS: Operands = Operands::None;
@@ -135,6 +146,7 @@ pub(super) struct Bf16;
 
 impl Format for Bf16 {
     const VALUES: usize = 2;
+    const IS_COARSE: bool = true;
     const GROUP: usize = 256;
     const OPERANDS: Operands = Operands::Bf16;
     const ROW_TERMS: usize = 0;
@@ -173,6 +185,7 @@ pub(super) struct SplitF32;
 
 impl Format for SplitF32 {
     const VALUES: usize = 2;
+    const IS_COARSE: bool = false;
     const PLANES: usize = 3;
     /// 64 values in three planes: separate sums round less.
     const GROUP: usize = 96;
@@ -215,6 +228,7 @@ pub(super) struct Int8;
 
 impl Format for Int8 {
     const VALUES: usize = 4;
+    const IS_COARSE: bool = true;
     /// 256 values share a scale.
     const GROUP: usize = 64;
     const OPERANDS: Operands = Operands::Bytes;
@@ -281,23 +295,21 @@ impl Format for Int8 {
     }
 
     #[inline(always)]
+    unsafe fn column_terms<S: Simd>(simd: S, from: *const f32, width: usize) -> [S::V; 2] {
+        // SAFETY: the caller states that both terms of the columns can be read.
+        unsafe { [simd.load_ptr(from), simd.load_ptr(from.add(width))] }
+    }
+
+    #[inline(always)]
     unsafe fn settle<S: Simd>(
         simd: S,
         sum: S::V,
         before: S::V,
         row: *const f32,
-        column: *const f32,
-        width: usize,
+        [column_scale, total]: [S::V; 2],
     ) -> S::V {
-        // SAFETY: the caller states that both terms of the row and of the columns can be read.
-        let (scale, least, column_scale, total) = unsafe {
-            (
-                simd.splat(*row),
-                simd.splat(*row.add(1)),
-                simd.load_ptr(column),
-                simd.load_ptr(column.add(width)),
-            )
-        };
+        // SAFETY: the caller states that both terms of the row can be read.
+        let (scale, least) = unsafe { (simd.splat(*row), simd.splat(*row.add(1))) };
         let offset = simd.mul_add(least, total, before);
         simd.mul_add(simd.mul(simd.i32_to_f32(sum), column_scale), scale, offset)
     }

@@ -194,15 +194,10 @@ unsafe fn tile<S: Simd, F: Format, const ROWS: usize>(simd: S, _: F, operands: T
                 } else {
                     (simd.load_ptr(begin), simd.load_ptr(begin.add(S::LANES)))
                 };
-                let one = F::settle(simd, first[R], before, row, columns, width);
-                let other = F::settle(
-                    simd,
-                    second[R],
-                    other_before,
-                    row,
-                    columns.wrapping_add(S::LANES),
-                    width,
-                );
+                let terms = F::column_terms(simd, columns, width);
+                let one = F::settle(simd, first[R], before, row, terms);
+                let terms = F::column_terms(simd, columns.wrapping_add(S::LANES), width);
+                let other = F::settle(simd, second[R], other_before, row, terms);
                 if S::TOTALS_IN_REGISTERS {
                     (total[R], other_total[R]) = (one, other);
                 } else {

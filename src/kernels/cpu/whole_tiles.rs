@@ -88,20 +88,25 @@ fn settle<S: Simd, F: Format>(
     let of_group = &mut of_group.0[..rows * width];
     let found = of_group.as_mut_ptr();
     let settled = if sink.is_some() { found } else { sums };
+    // Read once, here: nothing tells the compiler that they are not among the sums that are written.
+    let mut column_terms = [[simd.splat(0.0); 2]; TILE_VECTORS];
+    for (vector, terms) in column_terms.iter_mut().enumerate() {
+        // SAFETY: there are terms of this group for each column of a vector at each multiple of LANES.
+        *terms = unsafe { F::column_terms(simd, columns.add(vector * S::LANES), width) };
+    }
     for r in 0..rows {
         // SAFETY: `found`, `sums` and so `settled` hold a vector at each multiple of LANES of a row, and there
-        // are terms of this group for each row and for each column.
+        // are terms of this group for each row.
         unsafe {
             let row = row_terms.as_ptr().add((r * groups + group) * F::ROW_TERMS);
-            for vector in 0..TILE_VECTORS {
+            for (vector, terms) in column_terms.into_iter().enumerate() {
                 let at = r * width + vector * S::LANES;
                 let before = if is_first {
                     simd.splat(0.0)
                 } else {
                     simd.load_ptr(sums.add(at))
                 };
-                let column = columns.wrapping_add(vector * S::LANES);
-                let sum = F::settle(simd, simd.load_ptr(found.add(at)), before, row, column, width);
+                let sum = F::settle(simd, simd.load_ptr(found.add(at)), before, row, terms);
                 simd.store_ptr(sum, settled.add(at));
             }
         }
