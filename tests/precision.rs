@@ -99,14 +99,14 @@ fn answers_do_not_depend_on_how_the_work_is_cut_in_any_precision() {
 #[test]
 fn what_a_kernel_emulates_is_said() {
     assert_eq!(kernel("portable", "f32").unwrap(), "cpu, kernel portable-f32");
-    let bf16 = "cpu, kernel portable-bf16 (emulated in f32)";
+    let bf16 = "cpu, kernel portable-bf16-r2 (emulated in f32)";
     assert_eq!(kernel("portable", "bf16").unwrap(), bf16);
     if let Some(int8) = kernel("avx2", "int8") {
         let has_dots = std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" avx_vnni"));
         let expected = if has_dots {
-            "vnni (bf16 emulated in f32)"
+            "vnni-r2 (bf16 emulated in f32)"
         } else {
-            " (emulated in i16)"
+            "-r2 (emulated in i16)"
         };
         assert_eq!(int8, format!("cpu, kernel x86_64-int8-avx2{expected}"));
     }

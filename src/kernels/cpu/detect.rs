@@ -120,20 +120,25 @@ impl Kernel {
         }
     }
 
-    /// Architecture, precision and instruction set, and how the machine does without instructions
-    /// for that precision.
+    /// Architecture, precision, instruction set and revision, and how the machine does without instructions
+    /// for that precision. Kernels of one name give the same bits.
     pub fn name(self, precision: Precision) -> String {
         if let InstructionSet::Portable(_) = self.0 {
-            return format!("portable-{}{}", precision.name(), self.way(precision));
+            return format!(
+                "portable-{}{}{}",
+                precision.name(),
+                revision(precision),
+                self.way(precision)
+            );
         }
         let architecture = std::env::consts::ARCH;
-        let (set, way) = (self.setting(), self.way(precision));
+        let (set, revision, way) = (self.setting(), revision(precision), self.way(precision));
         let dots = match (precision, set) {
             (Precision::Int8, "avx2" | "avx512") if self.is_native(precision) => "vnni",
             (Precision::Int8, "neon") if self.is_native(precision) => "dot",
             _ => "",
         };
-        format!("{architecture}-{}-{set}{dots}{way}", precision.name())
+        format!("{architecture}-{}-{set}{dots}{revision}{way}", precision.name())
     }
 
     fn way(self, precision: Precision) -> &'static str {
@@ -240,6 +245,16 @@ impl Kernel {
             InstructionSet::Amx(simd) => simd.vectorize(task),
             _ => unreachable!("{} has no products of whole tiles", self.setting()),
         }
+    }
+}
+
+/// Counts the changes of arithmetic that gave a precision other last bits: what was computed before one is no part of what is
+/// computed after it, in a cache or an unfinished run.
+fn revision(precision: Precision) -> &'static str {
+    match precision {
+        // GELU before bf16 and bytes by a polynomial of its own.
+        Precision::Bf16 | Precision::Int8 => "-r2",
+        Precision::F32 | Precision::F16 => "",
     }
 }
 

@@ -14,7 +14,7 @@ use super::linear::PackedLinear;
 use super::norm::Norm;
 use super::operands::{PackedRows, Product, Sink, groups, panel_width, words};
 use super::simd::{MAX_LANES, Simd, Task};
-use super::vector_math::{Elementwise, Identity, WithElementwise, with_activation};
+use super::vector_math::{Elementwise, Identity, WithElementwise, with_activation, with_coarse_activation};
 use crate::kernels::Activation;
 
 /// Where the rows of the left operand come from.
@@ -302,7 +302,11 @@ impl Segment<'_> {
             bias: &self.layer.bias[p * width..][..width],
             finish,
         };
-        with_activation(activation, last);
+        if F::IS_COARSE {
+            with_coarse_activation(activation, last);
+        } else {
+            with_activation(activation, last);
+        }
     }
 }
 

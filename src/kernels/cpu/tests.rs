@@ -31,6 +31,9 @@ mod tolerance {
     pub const GELU_ULPS: f64 = 8.0;
     /// Of GELU where the machine cannot fuse a product with a sum: its tail has a rounded square as exponent.
     pub const GELU_UNFUSED_ULPS: f64 = 100.0;
+    /// Of GELU as it is before bf16 or bytes: absolute, and from -2.5 up relative too, a third of bf16's rounding.
+    pub const COARSE_GELU: f64 = 9e-6;
+    pub const COARSE_GELU_RELATIVE: f64 = 6.4e-4;
     /// Of the tanh form of GELU, whose tail has a rounded cubic of up to 88 as exponent.
     pub const GELU_TANH_ULPS: f64 = 256.0;
 }
@@ -392,6 +395,7 @@ enum Function {
     ExpOrZero,
     Tanh,
     Gelu,
+    CoarseGelu,
 }
 
 impl Task for Apply<'_> {
@@ -406,6 +410,7 @@ impl Task for Apply<'_> {
                 Function::ExpOrZero => vector_math::exp_or_zero(simd, x),
                 Function::Tanh => vector_math::tanh(simd, x),
                 Function::Gelu => vector_math::gelu(simd, x),
+                Function::CoarseGelu => vector_math::coarse_gelu(simd, x),
             };
             simd.store_some(y, piece);
         }
@@ -471,6 +476,7 @@ fn functions_are_within_a_few_units_in_the_last_place() {
                     take_damaged(&x, &mut y);
                     worst_ulps(&x, &y, |x| reference::activate(x.max(-1e3), Activation::Gelu))
                 }
+                Function::CoarseGelu => unreachable!("not to a few units in the last place"),
             };
             let allowed = match (function, kernel.setting()) {
                 (Function::Gelu, "portable" | "neon") => tolerance::GELU_UNFUSED_ULPS,
@@ -487,6 +493,49 @@ fn functions_are_within_a_few_units_in_the_last_place() {
                 kernel.name(Precision::F32)
             );
         }
+    });
+}
+
+#[test]
+fn gelu_before_bf16_or_bytes_is_off_by_less_than_their_rounding() {
+    let x = many_numbers();
+    for_each_kernel(|kernel| {
+        let name = kernel.name(Precision::Bf16);
+        let mut y = x.clone();
+        let function = Function::CoarseGelu;
+        kernel.run(Apply { function, x: &mut y });
+        take_damaged(&x, &mut y);
+        let (mut worst, mut worst_relative) = ((0.0, 0.0), (0.0, 0.0));
+        for (&x, &y) in x.iter().zip(&y) {
+            let exact = reference::activate(f64::from(x).max(-1e3), Activation::Gelu);
+            // Infinity less itself is none.
+            let error = if f64::from(y) == exact {
+                0.0
+            } else {
+                (f64::from(y) - exact).abs()
+            };
+            let relative = error / exact.abs().max(f64::from(f32::MIN_POSITIVE));
+            assert!(!error.is_nan(), "{name}: at {x} found {y}");
+            // Of large numbers the last bit is more.
+            if x < 16.0 && error > worst.0 {
+                worst = (error, x);
+            }
+            if x >= -2.5 && relative > worst_relative.0 {
+                worst_relative = (relative, x);
+            }
+        }
+        eprintln!("{name}: within {worst:?}, relatively {worst_relative:?}");
+        assert!(worst.0 <= tolerance::COARSE_GELU, "{name}: {worst:?}");
+        assert!(
+            worst_relative.0 <= tolerance::COARSE_GELU_RELATIVE,
+            "{name}: {worst_relative:?}"
+        );
+        let mut unknown = [f32::NAN];
+        kernel.run(Apply {
+            function,
+            x: &mut unknown,
+        });
+        assert!(unknown[0].is_nan(), "{name}: NaN stays NaN");
     });
 }
 

@@ -31,10 +31,21 @@ pub(super) fn with_activation<W: WithElementwise>(activation: Activation, work: 
     }
 }
 
+/// [`with_activation`] for results that are cut to a few bits next: to bf16 or to a byte.
+#[inline(always)]
+pub(super) fn with_coarse_activation<W: WithElementwise>(activation: Activation, work: W) -> W::Output {
+    match activation {
+        Activation::Gelu => work.run(CoarseGelu),
+        _ => with_activation(activation, work),
+    }
+}
+
 #[derive(Clone, Copy)]
 pub(super) struct Identity;
 #[derive(Clone, Copy)]
 pub(super) struct Gelu;
+#[derive(Clone, Copy)]
+pub(super) struct CoarseGelu;
 #[derive(Clone, Copy)]
 pub(super) struct GeluTanh;
 #[derive(Clone, Copy)]
@@ -53,6 +64,13 @@ impl Elementwise for Gelu {
     #[inline(always)]
     fn apply<S: Simd>(self, simd: S, x: S::V) -> S::V {
         gelu(simd, x)
+    }
+}
+
+impl Elementwise for CoarseGelu {
+    #[inline(always)]
+    fn apply<S: Simd>(self, simd: S, x: S::V) -> S::V {
+        coarse_gelu(simd, x)
     }
 }
 
@@ -177,6 +195,32 @@ pub(super) fn gelu<S: Simd>(simd: S, x: S::V) -> S::V {
     let e = exp_of_bounded(simd, square);
     let e = simd.mul_add(e, error, e);
     let q = simd.mul(simd.mul(u, p), e);
+    damaged_as_nan(simd, x, simd.sub(simd.max(simd.splat(0.0), x), simd.mul(z, q)))
+}
+
+/// [`gelu`] within 9e-6, and from -2.5 up within 6.4e-4 of its value, where bf16 rounds by up to 2e-3 of that: a third of the work.
+#[inline(always)]
+pub(super) fn coarse_gelu<S: Simd>(simd: S, x: S::V) -> S::V {
+    // z Q(z) is 1.5e-5 at 4.5 and less beyond.
+    let z = simd.min(simd.splat(4.5), simd.abs(x));
+    // Q(z) in terms of z - 2.25, such that z Q(z) is within 7.2e-6 of its value for z <= 4.5.
+    let q = polynomial(
+        simd,
+        simd.sub(z, simd.splat(2.25)),
+        [
+            0.012_222_05,
+            -0.031_726_99,
+            0.035_737_39,
+            -0.021_561_911,
+            0.006_084_271_2,
+            0.000_570_813,
+            -0.000_967_936_1,
+            0.000_197_451_87,
+            3.450_295_5e-5,
+            -1.605_154_3e-5,
+            1.203_841_2e-6,
+        ],
+    );
     damaged_as_nan(simd, x, simd.sub(simd.max(simd.splat(0.0), x), simd.mul(z, q)))
 }
 
