@@ -1,29 +1,42 @@
 //! Self-attention of packed sequences, head by head, as products of small packed matrices.
 //!
 //! The scores of a tile of queries are the product of its rows with panels of the transposed keys,
-//! the output that of the softmax with panels of the values; both run through [`super::gemm`].
+//! the output that of the softmax with panels of the values; both run through [`super::gemm`]: in f32, or in bf16 where the
+//! machine multiplies whole tiles and the products of the layers around are no finer.
 
 use super::buffer::{AttentionScratch, ProductScratch, with_scratch};
 use super::detect::Kernel;
-use super::format::F32;
-use super::gemm::multiply_panel;
-use super::operands::{PackedRows, Product, panel_width, words};
+use super::format::{Bf16, F32, Format};
+use super::gemm::multiply_panel_into;
+use super::operands::{PackedRows, Product, Sink, panel_width, words};
 use super::packing::interleave;
-use super::simd::{Simd, Task};
+use super::simd::{LINE, Simd, Task};
 use super::vector_math::exp_or_zero;
+use crate::kernels::Precision;
 
-/// See [`super::attention()`].
-pub(super) fn attention(kernel: Kernel, qkv: &[f32], offsets: &[u32], hidden: usize, heads: usize) -> Vec<f32> {
+/// See [`super::attention()`]; `precision`: that of the products around.
+pub(super) fn attention(
+    kernel: Kernel,
+    precision: Precision,
+    qkv: &[f32],
+    offsets: &[u32],
+    hidden: usize,
+    heads: usize,
+) -> Vec<f32> {
     let mut out = vec![0.0; qkv.len() / 3];
     with_scratch(|scratch| {
-        kernel.run(Attention {
+        let attention = Attention {
             qkv,
             offsets,
             hidden,
             heads,
             out: &mut out,
             scratch: &mut scratch.attention,
-        })
+        };
+        match precision {
+            Precision::Bf16 | Precision::Int8 if kernel.has_tiles() => kernel.run_with_tiles((Bf16, attention)),
+            _ => kernel.run((F32, attention)),
+        }
     });
     out
 }
@@ -37,17 +50,18 @@ struct Attention<'a> {
     scratch: &'a mut AttentionScratch,
 }
 
-impl Task for Attention<'_> {
+impl<F: RightOperand> Task for (F, Attention<'_>) {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let (hidden, width) = (self.hidden, self.hidden / self.heads);
-        for sequence in self.offsets.windows(2) {
+        let (format, task) = self;
+        let (hidden, width) = (task.hidden, task.hidden / task.heads);
+        for sequence in task.offsets.windows(2) {
             let (begin, end) = (sequence[0] as usize, sequence[1] as usize);
-            let qkv = &self.qkv[begin * 3 * hidden..end * 3 * hidden];
-            let out = &mut self.out[begin * hidden..end * hidden];
-            for head in 0..self.heads {
+            let qkv = &task.qkv[begin * 3 * hidden..end * 3 * hidden];
+            let out = &mut task.out[begin * hidden..end * hidden];
+            for head in 0..task.heads {
                 let head = Head {
                     query: head * width,
                     key: hidden + head * width,
@@ -57,7 +71,7 @@ impl Task for Attention<'_> {
                     stride: 3 * hidden,
                     tokens: end - begin,
                 };
-                head.attend(simd, qkv, out, hidden, self.scratch);
+                head.attend(simd, format, qkv, out, hidden, task.scratch);
             }
         }
     }
@@ -81,9 +95,10 @@ pub(super) struct Head {
 impl Head {
     /// `out`: `[tokens, hidden]`, of which this head's columns are written.
     #[inline(always)]
-    pub fn attend<S: Simd>(
+    pub fn attend<S: Simd, F: RightOperand>(
         &self,
         simd: S,
+        format: F,
         qkv: &[f32],
         out: &mut [f32],
         hidden: usize,
@@ -93,75 +108,163 @@ impl Head {
         let panel = panel_width::<S>();
         // A row of scores is padded to whole panels, its use as left operand to whole blocks.
         let score_width = tokens.next_multiple_of(panel);
-        let keys = scratch.keys.scratch(score_width * words::<F32>(width));
-        let values = scratch
-            .values
-            .scratch(width.next_multiple_of(panel) * words::<F32>(tokens));
-        self.pack_keys(panel, qkv, keys);
-        self.pack_values(panel, qkv, values);
+        let (key_words, value_words) = (panel * words::<F>(width), panel * words::<F>(tokens));
+        let keys = scratch.keys.scratch(score_width / panel * key_words);
+        let values = scratch.values.scratch(width.div_ceil(panel) * value_words);
+        let ProductScratch { left, terms, sums } = &mut scratch.product;
+        let room = left.scratch(key_words);
+        for (p, to) in keys.chunks_exact_mut(key_words).enumerate() {
+            let first = p * panel;
+            let count = panel.min(tokens - first);
+            let key = |n| &qkv[(first + n) * self.stride + self.key..][..width];
+            F::pack_transposed(simd, count, key, room, to);
+        }
+        for (p, to) in values.chunks_exact_mut(value_words).enumerate() {
+            let first = p * panel;
+            let columns = panel.min(width - first);
+            let value = |n| &qkv[n * self.stride + self.value + first..][..columns];
+            F::pack_straight(simd, tokens, value, to);
+        }
 
         let scores = scratch.scores.scratch(S::TILE_ROWS * score_width);
-        let ProductScratch { left, terms, sums } = &mut scratch.product;
         let sums = sums.scratch(S::TILE_ROWS * panel);
         let scale = 1.0 / (width as f32).sqrt();
         for first in (0..tokens).step_by(S::TILE_ROWS) {
             let rows = S::TILE_ROWS.min(tokens - first);
             let queries = &qkv[first * self.stride + self.query..];
-            let mut packed = PackedRows::new::<S, F32>(left, terms, rows, width);
-            packed.pack(simd, F32, queries, self.stride, 0..width);
-            for (p, keys) in keys.chunks_exact(panel * words::<F32>(width)).enumerate() {
-                multiply_panel(simd, F32, Product::plain(&packed, keys, sums));
-                for (scores, sums) in scores
-                    .chunks_exact_mut(score_width)
-                    .zip(sums.chunks_exact(panel))
-                    .take(rows)
-                {
-                    scores[p * panel..][..panel].copy_from_slice(sums);
-                }
+            let mut packed = PackedRows::new::<S, F>(left, terms, rows, width);
+            packed.pack(simd, format, queries, self.stride, 0..width);
+            for (p, keys) in keys.chunks_exact(key_words).enumerate() {
+                let mut to = Columns {
+                    to: &mut scores[p * panel..],
+                    stride: score_width,
+                    count: panel,
+                };
+                multiply_panel_into(simd, format, Product::plain(&packed, keys, sums), &mut to);
             }
             for scores in scores.chunks_exact_mut(score_width).take(rows) {
                 let scores = &mut scores[..tokens.next_multiple_of(S::LANES)];
                 scores[tokens..].fill(f32::NEG_INFINITY);
                 softmax(simd, scores, scale);
             }
-            let mut packed = PackedRows::new::<S, F32>(left, terms, rows, tokens);
-            packed.pack(simd, F32, scores, score_width, 0..tokens);
-            for (p, values) in values.chunks_exact(panel * words::<F32>(tokens)).enumerate() {
-                multiply_panel(simd, F32, Product::plain(&packed, values, sums));
-                let columns = p * panel..width.min((p + 1) * panel);
-                for (r, sums) in sums.chunks_exact(panel).take(rows).enumerate() {
-                    let row = &mut out[(first + r) * hidden + self.out..][..width];
-                    row[columns.clone()].copy_from_slice(&sums[..columns.len()]);
-                }
+            let mut packed = PackedRows::new::<S, F>(left, terms, rows, tokens);
+            packed.pack(simd, format, scores, score_width, 0..tokens);
+            for (p, values) in values.chunks_exact(value_words).enumerate() {
+                let mut to = Columns {
+                    to: &mut out[first * hidden + self.out + p * panel..],
+                    stride: hidden,
+                    count: panel.min(width - p * panel),
+                };
+                multiply_panel_into(simd, format, Product::plain(&packed, values, sums), &mut to);
+            }
+        }
+    }
+}
+
+/// The first columns of a panel's sums, to rows that lie `stride` apart.
+struct Columns<'a> {
+    to: &'a mut [f32],
+    stride: usize,
+    count: usize,
+}
+
+impl Sink for Columns<'_> {
+    #[inline(always)]
+    fn put<S: Simd>(&mut self, _: S, first: usize, sums: &[f32]) {
+        let width = panel_width::<S>();
+        for (r, sums) in sums.chunks_exact(width).enumerate() {
+            let to = &mut self.to[(first + r) * self.stride..];
+            // Nearly always, and then the length is known when this is compiled.
+            if self.count == width {
+                to[..width].copy_from_slice(sums);
+            } else {
+                to[..self.count].copy_from_slice(&sums[..self.count]);
+            }
+        }
+    }
+}
+
+/// Formats without terms, in which activations are packed as a right operand too: `[words, panel_width]`, zeros beyond the last
+/// column and beyond the last value along k.
+///
+/// Implementations must be `#[inline(always)]`, as everything beneath a task.
+pub(super) trait RightOperand: Format {
+    /// A panel of `count` columns, each of which lies in a row. `room` has as many words as the panel.
+    fn pack_transposed<'a, S: Simd>(
+        simd: S,
+        count: usize,
+        column: impl Fn(usize) -> &'a [f32],
+        room: &mut [f32],
+        panel: &mut [f32],
+    );
+
+    /// A panel of `k` rows.
+    fn pack_straight<'a, S: Simd>(simd: S, k: usize, row: impl Fn(usize) -> &'a [f32], panel: &mut [f32]);
+}
+
+impl RightOperand for F32 {
+    #[inline(always)]
+    fn pack_transposed<'a, S: Simd>(
+        _: S,
+        count: usize,
+        column: impl Fn(usize) -> &'a [f32],
+        _: &mut [f32],
+        panel: &mut [f32],
+    ) {
+        let width = panel_width::<S>();
+        if count < width || column(0).len() * width < panel.len() {
+            panel.fill(0.0);
+        }
+        interleave(count, column, width, panel, |value: f32| value);
+    }
+
+    #[inline(always)]
+    fn pack_straight<'a, S: Simd>(_: S, k: usize, row: impl Fn(usize) -> &'a [f32], panel: &mut [f32]) {
+        let (whole, rest) = panel.split_at_mut(panel_width::<S>() * k);
+        for (n, to) in whole.chunks_exact_mut(panel_width::<S>()).enumerate() {
+            let row = row(n);
+            let (values, beyond) = to.split_at_mut(row.len());
+            values.copy_from_slice(row);
+            beyond.fill(0.0);
+        }
+        rest.fill(0.0);
+    }
+}
+
+impl RightOperand for Bf16 {
+    #[inline(always)]
+    fn pack_transposed<'a, S: Simd>(
+        simd: S,
+        count: usize,
+        column: impl Fn(usize) -> &'a [f32],
+        room: &mut [f32],
+        panel: &mut [f32],
+    ) {
+        let width = panel_width::<S>();
+        let words = panel.len() / width;
+        let (packed, beyond) = room[..panel.len()].split_at_mut(count * words);
+        for (n, to) in packed.chunks_exact_mut(words).enumerate() {
+            Self::pack_column(simd, column(n), to, &mut []);
+        }
+        beyond.fill(0.0);
+        for first in (0..width).step_by(LINE) {
+            for begin in (0..words).step_by(LINE) {
+                let (from, to) = (&room[first * words + begin..], &mut panel[begin * width + first..]);
+                simd.transpose(from, words, to, width);
             }
         }
     }
 
-    /// Panels `[words::<F32>(width), panel]` of the transposed keys, zeros around them.
     #[inline(always)]
-    fn pack_keys(&self, panel: usize, qkv: &[f32], to: &mut [f32]) {
-        for (p, to) in to.chunks_exact_mut(panel * words::<F32>(self.width)).enumerate() {
-            let first = p * panel;
-            let count = panel.min(self.tokens - first);
-            if count < panel || self.width < words::<F32>(self.width) {
-                to.fill(0.0);
+    fn pack_straight<'a, S: Simd>(simd: S, k: usize, row: impl Fn(usize) -> &'a [f32], panel: &mut [f32]) {
+        let width = panel_width::<S>();
+        for (word, to) in panel.chunks_exact_mut(width).enumerate() {
+            let row = |n| if n < k { row(n) } else { &[] };
+            let (even, odd) = (row(2 * word), row(2 * word + 1));
+            for (j, to) in to.chunks_exact_mut(S::LANES).enumerate() {
+                let vector = |row: &[f32]| simd.load_or(row.get(j * S::LANES..).unwrap_or(&[]), 0.0);
+                simd.store(simd.pair_bf16(vector(even), vector(odd)), to);
             }
-            let key = |n| &qkv[(first + n) * self.stride + self.key..][..self.width];
-            interleave(count, key, panel, to, |value: f32| value);
-        }
-    }
-
-    /// Panels `[words::<F32>(tokens), panel]` of the values, zeros around them.
-    #[inline(always)]
-    fn pack_values(&self, panel: usize, qkv: &[f32], to: &mut [f32]) {
-        for (p, to) in to.chunks_exact_mut(panel * words::<F32>(self.tokens)).enumerate() {
-            let columns = panel.min(self.width - p * panel);
-            let (whole, rest) = to.split_at_mut(panel * self.tokens);
-            for (to, row) in whole.chunks_exact_mut(panel).zip(qkv.chunks_exact(self.stride)) {
-                to[..columns].copy_from_slice(&row[self.value + p * panel..][..columns]);
-                to[columns..].fill(0.0);
-            }
-            rest.fill(0.0);
         }
     }
 }

@@ -38,7 +38,7 @@ pub use linear::{PackedLayout, PackedLinear};
 pub use norm::Norm;
 pub use self_attention::self_attention;
 
-use super::Activation;
+use super::{Activation, Precision};
 use embedding::Tables;
 
 /// `activation(LayerNorm(x))` over rows as wide as `norm`.
@@ -53,9 +53,9 @@ pub fn embed(ids: &[u32], offsets: &[u32], word: &[f32], position: &[f32], norm:
     embedding::embed(selected(), ids, offsets, Tables { word, position, norm })
 }
 
-/// Self-attention within each sequence; `qkv`: `[T, 3 * hidden]`. Returns `[T, hidden]`.
+/// Self-attention within each sequence, in f32; `qkv`: `[T, 3 * hidden]`. Returns `[T, hidden]`.
 pub fn attention(qkv: &[f32], offsets: &[u32], hidden: usize, heads: usize) -> Vec<f32> {
-    attention::attention(selected(), qkv, offsets, hidden, heads)
+    attention::attention(selected(), Precision::F32, qkv, offsets, hidden, heads)
 }
 
 /// Softmax-weighted mean of hidden states per head. Returns `[heads, B, width]`.

@@ -3,7 +3,7 @@
 
 use super::attention::{Head, attention};
 use super::buffer::{ProductScratch, Scratch, as_uninit, with_scratch};
-use super::format::{Format, WithFormat, with_format};
+use super::format::{Bf16, F32, Format, WithFormat, with_format};
 use super::forward::{FinishPanel, Rows, Segment, Source, block_words};
 use super::linear::{PackedLinear, PanelWidth};
 use super::operands::{PackedRows, panel_width, words};
@@ -20,7 +20,7 @@ pub fn self_attention(x: &[f32], projection: &PackedLinear, offsets: &[u32], hea
     let tokens = x.len() / k;
     if !kernel.has_tiles() || !(hidden / heads).is_multiple_of(kernel.run(PanelWidth)) {
         let qkv = projection.forward(x, tokens, Activation::Identity);
-        return attention(kernel, &qkv, offsets, hidden, heads);
+        return attention(kernel, projection.precision, &qkv, offsets, hidden, heads);
     }
     let mut out = vec![0.0; tokens * hidden];
     with_scratch(|scratch| {
@@ -117,7 +117,12 @@ impl<F: Format> Task for (F, SelfAttention<'_>) {
                     };
                     let qkv = &qkv[(first - begin) * 3 * width..(end - begin) * 3 * width];
                     let out = &mut task.out[first * hidden..end * hidden];
-                    of_sequence.attend(simd.vectors(), qkv, out, hidden, &mut task.scratch.attention);
+                    let scratch = &mut task.scratch.attention;
+                    if F::IS_COARSE {
+                        of_sequence.attend(simd, Bf16, qkv, out, hidden, scratch);
+                    } else {
+                        of_sequence.attend(simd.vectors(), F32, qkv, out, hidden, scratch);
+                    }
                 }
             }
         }

@@ -81,11 +81,15 @@ fn settle<S: Simd, F: Format>(
     let groups = (product.panel.len() / width).div_ceil(F::GROUP);
     let Step { first, rows, group } = step;
     let is_first = product.is_first && group == 0;
-    let sink = sink.filter(|_| group + 1 == groups);
+    let mut sink = sink.filter(|_| group + 1 == groups);
     let row_terms = &product.row_terms[first * groups * F::ROW_TERMS..][..rows * groups * F::ROW_TERMS];
     let columns = product.columns[group * F::COLUMN_TERMS * width..][..F::COLUMN_TERMS * width].as_ptr();
     let sums = product.sums[first * width..][..rows * width].as_mut_ptr();
     let of_group = &mut of_group.0[..rows * width];
+    // The only group's sums are the result.
+    if let (Some(sink), true, 0) = (sink.as_deref_mut(), is_first, F::COLUMN_TERMS) {
+        return sink.put(simd, first, of_group);
+    }
     let found = of_group.as_mut_ptr();
     let settled = if sink.is_some() { found } else { sums };
     // Read once, here: nothing tells the compiler that they are not among the sums that are written.

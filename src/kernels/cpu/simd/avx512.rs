@@ -240,6 +240,73 @@ impl<D: Dots> Simd for Avx512<D> {
     }
 
     #[inline(always)]
+    fn pair_bf16(self, first: __m512, second: __m512) -> __m512 {
+        avx512!({
+            let words = if D::BF16 {
+                // Neighbours are half a vector apart.
+                const ORDER: [u16; 32] = {
+                    let mut order = [0; 32];
+                    let mut i = 0;
+                    while i < 32 {
+                        order[i] = (i / 2 + i % 2 * 16) as u16;
+                        i += 1;
+                    }
+                    order
+                };
+                let halves = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
+                _mm512_permutexvar_epi16(transmute::<[u16; 32], __m512i>(ORDER), halves)
+            } else {
+                _mm512_or_si512(rounded_to_bf16(first), _mm512_slli_epi32::<16>(rounded_to_bf16(second)))
+            };
+            _mm512_castsi512_ps(words)
+        })
+    }
+
+    #[inline(always)]
+    fn transpose(self, from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize) {
+        assert!(from.len() >= (LINE - 1) * from_stride + LINE && to.len() >= (LINE - 1) * to_stride + LINE);
+        // SAFETY: the token proves the instructions, the line above that 16 rows of 16 words are there on both sides.
+        unsafe {
+            let mut rows = [_mm512_setzero_ps(); LINE];
+            for (j, row) in rows.iter_mut().enumerate() {
+                *row = _mm512_loadu_ps(from.as_ptr().add(j * from_stride));
+            }
+            // In each quarter of 4 lanes: 4 x 4 words of rows 4 q to 4 q + 3.
+            let mut quads = [_mm512_setzero_ps(); LINE];
+            for q in (0..LINE).step_by(4) {
+                let low = [
+                    _mm512_unpacklo_ps(rows[q], rows[q + 1]),
+                    _mm512_unpacklo_ps(rows[q + 2], rows[q + 3]),
+                ];
+                let high = [
+                    _mm512_unpackhi_ps(rows[q], rows[q + 1]),
+                    _mm512_unpackhi_ps(rows[q + 2], rows[q + 3]),
+                ];
+                quads[q] = _mm512_shuffle_ps::<0x44>(low[0], low[1]);
+                quads[q + 1] = _mm512_shuffle_ps::<0xee>(low[0], low[1]);
+                quads[q + 2] = _mm512_shuffle_ps::<0x44>(high[0], high[1]);
+                quads[q + 3] = _mm512_shuffle_ps::<0xee>(high[0], high[1]);
+            }
+            // Quarter `p` of quad `c` of each four rows is a quarter of column 4 p + c.
+            for c in 0..4 {
+                let even = _mm512_shuffle_f32x4::<0x88>(quads[c], quads[4 + c]);
+                let odd = _mm512_shuffle_f32x4::<0xdd>(quads[c], quads[4 + c]);
+                let other_even = _mm512_shuffle_f32x4::<0x88>(quads[8 + c], quads[12 + c]);
+                let other_odd = _mm512_shuffle_f32x4::<0xdd>(quads[8 + c], quads[12 + c]);
+                let columns = [
+                    _mm512_shuffle_f32x4::<0x88>(even, other_even),
+                    _mm512_shuffle_f32x4::<0x88>(odd, other_odd),
+                    _mm512_shuffle_f32x4::<0xdd>(even, other_even),
+                    _mm512_shuffle_f32x4::<0xdd>(odd, other_odd),
+                ];
+                for (p, column) in columns.into_iter().enumerate() {
+                    _mm512_storeu_ps(to.as_mut_ptr().add((4 * p + c) * to_stride), column);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
     fn subtract_bf16(self, words: &[f32; LINE], from: &mut [f32; 2 * LINE]) {
         // SAFETY: the token proves the instructions; `words` and `from` have room for one vector and two.
         unsafe {

@@ -196,6 +196,29 @@ pub(super) trait Simd: Copy {
         bf16_words(from, to);
     }
 
+    /// Words of the bf16 nearest to a lane of each, `first` in the lower half.
+    #[inline(always)]
+    fn pair_bf16(self, first: Self::V, second: Self::V) -> Self::V {
+        let mut lanes = [[0.0; MAX_LANES]; 2];
+        self.store(first, &mut lanes[0]);
+        self.store(second, &mut lanes[1]);
+        let bits = |x: f32| u32::from(bf16::from_f32(x).to_bits());
+        let [first, second] = lanes;
+        let words: [f32; MAX_LANES] = std::array::from_fn(|i| f32::from_bits(bits(first[i]) | bits(second[i]) << 16));
+        self.load(&words)
+    }
+
+    /// Transposes [`LINE`] times [`LINE`] words: `to[i * to_stride + j] = from[j * from_stride + i]`. Panics if they are
+    /// not there.
+    #[inline(always)]
+    fn transpose(self, from: &[f32], from_stride: usize, to: &mut [f32], to_stride: usize) {
+        for j in 0..LINE {
+            for (i, &word) in from[j * from_stride..][..LINE].iter().enumerate() {
+                to[i * to_stride + j] = word;
+            }
+        }
+    }
+
     /// `from` less the words of [`Self::pack_bf16`].
     #[inline(always)]
     fn subtract_bf16(self, words: &[f32; LINE], from: &mut [f32; 2 * LINE]) {

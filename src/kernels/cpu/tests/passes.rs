@@ -49,7 +49,7 @@ fn self_attention_gives_the_bits_of_its_projection_and_attention() {
                 let projection = layer(kernel, 3 * hidden, k, precision);
                 let x = random(tokens * k, 6);
                 let qkv = projection.forward(&x, tokens, Activation::Identity);
-                let expected = attention::attention(kernel, &qkv, &offsets, hidden, heads);
+                let expected = attention::attention(kernel, precision, &qkv, &offsets, hidden, heads);
                 let found = self_attention(&x, &projection, &offsets, heads);
                 let what = format!("{}: {heads} heads of {width}", kernel.name(precision));
                 assert_same_bits(&found, &expected, &what);
