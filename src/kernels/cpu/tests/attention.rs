@@ -20,10 +20,24 @@ fn is_rounded(kernel: Kernel, precision: Precision) -> bool {
 
 #[test]
 fn attention_agrees_with_the_reference() {
-    let offsets = offsets(&[1, 2, 3, 12, 13, 15, 16, 17, 31, 32, 33, 41, 64, 65, 128, 300]);
+    let lengths = [1, 2, 3, 12, 13, 15, 16, 17, 31, 32, 33, 41, 64, 65, 128, 300];
+    check_against_reference(
+        &lengths,
+        &[(1, 1), (2, 16), (1, 24), (2, 32), (3, 33), (2, 64), (1, 96)],
+    );
+}
+
+/// Sums of a softmax with values are then of two groups.
+#[test]
+fn attention_over_more_tokens_than_a_group_of_bf16_agrees_too() {
+    check_against_reference(&[600, 5], &[(1, 16)]);
+}
+
+fn check_against_reference(lengths: &[u32], heads_and_widths: &[(usize, usize)]) {
+    let offsets = offsets(lengths);
     let tokens = *offsets.last().unwrap() as usize;
     for_each_precision(|kernel, precision, name| {
-        for (heads, width) in [(1, 1), (2, 16), (1, 24), (2, 32), (3, 33), (2, 64), (1, 96)] {
+        for &(heads, width) in heads_and_widths {
             let hidden = heads * width;
             // Twice as large, so that the softmax is not flat.
             let qkv: Vec<f32> = random(tokens * 3 * hidden, 1).iter().map(|v| 2.0 * v).collect();
