@@ -6,11 +6,11 @@
 
 use super::buffer::{AttentionScratch, ProductScratch, with_scratch};
 use super::detect::Kernel;
-use super::format::{Bf16, F32, Format};
+use super::format::{Bf16, F32, Format, WithFormat, with_format};
 use super::gemm::multiply_panel_into;
 use super::operands::{PackedRows, Product, Sink, panel_width, words};
-use super::packing::interleave;
-use super::simd::{LINE, Simd, Task};
+use super::packing::RightOperand;
+use super::simd::{Simd, Task};
 use super::vector_math::exp_or_zero;
 use crate::kernels::Precision;
 
@@ -26,6 +26,7 @@ pub(super) fn attention(
     let mut out = vec![0.0; qkv.len() / 3];
     with_scratch(|scratch| {
         let attention = Attention {
+            kernel,
             qkv,
             offsets,
             hidden,
@@ -33,21 +34,30 @@ pub(super) fn attention(
             out: &mut out,
             scratch: &mut scratch.attention,
         };
-        match precision {
-            Precision::Bf16 | Precision::Int8 if kernel.has_tiles() => kernel.run_with_tiles((Bf16, attention)),
-            _ => kernel.run((F32, attention)),
-        }
+        with_format(kernel, precision, attention);
     });
     out
 }
 
 struct Attention<'a> {
+    kernel: Kernel,
     qkv: &'a [f32],
     offsets: &'a [u32],
     hidden: usize,
     heads: usize,
     out: &'a mut [f32],
     scratch: &'a mut AttentionScratch,
+}
+
+impl WithFormat for Attention<'_> {
+    type Output = ();
+
+    fn run<F: Format>(self, _: F) {
+        match F::IS_COARSE && self.kernel.has_tiles() {
+            true => self.kernel.run_with_tiles((Bf16, self)),
+            false => self.kernel.run((F32, self)),
+        }
+    }
 }
 
 impl<F: RightOperand> Task for (F, Attention<'_>) {
@@ -179,91 +189,6 @@ impl Sink for Columns<'_> {
                 to[..width].copy_from_slice(sums);
             } else {
                 to[..self.count].copy_from_slice(&sums[..self.count]);
-            }
-        }
-    }
-}
-
-/// Formats without terms, in which activations are packed as a right operand too: `[words, panel_width]`, zeros beyond the last
-/// column and beyond the last value along k.
-///
-/// Implementations must be `#[inline(always)]`, as everything beneath a task.
-pub(super) trait RightOperand: Format {
-    /// A panel of `count` columns, each of which lies in a row. `room` has as many words as the panel.
-    fn pack_transposed<'a, S: Simd>(
-        simd: S,
-        count: usize,
-        column: impl Fn(usize) -> &'a [f32],
-        room: &mut [f32],
-        panel: &mut [f32],
-    );
-
-    /// A panel of `k` rows.
-    fn pack_straight<'a, S: Simd>(simd: S, k: usize, row: impl Fn(usize) -> &'a [f32], panel: &mut [f32]);
-}
-
-impl RightOperand for F32 {
-    #[inline(always)]
-    fn pack_transposed<'a, S: Simd>(
-        _: S,
-        count: usize,
-        column: impl Fn(usize) -> &'a [f32],
-        _: &mut [f32],
-        panel: &mut [f32],
-    ) {
-        let width = panel_width::<S>();
-        if count < width || column(0).len() * width < panel.len() {
-            panel.fill(0.0);
-        }
-        interleave(count, column, width, panel, |value: f32| value);
-    }
-
-    #[inline(always)]
-    fn pack_straight<'a, S: Simd>(_: S, k: usize, row: impl Fn(usize) -> &'a [f32], panel: &mut [f32]) {
-        let (whole, rest) = panel.split_at_mut(panel_width::<S>() * k);
-        for (n, to) in whole.chunks_exact_mut(panel_width::<S>()).enumerate() {
-            let row = row(n);
-            let (values, beyond) = to.split_at_mut(row.len());
-            values.copy_from_slice(row);
-            beyond.fill(0.0);
-        }
-        rest.fill(0.0);
-    }
-}
-
-impl RightOperand for Bf16 {
-    #[inline(always)]
-    fn pack_transposed<'a, S: Simd>(
-        simd: S,
-        count: usize,
-        column: impl Fn(usize) -> &'a [f32],
-        room: &mut [f32],
-        panel: &mut [f32],
-    ) {
-        let width = panel_width::<S>();
-        let words = panel.len() / width;
-        let (packed, beyond) = room[..panel.len()].split_at_mut(count * words);
-        for (n, to) in packed.chunks_exact_mut(words).enumerate() {
-            Self::pack_column(simd, column(n), to, &mut []);
-        }
-        beyond.fill(0.0);
-        for first in (0..width).step_by(LINE) {
-            for begin in (0..words).step_by(LINE) {
-                let (from, to) = (&room[first * words + begin..], &mut panel[begin * width + first..]);
-                simd.transpose(from, words, to, width);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn pack_straight<'a, S: Simd>(simd: S, k: usize, row: impl Fn(usize) -> &'a [f32], panel: &mut [f32]) {
-        let width = panel_width::<S>();
-        for (word, to) in panel.chunks_exact_mut(width).enumerate() {
-            let row = |n| if n < k { row(n) } else { &[] };
-            let (even, odd) = (row(2 * word), row(2 * word + 1));
-            for (j, to) in to.chunks_exact_mut(S::LANES).enumerate() {
-                let vector = |row: &[f32]| simd.load_or(row.get(j * S::LANES..).unwrap_or(&[]), 0.0);
-                simd.store(simd.pair_bf16(vector(even), vector(odd)), to);
             }
         }
     }

@@ -252,7 +252,7 @@ impl Kernel {
 /// computed after it, in a cache or an unfinished run.
 fn revision(precision: Precision) -> &'static str {
     match precision {
-        // GELU before bf16 and bytes by a polynomial of its own.
+        // GELU before bf16 and bytes by a polynomial of its own, and attention by tiles in bf16.
         Precision::Bf16 | Precision::Int8 => "-r2",
         Precision::F32 | Precision::F16 => "",
     }

@@ -1,4 +1,4 @@
-//! Weights as the checkpoint has them, `[N, K]`, to panels for [`super::gemm`].
+//! Right operands to panels for [`super::gemm`]: weights as the checkpoint has them, `[N, K]`, and activations.
 
 use std::marker::PhantomData;
 
@@ -8,9 +8,9 @@ use rayon::prelude::*;
 
 use super::buffer::{AlignedBuffer, Scratch, with_scratch};
 use super::detect::Kernel;
-use super::format::{Format, WithFormat};
-use super::operands::{group_values, groups, words};
-use super::simd::{Simd, Task};
+use super::format::{Bf16, F32, Format, WithFormat};
+use super::operands::{group_values, groups, panel_width, words};
+use super::simd::{LINE, Simd, Task};
 
 /// Packs `weight`, `[N, K]` of any float type, into panels `[words, width]` of its rows, and
 /// writes `[groups, COLUMN_TERMS, width]` for each panel. Columns beyond N and k beyond K are zero.
@@ -153,12 +153,97 @@ impl<F: Format, T: Copy, C: Fn(T) -> f32> Task for (PhantomData<F>, PackPanel<'_
     }
 }
 
+/// Formats without terms, in which activations are packed as a right operand too: `[words, panel_width]`, zeros beyond the last
+/// column and beyond the last value along k.
+///
+/// Implementations must be `#[inline(always)]`, as everything beneath a task.
+pub(super) trait RightOperand: Format {
+    /// A panel of `count` columns, each of which lies in a row. `room` has as many words as the panel.
+    fn pack_transposed<'a, S: Simd>(
+        simd: S,
+        count: usize,
+        column: impl Fn(usize) -> &'a [f32],
+        room: &mut [f32],
+        panel: &mut [f32],
+    );
+
+    /// A panel of `k` rows.
+    fn pack_straight<'a, S: Simd>(simd: S, k: usize, row: impl Fn(usize) -> &'a [f32], panel: &mut [f32]);
+}
+
+impl RightOperand for F32 {
+    #[inline(always)]
+    fn pack_transposed<'a, S: Simd>(
+        _: S,
+        count: usize,
+        column: impl Fn(usize) -> &'a [f32],
+        _: &mut [f32],
+        panel: &mut [f32],
+    ) {
+        let width = panel_width::<S>();
+        if count < width || column(0).len() * width < panel.len() {
+            panel.fill(0.0);
+        }
+        interleave(count, column, width, panel, |value: f32| value);
+    }
+
+    #[inline(always)]
+    fn pack_straight<'a, S: Simd>(_: S, k: usize, row: impl Fn(usize) -> &'a [f32], panel: &mut [f32]) {
+        let (whole, rest) = panel.split_at_mut(panel_width::<S>() * k);
+        for (n, to) in whole.chunks_exact_mut(panel_width::<S>()).enumerate() {
+            let row = row(n);
+            let (values, beyond) = to.split_at_mut(row.len());
+            values.copy_from_slice(row);
+            beyond.fill(0.0);
+        }
+        rest.fill(0.0);
+    }
+}
+
+impl RightOperand for Bf16 {
+    #[inline(always)]
+    fn pack_transposed<'a, S: Simd>(
+        simd: S,
+        count: usize,
+        column: impl Fn(usize) -> &'a [f32],
+        room: &mut [f32],
+        panel: &mut [f32],
+    ) {
+        let width = panel_width::<S>();
+        let words = panel.len() / width;
+        let (packed, beyond) = room[..panel.len()].split_at_mut(count * words);
+        for (n, to) in packed.chunks_exact_mut(words).enumerate() {
+            Self::pack_column(simd, column(n), to, &mut []);
+        }
+        beyond.fill(0.0);
+        for first in (0..width).step_by(LINE) {
+            for begin in (0..words).step_by(LINE) {
+                let (from, to) = (&room[first * words + begin..], &mut panel[begin * width + first..]);
+                simd.transpose(from, words, to, width);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn pack_straight<'a, S: Simd>(simd: S, k: usize, row: impl Fn(usize) -> &'a [f32], panel: &mut [f32]) {
+        let width = panel_width::<S>();
+        for (word, to) in panel.chunks_exact_mut(width).enumerate() {
+            let row = |n| if n < k { row(n) } else { &[] };
+            let (even, odd) = (row(2 * word), row(2 * word + 1));
+            for (j, to) in to.chunks_exact_mut(S::LANES).enumerate() {
+                let vector = |row: &[f32]| simd.load_or(row.get(j * S::LANES..).unwrap_or(&[]), 0.0);
+                simd.store(simd.pair_bf16(vector(even), vector(odd)), to);
+            }
+        }
+    }
+}
+
 /// Columns read at once: with more, columns whose distance is a power of two push each other out of the L1 cache.
 const GROUP: usize = 8;
 
 /// Lays `count` columns side by side: `to[i * width + n] = column(n)[i]`. All have the same length.
 #[inline(always)]
-pub(super) fn interleave<'a, T: Copy + 'a>(
+fn interleave<'a, T: Copy + 'a>(
     count: usize,
     column: impl Fn(usize) -> &'a [T],
     width: usize,

@@ -87,7 +87,10 @@ fn settle<S: Simd, F: Format>(
     let sums = product.sums[first * width..][..rows * width].as_mut_ptr();
     let of_group = &mut of_group.0[..rows * width];
     // The only group's sums are the result.
-    if let (Some(sink), true, 0) = (sink.as_deref_mut(), is_first, F::COLUMN_TERMS) {
+    if is_first
+        && F::COLUMN_TERMS == 0
+        && let Some(sink) = sink.as_deref_mut()
+    {
         return sink.put(simd, first, of_group);
     }
     let found = of_group.as_mut_ptr();
