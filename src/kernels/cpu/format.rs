@@ -84,6 +84,18 @@ pub(super) trait Format: Copy + Sync {
         }
     }
 
+    /// Whether a group's sums begin with something else than zero.
+    #[inline(always)]
+    fn has_beginning<S: Simd>() -> bool {
+        false
+    }
+
+    /// `sum` plus the part of a column's words `w` in what its group's sums begin with.
+    #[inline(always)]
+    fn beginning<S: Simd>(_: S, _w: S::V, sum: S::V) -> S::V {
+        sum
+    }
+
     /// `sum + x w` in each lane, of formats with one plane.
     fn multiply_add<S: Simd>(simd: S, x: S::V, w: S::V, sum: S::V) -> S::V;
 
@@ -287,6 +299,16 @@ impl Format for Int8 {
         }
         let scale = if finite { scale } else { f32::NAN };
         terms.copy_from_slice(&[scale, scale * total as f32]);
+    }
+
+    #[inline(always)]
+    fn has_beginning<S: Simd>() -> bool {
+        S::DOTS_FALL_SHORT
+    }
+
+    #[inline(always)]
+    fn beginning<S: Simd>(simd: S, w: S::V, sum: S::V) -> S::V {
+        simd.shortfall_u8_i8(w, sum)
     }
 
     #[inline(always)]

@@ -1,17 +1,17 @@
 //! Matrix products of packed operands: rows times panels, which lie in memory as [`super::operands`] says.
 //!
 //! **Summation order.** An element of the product is a sum over groups of [`Format::GROUP`] words, in
-//! order, of sums over the words in a group, in order, each begun at zero. That depends on K alone: never
-//! on the number of rows, on a row's position, or on the tile that it falls into. Separate sums lose
-//! less to rounding. Chunks are whole groups and exist for the caches: a panel's chunk is read from L1
-//! for all tiles.
+//! order, of sums over the words in a group, in order, each begun at zero, or at what products of integers, which
+//! are exact in any order, fall short by. That depends on K alone: never on the number of rows, on a row's position,
+//! or on the tile that it falls into. Separate sums lose less to rounding. Chunks are whole groups and exist for
+//! the caches: a panel's chunk is read from L1 for all tiles.
 //!
 //! Where the machine multiplies whole tiles ([`Simd::TILES`]), a group's sums are its own to order; they depend
 //! on a row and the group alone too.
 
 use super::format::Format;
-use super::operands::{Product, Sink, beyond, panel_width};
-use super::simd::{LINE, Simd};
+use super::operands::{Product, Sink, TILE_VECTORS, beyond, panel_width};
+use super::simd::{LINE, MAX_LANES, Simd};
 use super::whole_tiles::multiply_whole_tiles;
 
 /// Leaves them where they are.
@@ -39,6 +39,7 @@ pub(super) fn multiply_panel_into<S: Simd, F: Format>(simd: S, format: F, produc
 fn multiply<S: Simd, F: Format>(simd: S, format: F, product: Product<'_>, sink: Option<&mut impl Sink>) {
     let Product { rows, is_first, .. } = product;
     let width = panel_width::<S>();
+    const { assert!(F::CHUNK / F::GROUP <= MAX_GROUPS) };
     let k = product.panel.len() / width;
     let groups = k.div_ceil(F::GROUP);
     assert!(k.is_multiple_of(LINE));
@@ -54,17 +55,25 @@ fn multiply<S: Simd, F: Format>(simd: S, format: F, product: Product<'_>, sink: 
     if S::TILES {
         return multiply_whole_tiles(simd, format, product, sink);
     }
+    let mut beginnings = [0.0; MAX_GROUPS * TILE_VECTORS * MAX_LANES];
     for begin in (0..k).step_by(F::CHUNK) {
         let depth = F::CHUNK.min(k - begin);
+        let panel = &product.panel[begin * width..][..depth * width];
+        if F::has_beginning::<S>() {
+            for (group, to) in panel.chunks(F::GROUP * width).zip(beginnings.chunks_mut(width)) {
+                begin_group(simd, format, group, to);
+            }
+        }
         let group = begin / F::GROUP;
         let columns = &product.columns[group * F::COLUMN_TERMS * width..];
         for first in (0..rows).step_by(S::TILE_ROWS) {
             let tile_rows = S::TILE_ROWS.min(rows - first);
             let tile = Tile {
                 left: &product.left[begin * rows + first * depth..][..tile_rows * depth],
-                panel: &product.panel[begin * width..][..depth * width],
+                panel,
                 row_terms: &product.row_terms[first * groups * F::ROW_TERMS..][..tile_rows * groups * F::ROW_TERMS],
                 columns: &columns[..depth.div_ceil(F::GROUP) * F::COLUMN_TERMS * width],
+                beginnings: &beginnings[..depth.div_ceil(F::GROUP) * width],
                 sums: &mut product.sums[first * width..][..tile_rows * width],
                 group,
                 groups,
@@ -80,6 +89,23 @@ fn multiply<S: Simd, F: Format>(simd: S, format: F, product: Product<'_>, sink: 
     }
 }
 
+/// Groups in a chunk of any format.
+const MAX_GROUPS: usize = 8;
+
+/// What the sums of each column of a group begin with.
+#[inline(always)]
+fn begin_group<S: Simd, F: Format>(simd: S, _: F, group: &[f32], to: &mut [f32]) {
+    let mut sums = [simd.splat(0.0); TILE_VECTORS];
+    for words in group.chunks_exact(panel_width::<S>()) {
+        for (sum, w) in sums.iter_mut().zip(words.chunks_exact(S::LANES)) {
+            *sum = F::beginning(simd, simd.load(w), *sum);
+        }
+    }
+    for (sum, to) in sums.into_iter().zip(to.chunks_exact_mut(S::LANES)) {
+        simd.store(sum, to);
+    }
+}
+
 /// One chunk of a tile of rows and a panel. With `depth` words in the chunk, a multiple of [`LINE`]:
 struct Tile<'a> {
     /// `[depth / 16, rows, 16]`.
@@ -90,6 +116,8 @@ struct Tile<'a> {
     row_terms: &'a [f32],
     /// `[groups of this chunk, COLUMN_TERMS, panel_width]`.
     columns: &'a [f32],
+    /// `[groups of this chunk, panel_width]`: what sums begin with, where [`Format::has_beginning`].
+    beginnings: &'a [f32],
     /// `[rows, panel_width]`; overwritten if `is_first`, else added to.
     sums: &'a mut [f32],
     is_first: bool,
@@ -159,9 +187,16 @@ unsafe fn tile<S: Simd, F: Format, const ROWS: usize>(simd: S, _: F, operands: T
     // SAFETY: each of ROWS rows has terms for `groups` groups, of which `group` is one.
     let mut row_terms = unsafe { operands.row_terms.as_ptr().add(operands.group * F::ROW_TERMS) };
     let mut is_first = operands.is_first;
+    let mut beginnings = operands.beginnings.as_ptr();
     while blocks > 0 {
-        let mut first = [simd.splat(0.0); MAX_ROWS];
-        let mut second = [simd.splat(0.0); MAX_ROWS];
+        let (beginning, other_beginning) = if F::has_beginning::<S>() {
+            // SAFETY: the caller states that `beginnings` holds TILE_VECTORS vectors for each of the chunk's groups.
+            unsafe { (simd.load_ptr(beginnings), simd.load_ptr(beginnings.add(S::LANES))) }
+        } else {
+            (simd.splat(0.0), simd.splat(0.0))
+        };
+        let mut first = [beginning; MAX_ROWS];
+        let mut second = [other_beginning; MAX_ROWS];
         let in_group = blocks.min(F::GROUP / LINE);
         for _ in 0..in_group {
             for word in 0..LINE {
@@ -207,6 +242,7 @@ unsafe fn tile<S: Simd, F: Format, const ROWS: usize>(simd: S, _: F, operands: T
             });
             is_first = false;
             columns = columns.add(F::COLUMN_TERMS * width);
+            beginnings = beginnings.add(width);
             row_terms = row_terms.add(F::ROW_TERMS);
         }
     }

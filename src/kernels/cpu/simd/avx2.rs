@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
 use super::dots::{Dots, NoDots};
-use super::{Simd, Task};
+use super::{LINE, Simd, Task, u8_words};
 
 /// Proof that the machine has AVX2 and FMA, and the dot products of `D`, which has none of bf16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,9 @@ impl<D: Dots> Avx2<D> {
         (base && (!D::BYTES || is_x86_feature_detected!("avxvnni"))).then_some(Self(PhantomData))
     }
 }
+
+/// A word of four bytes of zero, each less 128: what dot products in 16 bits take.
+const ZEROS: u32 = 0x8080_8080;
 
 /// An intrinsic called from a method of [`Avx2`].
 macro_rules! avx2 {
@@ -32,7 +35,7 @@ impl<D: Dots> Simd for Avx2<D> {
 
     const LANES: usize = 8;
 
-    /// 4 x 2 vectors of a group's sums, 4 of weights (halves of bf16) and a broadcast; of 16 registers that
+    /// 4 x 2 vectors of a group's sums, 4 of weights (halves of bf16, signs and magnitudes of bytes) and a broadcast; of 16 registers that
     /// leaves 3, and the totals wait in memory. Dot products of bytes take weights as they are and 5 cycles, two begun in
     /// each, so that 6 x 2 sums fit and are needed.
     const TILE_ROWS: usize = if D::BYTES { 6 } else { 4 };
@@ -150,15 +153,37 @@ impl<D: Dots> Simd for Avx2<D> {
             if D::BYTES {
                 return _mm256_castsi256_ps(_mm256_dpbusd_avx_epi32(_mm256_castps_si256(sum), a, b));
             }
-            // In 16 bits, even and odd bytes apart: `_mm256_maddubs_epi16` is shorter, but saturates.
-            let even = _mm256_madd_epi16(
-                _mm256_and_si256(a, _mm256_set1_epi16(0xff)),
-                _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(b)),
-            );
-            let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(a), _mm256_srai_epi16::<8>(b));
-            let sum = _mm256_add_epi32(_mm256_castps_si256(sum), even);
-            _mm256_castsi256_ps(_mm256_add_epi32(sum, odd))
+            // `_mm256_maddubs_epi16` adds two products in 16 bits and saturates. With a' = a - 128, from -128 to 127, |b| a' fits.
+            // A product by a negative b takes the complement of a', so -1 - a' for -a', which costs no instruction more.
+            let negative = _mm256_cmpgt_epi8(_mm256_setzero_si256(), b);
+            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(b), _mm256_xor_si256(a, negative));
+            let quads = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(sum), quads))
         })
+    }
+
+    const DOTS_FALL_SHORT: bool = !D::BYTES;
+
+    #[inline(always)]
+    fn shortfall_u8_i8(self, b: __m256, sum: __m256) -> __m256 {
+        if D::BYTES {
+            return sum;
+        }
+        // What is to be 0 for bytes of zero.
+        let found = self.dot_u8_i8(self.splat(f32::from_bits(ZEROS)), b, self.splat(0.0));
+        avx2!(_mm256_castsi256_ps(_mm256_sub_epi32(
+            _mm256_castps_si256(sum),
+            _mm256_castps_si256(found)
+        )))
+    }
+
+    #[inline(always)]
+    fn pack_u8(self, from: &[f32; 4 * LINE], least: f32, factor: f32, to: &mut [f32; LINE]) {
+        u8_words(from, least, factor, to);
+        if !D::BYTES {
+            to.iter_mut()
+                .for_each(|word| *word = f32::from_bits(word.to_bits() ^ ZEROS));
+        }
     }
 
     #[inline(always)]

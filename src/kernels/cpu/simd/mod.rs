@@ -110,6 +110,16 @@ fn bf16_words(from: &[f32; 2 * LINE], to: &mut [f32; LINE]) {
     }
 }
 
+/// [`Simd::pack_u8`] without instructions for it.
+#[inline(always)]
+fn u8_words(from: &[f32; 4 * LINE], least: f32, factor: f32, to: &mut [f32; LINE]) {
+    // Beside this large number the spacing of f32 is 1, and the lowest bits are the byte.
+    let byte = |x: f32| ((x - least) * factor + 8_388_608.0).to_bits() & 0xff;
+    for (to, x) in to.iter_mut().zip(from.as_chunks::<4>().0) {
+        *to = f32::from_bits(byte(x[0]) | byte(x[1]) << 8 | byte(x[2]) << 16 | byte(x[3]) << 24);
+    }
+}
+
 /// Work that is compiled once for each instruction set.
 pub(super) trait Task {
     type Output;
@@ -172,8 +182,19 @@ pub(super) trait Simd: Copy {
     fn select_less(self, a: Self::V, b: Self::V, then: Self::V, otherwise: Self::V) -> Self::V;
     /// `sum + a0 b0 + a1 b1` for words of two bf16, 0 the lower half; what is denormal may count as 0.
     fn dot_bf16(self, a: Self::V, b: Self::V, sum: Self::V) -> Self::V;
-    /// `sum + a0 b0 + … + a3 b3` for words of four u8 (`a`) and of four i8 (`b`, none of them -128), and i32 sums; exact.
+    /// `sum + a0 b0 + … + a3 b3` for words of four u8 (`a`) and of four i8 (`b`, none of them -128), and i32 sums; exact, less
+    /// what [`Self::shortfall_u8_i8`] tells.
     fn dot_u8_i8(self, a: Self::V, b: Self::V, sum: Self::V) -> Self::V;
+
+    /// Whether [`Self::dot_u8_i8`] falls short.
+    const DOTS_FALL_SHORT: bool = false;
+
+    /// `sum` plus what [`Self::dot_u8_i8`] falls short by, whatever `a` is: sums over many `a` with the same `b` begin with it.
+    #[inline(always)]
+    fn shortfall_u8_i8(self, _b: Self::V, sum: Self::V) -> Self::V {
+        sum
+    }
+
     /// The sum of words of one i32 each, wrapping around.
     fn add_i32(self, a: Self::V, b: Self::V) -> Self::V;
     /// Words of one i32 each as f32, rounded to nearest.
@@ -230,14 +251,10 @@ pub(super) trait Simd: Copy {
     }
 
     /// Words of four bytes each: `(x - least) * factor` rounded to nearest even, which must lie
-    /// within 0 to 255; elsewhere the byte has no meaning.
+    /// within 0 to 255; elsewhere the byte has no meaning. In the form that [`Self::dot_u8_i8`] takes.
     #[inline(always)]
     fn pack_u8(self, from: &[f32; 4 * LINE], least: f32, factor: f32, to: &mut [f32; LINE]) {
-        // Beside this large number the spacing of f32 is 1, and the lowest bits are the byte.
-        let byte = |x: f32| ((x - least) * factor + 8_388_608.0).to_bits() & 0xff;
-        for (to, x) in to.iter_mut().zip(from.as_chunks::<4>().0) {
-            *to = f32::from_bits(byte(x[0]) | byte(x[1]) << 8 | byte(x[2]) << 16 | byte(x[3]) << 24);
-        }
+        u8_words(from, least, factor, to);
     }
 
     /// The first `LANES` values. Panics if there are fewer.

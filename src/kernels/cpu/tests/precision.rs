@@ -141,6 +141,48 @@ fn sums_of_bytes_are_exact_at_their_largest() {
 }
 
 #[test]
+fn bytes_of_all_signs_and_sizes_multiply_exactly() {
+    // Groups of whole numbers from 0 to 255 and from -127 to 127 stand for themselves, and so do their sums below 2^24.
+    let (rows, n, k) = (7, 40, 600);
+    let whole = |count: usize, seed, range: f32| -> Vec<f32> {
+        let values = random(count, seed).into_iter();
+        values.map(|x| (x * range).round_ties_even()).collect()
+    };
+    let mut x: Vec<f32> = whole(rows * k, 1, 127.0).iter().map(|x| x + 128.0).collect();
+    let mut weight = whole(n * k, 2, 127.0);
+    for (values, extremes) in [(&mut x, [0.0, 255.0]), (&mut weight, [-127.0, 127.0])] {
+        for row in values.chunks_mut(k) {
+            for group in row.chunks_mut(256) {
+                // Some pairs of neighbours are both extreme, of either sign.
+                group[..4].copy_from_slice(&[extremes[0], extremes[1], extremes[1], extremes[0]]);
+                group[20..22].fill(extremes[1]);
+                group[24..26].fill(extremes[0]);
+            }
+        }
+    }
+    // Whole rows of extremes: the largest sums.
+    for (values, extremes) in [(&mut x, [0.0, 255.0]), (&mut weight, [-127.0, 127.0])] {
+        for (row, [even, odd]) in [[0, 1], [1, 0], [1, 1], [0, 0]].into_iter().enumerate() {
+            for (i, value) in values[row * k..][4..k].iter_mut().enumerate() {
+                *value = extremes[if i % 256 < 252 && i % 2 == 0 { even } else { odd }];
+            }
+        }
+    }
+    let expected: Vec<f32> = (x.chunks(k))
+        .flat_map(|x| weight.chunks(k).map(move |w| (x, w)))
+        .map(|(x, w)| x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>() as f32)
+        .collect();
+    let weight = Tensor::from_vec(weight, (n, k), &Device::Cpu).unwrap();
+    for_each_variant(|kernel, precision| {
+        if precision == Precision::Int8 {
+            let layer = PackedLinear::for_kernel(kernel, &weight, None, precision).unwrap();
+            let found = layer.forward(&x, rows, Activation::Identity);
+            assert_eq!(found, expected, "{}", kernel.name(precision));
+        }
+    });
+}
+
+#[test]
 fn constant_rows_and_empty_weights_give_their_sums() {
     for_each_variant(|kernel, precision| {
         let weight = Tensor::new(&[[1f32, 1., 1., 1., 1.], [0., 0., 0., 0., 0.]], &Device::Cpu).unwrap();
