@@ -58,7 +58,9 @@ fn multiply<S: Simd, F: Format>(simd: S, format: F, product: Product<'_>, sink: 
     let mut beginnings = [0.0; MAX_GROUPS * TILE_VECTORS * MAX_LANES];
     for begin in (0..k).step_by(F::CHUNK) {
         let depth = F::CHUNK.min(k - begin);
-        let panel = &product.panel[begin * width..][..depth * width];
+        let (panel, after) = product.panel[begin * width..].split_at(depth * width);
+        let next = if after.is_empty() { product.next } else { after };
+        let mut ahead = Ahead::new::<S>(next, F::CHUNK * width, rows);
         if F::has_beginning::<S>() {
             for (group, to) in panel.chunks(F::GROUP * width).zip(beginnings.chunks_mut(width)) {
                 begin_group(simd, format, group, to);
@@ -68,6 +70,7 @@ fn multiply<S: Simd, F: Format>(simd: S, format: F, product: Product<'_>, sink: 
         let columns = &product.columns[group * F::COLUMN_TERMS * width..];
         for first in (0..rows).step_by(S::TILE_ROWS) {
             let tile_rows = S::TILE_ROWS.min(rows - first);
+            ahead.ask(simd);
             let tile = Tile {
                 left: &product.left[begin * rows + first * depth..][..tile_rows * depth],
                 panel,
@@ -103,6 +106,32 @@ fn begin_group<S: Simd, F: Format>(simd: S, _: F, group: &[f32], to: &mut [f32])
     }
     for (sum, to) in sums.into_iter().zip(to.chunks_exact_mut(S::LANES)) {
         simd.store(sum, to);
+    }
+}
+
+/// What is multiplied next, asked for from memory bit by bit while tiles of rows go by: the first tile reads all of a
+/// chunk, faster than memory gives it.
+struct Ahead<'a> {
+    rest: &'a [f32],
+    /// Words at each tile.
+    share: usize,
+}
+
+impl<'a> Ahead<'a> {
+    /// The first `most` words of `next` while `rows` rows go by.
+    #[inline(always)]
+    fn new<S: Simd>(next: &'a [f32], most: usize, rows: usize) -> Self {
+        let rest = &next[..next.len().min(most)];
+        let tiles = rows.div_ceil(S::TILE_ROWS).max(1);
+        let share = rest.len().div_ceil(tiles).next_multiple_of(LINE);
+        Self { rest, share }
+    }
+
+    #[inline(always)]
+    fn ask<S: Simd>(&mut self, simd: S) {
+        let (now, later) = self.rest.split_at(self.share.min(self.rest.len()));
+        now.chunks(LINE).for_each(|line| simd.prefetch(line.as_ptr()));
+        self.rest = later;
     }
 }
 

@@ -163,6 +163,10 @@ pub(super) trait Simd: Copy {
     /// `to` must be valid for writing `LANES` values; it need not be aligned.
     unsafe fn store_ptr(self, v: Self::V, to: *mut f32);
 
+    /// Asks memory for the cache line at `at`, which may be anything; nothing where that has not been found to help.
+    #[inline(always)]
+    fn prefetch(self, _at: *const f32) {}
+
     fn splat(self, x: f32) -> Self::V;
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
