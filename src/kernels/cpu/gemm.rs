@@ -66,7 +66,7 @@ fn multiply<S: Simd, F: Format>(simd: S, format: F, product: Product<'_>, sink: 
                 begin_group(simd, format, group, to);
             }
         }
-        let group = begin / F::GROUP;
+        let (group, in_chunk) = (begin / F::GROUP, depth.div_ceil(F::GROUP));
         let columns = &product.columns[group * F::COLUMN_TERMS * width..];
         for first in (0..rows).step_by(S::TILE_ROWS) {
             let tile_rows = S::TILE_ROWS.min(rows - first);
@@ -75,8 +75,8 @@ fn multiply<S: Simd, F: Format>(simd: S, format: F, product: Product<'_>, sink: 
                 left: &product.left[begin * rows + first * depth..][..tile_rows * depth],
                 panel,
                 row_terms: &product.row_terms[first * groups * F::ROW_TERMS..][..tile_rows * groups * F::ROW_TERMS],
-                columns: &columns[..depth.div_ceil(F::GROUP) * F::COLUMN_TERMS * width],
-                beginnings: &beginnings[..depth.div_ceil(F::GROUP) * width],
+                columns: &columns[..in_chunk * F::COLUMN_TERMS * width],
+                beginnings: &beginnings[..in_chunk * width],
                 sums: &mut product.sums[first * width..][..tile_rows * width],
                 group,
                 groups,
@@ -92,7 +92,7 @@ fn multiply<S: Simd, F: Format>(simd: S, format: F, product: Product<'_>, sink: 
     }
 }
 
-/// Groups in a chunk of any format.
+/// The most groups in a chunk of any format.
 const MAX_GROUPS: usize = 8;
 
 /// What the sums of each column of a group begin with.
@@ -109,8 +109,8 @@ fn begin_group<S: Simd, F: Format>(simd: S, _: F, group: &[f32], to: &mut [f32])
     }
 }
 
-/// What is multiplied next, asked for from memory bit by bit while tiles of rows go by: the first tile reads all of a
-/// chunk, faster than memory gives it.
+/// What is multiplied next, asked for from memory bit by bit while tiles of rows go by: its first tile reads all of it,
+/// faster than memory gives it.
 struct Ahead<'a> {
     rest: &'a [f32],
     /// Words at each tile.
@@ -145,7 +145,7 @@ struct Tile<'a> {
     row_terms: &'a [f32],
     /// `[groups of this chunk, COLUMN_TERMS, panel_width]`.
     columns: &'a [f32],
-    /// `[groups of this chunk, panel_width]`: what sums begin with, where [`Format::has_beginning`].
+    /// `[groups of this chunk, panel_width]`: what sums begin with; has no meaning unless [`Format::has_beginning`].
     beginnings: &'a [f32],
     /// `[rows, panel_width]`; overwritten if `is_first`, else added to.
     sums: &'a mut [f32],
@@ -246,7 +246,8 @@ unsafe fn tile<S: Simd, F: Format, const ROWS: usize>(simd: S, _: F, operands: T
         }
         blocks -= in_group;
         // SAFETY: the caller states that `columns` holds TILE_VECTORS vectors for each term of the chunk's
-        // groups, `row_terms` the terms of `groups` groups for each of ROWS rows, and `sums` ROWS rows.
+        // groups, `beginnings` as many for each group, `row_terms` the terms of `groups` groups for each of ROWS
+        // rows, and `sums` ROWS rows.
         unsafe {
             for_each_row!(|R| {
                 let row = row_terms.wrapping_add(R * operands.groups * F::ROW_TERMS);

@@ -76,7 +76,7 @@ impl<D: Dots> Simd for Avx2<D> {
 
     #[inline(always)]
     fn prefetch(self, at: *const f32) {
-        // To L2, from where a tile reads fast enough: L1 is full.
+        // To L2: the chunk that is being multiplied has half of L1.
         avx2!(_mm_prefetch::<_MM_HINT_T1>(at.cast()));
     }
 

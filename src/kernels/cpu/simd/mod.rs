@@ -163,7 +163,7 @@ pub(super) trait Simd: Copy {
     /// `to` must be valid for writing `LANES` values; it need not be aligned.
     unsafe fn store_ptr(self, v: Self::V, to: *mut f32);
 
-    /// Asks memory for the cache line at `at`, which may be anything; nothing where that has not been found to help.
+    /// Asks memory for the cache line at `at`, which may be anything; nothing where that was not tried.
     #[inline(always)]
     fn prefetch(self, _at: *const f32) {}
 
@@ -186,8 +186,8 @@ pub(super) trait Simd: Copy {
     fn select_less(self, a: Self::V, b: Self::V, then: Self::V, otherwise: Self::V) -> Self::V;
     /// `sum + a0 b0 + a1 b1` for words of two bf16, 0 the lower half; what is denormal may count as 0.
     fn dot_bf16(self, a: Self::V, b: Self::V, sum: Self::V) -> Self::V;
-    /// `sum + a0 b0 + … + a3 b3` for words of four u8 (`a`) and of four i8 (`b`, none of them -128), and i32 sums; exact, less
-    /// what [`Self::shortfall_u8_i8`] tells.
+    /// `sum + a0 b0 + … + a3 b3` for words of four u8 (`a`, from [`Self::pack_u8`]) and of four i8 (`b`, none of them -128), and
+    /// i32 sums; exact, less what [`Self::shortfall_u8_i8`] tells.
     fn dot_u8_i8(self, a: Self::V, b: Self::V, sum: Self::V) -> Self::V;
 
     /// Whether [`Self::dot_u8_i8`] falls short.
