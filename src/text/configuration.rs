@@ -1,8 +1,11 @@
 //! What the files beside a vocabulary state: `tokenizer_config.json`, and before that had `added_tokens_decoder`,
 //! `special_tokens_map.json` and `added_tokens.json`. What is made of it is `loading`'s.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 use tokenizers::normalizers::BertNormalizer;
@@ -26,6 +29,8 @@ pub struct TokenizerFiles<'a> {
 pub(super) struct Config {
     /// The tokenizer's class is `BertTokenizer`, as it is where none is stated, or a copy of it.
     pub is_bert: bool,
+    /// That, or a class that does what `tokenizer.json` says.
+    pub is_known: bool,
     /// The tokenizer's class, where one is stated.
     pub class: Option<String>,
     /// The name of `tokenizer_config.json`.
@@ -115,7 +120,8 @@ impl Config {
         let class = config.json.get("tokenizer_class").and_then(Value::as_str);
         Ok(Config {
             // PreTrainedTokenizerFast, TokenizersBackend and what is not known go by tokenizer.json alone.
-            is_bert: class.is_none_or(|class| class.trim_end_matches("Fast").ends_with("BertTokenizer")),
+            is_bert: class.is_none_or(is_berts),
+            is_known: class.is_none_or(|class| is_berts(class) || BY_TOKENIZER_JSON.contains(&class)),
             class: class.map(str::to_owned),
             file: config.file.to_owned(),
             padding_side: config
@@ -141,20 +147,68 @@ impl Config {
     }
 }
 
+/// Tokenizers that are copies of BERT's, besides those whose names end in that.
+const COPIES: [&str; 7] = [
+    "ElectraTokenizer",
+    "LayoutLMTokenizer",
+    "LxmertTokenizer",
+    "RealmTokenizer",
+    "DPRContextEncoderTokenizer",
+    "DPRQuestionEncoderTokenizer",
+    "DPRReaderTokenizer",
+];
+
+/// Those that do what `tokenizer.json` says.
+const BY_TOKENIZER_JSON: [&str; 2] = ["PreTrainedTokenizerFast", "TokenizersBackend"];
+
+fn is_berts(class: &str) -> bool {
+    let name = class.trim_end_matches("Fast");
+    // RemBERT's is SentencePiece.
+    COPIES.contains(&name) || name.ends_with("BertTokenizer") && name != "RemBertTokenizer"
+}
+
 /// What one JSON file states, or nothing.
 struct Stated<'a> {
     file: &'a str,
+    bytes: &'a [u8],
     json: Map<String, Value>,
 }
 
+/// An object's values in the order of the file, which [`Map`] does not keep.
+struct InOrder(Vec<Value>);
+
+impl<'de> Deserialize<'de> for InOrder {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Values;
+
+        impl<'de> Visitor<'de> for Values {
+            type Value = InOrder;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<InOrder, A::Error> {
+                let mut values = Vec::new();
+                while let Some((IgnoredAny, value)) = map.next_entry()? {
+                    values.push(value);
+                }
+                Ok(InOrder(values))
+            }
+        }
+
+        deserializer.deserialize_map(Values)
+    }
+}
+
 impl<'a> Stated<'a> {
-    fn read(file: Option<(&'a str, &[u8])>) -> Result<Self, TokenizerError> {
+    fn read(file: Option<(&'a str, &'a [u8])>) -> Result<Self, TokenizerError> {
         let Some((file, bytes)) = file else {
-            let (file, json) = ("", Map::new());
-            return Ok(Stated { file, json });
+            let (file, bytes, json) = ("", &b"{}"[..], Map::new());
+            return Ok(Stated { file, bytes, json });
         };
         match serde_json::from_slice(bytes) {
-            Ok(Value::Object(json)) => Ok(Stated { file, json }),
+            Ok(Value::Object(json)) => Ok(Stated { file, bytes, json }),
             Ok(_) => Err(TokenizerError::malformed(file, "expected a JSON object")),
             Err(error) => Err(TokenizerError::malformed(file, &error.to_string())),
         }
@@ -189,17 +243,28 @@ impl<'a> Stated<'a> {
     fn tokens(&self) -> Result<Vec<AddedToken>, TokenizerError> {
         let mut tokens = Vec::new();
         for key in ["additional_special_tokens", "extra_special_tokens"] {
-            let values: Vec<&Value> = match self.json.get(key) {
+            let values = match self.json.get(key) {
                 None | Some(Value::Null) => continue,
-                Some(Value::Array(values)) => values.iter().collect(),
-                Some(Value::Object(values)) => values.values().collect(),
+                Some(Value::Array(values)) => values.clone(),
+                Some(Value::Object(_)) => self.in_order(key)?,
                 Some(other) => return Err(self.wrong(key, "a list", other)),
             };
-            for value in values {
+            for value in &values {
                 tokens.push(self.one(key, value)?);
             }
         }
         Ok(tokens)
+    }
+
+    /// The values of the object `key`, in which order their tokens take ids.
+    fn in_order(&self, key: &str) -> Result<Vec<Value>, TokenizerError> {
+        let malformed = |error: serde_json::Error| TokenizerError::malformed(self.file, &error.to_string());
+        let members: HashMap<String, &RawValue> = serde_json::from_slice(self.bytes).map_err(malformed)?;
+        let Some(raw) = members.get(key) else {
+            return Ok(Vec::new());
+        };
+        let InOrder(values) = serde_json::from_str(raw.get()).map_err(malformed)?;
+        Ok(values)
     }
 
     /// `added_tokens_decoder`: tokens by id.

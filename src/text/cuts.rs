@@ -17,27 +17,32 @@ pub(super) struct Cuts {
     chinese: bool,
 }
 
+/// What the tokens are that were added to BERT's pipeline; `None` where the pipeline is another, or where a token looks at what
+/// stands around it.
+pub(super) fn added_tokens(tokenizer: &tokenizers::Tokenizer) -> Option<Vec<String>> {
+    let Some(NormalizerWrapper::BertNormalizer(_)) = tokenizer.get_normalizer() else {
+        return None;
+    };
+    let Some(PreTokenizerWrapper::BertPreTokenizer(_)) = tokenizer.get_pre_tokenizer() else {
+        return None;
+    };
+    let tokens: Vec<AddedToken> = tokenizer.get_added_tokens_decoder().into_values().collect();
+    // Normalized tokens match after the normalizer, single words look at their neighbours.
+    if tokens.iter().any(|token| token.normalized || token.single_word) {
+        return None;
+    }
+    Some(tokens.into_iter().map(|token| token.content).collect())
+}
+
 impl Cuts {
     pub fn new(tokenizer: &tokenizers::Tokenizer) -> Self {
-        let none = Cuts {
-            added: None,
-            chinese: false,
+        let chinese = match tokenizer.get_normalizer() {
+            Some(NormalizerWrapper::BertNormalizer(normalizer)) => normalizer.handle_chinese_chars,
+            _ => false,
         };
-        let Some(NormalizerWrapper::BertNormalizer(normalizer)) = tokenizer.get_normalizer() else {
-            return none;
-        };
-        let Some(PreTokenizerWrapper::BertPreTokenizer(_)) = tokenizer.get_pre_tokenizer() else {
-            return none;
-        };
-        let tokens: Vec<AddedToken> = tokenizer.get_added_tokens_decoder().into_values().collect();
-        // Normalized tokens match after the normalizer, single words look at their neighbours:
-        // both could see a cut.
-        if tokens.iter().any(|token| token.normalized || token.single_word) {
-            return none;
-        }
         Cuts {
-            added: Some(tokens.into_iter().map(|token| token.content).collect()),
-            chinese: normalizer.handle_chinese_chars,
+            added: added_tokens(tokenizer),
+            chinese,
         }
     }
 

@@ -34,6 +34,8 @@ pub(super) struct Loaded {
     pub file: String,
     /// What the files leave open.
     pub doubts: Vec<String>,
+    /// There are no markers, or any file has one of them.
+    pub markers_are_listed: bool,
 }
 
 pub(super) fn load(files: &TokenizerFiles, markers: bool) -> Result<Loaded, TokenizerError> {
@@ -55,6 +57,8 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
             tokenizer.with_padding(None);
             if config.is_bert {
                 doubts.extend(normalize_as_bert(&mut tokenizer, file, &config)?);
+            } else if !config.is_known {
+                doubts.extend(unknown_class(file, &config));
             }
             (file, tokenizer)
         }
@@ -67,6 +71,7 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
         (None, None) => return Err(TokenizerError::NoFiles),
     };
 
+    let mut markers_are_listed = true;
     let present: Vec<AddedToken> = tokenizer.get_added_tokens_decoder().into_values().collect();
     let known = |token: &AddedToken| present.iter().any(|other| other.content == token.content);
     // A decoder also says how a token is looked for; added_tokens.json leaves that to tokenizer.json.
@@ -100,7 +105,18 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
         let missing = MARKERS
             .iter()
             .filter(|marker| !present.values().any(|token| token.content == **marker));
-        let missing = missing.map(|marker| AddedToken::from(*marker, true)).collect();
+        let missing: Vec<AddedToken> = missing.map(|marker| AddedToken::from(*marker, true)).collect();
+        let vocabulary = missing
+            .iter()
+            .find(|marker| tokenizer.token_to_id(&marker.content).is_some());
+        if let Some(AddedToken { content, .. }) = vocabulary {
+            doubts.push(format!(
+                "{file}: its vocabulary has {content:?}, which no file lists as a special token: transformers takes it apart like any \
+                 text, and here it is one token: if the model was trained with markers taken apart, every probability is wrong; list \
+                 the markers in \"additional_special_tokens\" of tokenizer_config.json if not"
+            ));
+        }
+        markers_are_listed = missing.len() < MARKERS.len() || vocabulary.is_some();
         add(&mut tokenizer, file, missing)?;
     }
 
@@ -123,6 +139,7 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
         sep,
         file: file.to_owned(),
         doubts,
+        markers_are_listed,
         tokenizer,
     })
 }
@@ -197,17 +214,6 @@ fn left_padding(file: &str, tokenizer: &Tokenizer, config: &Config) -> Option<St
          answers, and state \"padding_side\": \"right\" in tokenizer_config.json if they are the same"
     ))
 }
-
-/// Tokenizers that read a `vocab.txt` as BERT's does, besides those whose names end in that: they are copies of it.
-const WORD_PIECE: [&str; 7] = [
-    "ElectraTokenizer",
-    "LayoutLMTokenizer",
-    "LxmertTokenizer",
-    "RealmTokenizer",
-    "DPRContextEncoderTokenizer",
-    "DPRQuestionEncoderTokenizer",
-    "DPRReaderTokenizer",
-];
 
 /// Gives the tokenizer the configuration's normalizer, and says what is doubtful about that.
 fn normalize_as_bert(tokenizer: &mut Tokenizer, file: &str, config: &Config) -> Result<Vec<String>, TokenizerError> {
@@ -288,6 +294,16 @@ fn normalize_as_bert(tokenizer: &mut Tokenizer, file: &str, config: &Config) -> 
     Ok(doubts)
 }
 
+/// That the stated class may be another's, which splits texts in a way of its own.
+fn unknown_class(file: &str, config: &Config) -> Option<String> {
+    let class = config.class.as_ref()?;
+    Some(format!(
+        "{}: its \"tokenizer_class\" is {class:?}, and {file} is read as BERT's WordPiece: if that class splits texts otherwise, \
+         every probability is wrong; compare token ids with the original's, and state \"BertTokenizer\" if they are the same",
+        config.file
+    ))
+}
+
 /// BERT's, of `tokenizer.json`'s "model".
 const LONGEST_WORD: usize = 100;
 const PREFIX: &str = "##";
@@ -295,17 +311,8 @@ const PREFIX: &str = "##";
 /// The tokenizer of a `vocab.txt`, and what is doubtful about it.
 fn from_vocabulary(file: &str, bytes: &[u8], config: &Config) -> Result<(Tokenizer, Vec<String>), TokenizerError> {
     let mut doubts = Vec::new();
-    if let Some(class) = &config.class {
-        let name = class.trim_end_matches("Fast");
-        // RemBERT's is SentencePiece.
-        let is_berts = name.ends_with("BertTokenizer") && name != "RemBertTokenizer";
-        if !is_berts && !WORD_PIECE.contains(&name) {
-            doubts.push(format!(
-                "{}: its \"tokenizer_class\" is {class:?}, and {file} is read as BERT's WordPiece: if that class splits texts otherwise, \
-                 every probability is wrong; compare token ids with the original's, and state \"BertTokenizer\" if they are the same",
-                config.file
-            ));
-        }
+    if !config.is_bert {
+        doubts.extend(unknown_class(file, config));
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|error| TokenizerError::malformed(file, &format!("not UTF-8 after byte {}", error.valid_up_to())))?;

@@ -11,6 +11,7 @@ mod error;
 mod guard;
 mod loading;
 mod marking;
+mod runs;
 mod tokenizer;
 
 pub use configuration::TokenizerFiles;

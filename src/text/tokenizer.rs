@@ -1,7 +1,8 @@
 //! The tokenizer: a marked text to at most `max_length` token ids, the first of them `[CLS]` and
 //! the last `[SEP]`, as the Hugging Face fast tokenizer gives them.
 //!
-//! Reading the files is `loading`'s; where a long text may be cut before it is tokenized, `cuts`'.
+//! Reading the files is `loading`'s; where a long text may be cut before it is tokenized, `cuts`'; what of it need not be
+//! seen, `runs`'.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -12,6 +13,7 @@ use super::cuts::Cuts;
 use super::error::TokenizerError;
 use super::loading;
 use super::marking::MarkedText;
+use super::runs::Runs;
 
 /// Which tokens of a text that is too long are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -38,12 +40,14 @@ pub struct Tokenized {
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     cuts: Cuts,
+    runs: Runs,
     cls: u32,
     sep: u32,
     marker_ids: Option<[u32; 4]>,
     vocab_size: usize,
     file: String,
     doubts: Vec<String>,
+    markers_are_listed: bool,
 }
 
 /// Texts up to this long are tokenized whole before anything else is considered; longer ones
@@ -71,6 +75,7 @@ impl Tokenizer {
             sep,
             file,
             doubts,
+            markers_are_listed,
         } = loading::load(files, markers)?;
         let marker_ids = match MARKERS.map(|marker| tokenizer.token_to_id(marker)) {
             [Some(a), Some(b), Some(c), Some(d)] if markers => Some([a, b, c, d]),
@@ -83,6 +88,7 @@ impl Tokenizer {
             .map_or(0, |id| id as usize + 1);
         Ok(Tokenizer {
             cuts: Cuts::new(&tokenizer),
+            runs: Runs::new(&tokenizer),
             inner: tokenizer,
             cls,
             sep,
@@ -90,6 +96,7 @@ impl Tokenizer {
             vocab_size,
             file,
             doubts,
+            markers_are_listed,
         })
     }
 
@@ -101,6 +108,11 @@ impl Tokenizer {
     /// The ids of the four [`MARKERS`], if the tokenizer was loaded with them.
     pub fn marker_ids(&self) -> Option<[u32; 4]> {
         self.marker_ids
+    }
+
+    /// Whether the files know of the markers, or there are none.
+    pub fn markers_are_listed(&self) -> bool {
+        self.markers_are_listed
     }
 
     /// What the files leave open: each is right for some model, and with another's the ids are wrong.
@@ -133,7 +145,7 @@ impl Tokenizer {
     /// everything fits and where nothing is mentioned.
     ///
     /// Time and memory are bounded by what must be looked at, not by the text's length, unless
-    /// the text has no place to cut it at all.
+    /// the text has no place to cut it at all and is not one long run either.
     pub fn tokenize(
         &self,
         marked: &MarkedText,
@@ -222,12 +234,15 @@ impl Tokenizer {
 
     /// The tokens of `text[piece]`, whose ends are cuts, with their places in `text`.
     fn encode_piece(&self, text: &str, piece: Range<usize>, mut push: impl FnMut(Token)) -> Result<(), TokenizerError> {
+        let long = &text[piece.clone()];
+        let short = self.runs.shorten(long);
         let encoding = self
             .inner
-            .encode(&text[piece.clone()], false)
+            .encode(short.as_ref().map_or(long, |short| short.text.as_str()), false)
             .map_err(|error| failed(text, &error))?;
+        let place = |at| piece.start + short.as_ref().map_or(at, |short| short.original(at));
         for (&id, &(start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
-            push((id, piece.start + start..piece.start + end));
+            push((id, place(start)..place(end)));
         }
         Ok(())
     }

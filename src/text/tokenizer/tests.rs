@@ -275,6 +275,47 @@ fn what_a_vocabulary_has_beside_its_tokens_is_a_doubt() {
 }
 
 #[test]
+fn special_tokens_in_an_object_take_ids_in_the_order_of_the_file() {
+    let config = r#"{"a": 1, "extra_special_tokens": {"z": "[DRUG]", "y": {"content": "[/DRUG]"}, "b": "[ADR]", "a": "[/ADR]"}}"#;
+    assert_eq!(
+        load(VOCABULARY, Some(config), true).unwrap().marker_ids(),
+        Some([23, 24, 25, 26])
+    );
+}
+
+#[test]
+fn markers_of_a_vocabulary_that_no_file_lists_are_a_doubt() {
+    let vocabulary = VOCABULARY.replace("[MASK]", "[MASK]\n[DRUG]\n[/DRUG]\n[ADR]\n[/ADR]");
+    let found = load(&vocabulary, None, true).unwrap();
+    let said = "vocab.txt: its vocabulary has \"[DRUG]\", which no file lists as a special token";
+    assert!(doubt_of(&found).contains(said), "{}", doubt_of(&found));
+    assert!(found.markers_are_listed());
+    let config = r#"{"additional_special_tokens": ["[DRUG]", "[/DRUG]", "[ADR]", "[/ADR]"]}"#;
+    let listed = load(&vocabulary, Some(config), true).unwrap();
+    assert!(
+        listed.doubts().is_empty() && listed.markers_are_listed(),
+        "{:?}",
+        listed.doubts()
+    );
+    assert_eq!(listed.marker_ids(), found.marker_ids());
+    assert!(load(&vocabulary, None, false).unwrap().doubts().is_empty());
+    assert!(!tokenizer().markers_are_listed());
+}
+
+#[test]
+fn a_copy_of_berts_class_has_its_normalizer_and_an_unknown_one_is_a_doubt() {
+    for class in ["ElectraTokenizer", "LayoutLMTokenizerFast", "LxmertTokenizer"] {
+        let config = format!(r#"{{"tokenizer_class": "{class}", "do_lower_case": true}}"#);
+        let lowered = from_json(&bert(false), Some(&config));
+        assert_eq!(ids(&lowered, "A a"), [2, 5, 5, 3], "{class}");
+        assert!(lowered.doubts().is_empty(), "{class}: {:?}", lowered.doubts());
+    }
+    let found = from_json(&bert(false), Some(r#"{"tokenizer_class": "MPNetTokenizer"}"#));
+    let said = "its \"tokenizer_class\" is \"MPNetTokenizer\", and tokenizer.json is read as BERT's WordPiece";
+    assert!(doubt_of(&found).contains(said), "{}", doubt_of(&found));
+}
+
+#[test]
 fn additional_special_tokens_come_before_the_markers() {
     let config = r#"{"additional_special_tokens": ["[X]", {"content": "[ADR]"}], "unk_token": null}"#;
     let tokenizer = load(VOCABULARY, Some(config), true).unwrap();
@@ -520,9 +561,36 @@ fn sixteen_mebibytes_cost_what_the_window_needs() {
 #[test]
 fn mebibytes_without_a_place_to_cut_are_linear() {
     let tokenizer = tokenizer();
-    for text in ["a".repeat(4 << 20), " ".repeat(4 << 20)] {
+    for text in ["α".repeat(2 << 20), " ".repeat(4 << 20)] {
         let tokenized = tokenizer.tokenize(&unmarked(&text), 128, Window::Start).unwrap();
         assert!(tokenized.token_ids.len() <= 3);
+    }
+}
+
+#[test]
+fn of_mebibytes_of_letters_or_blanks_hardly_anything_is_tokenized() {
+    let tokenizer = tokenizer();
+    for (run, id) in [("acgt", Some(1)), ("0", Some(1)), ("\t \r\n", None)] {
+        let text = format!("a {} b", run.repeat((16 << 20) / run.len()));
+        let expected: Vec<u32> = [2, 5].into_iter().chain(id).chain([6, 3]).collect();
+        assert_eq!(ids(&tokenizer, &text), expected, "{run:?}");
+        assert!(tokenizer.runs.shorten(&text).unwrap().text.len() < 300, "{run:?}");
+    }
+}
+
+#[test]
+fn a_run_in_which_an_added_token_could_stand_is_tokenized_whole() {
+    let run = "a".repeat(1000);
+    for (added, is_shortened) in [("cab", false), ("\n", false), ("c-b", true)] {
+        let content = serde_json::to_string(added).unwrap();
+        let config = format!(
+            r#"{{"added_tokens_decoder": {{"23": {{"content": {content}, "special": true, "normalized": false,
+                "lstrip": false, "rstrip": false, "single_word": false}}}}}}"#
+        );
+        let tokenizer = load(VOCABULARY, Some(&config), false).unwrap();
+        assert_eq!(tokenizer.runs.shorten(&run).is_some(), is_shortened, "{added:?}");
+        let text = format!("{run}{added}{run}{}", " ".repeat(8 << 10));
+        assert_eq!(ids(&tokenizer, &text), [2, 1, 23, 1, 3], "{added:?}");
     }
 }
 
@@ -554,6 +622,20 @@ proptest! {
             let offsets: Vec<_> = tokens.iter().map(|(_, at)| (at.start, at.end)).collect();
             prop_assert_eq!(&offsets, &whole.get_offsets());
         }
+    }
+
+    #[test]
+    fn leaving_out_the_middle_of_long_runs_changes_no_token_and_no_place(
+        parts in prop::collection::vec((odd_text(), prop::sample::select(vec!["a", "7", " ", "\n", "é"]), 0usize..300), 0..5),
+    ) {
+        let text: String = parts.into_iter().map(|(odd, run, length)| odd + &run.repeat(length)).collect();
+        let tokenizer = tokenizer();
+        let whole = tokenizer.inner.encode(text.as_str(), false).unwrap();
+        let mut tokens = Vec::new();
+        tokenizer.encode_piece(&text, 0..text.len(), |token| tokens.push(token)).unwrap();
+        let (ids, places): (Vec<u32>, Vec<_>) = tokens.into_iter().map(|(id, at)| (id, (at.start, at.end))).unzip();
+        prop_assert_eq!(&ids, &whole.get_ids());
+        prop_assert_eq!(&places, &whole.get_offsets());
     }
 
     #[test]
