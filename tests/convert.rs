@@ -329,6 +329,32 @@ fn packed_weights_of_the_wrong_size_are_one_clear_error() {
 }
 
 #[test]
+fn a_packed_folder_scores_with_another_number_of_pooling_heads_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("converted");
+    let original = fixture("model/safetensors");
+    convert(&original, "f32", &out);
+    let settings = folder.path().join("heads.json");
+    for heads in ["1", "2", "8"] {
+        std::fs::write(&settings, format!("{{\"pooling_heads\": {heads}}}")).unwrap();
+        let scores = |model: &Path| {
+            let mut command = crag();
+            command
+                .args(["score", "-q", "--missing-entity", "unmarked", "--model"])
+                .arg(model);
+            command
+                .arg("--model-config")
+                .arg(&settings)
+                .arg(fixture("model/cases.jsonl"));
+            let output = command.output().unwrap();
+            (output.stdout, String::from_utf8(output.stderr).unwrap())
+        };
+        let (found, stderr) = scores(&out);
+        assert!(found == scores(&original).0 && !found.is_empty(), "{heads}: {stderr}");
+    }
+}
+
+#[test]
 fn an_existing_folder_is_refused_without_force() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");

@@ -144,6 +144,16 @@ fn how_projections_end_is_doubted_unless_it_is_the_cards_way_and_crag_json_state
     assert!(stdout.lines().any(is_doubt), "{stdout}");
     assert_eq!(row(&stdout), ["false", "default"]);
     let silent = answers();
+    // What is converted is doubted no less.
+    let converted = model.path().join("converted");
+    crag()
+        .args(["convert", "-q", "--model"])
+        .arg(model.path())
+        .arg(&converted)
+        .assert()
+        .success();
+    let (_, stderr) = inspected_folder(&converted);
+    assert!(stderr.lines().count() == 1 && stderr.contains(doubt), "{stderr}");
 
     let (stdout, stderr) = inspected(r#"{"projection_activation": false}"#);
     assert_eq!(
@@ -165,10 +175,45 @@ fn how_projections_end_is_doubted_unless_it_is_the_cards_way_and_crag_json_state
     );
 }
 
+#[test]
+fn whether_there_are_markers_is_doubted_where_neither_files_nor_rows_tell() {
+    let model = copy_with("cls", |name, tensor| {
+        let is_words = name.ends_with("word_embeddings.weight");
+        let padded = is_words.then(|| tensor.pad_with_zeros(0, 0, 8).unwrap());
+        Some((name.to_owned(), padded.unwrap_or(tensor)))
+    });
+    let inspected = |settings: &str| {
+        std::fs::write(model.path().join("crag.json"), settings).unwrap();
+        inspected_folder(model.path()).1
+    };
+    let doubt = "608 rows do not tell whether the model was trained with them (604 ids, markers included)";
+    let stderr = inspected(r#"{"pooling": "cls"}"#);
+    assert!(stderr.lines().count() == 1 && stderr.contains(doubt), "{stderr}");
+    let converted = model.path().join("converted");
+    crag()
+        .args(["convert", "-q", "--model"])
+        .arg(model.path())
+        .arg(&converted)
+        .assert()
+        .success();
+    assert!(inspected_folder(&converted).1.contains(doubt));
+    for stated in ["true", "false"] {
+        assert_eq!(inspected(&format!(r#"{{"pooling": "cls", "markers": {stated}}}"#)), "");
+    }
+    std::fs::write(
+        model.path().join("special_tokens_map.json"),
+        r#"{"additional_special_tokens": ["[DRUG]", "[/DRUG]", "[ADR]", "[/ADR]"]}"#,
+    )
+    .unwrap();
+    assert_eq!(inspected(r#"{"pooling": "cls"}"#), "");
+}
+
 fn inspected_fixture(name: &str) -> (String, String) {
-    let mut command = crag();
-    let output = command.args(["inspect", "--model"]).arg(fixture("model").join(name));
-    let output = output.output().unwrap();
+    inspected_folder(&fixture("model").join(name))
+}
+
+fn inspected_folder(folder: &std::path::Path) -> (String, String) {
+    let output = crag().args(["inspect", "--model"]).arg(folder).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (text(output.stdout), text(output.stderr))
 }

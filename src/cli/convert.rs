@@ -154,7 +154,7 @@ fn write_folder(args: &ConvertArgs, model: &Description, folder: &Path, stop: &A
             write(name, &file.bytes)?;
         }
     }
-    let sidecar = serde_json::to_string_pretty(&model.config.to_sidecar())? + "\n";
+    let sidecar = serde_json::to_string_pretty(&model.settings())? + "\n";
     write("crag.json", sidecar.as_bytes())?;
     let in_products = matrices_of_encoders(&model.roles);
     let is_stopped = || stop.load(Ordering::SeqCst);

@@ -282,6 +282,18 @@ impl OpenModel {
 }
 
 impl Description {
+    /// The settings in use, but those that are doubted: once they are stated, nobody would hear of it any more.
+    pub fn settings(&self) -> Sidecar {
+        let mut settings = self.config.to_sidecar();
+        if self.roles.end_guess.is_some() {
+            settings.projection_activation = None;
+        }
+        if !markers_are_told(&self.roles, &self.config, &self.tokenizer) {
+            settings.markers = None;
+        }
+        settings
+    }
+
     /// The packed weights beside the model's own; a GPU has no use for any.
     pub fn stored_layouts(&self, placement: &Placement) -> Option<StoredLayouts> {
         let on_cpu = placement.device.is_cpu();
@@ -338,6 +350,15 @@ pub fn doubts(roles: &Roles, config: &ModelConfig, tokenizer: &Tokenizer) -> Vec
              \"bert\" if they are the same"
         ));
     }
+    if !markers_are_told(roles, config, tokenizer) {
+        doubts.push(format!(
+            "no file of the tokenizer has the entity markers, and the word embeddings' {} rows do not tell whether the model was trained \
+             with them ({} ids, markers included): if it was not, every probability is wrong; write {{\"markers\": true}} or \
+             {{\"markers\": false}} into crag.json",
+            roles.encoder(Side::Drug).vocab_size,
+            tokenizer.vocab_size()
+        ));
+    }
     for guess in &roles.guesses {
         doubts.push(format!(
             "{guess}: if the model was trained otherwise, every probability is wrong; compare with its nn.Sequential, and \
@@ -359,6 +380,13 @@ pub fn doubts(roles: &Roles, config: &ModelConfig, tokenizer: &Tokenizer) -> Vec
         ));
     }
     doubts
+}
+
+/// Whether anything tells that the model was trained with markers or without: `crag.json`, the tokenizer's files, or a row of the
+/// embeddings for each.
+fn markers_are_told(roles: &Roles, config: &ModelConfig, tokenizer: &Tokenizer) -> bool {
+    let is_a_row_each = Side::BOTH.map(|side| roles.encoder(side).vocab_size) == [tokenizer.vocab_size(); 2];
+    config.markers.source != Source::Default || tokenizer.markers_are_listed() || is_a_row_each
 }
 
 pub fn warn_of(doubts: &[String], source: &str) {

@@ -45,6 +45,7 @@ pub(super) fn steps(
     end: End,
 ) -> Result<Ordered, String> {
     let numbered = sequential_indices(&modules);
+    let scattered = numbered.is_none().then(|| scattered(&modules)).flatten();
     let ordered = match numbered {
         Some(numbered) => numbered,
         None => by_widths(modules, input, output)?
@@ -53,7 +54,31 @@ pub(super) fn steps(
             .collect(),
     };
     check_chain(&ordered, input, output)?;
-    Ok(with_activations(ordered, end))
+    let mut ordered = with_activations(ordered, end);
+    ordered.guesses.extend(scattered);
+    Ok(ordered)
+}
+
+/// What is guessed where linear layers are put together that do not stand together: one may be of something else, or of nothing.
+fn scattered(modules: &[Module]) -> Option<String> {
+    let is_linear = |module: &&Module| matches!(module.step, HeadStep::Linear(_));
+    if modules.iter().filter(is_linear).count() < 2 {
+        return None;
+    }
+    let parent = |module: &Module| {
+        module
+            .path
+            .rsplit_once('.')
+            .map_or(String::new(), |(parent, _)| parent.to_owned())
+    };
+    let first = parent(modules.first()?);
+    modules.iter().any(|module| parent(module) != first).then(|| {
+        format!(
+            "{} are taken to follow each other, as their widths allow, with an activation between two linear layers, and their names do \
+             not say that they stand in one sequence",
+            names(modules)
+        )
+    })
 }
 
 type Numbered = (Option<u64>, Module);

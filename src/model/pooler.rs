@@ -69,7 +69,7 @@ impl AttentionPooler {
         };
         let query = loader.tensor(&roles.query)?.flatten_all()?;
         let values = (0..heads).map(|head| {
-            let name = format!("{}[value {head}]", roles.in_proj_weight);
+            let name = format!("{}[value {head} of {heads}]", roles.in_proj_weight);
             loader.packed_or(&name, Rows::Texts, [width, hidden], Precision::F32, || {
                 let rows = |t: &Tensor| t.narrow(0, 2 * hidden + head * width, width)?.contiguous();
                 Ok((rows(&in_proj)?, Some(rows(&bias)?)))

@@ -233,6 +233,30 @@ fn the_side_of_a_norm_without_an_index_that_an_activation_stands_on_is_a_guess()
 }
 
 #[test]
+fn linear_layers_that_do_not_stand_together_are_a_guess() {
+    let f = SMALL.fusion;
+    let classifier_of = |parts: &[(&str, usize, usize)]| {
+        let mut shapes = [body(&SMALL), card_head(&SMALL)].concat();
+        shapes.retain(|(name, _)| !name.starts_with("classifier"));
+        for &(name, out, width) in parts {
+            shapes.extend(linear(name, out, width));
+        }
+        let roles = read(shapes).unwrap();
+        (kinds(&roles.classifier), roles.guesses)
+    };
+    let (steps, guesses) = classifier_of(&[("gate", f, 2 * f), ("classifier.0", 8, f), ("classifier.3", 1, 8)]);
+    assert_eq!(steps, "32>16 act 16>8 act 8>1");
+    let [guess] = &guesses[..] else { panic!("{guesses:?}") };
+    let expected = "classifier: \"classifier.0\", \"classifier.3\", \"gate\" are taken to follow each other";
+    assert!(guess.starts_with(expected), "{guess}");
+    for together in [["fc1", "fc2", "out"], ["head.fc1", "head.fc2", "head.out"]] {
+        let [a, b, c] = together;
+        let (_, guesses) = classifier_of(&[(a, f, 2 * f), (b, 8, f), (c, 1, 8)]);
+        assert!(guesses.is_empty(), "{guesses:?}");
+    }
+}
+
+#[test]
 fn one_gap_between_two_linears_is_no_guess() {
     let card = read([body(&SMALL), card_head(&SMALL)].concat()).unwrap();
     assert!(card.guesses.is_empty() && card.end_guess.is_none());
