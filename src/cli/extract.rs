@@ -42,8 +42,10 @@ Relations between a drug and a reaction that give no pair, since they span sente
 
 Offsets are checked: the words of a mention have to be where it says they are, counted in code points, UTF-16 units or \
 bytes, whichever fits the document, with CRLF as one where that fits better. What does not fit is reported on stderr, \
-counted and left out; so are relations that name no mention of the document. In brat, the trigger of an event with \
-arguments is no mention; of one without, it is, and stands for the event. In ade-rel, all lines of a PMID in one file \
+counted and left out; so are relations that name no mention of the document. In brat, an event stands for its trigger where \
+it has no arguments, or where the trigger is a drug or a reaction, no argument is another of the same, and a relation, an \
+identifier or another event names it, or an event of its type has no arguments; any other trigger is no mention, and an \
+event that may then relate a drug and a reaction in some other way is reported. In ade-rel, all lines of a PMID in one file \
 are a document, in any order.
 
 Examples:

@@ -1,10 +1,11 @@
 //! brat's standoff format: a text file and an annotation file beside it, `x.txt` with `x.ann`.
 //!
 //! Read are text-bound annotations (`T1<tab>Drug 0 7<tab>aspirin`, discontinuous ones as `0 5;9 14`), relations (`R1`), events
-//! (`E1 Adverse_event:T3 Treatment:T4 Effect:T5`: each two of its arguments are related by the event's type; its
-//! trigger is no mention; of an event without arguments, `E1 ADE:T3`, the trigger is what it says) and normalisations (`N1 Reference T1 MeSH:D001`: an identifier)
-//! and equivalences (`* Equiv T1 T2`: what is said of one holds for the other). Of attributes, those that negate or
+//! (`E1 Adverse_event:T3 Treatment:T4 Effect:T5`: each two of its arguments are related by the event's type; [`events`] says
+//! what becomes of triggers) and normalisations (`N1 Reference T1 MeSH:D001`: an identifier) and equivalences (`* Equiv T1 T2`: what is said of one holds for the other). Of attributes, those that negate or
 //! speculate a relation or an event (`A1 Negated R1`) are read; others and notes are passed over. The whole text is one passage.
+
+mod events;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
@@ -12,10 +13,12 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::events::{Event, Events};
 use super::document::{
     Composite, Documents, MOST_ENDS, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation,
     qualifies, split_concepts,
 };
+use super::options::Options;
 use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8};
 use super::resolve::LONG_LINE_END;
 use super::source::{EXPECTED_UTF8, is_utf16};
@@ -92,7 +95,8 @@ pub fn is_named(path: &Path) -> bool {
         .is_some_and(|ending| ending == "ann" || ending == "txt")
 }
 
-/// The files in a folder and all below it. Links are followed, each folder is gone through once: by the first of its
+/// The files in a folder and all below it, but hidden ones, which brat does not show either: another program's copies
+/// (`.ipynb_checkpoints`, `._x.txt`) would be documents of their own. Links are followed, each folder is gone through once: by the first of its
 /// names, those without links first.
 fn walk(folder: &Path) -> Result<Vec<PathBuf>, FindError> {
     let mut files = Vec::new();
@@ -107,6 +111,9 @@ fn walk(folder: &Path) -> Result<Vec<PathBuf>, FindError> {
         if known.insert(folder.canonicalize().map_err(error)?) {
             for entry in fs::read_dir(&folder).map_err(error)? {
                 let entry = entry.map_err(error)?;
+                if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                    continue;
+                }
                 let path = entry.path();
                 let is_link = entry.file_type().map_err(error)?.is_symlink();
                 // A link that leads nowhere may still be named like a document, which will be missing.
@@ -128,25 +135,30 @@ fn walk(folder: &Path) -> Result<Vec<PathBuf>, FindError> {
     Ok(files)
 }
 
-pub struct Reader {
+pub struct Reader<'a> {
     files: std::vec::IntoIter<BratFiles>,
+    /// Which types are drugs and reactions decides what events say.
+    options: &'a Options,
 }
 
-impl Reader {
-    pub fn new(files: Vec<BratFiles>) -> Self {
+impl<'a> Reader<'a> {
+    pub fn new(files: Vec<BratFiles>, options: &'a Options) -> Self {
         Self {
             files: files.into_iter(),
+            options,
         }
     }
 }
 
-impl Documents for Reader {
+impl Documents for Reader<'_> {
     fn next_document(&mut self, max_bytes: usize, report: &mut dyn Report) -> Result<Option<RawDocument>, CorpusError> {
         for files in &mut self.files {
             let text = read(&files.text, &files.id, max_bytes)?;
             let annotations = read(&files.annotations, &files.id, max_bytes)?;
             match (text, annotations) {
-                (Ok(text), Ok(annotations)) => return document(files, text, &annotations, report).map(Some),
+                (Ok(text), Ok(annotations)) => {
+                    return document(files, text, &annotations, self.options, report).map(Some);
+                }
                 (Err(problem), _) | (_, Err(problem)) => report.report(problem)?,
             }
         }
@@ -193,14 +205,6 @@ fn read(path: &Path, id: &str, max_bytes: usize) -> Result<Result<String, Proble
     }
 }
 
-struct Event<'a> {
-    line: u64,
-    key: &'a str,
-    kind: &'a str,
-    trigger: Option<&'a str>,
-    arguments: Vec<&'a str>,
-}
-
 /// One line of annotations, taken apart.
 enum Parsed<'a> {
     Mention(RawMention),
@@ -220,6 +224,7 @@ fn document(
     files: BratFiles,
     text: String,
     annotations: &str,
+    options: &Options,
     report: &mut dyn Report,
 ) -> Result<RawDocument, CorpusError> {
     let place = Place {
@@ -280,20 +285,24 @@ fn document(
             |end: &RawEndpoint| matches!(end, RawEndpoint::Mention(key) if qualified.contains(key.as_str()));
         relation.qualified = qualified.contains(key) || relation.ends.iter().any(is_qualified);
     }
-    // An event without arguments stands for its trigger, wherever it is named.
-    let stands_for: HashMap<&str, &str> = events
-        .iter()
-        .filter(|event| event.arguments.is_empty())
-        .filter_map(|event| Some((event.key, event.trigger?)))
-        .collect();
-    add_events(&mut document, &events, &stands_for, &qualified);
+    let named = concepts.iter().map(|(_, key, _)| *key);
+    let events_meant = Events::new(&events, &document, named, options);
+    for lost in events_meant.add_to(&mut document, &qualified) {
+        report.report(Problem::new(
+            place.at(lost.line),
+            Reason::DanglingRelation,
+            lost.message,
+        ))?;
+        document.lost_relations.push(lost.kind);
+    }
     let mut indices: HashMap<&str, usize> = HashMap::new();
     for (index, mention) in document.mentions.iter().enumerate() {
         indices.insert(&mention.key, index);
     }
     let mut found: Vec<(usize, Vec<String>)> = Vec::new();
     for (number, mention, concept) in concepts {
-        // An event's identifier says nothing of a mention.
+        // The identifier of an event that relates others says nothing of a mention.
+        let mention = events_meant.meant(mention);
         match indices.get(mention) {
             Some(&index) => found.push((index, split_concepts(concept))),
             None if !mention.starts_with('T') || document.triggers.iter().any(|trigger| trigger == mention) => {}
@@ -311,7 +320,7 @@ fn document(
             let message = format!("expected a mention {}, found none", quoted(unknown));
             report.report(Problem::new(place.at(number), Reason::MalformedLine, message))?;
         }
-        let keys = keys.iter().map(|key| (*stands_for.get(key).unwrap_or(key)).to_owned());
+        let keys = keys.iter().map(|key| events_meant.meant(key).to_owned());
         document.equivalents.push(keys.collect());
     }
     for (index, concepts) in found {
@@ -324,66 +333,6 @@ fn document(
         blocks_are_sentences: false,
     });
     Ok(document)
-}
-
-/// Relates what events name, and takes the triggers of those that name something out of the mentions.
-fn add_events(
-    document: &mut RawDocument,
-    events: &[Event<'_>],
-    stands_for: &HashMap<&str, &str>,
-    qualified: &HashSet<&str>,
-) {
-    let meant = |key: &str| (*stands_for.get(key).unwrap_or(&key)).to_owned();
-    for relation in &mut document.relations {
-        for end in &mut relation.ends {
-            if let RawEndpoint::Mention(key) = end {
-                *key = meant(key);
-            }
-        }
-    }
-    // A relation to an event that relates others says nothing of mentions.
-    let relating: HashSet<&str> = events
-        .iter()
-        .filter(|event| !event.arguments.is_empty())
-        .map(|event| event.key)
-        .collect();
-    let before = document.relations.len();
-    document.relations.retain(|relation| {
-        let is_event = |end: &RawEndpoint| matches!(end, RawEndpoint::Mention(key) if relating.contains(key.as_str()));
-        !relation.ends.iter().any(is_event)
-    });
-    document.other_relations += (before - document.relations.len()) as u64;
-    for event in events {
-        let arguments: Vec<String> = event.arguments.iter().map(|key| meant(key)).collect();
-        let is_qualified = [event.key]
-            .iter()
-            .chain(&event.arguments)
-            .any(|key| qualified.contains(key));
-        for (i, one) in arguments.iter().enumerate() {
-            // An event of events relates nothing by itself.
-            let others = arguments[i + 1..].iter();
-            for other in others.filter(|other| one.starts_with('T') && other.starts_with('T')) {
-                document.relations.push(RawRelation {
-                    line: event.line,
-                    kind: event.kind.to_owned(),
-                    ends: [one, other].map(|key| RawEndpoint::Mention(key.clone())),
-                    qualified: is_qualified,
-                });
-            }
-        }
-    }
-    let triggers: HashSet<&str> = events
-        .iter()
-        .filter(|event| !event.arguments.is_empty())
-        .filter_map(|event| event.trigger)
-        .collect();
-    document.mentions.retain(|mention| {
-        let is_trigger = triggers.contains(mention.key.as_str());
-        if is_trigger {
-            document.triggers.push(mention.key.clone());
-        }
-        !is_trigger
-    });
 }
 
 /// The text without a byte order mark, and where it begins. Some writers count the mark as a character, others do not:

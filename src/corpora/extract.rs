@@ -138,7 +138,7 @@ fn documents(
         Sources::Brat(files) => {
             summary.files = 2 * files.len() as u64;
             read_all(
-                &mut brat::Reader::new(files),
+                &mut brat::Reader::new(files, options),
                 options,
                 &mut summary,
                 &mut reporter,

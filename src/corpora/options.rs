@@ -103,7 +103,7 @@ pub const DEFAULT_ADR_TYPES: &[&str] = &[
     "Effect",
 ];
 
-/// Relations that say "causes". BioRED's Negative_Correlation and PubTator3's `treat` say the opposite.
+/// Relations that say "causes": `adverse` is MADE's. BioRED's Negative_Correlation and PubTator3's `treat` say the opposite.
 pub const DEFAULT_RELATION_TYPES: &[&str] = &[
     "CID",
     "Chemical-Induced-Disease",
@@ -115,6 +115,7 @@ pub const DEFAULT_RELATION_TYPES: &[&str] = &[
     "ADE",
     "ADE-Drug",
     "Drug-ADE",
+    "adverse",
     "ADR",
     "AE",
     "Adverse-Effect",

@@ -426,13 +426,18 @@ fn locate_in(block: &Placed<'_>, mention: &RawMention) -> Found {
         };
         fragments.push(start..end);
     }
+    // brat gives a discontinuous mention's words in the order in which it states the places, others in that of the text.
+    let is_right = |fragments: &[Range<usize>]| {
+        let as_counted = fragments.iter().map(|fragment| match block.reading.short_line_ends {
+            true => Cow::Owned(block.text[fragment.clone()].replace(LONG_LINE_END, "\n")),
+            false => Cow::Borrowed(&block.text[fragment.clone()]),
+        });
+        same_words(&as_counted.collect::<Vec<_>>(), expected)
+    };
+    let as_stated = is_right(&fragments);
     fragments.sort_by_key(|fragment| (fragment.start, fragment.end));
     let slices: Vec<&str> = fragments.iter().map(|fragment| &block.text[fragment.clone()]).collect();
-    let as_counted = slices.iter().map(|&slice| match block.reading.short_line_ends {
-        true => Cow::Owned(slice.replace(LONG_LINE_END, "\n")),
-        false => Cow::Borrowed(slice),
-    });
-    if !same_words(&as_counted.collect::<Vec<_>>(), expected) {
+    if !as_stated && !is_right(&fragments) {
         return Err(Miss::Mismatch(slices.join(" … ")));
     }
     if slices.iter().all(|slice| slice.trim().is_empty()) {

@@ -19,7 +19,7 @@ const ABBREVIATIONS: &[&str] = &[
 /// Those that a sentence may end with, too: it does where the next word begins one.
 const OPEN_ABBREVIATIONS: &[&str] = &[
     "i.v", "i.m", "s.c", "i.p", "i.t", "p.o", "b.i.d", "t.i.d", "p.r.n", "q.i.d", "q.d", "inj", "tab", "tabs", "caps",
-    "susp", "subcut", "iv", "b.w", "vit", "u.s", "u.k", "ca", "st", "inc", "co", "corp", "ltd",
+    "susp", "subcut", "iv", "b.w", "y.o", "vit", "u.s", "u.k", "ca", "st", "inc", "co", "corp", "ltd",
 ];
 
 /// Those that a sentence often ends with: it goes on before a number alone. In BC5CDR each unit before a capital letter
@@ -311,7 +311,13 @@ fn begins_anew(before: &str, after: &str) -> bool {
         || !after.starts_with(char::is_lowercase)
             && (line_before.ends_with(':')
                 || begins_with_heading(line_after)
-                || is_line_in_capitals(line_before) != is_line_in_capitals(line_after))
+                || is_heading_beside(line_before, line_after)
+                || is_heading_beside(line_after, line_before))
+}
+
+/// "PAST HISTORY" beside a line that is not in capitals too; but not "DRESS." at the end of a wrapped sentence.
+fn is_heading_beside(line: &str, other: &str) -> bool {
+    is_line_in_capitals(line) && !line.ends_with(['.', ',', ';']) && !is_line_in_capitals(other)
 }
 
 /// "- rash", "● rash", "2. rash", "2.Rash", "3) rash", "#3 rash", "(3) Rash", "b) rash".
@@ -453,6 +459,9 @@ mod tests {
             "Rash (from\r\n(S)-warfarin)",
             "Heparin gave\nHIT",
             "HEPARIN CAUSED\nSEVERE HIT AND RASH",
+            "HEPARIN CAUSED\nSEVERE HIT AND RASH.",
+            "He was started on lamotrigine and developed\nSJS/TEN.",
+            "Allopurinol led to fever and\nDRESS,\nand was stopped",
         ] {
             assert_eq!(split(one, &[]).len(), 1, "{one}");
         }
@@ -546,6 +555,7 @@ mod tests {
             "Mangifera indica Linn. (Anacardiaceae), and Panax ginseng L. (Araliaceae) caused rash.",
             "Aspirin (Bayer Inc. Canada and Bayer Co. Ltd., Tokyo) caused rash.",
             "Dr. Smith, J. A. Brown and J. I. Black saw Ms. Green.",
+            "Vancomycin was given to a 72 y.o. M who then got a rash.",
             "SEEN BY DR. SMITH AND MR. BLACK",
         ] {
             assert_eq!(split(one, &[]), [one]);

@@ -261,43 +261,40 @@ impl BiocDocument {
             place,
             ..RawDocument::default()
         };
-        // With the passage that they stand in.
-        let mut relations: Vec<(Option<usize>, BiocRelation)> = Vec::new();
-        relations.extend(self.relations.into_iter().map(|relation| (None, relation)));
-        // The passage of each mention.
-        let mut homes: Vec<Option<usize>> = Vec::new();
-        for mut passage in self.passages {
+        // With where they stand.
+        let mut relations: Vec<(Level, BiocRelation)> = Vec::new();
+        relations.extend(self.relations.into_iter().map(|relation| (Level::Document, relation)));
+        // Where each mention stands.
+        let mut levels: Vec<Level> = Vec::new();
+        for passage in self.passages {
             let index = document.passages.len();
             let has_text = passage.text.as_ref().is_some_and(|text| !text.is_empty());
             let mut blocks = Vec::new();
             let in_sentences = !has_text && !passage.sentences.is_empty();
-            let mut annotations = std::mem::take(&mut passage.annotations);
-            let within = |of: Vec<BiocRelation>| of.into_iter().map(move |relation| (Some(index), relation));
-            relations.extend(within(passage.relations));
             if !in_sentences {
                 blocks.push(RawBlock {
                     text: passage.text.unwrap_or_default(),
                     offset: passage.offset,
                 });
-                // Annotations of sentences whose text stands in the passage.
-                for sentence in &mut passage.sentences {
-                    annotations.append(&mut sentence.annotations);
-                    relations.extend(within(std::mem::take(&mut sentence.relations)));
-                }
-                add_mentions(&mut document.mentions, annotations, Some((index, 0)));
-            } else {
-                add_mentions(&mut document.mentions, annotations, None);
-                for mut sentence in passage.sentences {
-                    let home = Some((index, blocks.len()));
-                    add_mentions(&mut document.mentions, std::mem::take(&mut sentence.annotations), home);
-                    relations.extend(within(sentence.relations));
+            }
+            // Of a passage whose text stands in its sentences wherever the offsets lie.
+            let home = (!in_sentences).then_some((index, 0));
+            add_mentions(&mut document.mentions, passage.annotations, home);
+            levels.resize(document.mentions.len(), Level::Passage(index));
+            let of_passage = passage.relations.into_iter();
+            relations.extend(of_passage.map(|relation| (Level::Passage(index), relation)));
+            for (number, sentence) in passage.sentences.into_iter().enumerate() {
+                let (level, block) = (Level::Sentence(index, number), if in_sentences { number } else { 0 });
+                add_mentions(&mut document.mentions, sentence.annotations, Some((index, block)));
+                levels.resize(document.mentions.len(), level);
+                relations.extend(sentence.relations.into_iter().map(|relation| (level, relation)));
+                if in_sentences {
                     blocks.push(RawBlock {
                         text: sentence.text.unwrap_or_default(),
                         offset: sentence.offset,
                     });
                 }
             }
-            homes.resize(document.mentions.len(), Some(index));
             document.passages.push(RawPassage {
                 section: section(&passage.infons),
                 blocks_are_sentences: in_sentences,
@@ -305,8 +302,8 @@ impl BiocDocument {
             });
         }
         add_mentions(&mut document.mentions, self.annotations, None);
-        homes.resize(document.mentions.len(), None);
-        name_by_passage(&mut document.mentions, &homes, &mut relations);
+        levels.resize(document.mentions.len(), Level::Document);
+        name_by_level(&mut document.mentions, &levels, &mut relations);
         let kinds: Vec<String> = document.mentions.iter().map(|mention| plain(&mention.kind)).collect();
         let kinds: std::collections::BTreeSet<String> = kinds.into_iter().collect();
         let mut ids: HashSet<String> = relations.iter().map(|(_, relation)| relation.id.clone()).collect();
@@ -331,34 +328,61 @@ impl BiocDocument {
     }
 }
 
-/// Identifiers may begin anew in each passage: a relation that stands in one means its own. Where another passage has the
-/// same identifier, the annotation gets one that tells its passage, and the relation's node names that.
-fn name_by_passage(
-    mentions: &mut [RawMention],
-    homes: &[Option<usize>],
-    relations: &mut [(Option<usize>, BiocRelation)],
-) {
-    if relations.iter().all(|(passage, _)| passage.is_none()) {
+/// Where an annotation or a relation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Level {
+    Document,
+    Passage(usize),
+    /// Of a passage.
+    Sentence(usize, usize),
+}
+
+impl Level {
+    /// This, and what it stands in, but for the document.
+    fn and_above(self) -> impl Iterator<Item = Self> {
+        let passage = match self {
+            Level::Document => None,
+            Level::Passage(passage) | Level::Sentence(passage, _) => Some(Level::Passage(passage)),
+        };
+        let sentence = matches!(self, Level::Sentence(..)).then_some(self);
+        sentence.into_iter().chain(passage)
+    }
+}
+
+impl std::fmt::Display for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Level::Document => f.write_str("the document"),
+            Level::Passage(passage) => write!(f, "passage {}", passage + 1),
+            Level::Sentence(passage, sentence) => write!(f, "sentence {} of passage {}", sentence + 1, passage + 1),
+        }
+    }
+}
+
+/// Identifiers may begin anew in each passage, and in each sentence: a relation that stands in one means its own. Where the
+/// identifier comes elsewhere too, the annotation gets one that tells its place, and the relation's node names that.
+fn name_by_level(mentions: &mut [RawMention], levels: &[Level], relations: &mut [(Level, BiocRelation)]) {
+    if relations.iter().all(|(level, _)| *level == Level::Document) {
         return;
     }
     let mut count: HashMap<&str, usize> = HashMap::new();
-    // None where a passage has it twice.
-    let mut own: HashMap<(usize, &str), Option<usize>> = HashMap::new();
-    for (index, (mention, home)) in mentions.iter().zip(homes).enumerate() {
+    // None where a place has it twice.
+    let mut own: HashMap<(Level, &str), Option<usize>> = HashMap::new();
+    for (index, (mention, level)) in mentions.iter().zip(levels).enumerate() {
         *count.entry(&mention.key).or_default() += 1;
-        if let Some(passage) = home {
-            let known = own.entry((*passage, &mention.key));
+        for level in level.and_above() {
+            let known = own.entry((level, &mention.key));
             known.and_modify(|known| *known = None).or_insert(Some(index));
         }
     }
     let mut named: BTreeMap<usize, String> = BTreeMap::new();
-    for (passage, relation) in relations {
-        let Some(passage) = *passage else { continue };
+    for (level, relation) in relations {
         for node in &mut relation.nodes {
             let is_repeated = count.get(&*node.refid).is_some_and(|&count| count > 1);
-            let index = own.get(&(passage, &*node.refid)).copied().flatten();
-            if let Some(index) = index.filter(|_| is_repeated) {
-                let name = format!("{} of passage {}", node.refid, passage + 1);
+            // The nearest that has it at all.
+            let nearest = level.and_above().find_map(|level| own.get(&(level, &*node.refid)));
+            if let Some(index) = nearest.copied().flatten().filter(|_| is_repeated) {
+                let name = format!("{} of {}", node.refid, levels[index]);
                 node.refid.clone_from(&name);
                 named.insert(index, name);
             }

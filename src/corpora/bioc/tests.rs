@@ -538,6 +538,38 @@ fn identifiers_may_begin_anew_in_each_passage() {
 }
 
 #[test]
+fn identifiers_may_begin_anew_in_each_sentence() {
+    let annotation = |id: &str, kind: &str, text: &str, offset: u64| {
+        annotation(kind, "", text, &format!("{offset}+{}", text.len()))
+            .replace(&format!("<annotation id='{kind}'>"), &format!("<annotation id='{id}'>"))
+    };
+    let relation = "<relation id='R'><infon key='type'>CID</infon><node refid='0'/><node refid='1'/></relation>";
+    let text = |drug: &str| format!("{drug} gave rash, fever. ");
+    let sentence = |offset: u64, drug: &str, has_text: bool| {
+        let text = if has_text {
+            format!("<text>{}</text>", text(drug))
+        } else {
+            String::new()
+        };
+        let annotations = annotation("0", "Chemical", drug, offset)
+            + &annotation("1", "Disease", "rash", offset + 13)
+            + &annotation("2", "Disease", "fever", offset + 19);
+        format!("<sentence><offset>{offset}</offset>{text}{annotations}{relation}</sentence>")
+    };
+    for in_sentences in [true, false] {
+        let whole = format!("<text>{}{}</text>", text("Aspirin"), text("Heparin"));
+        let found = bioc(collection(&format!(
+            "<document><id>1</id><passage><offset>0</offset>{}{}{}</passage></document>",
+            if in_sentences { "" } else { &whole },
+            sentence(0, "Aspirin", in_sentences),
+            sentence(26, "Heparin", in_sentences),
+        )));
+        assert_eq!(found.problems, [""; 0], "{in_sentences}");
+        assert_eq!(found.labels(), [Some(1), Some(0), Some(1), Some(0)], "{in_sentences}");
+    }
+}
+
+#[test]
 fn a_relation_to_a_part_of_a_composite_mention_is_one_to_the_whole() {
     let role = |annotation: String, id: &str, role: &str| {
         annotation

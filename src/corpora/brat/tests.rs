@@ -222,6 +222,117 @@ fn a_relation_to_an_event_that_relates_others_is_passed_over() {
 }
 
 #[test]
+fn an_event_that_is_named_as_a_mention_is_stands_for_its_trigger() {
+    let mentions = "T1\tDrug 0 7\tAspirin\nT2\tADE 22 26\trash\nT3\tSeverity 15 21\tsevere\nT4\tADE 31 36\tfever\n\
+                    T9\tCause 8 14\tcaused\n";
+    for (events, labels, triggers) in [
+        // By a relation, to it or to its trigger.
+        (
+            "E1\tADE:T2 Severity:T3\nR1\tADE-Drug Arg1:E1 Arg2:T1\nE9\tADE:T9 Treatment:T1 Effect:T4\n",
+            [Some(1), Some(1)],
+            1,
+        ),
+        (
+            "E1\tADE:T2 Severity:T3\nR1\tADE-Drug Arg1:T2 Arg2:T1\nE9\tADE:T9 Treatment:T1 Effect:T4\n",
+            [Some(1), Some(1)],
+            1,
+        ),
+        // By another event.
+        (
+            "E1\tADE:T2 Severity:T3\nE9\tADE:T9 Treatment:T1 Effect:E1\n",
+            [Some(1), Some(0)],
+            1,
+        ),
+        // One of its kind has no arguments; a drug among them is related to it, the other is not.
+        ("E1\tADE:T2 Severity:T3 Cause:T1\nE2\tADE:T4\n", [Some(1), Some(0)], 0),
+    ] {
+        let (found, _folder) = brat(&[
+            ("x.txt", "Aspirin caused severe rash and fever."),
+            ("x.ann", &format!("{mentions}{events}")),
+        ]);
+        assert_eq!(found.problems, [""; 0], "{events}");
+        assert_eq!(found.labels(), labels, "{events}");
+        assert_eq!(found.summary.triggers_left_out, triggers, "{events}");
+    }
+}
+
+#[test]
+fn an_identifier_of_an_event_that_stands_for_a_mention_is_the_mention_s() {
+    for arguments in ["", " Severity:T3"] {
+        let annotations = format!(
+            "T1\tDrug 0 1\tX\nT2\tADE 16 20\trash\nT3\tSeverity 9 15\tsevere\nE1\tADE:T2{arguments}\n\
+             N1\tReference E1 MedDRA:10037844\trash\n"
+        );
+        let (found, _folder) = brat(&[("x.txt", "X caused severe rash."), ("x.ann", &annotations)]);
+        assert_eq!(found.problems, [""; 0], "{arguments}");
+        let concepts = &found.records[0]["adr_concepts"];
+        assert_eq!(*concepts, serde_json::json!(["MedDRA:10037844"]), "{arguments}");
+    }
+}
+
+#[test]
+fn what_may_relate_a_drug_and_a_reaction_in_an_unknown_way_is_reported_and_makes_no_zero() {
+    let mentions = "T1\tDrug 0 7\tAspirin\nT2\tADE 22 26\trash\nT3\tSeverity 15 21\tsevere\nT4\tADE 31 36\tfever\n\
+                    T9\tCause 8 14\tcaused\n";
+    for (events, message) in [
+        // Nothing tells whether "rash" is a reaction or says that there was one.
+        (
+            "E1\tADE:T2 Severity:T3 Cause:T1\n",
+            "x.ann:6: document \"x\": \"ADE\" event: expected a drug and a reaction among its arguments, found one of them, and nothing \
+             tells whether its trigger \"T2\" is the other",
+        ),
+        (
+            "E1\tCause:T9 Of:T3\nR1\tADE-Drug Arg1:E1 Arg2:T1\n",
+            "x.ann:7: document \"x\": \"ADE-Drug\" relation: expected mentions, found the event \"E1\", which relates others",
+        ),
+        (
+            "E1\tCause:T9 Of:T3\nE2\tADE:T9 Treatment:T1 Effect:E1\n",
+            "x.ann:7: document \"x\": \"ADE\" event: expected mentions, found the event \"E1\", which relates others",
+        ),
+    ] {
+        let (found, _folder) = brat(&[
+            ("x.txt", "Aspirin caused severe rash and fever."),
+            ("x.ann", &format!("{mentions}{events}")),
+        ]);
+        assert_eq!(found.reasons, ["dangling_relation"], "{events}");
+        assert!(found.problems[0].contains(message), "{:?}", found.problems);
+        assert!(
+            found.labels().iter().all(Option::is_none),
+            "{events}: {:?}",
+            found.labels()
+        );
+        assert_eq!(found.summary.relations_unresolved, 1, "{events}");
+    }
+}
+
+#[test]
+fn a_discontinuous_mention_s_words_stand_in_the_order_of_its_places_or_of_the_text() {
+    for words in ["arm pain in left", "pain in left arm"] {
+        let annotations = format!("T1\tDrug 0 1\tX\nT2\tADE 32 35;9 21\t{words}\n");
+        let (found, _folder) = brat(&[
+            ("x.txt", "X caused pain in left and right arm."),
+            ("x.ann", &annotations),
+        ]);
+        assert_eq!(found.problems, [""; 0], "{words}");
+        assert_eq!(found.ids(), ["x:0-1:9-21,32-35"], "{words}");
+    }
+}
+
+#[test]
+fn hidden_files_are_no_documents_unless_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::create_dir(path(".ipynb_checkpoints")).unwrap();
+    for name in ["x.txt", "x.ann", "._x.txt", ".ipynb_checkpoints/x-checkpoint.txt"] {
+        fs::write(path(name), "").unwrap();
+    }
+    let ids = |given: PathBuf| -> Vec<String> { find(&[given]).unwrap().into_iter().map(|files| files.id).collect() };
+    assert_eq!(ids(folder.path().to_owned()), ["x"]);
+    assert_eq!(ids(path("._x.txt")), ["._x"]);
+    assert_eq!(ids(path(".ipynb_checkpoints")), ["x-checkpoint"]);
+}
+
+#[test]
 fn a_text_that_ends_with_the_related_mention_holds_it() {
     // Both drugs are called alike, and the second is the related one.
     let (_, folder) = brat(&[
