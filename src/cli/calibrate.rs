@@ -235,19 +235,18 @@ impl CalibrateArgs {
                 ))
             })?;
         }
-        if let Some(output) = &self.output {
+        let output = self.output.as_deref().map(|path| ("--output", path));
+        // Else the settings that the fit holds for.
+        let in_use = || self.choice.model_config.as_deref().map(|path| ("--model-config", path));
+        if let Some((flag, path)) = output.or_else(in_use) {
             // Links are followed, so that what they lead to is written.
-            return match Destination::of(output).context("--output")? {
+            return match Destination::of(path).context(flag)? {
                 Destination::File(target) => Ok(target),
                 _ => {
-                    let message = format!("--output {}: expected the name of a file", output.display());
+                    let message = format!("{flag} {}: expected the name of a file", path.display());
                     Err(UsageError(message).into())
                 }
             };
-        }
-        if let Some(settings) = &self.choice.model_config {
-            // Those are the settings that the fit holds for.
-            return Ok(settings.clone());
         }
         match source.transpose() {
             Ok(source) => source.and_then(|source| source.sidecar()).ok_or_else(|| {

@@ -2,7 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use super::fields::{Fields, Pair, Reading};
 use super::mistakes::{Mistake, Mistakes, TEXT_CHARACTERS};
@@ -33,6 +33,8 @@ pub struct LabelledSet {
     pub(super) keys: Vec<Box<str>>,
     /// Of which pair each record is, where there are keys.
     pub(super) pairs: Vec<Pair>,
+    /// Hashes of their ids, where records are matched by line.
+    pub(super) ids: Vec<Option<u64>>,
     /// Names of documents, in the order in which they came.
     pub(super) documents: Vec<Box<str>>,
     /// Fields that named documents.
@@ -89,6 +91,7 @@ impl Collector {
                 records: Vec::new(),
                 keys: Vec::new(),
                 pairs: Vec::new(),
+                ids: Vec::new(),
                 documents: Vec::new(),
                 document_fields: Vec::new(),
                 without_document: 0,
@@ -132,11 +135,12 @@ impl Collector {
                 return;
             }
         };
+        if self.match_by == MatchBy::Line {
+            self.set.ids.push(record.id.as_ref().map(hash));
+        }
         if let (MatchBy::Nothing, Some(id)) = (self.match_by, &record.id) {
-            let mut hasher = DefaultHasher::new();
-            (id, record.shown.pair()).hash(&mut hasher);
             let set = &mut self.set;
-            match self.identities.entry(hasher.finish()) {
+            match self.identities.entry(hash((id, record.shown.pair()))) {
                 Entry::Vacant(first) => _ = first.insert(record.label),
                 Entry::Occupied(first) => {
                     let place = || format!("{name}:{number}");
@@ -258,6 +262,12 @@ impl LabelledSet {
         }
         number(&self.records, &ranks)
     }
+}
+
+fn hash(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Gives each record the rank of its document; records without one get the numbers after those, in sorted order.

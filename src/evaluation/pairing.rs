@@ -43,6 +43,8 @@ pub struct Paired {
     pub mismatches: Mismatches,
     /// Keys of the records that are compared.
     pub keys: HashSet<Box<str>>,
+    /// Of records matched by line those that have another id in the second set; they are compared all the same.
+    pub ids_differ: u64,
 }
 
 /// Matches records by their keys, as far as they do not say that they are of different pairs. Documents are the first
@@ -65,6 +67,11 @@ pub fn pair(first: &LabelledSet, second: &LabelledSet) -> Paired {
     }
     let (mut only_first, mut only_second, mut pairs_differ, mut labels_differ) = (0, 0, 0, 0);
     let mut matched: Vec<(&str, usize, usize)> = Vec::new();
+    let mut ids_differ = 0;
+    let id_differs = |i: usize, j: usize| match (first.ids.get(i), second.ids.get(j)) {
+        (Some(Some(one)), Some(Some(other))) => one != other,
+        _ => false,
+    };
     for (i, key) in first.keys.iter().enumerate() {
         let key = key.as_ref();
         if index_first.get(key) != Some(&i) || repeated_second.contains(key) {
@@ -83,7 +90,10 @@ pub fn pair(first: &LabelledSet, second: &LabelledSet) -> Paired {
                 labels_differ += 1;
                 example("labels differ", key);
             }
-            Some(&j) => matched.push((key, i, j)),
+            Some(&j) => {
+                ids_differ += u64::from(id_differs(i, j));
+                matched.push((key, i, j));
+            }
         }
     }
     for key in &second.keys {
@@ -101,12 +111,22 @@ pub fn pair(first: &LabelledSet, second: &LabelledSet) -> Paired {
     (mismatches.only_first, mismatches.only_second) = (only_first, only_second);
     (mismatches.pairs_differ, mismatches.labels_differ) = (pairs_differ, labels_differ);
 
-    // Documents are numbered by name, records that name none after them by key: in any order of the files alike.
-    matched.sort_unstable();
-    let mut named: Vec<&str> = matched
-        .iter()
-        .filter_map(|&(_, i, _)| Some(first.documents[first.records[i].document? as usize].as_ref()))
-        .collect();
+    // Documents are numbered by name, records that name none after them by what is judged: in any order of the files alike.
+    let document = |i: usize| {
+        first.records[i]
+            .document
+            .map(|document| first.documents[document as usize].as_ref())
+    };
+    // As in `LabelledSet::sample`, so that the first set is judged as it is alone.
+    matched.sort_unstable_by(|&(_, i, j), &(_, k, l)| {
+        let (one, other) = (&first.records[i], &first.records[k]);
+        let order = document(i).cmp(&document(k));
+        let order = order
+            .then(other.probability.total_cmp(&one.probability))
+            .then(other.label.cmp(&one.label));
+        order.then(second.records[l].probability.total_cmp(&second.records[j].probability))
+    });
+    let mut named: Vec<&str> = matched.iter().filter_map(|&(_, i, _)| document(i)).collect();
     named.sort_unstable();
     named.dedup();
     let ranks: HashMap<&str, u32> = named.iter().enumerate().map(|(i, &name)| (name, i as u32)).collect();
@@ -114,8 +134,8 @@ pub fn pair(first: &LabelledSet, second: &LabelledSet) -> Paired {
     let (mut of_first, mut of_second) = (Vec::new(), Vec::new());
     for &(_, i, j) in &matched {
         let (a, b) = (&first.records[i], &second.records[j]);
-        let document = match a.document {
-            Some(document) => ranks[first.documents[document as usize].as_ref()],
+        let document = match document(i) {
+            Some(name) => ranks[name],
             None => {
                 next += 1;
                 next - 1
@@ -134,6 +154,7 @@ pub fn pair(first: &LabelledSet, second: &LabelledSet) -> Paired {
         second: Sample::new(of_second, next as usize),
         mismatches,
         keys: matched.iter().map(|&(key, _, _)| key.into()).collect(),
+        ids_differ,
     }
 }
 

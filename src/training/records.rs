@@ -130,7 +130,13 @@ impl Concepts {
             Side::Adr => &self.adr_concepts,
         };
         let concepts = concepts.as_array().into_iter().flatten();
-        concepts.filter_map(Value::as_str).map(str::to_owned).collect()
+        let identifier = |value: &Value| match value {
+            Value::String(identifier) => Some(identifier.clone()),
+            // MedDRA's, for example, are numbers.
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        concepts.filter_map(identifier).collect()
     }
 }
 
@@ -205,6 +211,14 @@ mod tests {
             "{:?}",
             found.rejected
         );
+    }
+
+    #[test]
+    fn identifiers_are_words_or_numbers() {
+        let found =
+            read(r#"{"text":"a b","drug":"a","adr":"b","drug_concepts":["D1",7,null],"adr_concepts":"x"}"#).unwrap();
+        assert_eq!(found.pairs[0].side(Side::Drug).concepts, ["D1", "7"]);
+        assert_eq!(found.pairs[0].side(Side::Adr).concepts, [""; 0]);
     }
 
     #[test]

@@ -185,10 +185,59 @@ fn records_without_ids_are_matched_by_line_when_asked() {
     );
     let by_line = run(&["eval", &first, &second, "--by-line", "--json"], "");
     assert_eq!(by_line.json()["runs"][1]["records"], 30, "{}", by_line.stderr);
+    assert!(!by_line.stderr.contains("another id"), "{}", by_line.stderr);
     let repeated = folder.write("repeated.jsonl", &(scored(30, 0.0) + &scored(2, 0.0)));
     let twice = run(&["eval", &repeated, &repeated, "--json"], "");
     assert_eq!(twice.json()["mismatches"]["repeated_first"], 4);
     assert_eq!((twice.json()["runs"][0]["records"].as_u64(), twice.code), (Some(28), 3));
+}
+
+#[test]
+fn ids_that_differ_between_records_matched_by_line_are_said() {
+    let folder = Folder::new();
+    // Nothing but the ids tells that a line is missing.
+    let lines: String = (0..20)
+        .map(|i| format!("{{\"id\":{i},\"label\":1,\"probability\":0.{i}}}\n"))
+        .collect();
+    let lines = lines.replacen("\"label\":1", "\"label\":0", 1);
+    let first = folder.write("first.jsonl", &lines);
+    let second = folder.write(
+        "second.jsonl",
+        &lines.replace("{\"id\":9,\"label\":1,\"probability\":0.9}\n", ""),
+    );
+    let found = run(&["eval", &first, &second, "--by-line"], "");
+    let said = "10 of the records that are compared by line have another id in the second file";
+    assert!(
+        found.stdout.contains(said) || found.stderr.contains(said),
+        "{}{}",
+        found.stdout,
+        found.stderr
+    );
+}
+
+#[test]
+fn two_models_compared_on_records_without_documents_have_the_same_intervals_in_any_order() {
+    let folder = Folder::new();
+    let strip = |lines: String| lines.replace("\"pmid\":", "\"other\":");
+    let [one, other] = [0.0, 0.2].map(|shift| strip(scored(40, shift)));
+    let intervals = |reversed: bool| {
+        let [first, second] = [&one, &other].map(|lines| {
+            let mut lines: Vec<&str> = lines.lines().collect();
+            if reversed {
+                lines.reverse();
+            }
+            lines.join("\n")
+        });
+        let files = [
+            folder.write("first.jsonl", &first),
+            folder.write("second.jsonl", &second),
+        ];
+        let found = run(&["eval", &files[0], &files[1], "--by-line", "--json"], "");
+        assert_eq!(found.code, 0, "{}", found.stderr);
+        let found = found.json();
+        (found["differences"].clone(), found["runs"][0]["metrics"].clone())
+    };
+    assert_eq!(intervals(false), intervals(true));
 }
 
 #[test]

@@ -82,6 +82,26 @@ fn settings_in(folder: &Folder, name: &str) -> Value {
 }
 
 #[test]
+fn a_calibration_goes_where_a_link_to_the_settings_in_use_leads() {
+    let folder = Folder::new();
+    let records = folder.write("records.jsonl", &scored(60, 0.0));
+    let real = folder.write("real.json", "{\"threshold\": 0.123}");
+    std::os::unix::fs::symlink("real.json", folder.path("link.json")).unwrap();
+    let arguments = [
+        "calibrate",
+        "--scored",
+        "--model-config",
+        &folder.name("link.json"),
+        &records,
+    ];
+    let found = run(&arguments, "");
+    assert_eq!(found.code, 0, "{}", found.stderr);
+    assert!(folder.path("link.json").is_symlink());
+    let written: Value = serde_json::from_slice(&std::fs::read(real).unwrap()).unwrap();
+    assert!(written["calibration"].is_object(), "{written}");
+}
+
+#[test]
 fn a_file_with_other_settings_than_those_in_use_is_not_added_to() {
     let folder = Folder::new();
     let lines = scored(60, 0.0);

@@ -25,7 +25,7 @@ fn what_cannot_be_trained_on_is_one_clear_error_and_leaves_nothing() {
     .unwrap();
     fs::copy(case.path("pairs.jsonl"), case.path("same.jsonl")).unwrap();
     fs::hard_link(case.path("pairs.jsonl"), case.path("link.jsonl")).unwrap();
-    let cases: [(&[&str], i32, &str); 23] = [
+    let cases: [(&[&str], i32, &str); 24] = [
         (&["--train", "empty.jsonl"], 1, "empty.jsonl: the file is empty"),
         (&["--train", "none.jsonl"], 1, "no line is a labelled pair"),
         (&["--train", "missing.jsonl"], 1, "missing.jsonl"),
@@ -83,6 +83,11 @@ fn what_cannot_be_trained_on_is_one_clear_error_and_leaves_nothing() {
             "finetune.epochs: expected 1 to 16777216",
         ),
         (&["--train", "pairs.jsonl", "--valid-fraction", "0.001"], 2, "--valid"),
+        (
+            &["--train", "one.jsonl", "--valid-fraction", "0.9"],
+            2,
+            "valid_fraction: 0.9 of all documents are all of them",
+        ),
         (
             &["--train", "pairs.jsonl", "--valid", "same.jsonl", "-q"],
             1,
@@ -155,6 +160,8 @@ fn lines_that_are_no_pairs_cost_themselves_and_exit_code_3() {
         said.contains("pairs.jsonl:1: ") && said.contains("pairs.jsonl:2: "),
         "{said}"
     );
+    // That is a flag of others.
+    assert!(!said.contains("--missing-entity"), "{said}");
     assert_eq!(case.json("out", "manifest.json")["data"]["rejected_lines"], 2);
 }
 

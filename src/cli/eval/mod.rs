@@ -349,6 +349,13 @@ impl EvalArgs {
         if mismatches.total() > 0 {
             notes.push(format!("left out of the comparison: {}", uncompared(&mismatches)));
         }
+        if paired.ids_differ > 0 {
+            notes.push(format!(
+                "{} of the records that are compared by line have another id in the second file: are both files' lines of the same \
+                 pairs, and is none missing?",
+                paired.ids_differ
+            ));
+        }
         notes.extend(undefined(changes(&comparison.differences)));
         let is_compared = |key: Option<&str>| key.is_some_and(|key| paired.keys.contains(key));
         let mut runs = Vec::new();

@@ -409,6 +409,13 @@ impl TrainArgs {
             );
             return Err(UsageError(message).into());
         }
+        if split.train.is_empty() && self.valid.is_empty() {
+            let message = format!(
+                "valid_fraction: {} of all documents are all of them; give a smaller share, or the pairs to validate on (--valid)",
+                settings.valid_fraction
+            );
+            return Err(UsageError(message).into());
+        }
         Ok((split, all, files))
     }
 
