@@ -498,6 +498,36 @@ fn a_closed_stdout_is_a_clear_error_unless_nothing_goes_there() {
     assert_eq!(code, Some(0), "{stderr}");
 }
 
+#[test]
+fn a_stdin_that_cannot_be_read_is_no_empty_input() {
+    let (folder, _) = folder_with(&[]);
+    std::fs::write(folder.path().join("earlier.jsonl"), "answers\n").unwrap();
+    for (arguments, redirection) in [
+        ("score -q --model demo -o earlier.jsonl --force", "<&-"),
+        ("score -q --model demo", "0>written"),
+        ("check", "<&-"),
+        ("extract --from pubtator", "<&-"),
+    ] {
+        let mut command = std::process::Command::new("sh");
+        let script = format!("exec \"$0\" {arguments} {redirection}");
+        command
+            .args(["-c", &script])
+            .arg(crag().get_program())
+            .current_dir(&folder);
+        let output = command.output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments}: {stderr}");
+        assert!(
+            stderr.contains("<stdin>") && stderr.contains("it is closed"),
+            "{arguments}: {stderr}"
+        );
+    }
+    assert_eq!(
+        std::fs::read(folder.path().join("earlier.jsonl")).unwrap(),
+        b"answers\n"
+    );
+}
+
 /// Peak resident memory of a process in bytes, where the system says.
 fn peak_memory(child: &Child) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;

@@ -209,6 +209,12 @@ fn shards_that_do_not_fit_together_are_a_clear_error() {
         message.starts_with("1:1: expected a record, found a blank line"),
         "{message}"
     );
+    let table = [b"a,b\n1,2\n".to_vec(), b"a,b\n".to_vec()];
+    let message = merged(&table, Format::Jsonl).unwrap_err().to_string();
+    assert!(
+        message.starts_with("0:1: expected a JSON object") && message.ends_with("--format csv or tsv says so"),
+        "{message}"
+    );
     // A row of a table may be of several lines; a person looks for lines.
     let parts = [b"a,b\n\"1\n2\",3\n\n".to_vec(), b"a,b\n".to_vec()];
     let message = merged(&parts, Format::Csv).unwrap_err().to_string();
@@ -410,6 +416,14 @@ fn merging_compares_what_the_shards_manifests_say() {
             "{wrong:?}: {stderr}"
         );
     }
+    // A link leads to the shard that the manifest lies beside.
+    std::fs::create_dir(path("links")).unwrap();
+    for name in ["1.jsonl", "2.jsonl.gz", "3.jsonl"] {
+        std::os::unix::fs::symlink(path(name), path("links").join(name)).unwrap();
+    }
+    let (code, _, stderr) = merge(&["links/2.jsonl.gz", "links/1.jsonl", "links/3.jsonl"]);
+    let expected = "expected shard 1/3 in this place, found 2/3";
+    assert!(code == 1 && stderr.contains(expected), "{stderr}");
     let (code, _, stderr) = merge(&["1.jsonl", "2.jsonl.gz"]);
     assert!(
         code == 1 && stderr.contains("expected shard 1/2 in this place, found 1/3"),
@@ -417,6 +431,48 @@ fn merging_compares_what_the_shards_manifests_say() {
     );
     let (code, output, _) = merge(&["--ignore-manifests", "2.jsonl.gz", "1.jsonl", "3.jsonl"]);
     assert_eq!((code, output == single), (0, false));
+}
+
+#[test]
+fn a_table_s_shards_are_merged_as_one_whatever_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    // With as many rows, two shards of lines would fit too, headers and all.
+    let rows: String = (0..64)
+        .map(|i| format!("{i},aspirin then rash,aspirin,rash\n"))
+        .collect();
+    std::fs::write(path("pairs"), format!("id,text,drug,adr\n{rows}")).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = process(&crag());
+        let output = command.args(arguments).current_dir(folder.path()).output().unwrap();
+        (
+            output.status.code().unwrap(),
+            output.stdout,
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    for (out, more) in [
+        ("single", &[][..]),
+        ("part-1", &["--shard", "1/2"]),
+        ("part-2", &["--shard", "2/2"]),
+    ] {
+        let score = ["score", "--model", "demo", "-q", "--format", "csv", "-o", out, "pairs"];
+        assert_eq!(run(&[&score, more].concat()).0, 0);
+    }
+    let (code, merged, stderr) = run(&["merge", "part-1", "part-2"]);
+    assert_eq!((code, &*stderr), (0, ""));
+    assert!(merged == std::fs::read(path("single")).unwrap());
+    let (code, _, stderr) = run(&["merge", "--format", "tsv", "part-1", "part-2"]);
+    assert!(
+        code == 2 && stderr.contains("--format: expected csv, the format of part-1"),
+        "{stderr}"
+    );
+    // Without what the runs left, a line that is no object tells.
+    let (code, _, stderr) = run(&["merge", "--ignore-manifests", "part-1", "part-2"]);
+    assert!(
+        code == 1 && stderr.contains("part-1:1: expected a JSON object"),
+        "{stderr}"
+    );
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! `crag merge`: the answers of all shards of one run, in order, as one output.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::inputs::{FormatArg, format_of, given_twice, input, is_regular, is_stdin};
 use super::signals::SignalWatch;
 use super::whole_output::WholeOutputArgs;
 use super::{Outcome, UsageError, manifest};
 use crate::files::{Input, allow_open_files};
-use crate::scoring::{MergeError, ShardEvidence, check_evidence, check_shards, merge};
+use crate::scoring::{MergeError, ShardEvidence, check_evidence, check_shards, merge, stated_format};
 
 /// Which shards to put together.
 #[derive(Debug, clap::Args)]
@@ -29,7 +29,8 @@ pub struct MergeArgs {
     #[arg(value_name = "SHARD", required = true)]
     shards: Vec<PathBuf>,
 
-    /// Format of the shards [default: csv or tsv where their names end so (also .csv.gz, .csv.1-of-3), else jsonl]
+    /// Format of the shards [default: what their manifests say, else csv or tsv where their names end so (also .csv.gz,
+    /// .csv.1-of-3), else jsonl]
     #[arg(long, value_name = "FORMAT")]
     format: Option<FormatArg>,
 
@@ -43,7 +44,28 @@ pub struct MergeArgs {
 
 /// `config`: the file that some of the settings are from, if one was named.
 pub fn run(args: MergeArgs, config: Option<PathBuf>) -> anyhow::Result<Outcome> {
-    let format = format_of(args.format, &args.shards)?;
+    let are_regular = args.shards.iter().all(|path| is_regular(path));
+    let evidence = match are_regular && !args.ignore_manifests {
+        true => args
+            .shards
+            .iter()
+            .map(|path| evidence(path))
+            .collect::<Result<_, _>>()?,
+        false => Vec::new(),
+    };
+    let format = match (stated_format(&evidence), args.format) {
+        (Some((stated, shard)), Some(named)) if stated != named.into() => {
+            let message = format!(
+                "--format: expected {}, the format of {} (so says {})",
+                stated.name(),
+                shard.path.display(),
+                shard.source.display()
+            );
+            return Err(UsageError(message).into());
+        }
+        (Some((stated, _)), _) => stated,
+        (None, named) => format_of(named, &args.shards)?,
+    };
     if args.shards.iter().any(|path| is_stdin(path)) {
         return Err(UsageError("expected files, found - (stdin)".to_owned()).into());
     }
@@ -55,10 +77,8 @@ pub fn run(args: MergeArgs, config: Option<PathBuf>) -> anyhow::Result<Outcome> 
     allow_open_files();
     let read: Vec<Input> = inputs().into_iter().chain(config.map(Input::File)).collect();
     let mut output = args.output.open(&read, &*SignalWatch::start()?)?;
-    if args.shards.iter().all(|path| is_regular(path)) {
-        if !args.ignore_manifests {
-            check_manifests(&args.shards)?;
-        }
+    if are_regular {
+        check_evidence(&evidence).map_err(|error| anyhow::anyhow!("{:#}; {WAY_OUT}", anyhow::Error::new(error)))?;
         // Pipes can be read only once; merge itself finds most of it, only later.
         check_shards(inputs(), format)?;
     }
@@ -72,18 +92,20 @@ pub fn run(args: MergeArgs, config: Option<PathBuf>) -> anyhow::Result<Outcome> 
     }
 }
 
-/// Compares what the manifests beside the shards say of their runs; one that has none is not compared.
-fn check_manifests(shards: &[PathBuf]) -> anyhow::Result<()> {
-    let way_out = "--ignore-manifests goes by the shards alone";
-    let evidence = |path: &PathBuf| -> anyhow::Result<Option<ShardEvidence>> {
-        let source = manifest::beside(path);
-        let evidence = manifest::evidence(&source).map_err(|error| anyhow::anyhow!("{error:#}; {way_out}"))?;
-        Ok(evidence.map(|evidence| ShardEvidence {
-            path: path.clone(),
-            source,
-            evidence,
-        }))
-    };
-    let evidence: Vec<_> = shards.iter().map(evidence).collect::<Result<_, _>>()?;
-    check_evidence(&evidence).map_err(|error| anyhow::anyhow!("{:#}; {way_out}", anyhow::Error::new(error)))
+const WAY_OUT: &str = "--ignore-manifests goes by the shards alone";
+
+/// What the manifest of a shard says of its run, if it has one: where the shard is, which a link may lead to, or else beside the link.
+fn evidence(path: &Path) -> anyhow::Result<Option<ShardEvidence>> {
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    for source in [manifest::beside(&target), manifest::beside(path)] {
+        let evidence = manifest::evidence(&source).map_err(|error| anyhow::anyhow!("{error:#}; {WAY_OUT}"))?;
+        if let Some(evidence) = evidence {
+            return Ok(Some(ShardEvidence {
+                path: path.to_owned(),
+                source,
+                evidence,
+            }));
+        }
+    }
+    Ok(None)
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest as _, Sha256};
 
+use super::at_start::stdin_was_missing;
 use super::compression::{Compression, recognise};
 use super::decompress::Decompressor;
 use super::waiting::Waiting;
@@ -52,6 +53,9 @@ impl Input {
             _ => None,
         };
         let raw: Box<dyn Read + Send> = match self {
+            Input::Stdin if stdin_was_missing() => {
+                return Err(io::Error::other("it is closed, or not open for reading"));
+            }
             Input::Stdin => Box::new(Waiting(io::stdin())),
             Input::File(path) => {
                 let file = File::open(path)?;

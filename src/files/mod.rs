@@ -3,6 +3,7 @@
 //! This room knows names, files, compression and streams of bytes; what the bytes mean (lines, records, documents)
 //! is for those above. It has no sibling.
 
+mod at_start;
 mod compress;
 mod compression;
 mod decompress;
@@ -22,6 +23,7 @@ mod test_folder;
 mod waiting;
 mod whole_output;
 
+pub use at_start::stdout_was_missing;
 pub use compress::{MEMBER_BYTES, compress};
 pub use compression::Compression;
 pub use destination::{Destination, refuse_inputs, refuse_stdout};

@@ -15,7 +15,7 @@
 //! | `drug_span`, `adr_span` | | optional `[start, end)` in Unicode code points: mark that occurrence only; null is as good as absent |
 //!
 //! Where a field and its other name are both there (also `text` beside `drug_text` or `adr_text`), they
-//! have to be equal. All other fields are the caller's own. A [`FieldMap`] finds fields in other places.
+//! have to be equal; null, or an empty cell, is as good as absent there. All other fields are the caller's own. A [`FieldMap`] finds fields in other places.
 //!
 //! Out: the input object byte for byte, with `"probability":P,"causal":B` and, when there are any,
 //! `"warnings":[…]` spliced in directly before its closing brace; a line that cannot be scored gets
@@ -91,10 +91,10 @@ pub(crate) use raw_json::decode;
 pub use read_records::read_records;
 pub use reader::{check_headers, check_inputs};
 pub use record::{Half, Record};
-pub use resume::{ConsumedInput, KERNEL, ON_ERROR, SHARD, Setting, Start};
+pub use resume::{ConsumedInput, KERNEL, ON_ERROR, RECORD_FORMAT, SHARD, Setting, Start};
 pub use resume_error::ResumeError;
 pub use rows::RowEnds;
 pub use shard::{MergeError, Shard, check_shards, merge};
-pub use shard_evidence::{EvidenceError, ShardEvidence, check_evidence};
+pub use shard_evidence::{EvidenceError, ShardEvidence, check_evidence, stated_format};
 pub use sink::{Position, Progress, Sink, Stream};
 pub use warning::Warning;

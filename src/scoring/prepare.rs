@@ -125,8 +125,7 @@ fn not_found(context: Context<'_>) -> LineError {
         ""
     };
     let message = format!(
-        "field {entity_field}: expected a name that occurs in the {} side's text, found {}, which does not{remark} \
-         (--missing-entity unmarked scores it all the same)",
+        "field {entity_field}: expected a name that occurs in the {} side's text, found {}, which does not{remark}",
         side.name(),
         quoted(entity)
     );

@@ -119,6 +119,12 @@ impl<'a> Values<'a, '_> {
     /// The value of the one of two fields that is there, and which it is; both have to agree. `usual` is the one that
     /// a message names first.
     fn either(&self, a: usize, b: usize, usual: usize) -> Result<(Cow<'a, str>, usize), LineError> {
+        // A data frame writes null where a row has nothing in a column.
+        match (self.is_null(a), self.is_null(b)) {
+            (true, false) if self.values[b].is_some() => return Ok((self.string(b)?.unwrap_or_default(), b)),
+            (false, true) if self.values[a].is_some() => return Ok((self.string(a)?.unwrap_or_default(), a)),
+            _ => {}
+        }
         match (self.string(a)?, self.string(b)?) {
             (Some(one), Some(other)) if one != other => {
                 // A table has a cell for both names in every row; one of them may be left empty.
@@ -189,8 +195,8 @@ impl<'a> Values<'a, '_> {
             let (such_as, found) = match self.values[i] {
                 // A cell may hold line breaks and what a terminal obeys.
                 Some(Value::Cell(_)) => (", such as 3:9 or [3,9]", quoted(raw)),
-                // JSON has escaped them.
-                _ => ("", shortened(raw, 40)),
+                // JSON has escaped line breaks and most of what a terminal obeys, and is shown as it is.
+                _ => ("", shortened(raw, 40).chars().map(printable).collect()),
             };
             let message = format!(
                 "field {}: expected [start, end) as two whole numbers of code points{such_as}, found {found}",
@@ -198,6 +204,10 @@ impl<'a> Values<'a, '_> {
             );
             LineError::new(ErrorCode::WrongType, message)
         })
+    }
+
+    fn is_null(&self, i: usize) -> bool {
+        matches!(&self.values[i], Some(Value::Json("null")))
     }
 
     fn is_empty_cell(&self, i: usize) -> bool {
@@ -219,6 +229,11 @@ fn colon_span(cell: &str) -> Option<[usize; 2]> {
     let number = |text: &str| text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
     let (start, end) = cell.trim().split_once(':')?;
     Some([number(start)?, number(end)?])
+}
+
+/// A control character of the second set (U+0080 and on) as what stands for one that cannot be shown.
+fn printable(c: char) -> char {
+    if c.is_control() { '\u{fffd}' } else { c }
 }
 
 fn emptiness(value: &str) -> &'static str {

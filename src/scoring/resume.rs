@@ -25,6 +25,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The setting that says which shard a run is.
 pub const SHARD: &str = "--shard";
+/// The setting that says how records are written.
+pub const RECORD_FORMAT: &str = "--format";
 /// The setting that says whether a run ends at the first line that cannot be scored.
 pub const ON_ERROR: &str = "--on-error";
 
@@ -337,8 +339,17 @@ impl State {
 
     /// Which shard it is of, as in `3/8`; none of a run over all lines.
     pub fn shard(&self) -> Option<&str> {
-        let shard = self.settings.iter().find(|setting| setting.name == SHARD)?;
-        Some(&shard.value)
+        self.setting(SHARD)
+    }
+
+    /// The name of the records' format.
+    pub fn format(&self) -> Option<&str> {
+        self.setting(RECORD_FORMAT)
+    }
+
+    fn setting(&self, name: &str) -> Option<&str> {
+        let setting = self.settings.iter().find(|setting| setting.name == name)?;
+        Some(&setting.value)
     }
 }
 

@@ -103,6 +103,10 @@ pub enum MergeError {
     Torn { name: String },
     #[error("{name}:{line}: expected a record, found a blank line; is this an output of crag score?")]
     Blank { name: String, line: u64 },
+    #[error(
+        "{name}:{line}: expected a JSON object, as every line of crag score's output is, found none; of a table, --format csv or tsv says so"
+    )]
+    NoObject { name: String, line: u64 },
     #[error("{name}: expected a header row, found an empty file")]
     NoHeader { name: String },
     #[error("{name}: expected the header of {first}, found another; are these shards of one run?")]
@@ -130,6 +134,7 @@ pub enum MergeError {
 struct Rows {
     name: String,
     reader: BufReader<crate::files::OpenInput>,
+    format: Format,
     ends: RowEnds,
     row: Vec<u8>,
     /// Line ends before the row.
@@ -150,6 +155,7 @@ impl Rows {
             Ok(open) => Ok(Self {
                 name,
                 reader: BufReader::with_capacity(buffer, open),
+                format,
                 ends: RowEnds::of(format),
                 row: Vec::new(),
                 lines: 0,
@@ -183,13 +189,14 @@ impl Rows {
                 break;
             }
         }
-        match self.ends.are_blank(&self.row) {
-            true => Err(MergeError::Blank {
-                name: self.name.clone(),
-                line: self.lines + 1,
-            }),
-            false => Ok(Some(&self.row)),
+        let (name, line) = (|| self.name.clone(), self.lines + 1);
+        if self.ends.are_blank(&self.row) {
+            return Err(MergeError::Blank { name: name(), line });
         }
+        if self.format == Format::Jsonl && !self.row.trim_ascii_start().starts_with(b"{") {
+            return Err(MergeError::NoObject { name: name(), line });
+        }
+        Ok(Some(&self.row))
     }
 
     /// Opens all shards' outputs; the header, where the format has one, has been read from each.

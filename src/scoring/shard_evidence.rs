@@ -6,6 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::format::Format;
 use super::resume::State;
 
 /// A shard's output and what its run said of it.
@@ -55,6 +56,17 @@ pub enum EvidenceError {
     },
     #[error("{}: cannot be read", path.display())]
     Read { path: PathBuf, source: io::Error },
+}
+
+/// The format of the records in the first shard whose run says so.
+pub fn stated_format(shards: &[Option<ShardEvidence>]) -> Option<(Format, &ShardEvidence)> {
+    shards.iter().flatten().find_map(|shard| {
+        let state = State::from_evidence(&shard.evidence).ok()?;
+        let format = Format::ALL
+            .into_iter()
+            .find(|format| Some(format.name()) == state.format())?;
+        Some((format, shard))
+    })
 }
 
 /// Checks shards given in order, those of them that have evidence: each is the shard that belongs in its place, has

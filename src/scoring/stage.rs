@@ -238,6 +238,9 @@ impl Stage<'_> {
 
     /// Only what depends on a model names it: an entity that is not there is not there for any of them.
     fn rejection(&self, member: usize, mut error: LineError) -> Rejection {
+        if error.code == ErrorCode::EntityNotFound {
+            error.message += " (--missing-entity unmarked scores it all the same)";
+        }
         if error.code == ErrorCode::NotTokenized {
             error.message = with_name(self.members, member, error.message);
         }

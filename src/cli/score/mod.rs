@@ -28,7 +28,8 @@ use super::values::{parse_count, parse_threads, parse_threshold};
 use super::{Outcome, UsageError, console};
 use crate::files::{Companion, Input, is_same_file};
 use crate::scoring::{
-    self, Counts, Finished, KERNEL, ON_ERROR, OnError, Options, OutputKey, SHARD, ScoreError, Setting, Sink, Stream,
+    self, Counts, Finished, KERNEL, ON_ERROR, OnError, Options, OutputKey, RECORD_FORMAT, SHARD, ScoreError, Setting,
+    Sink, Stream,
 };
 use crate::text::Window;
 use crate::words::counted;
@@ -446,7 +447,7 @@ impl Run<'_> {
             Setting::new("--max-line-bytes", options.max_line_bytes),
             Setting::new("--missing-entity", name_of(args.records.missing_entity)),
             Setting::new("--window", name_of(args.window)),
-            Setting::new("--format", options.format.name()),
+            Setting::new(RECORD_FORMAT, options.format.name()),
         ]);
         let fields = args.records.input.fields.iter();
         settings.extend(fields.map(|(field, place)| Setting::new(format!("--field {field}"), place)));

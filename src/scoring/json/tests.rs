@@ -40,6 +40,22 @@ fn a_field_and_its_other_name_have_to_agree() {
 }
 
 #[test]
+fn null_is_as_good_as_absent_where_the_other_name_has_a_value() {
+    let record =
+        accepted(r#"{"text":"a b","drug_text":null,"adr_text":"a b","drug":null,"drug_entity":"a","adr":"b"}"#);
+    assert_eq!(
+        (&*record.drug.text, &*record.adr.text, &*record.drug.entity),
+        ("a b", "a b", "a")
+    );
+    for line in [
+        r#"{"text":"a","drug":null,"drug_entity":null,"adr":"b"}"#,
+        r#"{"text":null,"drug_text":"a","drug":"a","adr":"b"}"#,
+    ] {
+        assert_eq!(code(line), ErrorCode::WrongType, "{line}");
+    }
+}
+
+#[test]
 fn spans_are_two_whole_numbers_or_null() {
     let with_span = |span: &str| format!(r#"{{"text":"a","drug":"a","adr":"b","drug_span":{span}}}"#);
     assert_eq!(accepted(&with_span("[ 3, 9 ]")).drug.span, Some([3, 9]));

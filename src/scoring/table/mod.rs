@@ -65,15 +65,16 @@ impl Table {
 
     fn read_header(&self, name: &str, row: &[u8]) -> Result<Header, String> {
         let row = utf8(row)?;
+        const LONE_RETURN: &str = "expected lines to end with LF or CRLF, found a lone CR; \
+                                   convert them, for example with tr '\\r' '\\n'";
         if row.contains('\r') && !row.contains('"') {
-            return Err("expected lines to end with LF or CRLF, found a lone CR; \
-                        convert them, for example with tr '\\r' '\\n'"
-                .to_owned());
+            return Err(LONE_RETURN.to_owned());
         }
         let mut columns = Vec::new();
         for field in rows::fields(row, self.format) {
             match field.text() {
                 Some(column) => columns.push(column.into_owned()),
+                None if row.contains("\"\r") => return Err(LONE_RETURN.to_owned()),
                 None => return Err(format!("column {}: {}", columns.len() + 1, quoting_message(&field))),
             }
         }
