@@ -352,7 +352,7 @@ accumulation = 1
     command.args(resumed).current_dir(&folder);
     let error = error_of(command.env("EMULATED_GPU_LOST_AFTER", "300"));
     assert!(
-        error.contains("LAUNCH_FAILED") && error.contains("--resume continues"),
+        error.contains("LAUNCH_FAILED") && error.contains("with --resume goes on"),
         "{error}"
     );
     let Some(mut command) = on_gpu(&arguments) else { return };

@@ -108,6 +108,6 @@ mod forward {
         cublasLtMatmulDescSetAttribute cublasLtMatmulPreferenceCreate cublasLtMatmulPreferenceDestroy
         cublasLtMatmulPreferenceSetAttribute cublasLtMatrixLayoutCreate cublasLtMatrixLayoutDestroy
         cublasLtMatrixLayoutSetAttribute cublasSetStream_v2 cublasSgemm_v2 curandCreateGenerator curandDestroyGenerator
-        curandSetPseudoRandomGeneratorSeed curandSetStream
+        curandGenerateNormal curandGenerateNormalDouble curandSetPseudoRandomGeneratorSeed curandSetStream
     }
 }
