@@ -17,6 +17,21 @@ pub fn quoted(text: &str) -> String {
     }
 }
 
+/// Whether a terminal or a page obeys the character instead of showing it: controls, and what turns the direction of what follows.
+pub fn is_obeyed(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text of somebody's on one line, without what a terminal would obey.
+pub fn visible(text: &str) -> String {
+    let visible = |c: char| match c {
+        '\n' | '\r' | '\t' => ' ',
+        c if is_obeyed(c) => '\u{fffd}',
+        c => c,
+    };
+    text.chars().map(visible).collect()
+}
+
 /// A number and what it counts.
 pub fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
@@ -46,6 +61,7 @@ mod tests {
         assert_eq!(quoted("a\n\"b"), r#""a\n\"b""#);
         let long = "é".repeat(61);
         assert_eq!(quoted(&long), format!("\"{}\"…", "é".repeat(60)));
+        assert_eq!(visible("a\tb\u{9b}c\u{202e}é"), "a b\u{fffd}c\u{fffd}é");
         assert_eq!(
             [1, 0, 2].map(|n| counted(n, "pair", "pairs")),
             ["1 pair", "0 pairs", "2 pairs"]

@@ -10,6 +10,7 @@ use super::records::RecordArgs;
 use super::{Outcome, manifest};
 use crate::files::{Input, refuse_stdout};
 use crate::scoring::{self, Counts, ErrorCode, LineError, Position, Progress, ScoreError, Sink};
+use crate::words::visible;
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -123,7 +124,7 @@ impl Sink for Problems<'_> {
             message,
         } = problem;
         // A name may hold what a terminal obeys.
-        writeln!(self.out, "{}:{line}: {code}: {message}", console::visible(file))
+        writeln!(self.out, "{}:{line}: {code}: {message}", visible(file))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -179,16 +179,6 @@ pub fn error(text: &str, exit_code: u8) {
     event("error", "error", text, fields);
 }
 
-/// A text of somebody's on one line, without what a terminal would obey.
-pub fn visible(text: &str) -> String {
-    let visible = |c: char| match c {
-        '\n' | '\r' | '\t' => ' ',
-        c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => '\u{fffd}',
-        c => c,
-    };
-    text.chars().map(visible).collect()
-}
-
 /// Whether lines are JSON objects.
 pub fn is_json() -> bool {
     console().format == LogFormat::Json

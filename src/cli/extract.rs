@@ -44,7 +44,7 @@ Offsets are checked: the words of a mention have to be where it says they are, c
 bytes, whichever fits the document, with CRLF as one where that fits better. What does not fit is reported on stderr, \
 counted and left out; so are relations that name no mention of the document. In brat, an event stands for its trigger where \
 it has no arguments, or where the trigger is a drug or a reaction, no argument is another of the same, and a relation, an \
-identifier or another event names it, or an event of its type has no arguments; any other trigger is no mention, and an \
+equivalence, an identifier or another event names it, or an event of its type has no arguments; any other trigger is no mention, and an \
 event that may then relate a drug and a reaction in some other way is reported. In ade-rel, all lines of a PMID in one file \
 are a document, in any order.
 
@@ -58,7 +58,7 @@ Examples:
 Exit codes: 0 all well; 1 could not run or go on; 2 usage; 3 finished, something was reported and left out; 11 another run is \
 writing OUT; 129, 130, 143 interrupted.")]
 pub struct ExtractArgs {
-    /// Files, read one after another; "-" or none for stdin. For brat: folders, .ann or .txt files
+    /// Files, read one after another; "-" or none for stdin. For brat: folders (but what is hidden in them), .ann or .txt files
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 

@@ -20,7 +20,7 @@ use crate::scoring::{
     run_into,
 };
 use crate::text::Window;
-use crate::words::counted;
+use crate::words::{counted, visible};
 
 #[derive(Debug, clap::Args)]
 pub struct LabelledArgs {
@@ -256,7 +256,7 @@ impl LabelledArgs {
             ));
         }
         // Codes and messages of error records are whatever the records say.
-        sentences.iter().map(|sentence| console::visible(sentence)).collect()
+        sentences.iter().map(|sentence| visible(sentence)).collect()
     }
 
     /// What there is to know of records that are there twice.

@@ -96,8 +96,8 @@ const WAY_OUT: &str = "--ignore-manifests goes by the shards alone";
 
 /// What the manifest of a shard says of its run, if it has one: where the shard is, which a link may lead to, or else beside the link.
 fn evidence(path: &Path) -> anyhow::Result<Option<ShardEvidence>> {
-    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    for source in [manifest::beside(&target), manifest::beside(path)] {
+    let target = path.is_symlink().then(|| path.canonicalize().ok()).flatten();
+    for source in target.as_deref().into_iter().chain([path]).map(manifest::beside) {
         let evidence = manifest::evidence(&source).map_err(|error| anyhow::anyhow!("{error:#}; {WAY_OUT}"))?;
         if let Some(evidence) = evidence {
             return Ok(Some(ShardEvidence {

@@ -386,7 +386,7 @@ pub fn doubts(roles: &Roles, config: &ModelConfig, tokenizer: &Tokenizer) -> Vec
 /// embeddings for each.
 fn markers_are_told(roles: &Roles, config: &ModelConfig, tokenizer: &Tokenizer) -> bool {
     let is_a_row_each = Side::BOTH.map(|side| roles.encoder(side).vocab_size) == [tokenizer.vocab_size(); 2];
-    config.markers.source != Source::Default || tokenizer.markers_are_listed() || is_a_row_each
+    config.markers.source != Source::Default || tokenizer.files_have_markers() || is_a_row_each
 }
 
 pub fn warn_of(doubts: &[String], source: &str) {

@@ -281,11 +281,10 @@ fn document(
         }
     }
     for (relation, key) in document.relations.iter_mut().zip(relation_keys) {
-        let is_qualified =
-            |end: &RawEndpoint| matches!(end, RawEndpoint::Mention(key) if qualified.contains(key.as_str()));
-        relation.qualified = qualified.contains(key) || relation.ends.iter().any(is_qualified);
+        relation.qualified = qualified.contains(key);
     }
     let named = concepts.iter().map(|(_, key, _)| *key);
+    let named = named.chain(equivalents.iter().flat_map(|(_, keys)| keys.iter().copied()));
     let events_meant = Events::new(&events, &document, named, options);
     for lost in events_meant.add_to(&mut document, &qualified) {
         report.report(Problem::new(
@@ -299,21 +298,21 @@ fn document(
     for (index, mention) in document.mentions.iter().enumerate() {
         indices.insert(&mention.key, index);
     }
+    let others = document.triggers.iter().map(String::as_str);
+    let others: HashSet<&str> = others.chain(events.iter().map(|event| event.key)).collect();
     let mut found: Vec<(usize, Vec<String>)> = Vec::new();
     for (number, mention, concept) in concepts {
         // The identifier of an event that relates others says nothing of a mention.
         let mention = events_meant.meant(mention);
         match indices.get(mention) {
             Some(&index) => found.push((index, split_concepts(concept))),
-            None if !mention.starts_with('T') || document.triggers.iter().any(|trigger| trigger == mention) => {}
+            None if !mention.starts_with('T') || others.contains(mention) => {}
             None => {
                 let message = format!("expected a mention {}, found none", quoted(mention));
                 report.report(Problem::new(place.at(number), Reason::MalformedLine, message))?;
             }
         }
     }
-    let others = document.triggers.iter().map(String::as_str);
-    let others: HashSet<&str> = others.chain(events.iter().map(|event| event.key)).collect();
     for (number, keys) in equivalents {
         let is_known = |key: &&&str| indices.contains_key(**key) || others.contains(**key);
         if let Some(unknown) = keys.iter().find(|key| !is_known(key)) {

@@ -12,7 +12,7 @@ use super::curves::Curves;
 use super::evaluate::{Differences, Estimate, Evaluation, PointKind};
 use super::figures::Metric;
 use super::mistakes::Mistake;
-use crate::words::thousands;
+use crate::words::{is_obeyed, thousands};
 
 /// What a page shows: one run, or two that are compared.
 pub struct Report<'r> {
@@ -382,9 +382,7 @@ fn marked(text: &str, drug: &str, adr: &str) -> Markup {
 /// The text with what has no picture made visible: control characters, and those that turn the direction of what
 /// follows them.
 fn visible(text: &str) -> String {
-    let hidden = |c: char| {
-        (c.is_control() && c != '\n' && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
+    let hidden = |c: char| is_obeyed(c) && c != '\n' && c != '\t';
     text.chars().map(|c| if hidden(c) { '\u{fffd}' } else { c }).collect()
 }
 

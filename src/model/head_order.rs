@@ -44,18 +44,18 @@ pub(super) fn steps(
     output: Option<usize>,
     end: End,
 ) -> Result<Ordered, String> {
-    let numbered = sequential_indices(&modules);
-    let scattered = numbered.is_none().then(|| scattered(&modules)).flatten();
-    let ordered = match numbered {
+    let mut guess = None;
+    let ordered = match sequential_indices(&modules) {
         Some(numbered) => numbered,
-        None => by_widths(modules, input, output)?
-            .into_iter()
-            .map(|m| (None, m))
-            .collect(),
+        None => {
+            let ordered = by_widths(modules, input, output)?;
+            guess = scattered(&ordered);
+            ordered.into_iter().map(|m| (None, m)).collect()
+        }
     };
     check_chain(&ordered, input, output)?;
     let mut ordered = with_activations(ordered, end);
-    ordered.guesses.extend(scattered);
+    ordered.guesses.extend(guess);
     Ok(ordered)
 }
 
@@ -65,12 +65,9 @@ fn scattered(modules: &[Module]) -> Option<String> {
     if modules.iter().filter(is_linear).count() < 2 {
         return None;
     }
-    let parent = |module: &Module| {
-        module
-            .path
-            .rsplit_once('.')
-            .map_or(String::new(), |(parent, _)| parent.to_owned())
-    };
+    fn parent(module: &Module) -> &str {
+        module.path.rsplit_once('.').map_or("", |(parent, _)| parent)
+    }
     let first = parent(modules.first()?);
     modules.iter().any(|module| parent(module) != first).then(|| {
         format!(

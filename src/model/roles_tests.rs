@@ -247,7 +247,7 @@ fn linear_layers_that_do_not_stand_together_are_a_guess() {
     let (steps, guesses) = classifier_of(&[("gate", f, 2 * f), ("classifier.0", 8, f), ("classifier.3", 1, 8)]);
     assert_eq!(steps, "32>16 act 16>8 act 8>1");
     let [guess] = &guesses[..] else { panic!("{guesses:?}") };
-    let expected = "classifier: \"classifier.0\", \"classifier.3\", \"gate\" are taken to follow each other";
+    let expected = "classifier: \"gate\", \"classifier.0\", \"classifier.3\" are taken to follow each other";
     assert!(guess.starts_with(expected), "{guess}");
     for together in [["fc1", "fc2", "out"], ["head.fc1", "head.fc2", "head.out"]] {
         let [a, b, c] = together;

@@ -10,7 +10,7 @@ use super::fields::{
 };
 use super::raw_json;
 use crate::Side;
-use crate::words::{quoted, shortened};
+use crate::words::{quoted, shortened, visible};
 
 /// The context of each side of a pair.
 #[derive(Debug, PartialEq, Eq)]
@@ -195,8 +195,8 @@ impl<'a> Values<'a, '_> {
             let (such_as, found) = match self.values[i] {
                 // A cell may hold line breaks and what a terminal obeys.
                 Some(Value::Cell(_)) => (", such as 3:9 or [3,9]", quoted(raw)),
-                // JSON has escaped line breaks and most of what a terminal obeys, and is shown as it is.
-                _ => ("", shortened(raw, 40).chars().map(printable).collect()),
+                // JSON has its own escapes and is shown as it is.
+                _ => ("", visible(&shortened(raw, 40))),
             };
             let message = format!(
                 "field {}: expected [start, end) as two whole numbers of code points{such_as}, found {found}",
@@ -229,11 +229,6 @@ fn colon_span(cell: &str) -> Option<[usize; 2]> {
     let number = |text: &str| text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
     let (start, end) = cell.trim().split_once(':')?;
     Some([number(start)?, number(end)?])
-}
-
-/// A control character of the second set (U+0080 and on) as what stands for one that cannot be shown.
-fn printable(c: char) -> char {
-    if c.is_control() { '\u{fffd}' } else { c }
 }
 
 fn emptiness(value: &str) -> &'static str {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
@@ -147,7 +147,7 @@ impl Config {
     }
 }
 
-/// Tokenizers that are copies of BERT's, besides those whose names end in that.
+/// Tokenizers that are copies of BERT's, besides those whose names end in `BertTokenizer`.
 const COPIES: [&str; 7] = [
     "ElectraTokenizer",
     "LayoutLMTokenizer",
@@ -189,11 +189,15 @@ impl<'de> Deserialize<'de> for InOrder {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<InOrder, A::Error> {
-                let mut values = Vec::new();
-                while let Some((IgnoredAny, value)) = map.next_entry()? {
-                    values.push(value);
+                let mut members: Vec<(String, Value)> = Vec::new();
+                while let Some((key, value)) = map.next_entry::<String, Value>()? {
+                    // Of a key that comes twice, Python keeps the first one's place and the last one's value.
+                    match members.iter_mut().find(|(known, _)| *known == key) {
+                        Some((_, known)) => *known = value,
+                        None => members.push((key, value)),
+                    }
                 }
-                Ok(InOrder(values))
+                Ok(InOrder(members.into_iter().map(|(_, value)| value).collect()))
             }
         }
 

@@ -35,7 +35,7 @@ pub(super) struct Loaded {
     /// What the files leave open.
     pub doubts: Vec<String>,
     /// There are no markers, or any file has one of them.
-    pub markers_are_listed: bool,
+    pub files_have_markers: bool,
 }
 
 pub(super) fn load(files: &TokenizerFiles, markers: bool) -> Result<Loaded, TokenizerError> {
@@ -58,7 +58,8 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
             if config.is_bert {
                 doubts.extend(normalize_as_bert(&mut tokenizer, file, &config)?);
             } else if !config.is_known {
-                doubts.extend(unknown_class(file, &config));
+                let done = format!("{file} is followed as it stands");
+                doubts.extend(unknown_class(&config, &done, "PreTrainedTokenizerFast"));
             }
             (file, tokenizer)
         }
@@ -71,7 +72,7 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
         (None, None) => return Err(TokenizerError::NoFiles),
     };
 
-    let mut markers_are_listed = true;
+    let mut files_have_markers = true;
     let present: Vec<AddedToken> = tokenizer.get_added_tokens_decoder().into_values().collect();
     let known = |token: &AddedToken| present.iter().any(|other| other.content == token.content);
     // A decoder also says how a token is looked for; added_tokens.json leaves that to tokenizer.json.
@@ -116,7 +117,7 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
                  the markers in \"additional_special_tokens\" of tokenizer_config.json if not"
             ));
         }
-        markers_are_listed = missing.len() < MARKERS.len() || vocabulary.is_some();
+        files_have_markers = missing.len() < MARKERS.len() || vocabulary.is_some();
         add(&mut tokenizer, file, missing)?;
     }
 
@@ -139,7 +140,7 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
         sep,
         file: file.to_owned(),
         doubts,
-        markers_are_listed,
+        files_have_markers,
         tokenizer,
     })
 }
@@ -294,12 +295,12 @@ fn normalize_as_bert(tokenizer: &mut Tokenizer, file: &str, config: &Config) -> 
     Ok(doubts)
 }
 
-/// That the stated class may be another's, which splits texts in a way of its own.
-fn unknown_class(file: &str, config: &Config) -> Option<String> {
+/// That the stated class may split texts in a way of its own. `done`: what is done here, as the class `same` does.
+fn unknown_class(config: &Config, done: &str, same: &str) -> Option<String> {
     let class = config.class.as_ref()?;
     Some(format!(
-        "{}: its \"tokenizer_class\" is {class:?}, and {file} is read as BERT's WordPiece: if that class splits texts otherwise, \
-         every probability is wrong; compare token ids with the original's, and state \"BertTokenizer\" if they are the same",
+        "{}: its \"tokenizer_class\" is {class:?}, and {done}: if that class splits texts otherwise, every probability is wrong; \
+         compare token ids with the original's, and state {same:?} if they are the same",
         config.file
     ))
 }
@@ -312,7 +313,8 @@ const PREFIX: &str = "##";
 fn from_vocabulary(file: &str, bytes: &[u8], config: &Config) -> Result<(Tokenizer, Vec<String>), TokenizerError> {
     let mut doubts = Vec::new();
     if !config.is_bert {
-        doubts.extend(unknown_class(file, config));
+        let done = format!("{file} is read as BERT's WordPiece");
+        doubts.extend(unknown_class(config, &done, "BertTokenizer"));
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|error| TokenizerError::malformed(file, &format!("not UTF-8 after byte {}", error.valid_up_to())))?;

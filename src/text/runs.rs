@@ -4,7 +4,8 @@
 //! Nothing in BERT's pipeline tells a long run from a longer one. Its pre-tokenizer parts neither ASCII letters nor digits,
 //! and a word of more characters than the model takes is one unknown token, whatever they are; white space is dropped. So the
 //! middle of such a run is left out before the tokenizers crate, which takes a microsecond and some 60 bytes for each
-//! byte of it, sees it. Only an added token could tell, and the run keeps as much at each end as the longest one has.
+//! byte of it, sees it. Only an added token could tell, one that takes letters of the run's ends along; so at each end as much is kept
+//! as the longest one has, and what makes a word too long besides.
 
 use tokenizers::models::ModelWrapper;
 
@@ -64,7 +65,7 @@ impl Runs {
         }
         let longest = added.iter().map(String::len).max().unwrap_or(0);
         Runs {
-            kept: Some(longest.max(model.max_input_chars_per_word)),
+            kept: Some(longest.saturating_add(model.max_input_chars_per_word)),
         }
     }
 

@@ -47,7 +47,7 @@ pub struct Tokenizer {
     vocab_size: usize,
     file: String,
     doubts: Vec<String>,
-    markers_are_listed: bool,
+    files_have_markers: bool,
 }
 
 /// Texts up to this long are tokenized whole before anything else is considered; longer ones
@@ -75,7 +75,7 @@ impl Tokenizer {
             sep,
             file,
             doubts,
-            markers_are_listed,
+            files_have_markers,
         } = loading::load(files, markers)?;
         let marker_ids = match MARKERS.map(|marker| tokenizer.token_to_id(marker)) {
             [Some(a), Some(b), Some(c), Some(d)] if markers => Some([a, b, c, d]),
@@ -96,7 +96,7 @@ impl Tokenizer {
             vocab_size,
             file,
             doubts,
-            markers_are_listed,
+            files_have_markers,
         })
     }
 
@@ -111,8 +111,8 @@ impl Tokenizer {
     }
 
     /// Whether the files know of the markers, or there are none.
-    pub fn markers_are_listed(&self) -> bool {
-        self.markers_are_listed
+    pub fn files_have_markers(&self) -> bool {
+        self.files_have_markers
     }
 
     /// What the files leave open: each is right for some model, and with another's the ids are wrong.

@@ -2,10 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::super::console::visible;
 use super::{EvalArgs, Found};
 use crate::evaluation::{Estimate, Interval, Metric, Mistake, PointKind, Run};
-use crate::words::counted;
+use crate::words::{counted, visible};
 
 /// Characters of a text that a line shows.
 const SHOWN: usize = 90;

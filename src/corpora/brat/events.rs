@@ -4,8 +4,8 @@
 //! trigger may say that something happens ("caused"), and what it happens to are arguments, a drug and a reaction: they are related,
 //! and the trigger is no mention. Or the trigger is itself what is annotated, a reaction with its severity, say. So an event
 //! *stands for* its trigger if it has no arguments, or if the trigger is a drug or a reaction, none of its arguments is
-//! another one of the same, and something says that the event is one: a relation, an identifier or another event names it, or an
-//! event of its type has no arguments.
+//! another one of the same, and something says that the event is one: a relation, an equivalence, an identifier or another event
+//! names it, or an event of its type has no arguments.
 
 use std::collections::{HashMap, HashSet};
 
@@ -100,7 +100,13 @@ impl<'a> Events<'a> {
     /// Relates what events name, and takes the triggers that are no mentions out of those. Returns relations and events that may
     /// relate a drug and a reaction, in a way that is not understood.
     pub fn add_to(&self, document: &mut RawDocument, qualified: &HashSet<&str>) -> Vec<Lost> {
-        let mut lost = self.relations(document);
+        // What is said of an event holds for the mention that it stands for.
+        let stand = self.stands_for.iter().filter(|(event, _)| qualified.contains(*event));
+        let qualified: HashSet<&str> = stand
+            .map(|(_, trigger)| *trigger)
+            .chain(qualified.iter().copied())
+            .collect();
+        let mut lost = self.relations(document, &qualified);
         for event in self.events {
             let is_qualified =
                 qualified.contains(event.key) || event.arguments.iter().any(|key| qualified.contains(key));
@@ -128,13 +134,14 @@ impl<'a> Events<'a> {
     }
 
     /// Ends of relations become mentions. What names an event that only relates others says nothing of a mention.
-    fn relations(&self, document: &mut RawDocument) -> Vec<Lost> {
+    fn relations(&self, document: &mut RawDocument, qualified: &HashSet<&str>) -> Vec<Lost> {
         let mut lost = Vec::new();
         for mut relation in std::mem::take(&mut document.relations) {
             let mut named = None;
             for end in &mut relation.ends {
                 if let RawEndpoint::Mention(key) = end {
                     named = named.or(self.relating(key));
+                    relation.qualified |= qualified.contains(key.as_str());
                     *key = self.meant(key).to_owned();
                 }
             }

@@ -457,6 +457,34 @@ fn a_negated_or_speculated_relation_or_event_makes_no_label() {
 }
 
 #[test]
+fn what_an_attribute_says_of_an_event_holds_for_the_mention_that_it_stands_for() {
+    let mentions = "T1\tDrug 0 7\tAspirin\nT2\tADE 22 26\trash\nT3\tSeverity 15 21\tsevere\nA1\tNegated E1\n";
+    for event in ["E1\tADE:T2 Severity:T3\n", "E1\tADE:T2\n"] {
+        for end in ["E1", "T2"] {
+            let annotations = format!("{mentions}{event}R1\tADE-Drug Arg1:{end} Arg2:T1\n");
+            let text = ("x.txt", "Aspirin caused severe rash and fever.");
+            let (found, _folder) = brat(&[text, ("x.ann", &annotations)]);
+            assert_eq!(found.labels(), [None], "{event}{end}");
+            assert_eq!(found.summary.qualified_relations, 1, "{event}{end}");
+        }
+    }
+}
+
+#[test]
+fn an_equivalence_names_an_event_too() {
+    for named in ["T2", "E1"] {
+        let annotations = format!(
+            "T1\tDrug 0 7\tAspirin\nT2\tADE 22 26\trash\nT3\tSeverity 15 21\tsevere\nT4\tADE 31 36\tfever\n\
+             E1\tADE:T2 Severity:T3\n*\tEquiv {named} T4\nR1\tADE-Drug Arg1:T4 Arg2:T1\n"
+        );
+        let text = ("x.txt", "Aspirin caused severe rash and fever.");
+        let (found, _folder) = brat(&[text, ("x.ann", &annotations)]);
+        assert_eq!(found.problems, [""; 0], "{named}");
+        assert_eq!(found.labels(), [Some(1), Some(1)], "{named}");
+    }
+}
+
+#[test]
 fn what_names_no_annotation_is_reported() {
     let (found, _folder) = brat(&[
         ("x.txt", "Aspirin caused rash."),
