@@ -194,7 +194,10 @@ fn batches_that_do_not_fit_into_memory_are_cut_and_give_the_same_answers() {
         let said = String::from_utf8_lossy(&output.stderr);
         let embedded = said.lines().find(|line| line.ends_with("embed_f32")).unwrap();
         let batches: u32 = embedded.split_whitespace().nth(2).unwrap().parse().unwrap();
-        let is_cut = batches > 4;
+        // A slow machine may get the lines in several windows, each a batch of either encoder; one more of both warms up.
+        let (before, _) = said.split_once(" window").unwrap();
+        let windows: u32 = before.split_whitespace().last().unwrap().parse().unwrap();
+        let is_cut = batches > 2 * windows + 2;
         assert_eq!(
             said.contains("the GPU's memory ran out; since then batches of "),
             is_cut,

@@ -145,14 +145,7 @@ fn how_projections_end_is_doubted_unless_it_is_the_cards_way_and_crag_json_state
     assert_eq!(row(&stdout), ["false", "default"]);
     let silent = answers();
     // What is converted is doubted no less.
-    let converted = model.path().join("converted");
-    crag()
-        .args(["convert", "-q", "--model"])
-        .arg(model.path())
-        .arg(&converted)
-        .assert()
-        .success();
-    let (_, stderr) = inspected_folder(&converted);
+    let (_, stderr) = inspected_after_conversion(model.path());
     assert!(stderr.lines().count() == 1 && stderr.contains(doubt), "{stderr}");
 
     let (stdout, stderr) = inspected(r#"{"projection_activation": false}"#);
@@ -189,14 +182,7 @@ fn whether_there_are_markers_is_doubted_where_neither_files_nor_rows_tell() {
     let doubt = "608 rows do not tell whether the model was trained with them (604 ids, markers included)";
     let stderr = inspected(r#"{"pooling": "cls"}"#);
     assert!(stderr.lines().count() == 1 && stderr.contains(doubt), "{stderr}");
-    let converted = model.path().join("converted");
-    crag()
-        .args(["convert", "-q", "--model"])
-        .arg(model.path())
-        .arg(&converted)
-        .assert()
-        .success();
-    assert!(inspected_folder(&converted).1.contains(doubt));
+    assert!(inspected_after_conversion(model.path()).1.contains(doubt));
     for stated in ["true", "false"] {
         assert_eq!(inspected(&format!(r#"{{"pooling": "cls", "markers": {stated}}}"#)), "");
     }
@@ -210,6 +196,14 @@ fn whether_there_are_markers_is_doubted_where_neither_files_nor_rows_tell() {
 
 fn inspected_fixture(name: &str) -> (String, String) {
     inspected_folder(&fixture("model").join(name))
+}
+
+fn inspected_after_conversion(folder: &std::path::Path) -> (String, String) {
+    let converted = folder.join("converted");
+    let mut command = crag();
+    command.args(["convert", "-q", "--model"]).arg(folder).arg(&converted);
+    command.assert().success();
+    inspected_folder(&converted)
 }
 
 fn inspected_folder(folder: &std::path::Path) -> (String, String) {
