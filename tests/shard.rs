@@ -433,6 +433,14 @@ fn merging_compares_what_the_shards_manifests_say() {
     assert_eq!((code, output == single), (0, false));
 }
 
+/// Exit code, stdout and stderr.
+fn run_in(folder: &std::path::Path, arguments: &[&str]) -> (i32, Vec<u8>, String) {
+    let mut command = process(&crag());
+    let output = command.args(arguments).current_dir(folder).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    (output.status.code().unwrap(), output.stdout, stderr)
+}
+
 #[test]
 fn a_table_s_shards_are_merged_as_one_whatever_their_names() {
     let folder = tempfile::tempdir().unwrap();
@@ -442,15 +450,7 @@ fn a_table_s_shards_are_merged_as_one_whatever_their_names() {
         .map(|i| format!("{i},aspirin then rash,aspirin,rash\n"))
         .collect();
     std::fs::write(path("pairs"), format!("id,text,drug,adr\n{rows}")).unwrap();
-    let run = |arguments: &[&str]| {
-        let mut command = process(&crag());
-        let output = command.args(arguments).current_dir(folder.path()).output().unwrap();
-        (
-            output.status.code().unwrap(),
-            output.stdout,
-            String::from_utf8(output.stderr).unwrap(),
-        )
-    };
+    let run = |arguments: &[&str]| run_in(folder.path(), arguments);
     for (out, more) in [
         ("single", &[][..]),
         ("part-1", &["--shard", "1/2"]),
@@ -484,9 +484,8 @@ fn shards_that_are_named_after_their_output_are_merged_into_it_whole() {
         .collect();
     std::fs::write(path("pairs.csv"), format!("id,text,drug,adr\n{rows}")).unwrap();
     let run = |arguments: &[&str]| {
-        let mut command = process(&crag());
-        let output = command.args(arguments).current_dir(folder.path()).output().unwrap();
-        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+        let (code, _, stderr) = run_in(folder.path(), arguments);
+        (code, stderr)
     };
     let score = |out: &str, more: &[&str]| {
         let arguments = [&["score", "--model", "demo", "-q", "-o", out, "pairs.csv"], more].concat();

@@ -8,7 +8,7 @@ use super::signals::SignalWatch;
 use super::whole_output::WholeOutputArgs;
 use super::{Outcome, UsageError, manifest};
 use crate::files::{Input, allow_open_files};
-use crate::scoring::{MergeError, ShardEvidence, check_evidence, check_shards, merge, stated_format};
+use crate::scoring::{Format, MergeError, ShardEvidence, check_evidence, check_shards, merge, stated_format};
 
 /// Which shards to put together.
 #[derive(Debug, clap::Args)]
@@ -46,26 +46,10 @@ pub struct MergeArgs {
 pub fn run(args: MergeArgs, config: Option<PathBuf>) -> anyhow::Result<Outcome> {
     let are_regular = args.shards.iter().all(|path| is_regular(path));
     let evidence = match are_regular && !args.ignore_manifests {
-        true => args
-            .shards
-            .iter()
-            .map(|path| evidence(path))
-            .collect::<Result<_, _>>()?,
+        true => args.shards.iter().map(evidence).collect::<Result<_, _>>()?,
         false => Vec::new(),
     };
-    let format = match (stated_format(&evidence), args.format) {
-        (Some((stated, shard)), Some(named)) if stated != named.into() => {
-            let message = format!(
-                "--format: expected {}, the format of {} (so says {})",
-                stated.name(),
-                shard.path.display(),
-                shard.source.display()
-            );
-            return Err(UsageError(message).into());
-        }
-        (Some((stated, _)), _) => stated,
-        (None, named) => format_of(named, &args.shards)?,
-    };
+    let format = format(&args, &evidence)?;
     if args.shards.iter().any(|path| is_stdin(path)) {
         return Err(UsageError("expected files, found - (stdin)".to_owned()).into());
     }
@@ -92,10 +76,28 @@ pub fn run(args: MergeArgs, config: Option<PathBuf>) -> anyhow::Result<Outcome> 
     }
 }
 
+/// The format that the shards' runs state, else the one that is named or that names say.
+fn format(args: &MergeArgs, evidence: &[Option<ShardEvidence>]) -> Result<Format, UsageError> {
+    let Some((stated, shard)) = stated_format(evidence) else {
+        return format_of(args.format, &args.shards);
+    };
+    match args.format {
+        Some(named) if stated != named.into() => Err(UsageError(format!(
+            "--format: expected {}, the format of {} (so says {})",
+            stated.name(),
+            shard.path.display(),
+            shard.source.display()
+        ))),
+        _ => Ok(stated),
+    }
+}
+
 const WAY_OUT: &str = "--ignore-manifests goes by the shards alone";
 
-/// What the manifest of a shard says of its run, if it has one: where the shard is, which a link may lead to, or else beside the link.
-fn evidence(path: &Path) -> anyhow::Result<Option<ShardEvidence>> {
+/// What the manifest of a shard says of its run, if it has one: where the shard is, which a link may lead to, or else beside
+/// the link.
+fn evidence(path: impl AsRef<Path>) -> anyhow::Result<Option<ShardEvidence>> {
+    let path = path.as_ref();
     let target = path.is_symlink().then(|| path.canonicalize().ok()).flatten();
     for source in target.as_deref().into_iter().chain([path]).map(manifest::beside) {
         let evidence = manifest::evidence(&source).map_err(|error| anyhow::anyhow!("{error:#}; {WAY_OUT}"))?;

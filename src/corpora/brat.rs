@@ -2,8 +2,9 @@
 //!
 //! Read are text-bound annotations (`T1<tab>Drug 0 7<tab>aspirin`, discontinuous ones as `0 5;9 14`), relations (`R1`), events
 //! (`E1 Adverse_event:T3 Treatment:T4 Effect:T5`: each two of its arguments are related by the event's type; [`events`] says
-//! what becomes of triggers) and normalisations (`N1 Reference T1 MeSH:D001`: an identifier) and equivalences (`* Equiv T1 T2`: what is said of one holds for the other). Of attributes, those that negate or
-//! speculate a relation or an event (`A1 Negated R1`) are read; others and notes are passed over. The whole text is one passage.
+//! what becomes of triggers) and normalisations (`N1 Reference T1 MeSH:D001`: an identifier) and equivalences (`* Equiv T1 T2`:
+//! what is said of one holds for the other). Of attributes, those that negate or speculate a relation or an event (`A1 Negated
+//! R1`) are read; others and notes are passed over. The whole text is one passage.
 
 mod events;
 
@@ -96,8 +97,8 @@ pub fn is_named(path: &Path) -> bool {
 }
 
 /// The files in a folder and all below it, but hidden ones, which brat does not show either: another program's copies
-/// (`.ipynb_checkpoints`, `._x.txt`) would be documents of their own. Links are followed, each folder is gone through once: by the first of its
-/// names, those without links first.
+/// (`.ipynb_checkpoints`, `._x.txt`) would be documents of their own. Links are followed, each folder is gone through once:
+/// by the first of its names, those without links first.
 fn walk(folder: &Path) -> Result<Vec<PathBuf>, FindError> {
     let mut files = Vec::new();
     let mut known = HashSet::new();
@@ -237,7 +238,7 @@ fn document(
         place: place.clone(),
         ..RawDocument::default()
     };
-    let mut events: Vec<Event<'_>> = Vec::new();
+    let mut stated_events: Vec<Event<'_>> = Vec::new();
     let mut concepts: Vec<(u64, &str, &str)> = Vec::new();
     let mut equivalents: Vec<(u64, Vec<&str>)> = Vec::new();
     let mut relation_keys: Vec<&str> = Vec::new();
@@ -266,7 +267,7 @@ fn document(
                 report.report(Problem::new(place.at(number), Reason::MalformedLine, message))?;
                 document.lost_relations.push(event.kind.to_owned());
             }
-            Ok(Parsed::Event(event)) => events.push(event),
+            Ok(Parsed::Event(event)) => stated_events.push(event),
             Ok(Parsed::Concept { mention, concept }) => concepts.push((number, mention, concept)),
             Ok(Parsed::Equivalents(keys)) => equivalents.push((number, keys)),
             Ok(Parsed::Other) => {}
@@ -285,8 +286,8 @@ fn document(
     }
     let named = concepts.iter().map(|(_, key, _)| *key);
     let named = named.chain(equivalents.iter().flat_map(|(_, keys)| keys.iter().copied()));
-    let events_meant = Events::new(&events, &document, named, options);
-    for lost in events_meant.add_to(&mut document, &qualified) {
+    let events = Events::new(&stated_events, &document, named, options);
+    for lost in events.add_to(&mut document, &qualified) {
         report.report(Problem::new(
             place.at(lost.line),
             Reason::DanglingRelation,
@@ -299,11 +300,11 @@ fn document(
         indices.insert(&mention.key, index);
     }
     let others = document.triggers.iter().map(String::as_str);
-    let others: HashSet<&str> = others.chain(events.iter().map(|event| event.key)).collect();
+    let others: HashSet<&str> = others.chain(stated_events.iter().map(|event| event.key)).collect();
     let mut found: Vec<(usize, Vec<String>)> = Vec::new();
     for (number, mention, concept) in concepts {
         // The identifier of an event that relates others says nothing of a mention.
-        let mention = events_meant.meant(mention);
+        let mention = events.meant(mention);
         match indices.get(mention) {
             Some(&index) => found.push((index, split_concepts(concept))),
             None if !mention.starts_with('T') || others.contains(mention) => {}
@@ -319,7 +320,7 @@ fn document(
             let message = format!("expected a mention {}, found none", quoted(unknown));
             report.report(Problem::new(place.at(number), Reason::MalformedLine, message))?;
         }
-        let keys = keys.iter().map(|key| events_meant.meant(key).to_owned());
+        let keys = keys.iter().map(|key| events.meant(key).to_owned());
         document.equivalents.push(keys.collect());
     }
     for (index, concepts) in found {

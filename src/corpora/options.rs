@@ -1,5 +1,7 @@
 //! What to extract: scopes, types, labels and limits.
 
+use crate::Side;
+
 /// How near a drug and a reaction have to be to become a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -52,6 +54,15 @@ pub struct Options {
 }
 
 impl Options {
+    /// What annotations of this type are: a drug or a reaction, if either.
+    pub fn side(&self, kind: &str) -> Option<Side> {
+        match (self.drug_types.contains(kind), self.adr_types.contains(kind)) {
+            (true, _) => Some(Side::Drug),
+            (_, true) => Some(Side::Adr),
+            _ => None,
+        }
+    }
+
     /// Whether a relation of this type says that a drug caused a reaction.
     pub fn chooses(&self, relation_type: &str) -> bool {
         (relation_type.is_empty() && self.untyped_relations) || self.relation_types.contains(relation_type)

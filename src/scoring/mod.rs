@@ -15,7 +15,8 @@
 //! | `drug_span`, `adr_span` | | optional `[start, end)` in Unicode code points: mark that occurrence only; null is as good as absent |
 //!
 //! Where a field and its other name are both there (also `text` beside `drug_text` or `adr_text`), they
-//! have to be equal; null, or an empty cell, is as good as absent there. All other fields are the caller's own. A [`FieldMap`] finds fields in other places.
+//! have to be equal; null, or an empty cell, is as good as absent there. All other fields are the caller's own.
+//! A [`FieldMap`] finds fields in other places.
 //!
 //! Out: the input object byte for byte, with `"probability":P,"causal":B` and, when there are any,
 //! `"warnings":[…]` spliced in directly before its closing brace; a line that cannot be scored gets

@@ -189,15 +189,16 @@ impl<'de> Deserialize<'de> for InOrder {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<InOrder, A::Error> {
-                let mut members: Vec<(String, Value)> = Vec::new();
+                let (mut values, mut places) = (Vec::new(), HashMap::new());
                 while let Some((key, value)) = map.next_entry::<String, Value>()? {
                     // Of a key that comes twice, Python keeps the first one's place and the last one's value.
-                    match members.iter_mut().find(|(known, _)| *known == key) {
-                        Some((_, known)) => *known = value,
-                        None => members.push((key, value)),
+                    let place = *places.entry(key).or_insert(values.len());
+                    match values.get_mut(place) {
+                        Some(known) => *known = value,
+                        None => values.push(value),
                     }
                 }
-                Ok(InOrder(members.into_iter().map(|(_, value)| value).collect()))
+                Ok(InOrder(values))
             }
         }
 

@@ -505,18 +505,25 @@ fn a_relation_whose_infons_negate_it_makes_no_label() {
     }
 }
 
-#[test]
-fn identifiers_may_begin_anew_in_each_passage() {
+/// Of `0` and `1` as [`of_drug`] calls them.
+const FIRST_TWO: &str = "<relation id='R'><infon key='type'>CID</infon><node refid='0'/><node refid='1'/></relation>";
+
+/// Annotations `0` to `2` of "DRUG gave rash, fever." at `offset`; the drug's name has seven letters.
+fn of_drug(drug: &str, offset: u64) -> String {
     let annotation = |id: &str, kind: &str, text: &str, offset: u64| {
         annotation(kind, "", text, &format!("{offset}+{}", text.len()))
             .replace(&format!("<annotation id='{kind}'>"), &format!("<annotation id='{id}'>"))
     };
-    let relation = "<relation id='R'><infon key='type'>CID</infon><node refid='0'/><node refid='1'/></relation>";
+    annotation("0", "Chemical", drug, offset)
+        + &annotation("1", "Disease", "rash", offset + 13)
+        + &annotation("2", "Disease", "fever", offset + 19)
+}
+
+#[test]
+fn identifiers_may_begin_anew_in_each_passage() {
     let passage = |offset: u64, drug: &str, relation: &str| {
         let text = format!("{drug} gave rash, fever.");
-        let annotations = annotation("0", "Chemical", drug, offset)
-            + &annotation("1", "Disease", "rash", offset + 13)
-            + &annotation("2", "Disease", "fever", offset + 19);
+        let annotations = of_drug(drug, offset);
         format!("<passage><offset>{offset}</offset><text>{text}</text>{annotations}{relation}</passage>")
     };
     let document = |passages: &str, relation: &str| {
@@ -525,13 +532,13 @@ fn identifiers_may_begin_anew_in_each_passage() {
         )))
     };
     let found = document(
-        &(passage(0, "Aspirin", relation) + &passage(30, "Heparin", relation)),
+        &(passage(0, "Aspirin", FIRST_TWO) + &passage(30, "Heparin", FIRST_TWO)),
         "",
     );
     assert_eq!(found.problems, [""; 0]);
     assert_eq!(found.labels(), [Some(1), Some(0), Some(1), Some(0)]);
     // One of the document may mean either.
-    let found = document(&(passage(0, "Aspirin", "") + &passage(30, "Heparin", "")), relation);
+    let found = document(&(passage(0, "Aspirin", "") + &passage(30, "Heparin", "")), FIRST_TWO);
     assert_eq!(found.reasons, ["dangling_relation"]);
     assert!(found.problems[0].contains("several"), "{:?}", found.problems);
     assert_eq!(found.labels(), [None; 4]);
@@ -539,11 +546,6 @@ fn identifiers_may_begin_anew_in_each_passage() {
 
 #[test]
 fn identifiers_may_begin_anew_in_each_sentence() {
-    let annotation = |id: &str, kind: &str, text: &str, offset: u64| {
-        annotation(kind, "", text, &format!("{offset}+{}", text.len()))
-            .replace(&format!("<annotation id='{kind}'>"), &format!("<annotation id='{id}'>"))
-    };
-    let relation = "<relation id='R'><infon key='type'>CID</infon><node refid='0'/><node refid='1'/></relation>";
     let text = |drug: &str| format!("{drug} gave rash, fever. ");
     let sentence = |offset: u64, drug: &str, has_text: bool| {
         let text = if has_text {
@@ -551,10 +553,8 @@ fn identifiers_may_begin_anew_in_each_sentence() {
         } else {
             String::new()
         };
-        let annotations = annotation("0", "Chemical", drug, offset)
-            + &annotation("1", "Disease", "rash", offset + 13)
-            + &annotation("2", "Disease", "fever", offset + 19);
-        format!("<sentence><offset>{offset}</offset>{text}{annotations}{relation}</sentence>")
+        let annotations = of_drug(drug, offset);
+        format!("<sentence><offset>{offset}</offset>{text}{annotations}{FIRST_TWO}</sentence>")
     };
     for in_sentences in [true, false] {
         let whole = format!("<text>{}{}</text>", text("Aspirin"), text("Heparin"));

@@ -49,7 +49,7 @@ impl<'a> Events<'a> {
         options: &'a Options,
     ) -> Self {
         let sides = document.mentions.iter();
-        let sides = sides.filter_map(|mention| Some((mention.key.clone(), side(&mention.kind, options)?)));
+        let sides = sides.filter_map(|mention| Some((mention.key.clone(), options.side(&mention.kind)?)));
         let mut this = Self {
             events,
             by_key: events.iter().map(|event| (event.key, event)).collect(),
@@ -215,14 +215,5 @@ impl<'a> Events<'a> {
                  trigger {trigger} is the other"
             )
         })
-    }
-}
-
-/// What annotations of a type are.
-fn side(kind: &str, options: &Options) -> Option<Side> {
-    match (options.drug_types.contains(kind), options.adr_types.contains(kind)) {
-        (true, _) => Some(Side::Drug),
-        (_, true) => Some(Side::Adr),
-        _ => None,
     }
 }

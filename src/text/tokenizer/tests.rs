@@ -293,11 +293,15 @@ fn added_tokens_that_take_letters_of_both_ends_leave_a_run_too_long_for_a_word()
 
 #[test]
 fn special_tokens_in_an_object_take_ids_in_the_order_of_the_file() {
-    let config = r#"{"a": 1, "extra_special_tokens": {"z": "[DRUG]", "y": {"content": "[/DRUG]"}, "b": "[ADR]", "a": "[/ADR]"}}"#;
-    assert_eq!(
-        load(VOCABULARY, Some(config), true).unwrap().marker_ids(),
-        Some([23, 24, 25, 26])
-    );
+    for tokens in [
+        r#"{"z": "[DRUG]", "y": {"content": "[/DRUG]"}, "b": "[ADR]", "a": "[/ADR]"}"#,
+        // A key that comes twice has its first place and its last value.
+        r#"{"z": "[DRUG]", "y": "[X]", "b": "[ADR]", "y": "[/DRUG]", "a": "[/ADR]"}"#,
+    ] {
+        let config = format!(r#"{{"a": 1, "extra_special_tokens": {tokens}}}"#);
+        let ids = load(VOCABULARY, Some(&config), true).unwrap().marker_ids();
+        assert_eq!(ids, Some([23, 24, 25, 26]), "{tokens}");
+    }
 }
 
 #[test]
