@@ -118,28 +118,39 @@ pub struct Figures {
 /// The bin of a probability, of `bins` equally wide ones. Bins are closed on the right, `(i/n, (i+1)/n]`, the first
 /// also on the left, as in Guo et al. 2017 and scikit-learn's `calibration_curve`.
 pub fn bin_of(probability: f64, bins: usize) -> usize {
-    // numpy's `linspace` computes the edges like this, so that a probability on one goes the same way.
-    let step = 1.0 / bins as f64;
     let mut bin = ((probability * bins as f64) as usize).min(bins - 1);
-    while bin > 0 && probability <= bin as f64 * step {
+    while probability <= lower_edge_of(bin, bins) {
         bin -= 1;
     }
-    while bin + 1 < bins && probability > (bin + 1) as f64 * step {
+    while bin + 1 < bins && probability > lower_edge_of(bin + 1, bins) {
         bin += 1;
     }
     bin
 }
 
+/// The probability that is the last one below a bin; the first bin has none.
+fn lower_edge_of(bin: usize, bins: usize) -> f64 {
+    match bin {
+        0 => f64::NEG_INFINITY,
+        // numpy's `linspace` computes the edges like this, so that a probability on one goes the same way.
+        _ => bin as f64 * (1.0 / bins as f64),
+    }
+}
+
 /// Computes everything, counting each record as often as `weight` says of its document.
 pub fn figures(sample: &Sample, wanted: &Wanted, weight: impl Fn(u32) -> u64) -> Figures {
     let records = sample.records();
+    // What is drawn and what it is labelled is chance to a processor that predicts branches: both are multiplied instead.
+    let of_label = |weight: u64, label: bool| {
+        let positive = weight * u64::from(label);
+        (positive, weight - positive)
+    };
+    let weights: Vec<u64> = records.iter().map(|record| weight(record.document)).collect();
     let (mut positives, mut negatives) = (0u64, 0u64);
-    for record in records {
-        let weight = weight(record.document);
-        match record.label {
-            true => positives += weight,
-            false => negatives += weight,
-        }
+    for (record, &weight) in records.iter().zip(&weights) {
+        let (positive, negative) = of_label(weight, record.label);
+        positives += positive;
+        negatives += negative;
     }
     let total = positives + negatives;
     let confusion = |tp: u64, fp: u64| Confusion {
@@ -155,29 +166,25 @@ pub fn figures(sample: &Sample, wanted: &Wanted, weight: impl Fn(u32) -> u64) ->
     let mut ordered_twice = 0u128;
     let (mut precisions, mut squares, mut losses) = (Sum::default(), Sum::default(), Sum::default());
     let (mut gap, mut gaps) = (Sum::default(), Sum::default());
-    let mut bin = usize::MAX;
+    // Below this probability the next bin begins.
+    let mut lower_edge = f64::INFINITY;
     let mut search = Search::new(wanted, positives);
     let (mut group_positives, mut group_negatives) = (0u64, 0u64);
 
-    for (i, record) in records.iter().enumerate() {
-        let weight = weight(record.document);
-        match record.label {
-            true => group_positives += weight,
-            false => group_negatives += weight,
+    for (i, (record, &weight)) in records.iter().zip(&weights).enumerate() {
+        let (positive, negative) = of_label(weight, record.label);
+        group_positives += positive;
+        group_negatives += negative;
+        let times = weight as f64;
+        let error = record.probability - f64::from(u8::from(record.label));
+        squares.add(times * error * error);
+        losses.add(times * sample.log_losses()[i]);
+        // Records are sorted, so each bin's lie together.
+        if record.probability <= lower_edge {
+            gaps.add(std::mem::take(&mut gap).value().abs());
+            lower_edge = lower_edge_of(bin_of(record.probability, wanted.bins), wanted.bins);
         }
-        if weight > 0 {
-            let times = weight as f64;
-            let error = record.probability - f64::from(u8::from(record.label));
-            squares.add(times * error * error);
-            losses.add(times * sample.log_losses()[i]);
-            // Records are sorted, so each bin's lie together.
-            let own = bin_of(record.probability, wanted.bins);
-            if own != bin {
-                gaps.add(std::mem::take(&mut gap).value().abs());
-                bin = own;
-            }
-            gap.add(times * error);
-        }
+        gap.add(times * error);
         let ends_tie = records
             .get(i + 1)
             .is_none_or(|next| next.probability != record.probability);
