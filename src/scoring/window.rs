@@ -42,8 +42,9 @@ pub struct Batch {
     pub members: Vec<usize>,
 }
 
-/// Below this many tokens a batch is not cut further to keep more workers busy.
-const MIN_BATCH_TOKENS: usize = 256;
+/// Below this many tokens a batch is not cut further to keep more workers busy: with 60 tokens a pass over a layer's weights
+/// still costs little beside what is multiplied with them.
+const MIN_BATCH_TOKENS: usize = 64;
 
 impl Sequences {
     /// Numbers the sequences; with `reuse`, equal ones of the same encoder get the same number.
@@ -94,56 +95,89 @@ impl Sequences {
     }
 
     /// Cuts the sequences to encode into batches of at most `budget_tokens` (or one sequence, if it is longer),
-    /// smaller where fewer than `workers` batches would come of it, and about equally large: a last
-    /// batch of a few sequences costs nearly as much as a full one.
+    /// smaller where workers would have nothing to do while others are at their last batch, and about equally large:
+    /// a last batch of a few sequences costs nearly as much as a full one.
     pub fn batches(&self, budget_tokens: usize, workers: usize) -> Vec<Batch> {
-        // What is being gathered for each encoder, and its tokens: so far, and of all its sequences.
-        let mut open: Vec<(Batch, usize)> = Vec::new();
-        let mut encoder_tokens: Vec<usize> = Vec::new();
-        for sequence in self.awaited.iter().map(|&number| &self.sequences[number]) {
+        let budget_tokens = budget_tokens.max(1);
+        let awaited = || self.awaited.iter().map(|&number| (number, &self.sequences[number]));
+        let mut gathered: Vec<Gathered> = Vec::new();
+        for (_, sequence) in awaited() {
             let number = sequence.encoder.number();
-            for number in open.len()..=number {
-                let encoder = Encoder {
-                    member: number / 2,
-                    side: Side::BOTH[number % 2],
-                };
-                let members = Vec::new();
-                open.push((Batch { encoder, members }, 0));
-                encoder_tokens.push(0);
-            }
-            encoder_tokens[number] += sequence.token_ids.len();
+            gathered.resize_with(gathered.len().max(number + 1), Gathered::default);
+            gathered[number].tokens += sequence.token_ids.len();
         }
-        let total: usize = encoder_tokens.iter().sum();
-        let budget_tokens = budget_tokens
-            .min(total.div_ceil(workers.max(1)).max(MIN_BATCH_TOKENS))
-            .max(1);
-        // A batch that has reached its share is closed before the budget would close it.
-        let share = |tokens: &usize| tokens.div_ceil(tokens.div_ceil(budget_tokens).max(1));
-        let shares: Vec<usize> = encoder_tokens.iter().map(share).collect();
+        spread(&mut gathered, budget_tokens, workers);
         let mut batches = Vec::new();
-        for (number, sequence) in self.awaited.iter().map(|&number| (number, &self.sequences[number])) {
-            let encoder = sequence.encoder.number();
-            let (batch, tokens) = &mut open[encoder];
-            let full = *tokens + sequence.token_ids.len() > budget_tokens || *tokens >= shares[encoder];
-            if !batch.members.is_empty() && full {
+        for (number, sequence) in awaited() {
+            let of_encoder = &mut gathered[sequence.encoder.number()];
+            let tokens = sequence.token_ids.len();
+            let over_budget = of_encoder.open_tokens + tokens > budget_tokens;
+            if !of_encoder.open.is_empty() && (over_budget || of_encoder.has_share()) {
                 batches.push(Batch {
                     encoder: sequence.encoder,
-                    members: std::mem::take(&mut batch.members),
+                    members: of_encoder.close(),
                 });
-                *tokens = 0;
             }
-            batch.members.push(number);
-            *tokens += sequence.token_ids.len();
+            of_encoder.open.push(number);
+            of_encoder.open_tokens += tokens;
         }
         // The line that waits longest first.
-        let mut rest: Vec<Batch> = open
+        let mut rest: Vec<Batch> = gathered
             .into_iter()
-            .map(|(batch, _)| batch)
-            .filter(|b| !b.members.is_empty())
+            .filter_map(|of_encoder| {
+                let encoder = self.sequences[*of_encoder.open.first()?].encoder;
+                let members = of_encoder.open;
+                Some(Batch { encoder, members })
+            })
             .collect();
         rest.sort_by_key(|batch| batch.members[0]);
         batches.extend(rest);
         batches
+    }
+}
+
+/// One encoder's sequences on their way into batches.
+#[derive(Default)]
+struct Gathered {
+    /// Of all its sequences.
+    tokens: usize,
+    /// Batches that they are to be cut into.
+    batches: usize,
+    /// What the next batch has so far.
+    open: Vec<usize>,
+    open_tokens: usize,
+    closed: usize,
+    closed_tokens: usize,
+}
+
+impl Gathered {
+    /// Whether all batches up to the open one have as many tokens as they are to have.
+    fn has_share(&self) -> bool {
+        (self.closed_tokens + self.open_tokens) * self.batches >= (self.closed + 1) * self.tokens
+    }
+
+    fn close(&mut self) -> Vec<usize> {
+        self.closed += 1;
+        self.closed_tokens += std::mem::take(&mut self.open_tokens);
+        std::mem::take(&mut self.open)
+    }
+}
+
+/// Decides on the number of each encoder's batches: as many as the budget asks for, and further ones of the encoder with the
+/// largest, until there are equally many for each worker.
+fn spread(gathered: &mut [Gathered], budget_tokens: usize, workers: usize) {
+    let mut batches = 0;
+    for of_encoder in &mut *gathered {
+        of_encoder.batches = of_encoder.tokens.div_ceil(budget_tokens);
+        batches += of_encoder.batches;
+    }
+    while !batches.is_multiple_of(workers.max(1)) {
+        let used = gathered.iter_mut().filter(|of_encoder| of_encoder.batches > 0);
+        match used.max_by_key(|of_encoder| of_encoder.tokens / of_encoder.batches) {
+            Some(largest) if largest.tokens >= (largest.batches + 1) * MIN_BATCH_TOKENS => largest.batches += 1,
+            _ => return,
+        }
+        batches += 1;
     }
 }
 
@@ -270,6 +304,38 @@ mod tests {
         let (sequences, _) = Sequences::collect(all, true);
         let sizes: Vec<usize> = sequences.batches(1000, 1).iter().map(|b| b.members.len()).collect();
         assert_eq!(sizes, [55, 55]);
+    }
+
+    #[test]
+    fn every_worker_gets_as_many_batches_as_the_others() {
+        // Of 18 batches of the budget two workers of 16 would do a second one while the others wait.
+        let all = (0..300).map(|i| sequence(Side::BOTH[i % 2], i as u32, 30)).collect();
+        let (sequences, _) = Sequences::collect(all, true);
+        for (workers, expected) in [(1, 18), (4, 20), (16, 32)] {
+            let batches = sequences.batches(512, workers);
+            assert_eq!(batches.len(), expected, "{workers} workers");
+            let sizes = batches.iter().map(|batch| batch.members.len());
+            let (least, most) = (sizes.clone().min().unwrap(), sizes.max().unwrap());
+            assert!(most - least <= 1, "{workers} workers: {least} to {most} sequences");
+        }
+    }
+
+    #[test]
+    fn the_encoder_with_more_to_do_gets_more_batches() {
+        let all = (0..40u32)
+            .map(|i| sequence(if i < 10 { Side::Drug } else { Side::Adr }, i, 50))
+            .collect();
+        let (sequences, _) = Sequences::collect(all, true);
+        let batches = sequences.batches(2000, 4);
+        let of = |side| batches.iter().filter(|batch| batch.encoder.side == side).count();
+        assert_eq!((of(Side::Drug), of(Side::Adr)), (1, 3));
+    }
+
+    #[test]
+    fn a_few_tokens_are_not_cut_for_many_workers() {
+        let all = (0..8).map(|i| sequence(Side::BOTH[i % 2], i as u32, 30)).collect();
+        let (sequences, _) = Sequences::collect(all, true);
+        assert_eq!(sequences.batches(512, 64).len(), 2);
     }
 
     #[test]
