@@ -18,6 +18,9 @@
 //! text, checkpoint, kernels, files -> no sibling
 //! ```
 
+#[cfg(not(unix))]
+compile_error!("crag needs Linux or macOS: on Windows, build and run it in WSL");
+
 mod calibration;
 pub mod checkpoint;
 pub mod cli;

@@ -196,7 +196,6 @@ fn a_byte_order_mark_inside_and_a_quote_that_takes_several_rows_are_named() {
 }
 
 #[test]
-#[cfg(unix)]
 fn no_cell_and_no_name_of_a_file_gets_at_the_terminal() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a\u{1b}[31m\nb.csv");

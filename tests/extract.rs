@@ -1,7 +1,9 @@
 //! `crag extract` through the binary: the fixtures' documents and, where they are, the whole corpora.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -359,10 +361,7 @@ fn usage_and_missing_files_are_said_before_anything_is_written() {
 }
 
 #[test]
-#[cfg(unix)]
 fn a_closed_pipe_ends_quietly_and_a_full_disk_does_not() {
-    use std::io::Read as _;
-    use std::process::Stdio;
     let text = std::fs::read(sample("sample.pubtator.txt")).unwrap().repeat(500);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
@@ -473,7 +472,6 @@ fn pubtator_and_bioc_give_the_same_bytes_for_the_whole_development_set() {
 }
 
 #[test]
-#[cfg(unix)]
 fn a_pipe_named_like_a_document_is_reported_and_not_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["note.txt", "note.ann"] {

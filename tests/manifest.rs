@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::common::signals::{heed_signals, send};
 use crate::common::{crag, demo_threshold, fixture};
 
 const LINES: &str = concat!(
@@ -419,24 +420,20 @@ fn an_extraction_that_cannot_begin_or_that_a_signal_ends_leaves_no_earlier_summa
         );
         assert_eq!(written["mentions_resolved"], Value::Null);
     }
-    #[cfg(unix)]
-    {
-        use crate::common::signals::{heed_signals, send};
-        std::fs::write(&summary, earlier).unwrap();
-        let mut command = extract(&["--from", "pubtator", "-o", "pairs.jsonl"]);
-        command.stdin(std::process::Stdio::piped());
-        let mut child = heed_signals(&mut command).spawn().unwrap();
-        // From then on its output is claimed, and it waits for documents.
-        crate::output::wait_for(|| folder.path().join("pairs.jsonl.partial").exists());
-        std::thread::sleep(std::time::Duration::from_millis(200));
-        // Closed, it would be the end of the documents.
-        let stdin = child.stdin.take();
-        send(&child, "TERM");
-        assert_eq!(child.wait().unwrap().code(), Some(143));
-        drop(stdin);
-        assert_eq!(read(&summary)["outcome"]["status"], "interrupted");
-        assert_eq!(names(folder.path()), ["s.json", "x.toml"]);
-    }
+    std::fs::write(&summary, earlier).unwrap();
+    let mut command = extract(&["--from", "pubtator", "-o", "pairs.jsonl"]);
+    command.stdin(std::process::Stdio::piped());
+    let mut child = heed_signals(&mut command).spawn().unwrap();
+    // From then on its output is claimed, and it waits for documents.
+    crate::output::wait_for(|| folder.path().join("pairs.jsonl.partial").exists());
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    // Closed, it would be the end of the documents.
+    let stdin = child.stdin.take();
+    send(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    drop(stdin);
+    assert_eq!(read(&summary)["outcome"]["status"], "interrupted");
+    assert_eq!(names(folder.path()), ["s.json", "x.toml"]);
 }
 
 /// The names in a folder, sorted.

@@ -646,7 +646,6 @@ pub fn is_absent_or(path: &Path, expected: &[u8]) -> bool {
 }
 
 #[test]
-#[cfg(unix)]
 fn stdout_that_is_open_for_reading_alone_is_as_good_as_closed() {
     let place = Place::with_pairs(2);
     for arguments in [

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output, Stdio};
 
+use crate::common::signals::{heed_signals, send};
 use crate::common::{crag, fixture, json_lines, process};
 use crate::output::{Place, pairs, wait_for};
 
@@ -212,9 +214,7 @@ fn with_force_a_finished_output_of_other_inputs_is_made_anew() {
 }
 
 #[test]
-#[cfg(unix)]
 fn what_stands_in_for_an_output_is_for_its_readers_alone() {
-    use std::os::unix::fs::PermissionsExt as _;
     let place = Place::with_pairs(3);
     let mode = |name: &str| fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o777;
     for old in [0o600, 0o400] {
@@ -308,9 +308,7 @@ fn what_a_killed_merge_leaves_is_refused_with_what_works() {
 }
 
 #[test]
-#[cfg(unix)]
 fn a_signal_takes_what_an_extraction_has_written_away() {
-    use crate::common::signals::{heed_signals, send};
     let place = Place::with_pairs(0);
     for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let mut extract = command(&place, &["extract", "-q", "--from", "pubtator", "-o", "out.jsonl"]);

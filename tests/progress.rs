@@ -42,6 +42,7 @@ fn terminal() -> (File, File) {
     (File::from(ours), theirs)
 }
 
+#[cfg(target_os = "linux")]
 /// All that comes out of our end until the process is gone.
 fn transcript(mut ours: File) -> std::thread::JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
@@ -55,6 +56,7 @@ fn transcript(mut ours: File) -> std::thread::JoinHandle<Vec<u8>> {
     })
 }
 
+#[cfg(target_os = "linux")]
 /// What a terminal without edges shows after `bytes`: the escapes that bars are drawn with, and no others.
 fn screen(bytes: &[u8]) -> Vec<String> {
     let text = String::from_utf8(bytes.to_vec()).unwrap();

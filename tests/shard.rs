@@ -292,7 +292,6 @@ fn the_binary_scores_shards_and_merges_them() {
 }
 
 #[test]
-#[cfg(unix)]
 fn a_shard_is_not_written_to_by_redirection() {
     let folder = tempfile::tempdir().unwrap();
     let shards = ["1.jsonl", "2.jsonl"].map(|name| folder.path().join(name));

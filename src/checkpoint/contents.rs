@@ -313,7 +313,6 @@ impl Contents {
     /// The same for the pages that lie whole within a range of the file's bytes.
     fn release_range(&self, start: usize, end: usize) {
         const PAGE: usize = 4096;
-        #[cfg(unix)]
         if let Bytes::Mapped(map) = &self.bytes {
             let (start, end) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
             if end > start {

@@ -396,7 +396,6 @@ fn an_index_is_checked_against_its_shards() {
     );
 }
 
-#[cfg(unix)]
 #[test]
 fn a_small_file_whose_link_leads_nowhere_or_that_is_a_pipe_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
@@ -429,7 +428,6 @@ fn a_small_file_whose_link_leads_nowhere_or_that_is_a_pipe_is_an_error() {
     assert!(pipe.contains("index.json: not a regular file"), "{pipe}");
 }
 
-#[cfg(unix)]
 fn make_pipe(path: &std::path::Path) {
     let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
     assert!(made.success());

@@ -140,17 +140,12 @@ pub fn end_as_first_process() -> anyhow::Result<()> {
 
 /// From now on a write beyond the limit of `ulimit -f` fails as one on a full disk does, with a message and what was
 /// finished kept; SIGXFSZ would end the process without a word. A program that is started inherits it, and none is.
-#[cfg(unix)]
 pub fn outlive_file_size_limit() {
     // SAFETY: there is no handler that could be called.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
-#[cfg(not(unix))]
-pub fn outlive_file_size_limit() {}
-
 /// Whether the process was started with the signal ignored.
-#[cfg(unix)]
 fn is_ignored(signal: i32) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: a null new action only asks for the present one, which is written to `action`, a place for one; it is
@@ -159,9 +154,4 @@ fn is_ignored(signal: i32) -> bool {
         libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
             && action.assume_init().sa_sigaction == libc::SIG_IGN
     }
-}
-
-#[cfg(not(unix))]
-fn is_ignored(_: i32) -> bool {
-    false
 }

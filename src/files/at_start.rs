@@ -18,25 +18,20 @@ pub fn stdout_was_missing() -> bool {
     STDOUT_IS_MISSING.load(Ordering::Relaxed)
 }
 
-#[cfg(unix)]
-mod start {
-    use super::{AtomicBool, Ordering, STDIN_IS_MISSING, STDOUT_IS_MISSING};
+// SAFETY: the loader calls what these sections name once, before `main`. `look` takes no arguments that it would
+// read, and uses nothing that `main`'s runtime has to set up: two system calls and two atomics.
+#[used]
+#[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
+#[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
+static LOOK: extern "C" fn() = look;
 
-    // SAFETY: the loader calls what these sections name once, before `main`. `look` takes no arguments that it would
-    // read, and uses nothing that `main`'s runtime has to set up: two system calls and two atomics.
-    #[used]
-    #[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
-    #[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
-    static LOOK: extern "C" fn() = look;
+extern "C" fn look() {
+    look_at(libc::STDIN_FILENO, libc::O_WRONLY, &STDIN_IS_MISSING);
+    look_at(libc::STDOUT_FILENO, libc::O_RDONLY, &STDOUT_IS_MISSING);
+}
 
-    extern "C" fn look() {
-        look_at(libc::STDIN_FILENO, libc::O_WRONLY, &STDIN_IS_MISSING);
-        look_at(libc::STDOUT_FILENO, libc::O_RDONLY, &STDOUT_IS_MISSING);
-    }
-
-    fn look_at(descriptor: libc::c_int, wrong_way: libc::c_int, is_missing: &AtomicBool) {
-        // SAFETY: asks for flags of a descriptor, which is defined for one that is not open.
-        let flags = unsafe { libc::fcntl(descriptor, libc::F_GETFL) };
-        is_missing.store(flags == -1 || flags & libc::O_ACCMODE == wrong_way, Ordering::Relaxed);
-    }
+fn look_at(descriptor: libc::c_int, wrong_way: libc::c_int, is_missing: &AtomicBool) {
+    // SAFETY: asks for flags of a descriptor, which is defined for one that is not open.
+    let flags = unsafe { libc::fcntl(descriptor, libc::F_GETFL) };
+    is_missing.store(flags == -1 || flags & libc::O_ACCMODE == wrong_way, Ordering::Relaxed);
 }

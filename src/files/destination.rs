@@ -1,6 +1,7 @@
 //! Where an output goes, and that it is none of the inputs.
 
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use super::Input;
@@ -59,16 +60,7 @@ pub fn refuse_inputs(path: &Path, inputs: &[Input]) -> Result<(), OutputError> {
 
 /// Whether `path` leads to a pipe.
 fn is_fifo(path: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::FileTypeExt as _;
-        std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        false
-    }
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
 /// Errors if stdout has been redirected into one of `inputs`: the run would read its own answers.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::names::{folder_of, with_suffix};
@@ -63,23 +64,22 @@ pub trait Disk: Send + Sync {
     /// Returns when the names in the folder would survive a loss of power, as far as this process may ask for that and the file
     /// system knows of it.
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        #[cfg(unix)]
         match File::open(folder) {
             // A folder that may be written to and not read, as one for others' letters.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-            Err(error) => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            Err(error) => Err(error),
             Ok(folder) => match folder.sync_all() {
                 Err(error)
                     if matches!(
                         error.raw_os_error(),
                         Some(libc::EINVAL | libc::EBADF | libc::EOPNOTSUPP)
-                    ) => {}
-                synced => return synced,
+                    ) =>
+                {
+                    Ok(())
+                }
+                synced => synced,
             },
         }
-        #[cfg(not(unix))]
-        let _ = folder;
-        Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -91,14 +91,10 @@ pub trait Disk: Send + Sync {
 /// with it, also where the file it is like is for reading alone.
 fn with_permissions(like: Option<&Permissions>) -> OpenOptions {
     let mut options = OpenOptions::new();
-    #[cfg(unix)]
     if let Some(like) = like {
-        use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
         // Its group may be another.
         options.mode(like.mode() & 0o707 | 0o600);
     }
-    #[cfg(not(unix))]
-    let _ = like;
     options
 }
 

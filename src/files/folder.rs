@@ -202,7 +202,6 @@ fn remove(path: &Path) -> io::Result<()> {
     let removed = match path.symlink_metadata() {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path).or_else(|_| {
             // A folder of one's own may be closed to oneself.
-            #[cfg(unix)]
             fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
             fs::remove_dir_all(path)
         }),

@@ -2,66 +2,55 @@
 
 use std::fs::{File, Metadata};
 use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::names::folder_of;
 
-/// A file itself, whatever its names: device and inode. Elsewhere than on Unix, its full path.
+/// A file itself, whatever its names: device and inode.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity(Inner);
-
-#[cfg(unix)]
-type Inner = (u64, u64);
-#[cfg(not(unix))]
-type Inner = std::path::PathBuf;
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
 
 impl Identity {
     /// Of the file that `path` leads to, through links; none where there is no file.
     pub fn of_path(path: &Path) -> io::Result<Option<Self>> {
         match std::fs::metadata(path) {
-            Ok(metadata) => Self::of_metadata(&metadata, path).map(Some),
+            Ok(metadata) => Ok(Some(Self::of_metadata(&metadata))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Of an open file; `path` is where it was opened.
-    pub fn of_file(file: &File, path: &Path) -> io::Result<Self> {
-        Self::of_metadata(&file.metadata()?, path)
+    /// Of an open file.
+    pub fn of_file(file: &File) -> io::Result<Self> {
+        Ok(Self::of_metadata(&file.metadata()?))
     }
 
-    #[cfg(unix)]
-    fn of_metadata(metadata: &Metadata, _: &Path) -> io::Result<Self> {
-        use std::os::unix::fs::MetadataExt as _;
-        Ok(Self((metadata.dev(), metadata.ino())))
-    }
-
-    #[cfg(not(unix))]
-    fn of_metadata(_: &Metadata, path: &Path) -> io::Result<Self> {
-        path.canonicalize().map(Self)
+    fn of_metadata(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
     }
 
     /// Of the file that stdin was redirected from; none where it is a pipe, a terminal or closed.
     pub fn of_stdin() -> Option<Self> {
-        #[cfg(unix)]
-        return Self::of_stream(&io::stdin());
-        #[cfg(not(unix))]
-        None
+        Self::of_stream(&io::stdin())
     }
 
     /// Of the file that stdout was redirected into; none where it is a pipe, a terminal or closed.
     pub fn of_stdout() -> Option<Self> {
-        #[cfg(unix)]
-        return Self::of_stream(&io::stdout());
-        #[cfg(not(unix))]
-        None
+        Self::of_stream(&io::stdout())
     }
 
-    #[cfg(unix)]
-    fn of_stream(stream: &impl std::os::fd::AsFd) -> Option<Self> {
+    fn of_stream(stream: &impl AsFd) -> Option<Self> {
         let file = File::from(stream.as_fd().try_clone_to_owned().ok()?);
         let metadata = file.metadata().ok().filter(Metadata::is_file)?;
-        Self::of_metadata(&metadata, Path::new("")).ok()
+        Some(Self::of_metadata(&metadata))
     }
 }
 
@@ -93,7 +82,7 @@ pub(super) fn link_target(path: &Path) -> PathBuf {
     target
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -111,7 +100,7 @@ mod tests {
         assert_ne!(of("a"), of("b"));
         assert_eq!(of("c"), None);
         let file = File::open(path("soft")).unwrap();
-        assert_eq!(of("a"), Some(Identity::of_file(&file, &path("soft")).unwrap()));
+        assert_eq!(of("a"), Some(Identity::of_file(&file).unwrap()));
     }
 
     #[test]

@@ -412,7 +412,7 @@ fn remove_if_empty(file: &File, partial: &Path) {
 
 /// Whether `file` is the one that `path` names.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    Ok(Identity::of_path(path)? == Some(Identity::of_file(file, path)?))
+    Ok(Identity::of_path(path)? == Some(Identity::of_file(file)?))
 }
 
 /// A hasher that has seen the first `length` bytes; none if there are not as many.

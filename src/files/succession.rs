@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::fs::File;
-use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 
 use super::names::folder_of;
@@ -15,56 +16,39 @@ pub fn obstacle(path: &Path, own: &File) -> Option<&'static str> {
     if is_mount_point(path) {
         return Some("it is mounted there by itself (as a container's volume of one file is)");
     }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        const STICKY: u32 = 0o1000;
-        let user = own.metadata().ok()?.uid();
-        let folder = fs::metadata(folder_of(path)).ok()?;
-        if folder.mode() & STICKY != 0 && user != 0 && ![metadata.uid(), folder.uid()].contains(&user) {
-            return Some("it is another user's, in a folder where only its owner may rename it");
-        }
-        // Opening changes nothing. A file that may not be written to may be replaced; only of one that is immutable, or can
-        // only grow, this is the error.
-        let opened = File::options().write(true).open(path);
-        if metadata.is_file() && opened.is_err_and(|error| error.raw_os_error() == Some(libc::EPERM)) {
-            return Some("it is immutable (chattr)");
-        }
+    const STICKY: u32 = 0o1000;
+    let user = own.metadata().ok()?.uid();
+    let folder = fs::metadata(folder_of(path)).ok()?;
+    if folder.mode() & STICKY != 0 && user != 0 && ![metadata.uid(), folder.uid()].contains(&user) {
+        return Some("it is another user's, in a folder where only its owner may rename it");
     }
-    #[cfg(not(unix))]
-    let _ = (metadata, own);
+    // Opening changes nothing. A file that may not be written to may be replaced; only of one that is immutable, or can
+    // only grow, this is the error.
+    let opened = File::options().write(true).open(path);
+    if metadata.is_file() && opened.is_err_and(|error| error.raw_os_error() == Some(libc::EPERM)) {
+        return Some("it is immutable (chattr)");
+    }
     None
 }
 
 /// Whether a file system begins at `path`, or a file or folder of one has been mounted there.
 pub(super) fn is_mount_point(path: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::ffi::OsStrExt as _;
-        use std::os::unix::fs::MetadataExt as _;
-        let device = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.dev());
-        let Some(own) = device(path) else { return false };
-        if device(folder_of(path)) != Some(own) {
-            return true;
-        }
-        // Parts of one file system may be mounted in another place of it. Where nobody tells, the rename will.
-        let (Ok(mounts), Ok(path)) = (fs::read("/proc/self/mountinfo"), path.canonicalize()) else {
-            return false;
-        };
-        let mut places = mounts
-            .split(|&byte| byte == b'\n')
-            .filter_map(|line| line.split(|&byte| byte == b' ').nth(4));
-        places.any(|place| unescaped(place) == path.as_os_str().as_bytes())
+    let device = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.dev());
+    let Some(own) = device(path) else { return false };
+    if device(folder_of(path)) != Some(own) {
+        return true;
     }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        false
-    }
+    // Parts of one file system may be mounted in another place of it. Where nobody tells, the rename will.
+    let (Ok(mounts), Ok(path)) = (fs::read("/proc/self/mountinfo"), path.canonicalize()) else {
+        return false;
+    };
+    let mut places = mounts
+        .split(|&byte| byte == b'\n')
+        .filter_map(|line| line.split(|&byte| byte == b' ').nth(4));
+    places.any(|place| unescaped(place) == path.as_os_str().as_bytes())
 }
 
 /// A name as the kernel lists it, where blanks and backslashes are three octal digits.
-#[cfg(unix)]
 fn unescaped(name: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(name.len());
     let mut rest = name;
@@ -82,18 +66,13 @@ fn unescaped(name: &[u8]) -> Vec<u8> {
 /// but the owner and everybody may, as before.
 pub(super) fn take_over_permissions(old: &Path, new: &Path) {
     let Ok(metadata) = fs::metadata(old) else { return };
-    let permissions = metadata.permissions();
-    #[cfg(unix)]
-    let permissions = {
-        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
-        const GROUP: u32 = 0o070;
-        let group = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.gid());
-        let has_group = group(new) == Some(metadata.gid()) || chown(new, None, Some(metadata.gid())).is_ok();
-        // With a list, the group's bits are the most that anybody on it may.
-        match has_group && access_list::hand_on(old, new) {
-            true => permissions,
-            false => fs::Permissions::from_mode(permissions.mode() & !GROUP),
-        }
+    const GROUP: u32 = 0o070;
+    let group = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.gid());
+    let has_group = group(new) == Some(metadata.gid()) || chown(new, None, Some(metadata.gid())).is_ok();
+    // With a list, the group's bits are the most that anybody on it may.
+    let permissions = match has_group && access_list::hand_on(old, new) {
+        true => metadata.permissions(),
+        false => fs::Permissions::from_mode(metadata.mode() & !GROUP),
     };
     let _ = fs::set_permissions(new, permissions);
 }
@@ -101,31 +80,26 @@ pub(super) fn take_over_permissions(old: &Path, new: &Path) {
 /// Gives the files in the folder at `new` the group of the one at `old`, as they would have it had they been made in that one:
 /// where a folder hands its group down.
 pub(super) fn hand_group_down(old: &Path, new: &Path) {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::{MetadataExt as _, chown};
-        const SET_GROUP: u32 = 0o2000;
-        let Some(metadata) = fs::metadata(old)
-            .ok()
-            .filter(|metadata| metadata.mode() & SET_GROUP != 0)
-        else {
-            return;
-        };
-        for entry in fs::read_dir(new).into_iter().flatten().flatten() {
-            // Not everybody may; then the group is that of whoever runs this.
-            let _ = chown(entry.path(), None, Some(metadata.gid()));
-        }
+    const SET_GROUP: u32 = 0o2000;
+    let Some(metadata) = fs::metadata(old)
+        .ok()
+        .filter(|metadata| metadata.mode() & SET_GROUP != 0)
+    else {
+        return;
+    };
+    for entry in fs::read_dir(new).into_iter().flatten().flatten() {
+        // Not everybody may; then the group is that of whoever runs this.
+        let _ = chown(entry.path(), None, Some(metadata.gid()));
     }
-    #[cfg(not(unix))]
-    let _ = (old, new);
 }
 
 #[cfg(target_os = "linux")]
 mod access_list {
     use std::ffi::{CStr, CString};
+    use std::io;
     use std::os::unix::ffi::OsStrExt as _;
 
-    use super::{Path, io};
+    use super::Path;
 
     const NAME: &CStr = c"system.posix_acl_access";
     /// The kernel's limit of an attribute.
@@ -154,7 +128,7 @@ mod access_list {
     }
 }
 
-#[cfg(all(unix, not(target_os = "linux")))]
+#[cfg(not(target_os = "linux"))]
 mod access_list {
     use super::Path;
 
@@ -163,10 +137,8 @@ mod access_list {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]

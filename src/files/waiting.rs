@@ -5,37 +5,29 @@
 //! byte is lost by waiting and asking again.
 
 use std::io::{self, Read, Write};
-#[cfg(unix)]
-use std::os::fd::AsRawFd as Descriptor;
-
-/// What is waited for has a descriptor, where there are such.
-#[cfg(not(unix))]
-pub trait Descriptor {}
-
-#[cfg(not(unix))]
-impl<S> Descriptor for S {}
+use std::os::fd::AsRawFd;
 
 /// A stream whose reads and writes wait, however it is set.
 pub struct Waiting<S>(pub S);
 
-impl<S: Descriptor> Waiting<S> {
+impl<S: AsRawFd> Waiting<S> {
     fn when_ready<T>(&mut self, event: Event, mut operation: impl FnMut(&mut S) -> io::Result<T>) -> io::Result<T> {
         loop {
             match operation(&mut self.0) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => event.wait_for(&self.0, error)?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => event.wait_for(&self.0)?,
                 done => return done,
             }
         }
     }
 }
 
-impl<S: Read + Descriptor> Read for Waiting<S> {
+impl<S: Read + AsRawFd> Read for Waiting<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.when_ready(Event::Readable, |stream| stream.read(buffer))
     }
 }
 
-impl<S: Write + Descriptor> Write for Waiting<S> {
+impl<S: Write + AsRawFd> Write for Waiting<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.when_ready(Event::Writable, |stream| stream.write(bytes))
     }
@@ -53,8 +45,7 @@ enum Event {
 
 impl Event {
     /// Returns when it has happened, or cannot happen any more, or a signal came.
-    #[cfg(unix)]
-    fn wait_for(self, stream: &impl Descriptor, _: io::Error) -> io::Result<()> {
+    fn wait_for(self, stream: &impl AsRawFd) -> io::Result<()> {
         let events = match self {
             Event::Readable => libc::POLLIN,
             Event::Writable => libc::POLLOUT,
@@ -72,10 +63,5 @@ impl Event {
             error if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             error => Err(error),
         }
-    }
-
-    #[cfg(not(unix))]
-    fn wait_for(self, _: &impl Descriptor, error: io::Error) -> io::Result<()> {
-        Err(error)
     }
 }

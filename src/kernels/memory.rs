@@ -13,14 +13,9 @@ pub fn free_bytes(device: &Device) -> Option<u64> {
 
 /// Bytes of the host's memory, where the system can tell.
 pub fn host_bytes() -> Option<u64> {
-    #[cfg(unix)]
-    {
-        // SAFETY: sysconf only looks numbers up.
-        let [pages, size] = [libc::_SC_PHYS_PAGES, libc::_SC_PAGESIZE].map(|name| unsafe { libc::sysconf(name) });
-        u64::try_from(pages).ok()?.checked_mul(u64::try_from(size).ok()?)
-    }
-    #[cfg(not(unix))]
-    None
+    // SAFETY: sysconf only looks numbers up.
+    let [pages, size] = [libc::_SC_PHYS_PAGES, libc::_SC_PAGESIZE].map(|name| unsafe { libc::sysconf(name) });
+    u64::try_from(pages).ok()?.checked_mul(u64::try_from(size).ok()?)
 }
 
 /// Whether an operation failed for want of device memory, so that a smaller batch may go through.

@@ -4,7 +4,6 @@ pub mod extracted;
 pub mod hub;
 pub mod memory;
 pub mod pack;
-#[cfg(unix)]
 pub mod signals;
 
 use std::path::PathBuf;

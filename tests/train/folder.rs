@@ -129,7 +129,6 @@ fn a_second_run_of_the_same_output_is_refused() {
 }
 
 #[test]
-#[cfg(unix)]
 fn a_write_that_fails_is_an_error_and_nothing_is_half_written() {
     let case = Case::new();
     // A limit on the size of files stands in for a full disk: writing beyond it fails.

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{Case, stderr};
-#[cfg(unix)]
 use crate::common::signals::{heed_signals, send};
 use crate::common::{json_lines, process};
 
@@ -94,7 +93,6 @@ fn resuming_begins_where_there_is_nothing_and_sees_that_nothing_is_left_to_do() 
 }
 
 #[test]
-#[cfg(unix)]
 fn a_signal_ends_a_run_in_order_and_a_forced_one_resumes_to_the_same_bytes() {
     let case = Case::new();
     // Long enough to be caught.

@@ -10,6 +10,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use hf_hub::{Cache, CacheRepo, Repo};
@@ -124,7 +125,7 @@ impl RepoCache {
         replace(&folder.join(name), |beside| {
             // Relative, so that the cache can be moved. Where links cannot be made, a copy serves.
             let relative = Path::new("../../blobs").join(blob);
-            symlink(&relative, beside)
+            symlink(relative, beside)
                 .or_else(|_| fs::hard_link(&target, beside))
                 .or_else(|_| {
                     fs::copy(&target, beside)?;
@@ -194,19 +195,4 @@ fn replace(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<()
         let _ = fs::remove_file(&beside);
         CheckpointError::io(path, "writing to the cache failed", error)
     })
-}
-
-#[cfg(unix)]
-fn symlink(target: &Path, link: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink(target, link)
-}
-
-#[cfg(windows)]
-fn symlink(target: &Path, link: &Path) -> io::Result<()> {
-    std::os::windows::fs::symlink_file(target, link)
-}
-
-#[cfg(not(any(unix, windows)))]
-fn symlink(_: &Path, _: &Path) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
 }

@@ -70,11 +70,7 @@ fn find_nvcc() -> PathBuf {
         .filter_map(std::env::var_os)
         .map(PathBuf::from)
         .chain([PathBuf::from("/usr/local/cuda")])
-        .map(|toolkit| {
-            toolkit
-                .join("bin")
-                .join(format!("nvcc{}", std::env::consts::EXE_SUFFIX))
-        })
+        .map(|toolkit| toolkit.join("bin/nvcc"))
         .find(|nvcc| nvcc.exists())
         .unwrap_or_else(|| "nvcc".into())
 }

@@ -245,8 +245,7 @@ fn pool(gpu: &CudaDevice) -> Option<sys::CUmemoryPool> {
 
 /// Whether GPU number `ordinal` can be opened, as far as can be told before memory is taken from it.
 pub fn check(ordinal: usize) -> Result<(), CudaError> {
-    let driver = load(if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" })
-        .map_err(|reason| CudaError::NoDriver { reason })?;
+    let driver = load("libcuda.so.1").map_err(|reason| CudaError::NoDriver { reason })?;
     let (major, minor) = built_with();
     let version = version_pair(query(&driver, "cuDriverGetVersion", ordinal)?);
     if version < (major, minor) {
@@ -322,13 +321,6 @@ fn built_with() -> (u32, u32) {
 
 /// NVIDIA's libraries that candle calls, each after those that it needs.
 fn libraries(major: u32) -> Vec<String> {
-    if cfg!(windows) {
-        return vec![
-            format!("cublasLt64_{major}.dll"),
-            format!("cublas64_{major}.dll"),
-            "curand64_10.dll".into(),
-        ];
-    }
     vec![
         format!("libcublasLt.so.{major}"),
         format!("libcublas.so.{major}"),
