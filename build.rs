@@ -1,4 +1,4 @@
-//! What has to be known or made before the crate compiles: which commit this is, and the CUDA kernels.
+//! What has to be known or made before the crate compiles: that the system will do, which commit this is, and the CUDA kernels.
 
 #[path = "src/kernels/cuda/build.rs"]
 mod cuda;
@@ -9,6 +9,11 @@ use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    if env::var_os("CARGO_CFG_UNIX").is_none() {
+        // Said here, before dozens of errors about what is missing there.
+        println!("cargo::error=crag needs Linux or macOS: on Windows, build and run it in WSL");
+        return;
+    }
     cuda::build();
     describe_build();
 }

@@ -18,9 +18,6 @@
 //! text, checkpoint, kernels, files -> no sibling
 //! ```
 
-#[cfg(not(unix))]
-compile_error!("crag needs Linux or macOS: on Windows, build and run it in WSL");
-
 mod calibration;
 pub mod checkpoint;
 pub mod cli;

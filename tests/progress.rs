@@ -1,9 +1,10 @@
 //! What is said on stderr while a run goes on: bars on a pseudo-terminal, lines elsewhere, JSON for machines.
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+#[cfg(target_os = "linux")]
+use std::{fs::File, io::Read as _};
 
 use serde_json::Value;
 
