@@ -5,6 +5,8 @@ pub mod hub;
 pub mod memory;
 pub mod pack;
 pub mod signals;
+#[cfg(target_os = "linux")]
+pub mod terminal;
 
 use std::path::PathBuf;
 

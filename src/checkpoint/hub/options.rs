@@ -95,10 +95,7 @@ fn path(var: impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
 /// What `HF_HOME` is, or is by default.
 fn home(var: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let default = || {
-        let caches = path(&var, "XDG_CACHE_HOME").or_else(|| {
-            let user = path(&var, "HOME").or_else(|| path(&var, "USERPROFILE"))?;
-            Some(user.join(".cache"))
-        })?;
+        let caches = path(&var, "XDG_CACHE_HOME").or_else(|| Some(path(&var, "HOME")?.join(".cache")))?;
         Some(caches.join("huggingface"))
     };
     path(&var, "HF_HOME").or_else(default)
