@@ -28,6 +28,11 @@ pub trait PairModel: Sync {
         1024
     }
 
+    /// With fewer tokens than this a batch takes markedly longer for each.
+    fn full_rate_tokens(&self) -> usize {
+        usize::MAX
+    }
+
     /// More tokens than this do not fit into a batch, as far as is known by now.
     fn fitting_tokens(&self) -> usize {
         usize::MAX

@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use super::PairModel;
 use crate::{
     Side,
-    kernels::{download, memory, upload},
+    kernels::{cpu, download, memory, upload},
     model::{DualEncoder, ModelError, probability},
 };
 
@@ -64,6 +64,14 @@ impl PairModel for DualEncoder {
         match memory::free_bytes(&self.placement().device) {
             None => 512,
             Some(free) => (free as usize / 4 / self.token_bytes()).clamp(1, GPU_BATCH_TOKENS),
+        }
+    }
+
+    fn full_rate_tokens(&self) -> usize {
+        // As measured with AVX2 (benches/NOTES.md). Products of whole tiles are fastest at a full batch, and less does not fill a GPU.
+        match self.on_host() && !cpu::selected().has_tiles() {
+            true => 128,
+            false => usize::MAX,
         }
     }
 

@@ -89,6 +89,12 @@ impl<T> Queue<T> {
         taken
     }
 
+    /// Whether all that came in is taken and nothing more will.
+    pub fn has_ended(&self) -> bool {
+        let state = self.lock();
+        state.closed && state.items.is_empty()
+    }
+
     /// Nothing more comes in; what is there can still be taken.
     pub fn close(&self) {
         self.lock().closed = true;
@@ -122,7 +128,9 @@ mod tests {
         assert_eq!(queue.pop_many(10, 15), [2]);
         assert_eq!(queue.pop_many(10, 1), [3]);
         queue.close();
+        assert!(!queue.has_ended());
         assert_eq!(queue.pop_many(10, 1000), [4]);
+        assert!(queue.has_ended());
         assert!(queue.pop_many(10, 1000).is_empty());
         assert!(!queue.push(9, 1));
     }

@@ -23,7 +23,7 @@ use super::reader::Incoming;
 use super::record::Rejection;
 use super::record_format::RecordFormat;
 use super::warning::Warning;
-use super::window::{Encoder, Sequence, Sequences};
+use super::window::{Cut, Encoder, Sequence, Sequences};
 use crate::Side;
 
 /// What the preparing stage works with.
@@ -60,13 +60,19 @@ impl Stage<'_> {
                 return;
             }
             let ended = window.end.is_some();
+            let last = ended || incoming.has_ended();
             // The window before its jobs, so that the collector knows it before it gets results.
             if sender.send(Message::Window(window)).is_err() {
                 return;
             }
             let sequences = Arc::new(sequences);
             let budget_tokens = wanted.min(least(|model| model.fitting_tokens())).unwrap_or(1);
-            for batch in sequences.batches(budget_tokens, self.workers) {
+            let cut = Cut {
+                budget_tokens,
+                workers: self.workers,
+                least_tokens: last.then(|| self.least_tokens()),
+            };
+            for batch in sequences.batches(cut) {
                 self.jobs.push(
                     Job {
                         window: number,
@@ -80,6 +86,12 @@ impl Stage<'_> {
                 return;
             }
         }
+    }
+
+    /// How small batches may become without any member's encoders being slower for it.
+    fn least_tokens(&self) -> usize {
+        let of_members = self.members.iter().map(|member| member.model.full_rate_tokens());
+        of_members.max().unwrap_or(usize::MAX)
     }
 
     fn prepare_window(&self, taken: Vec<Incoming>) -> (Window, Sequences) {

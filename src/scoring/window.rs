@@ -1,7 +1,8 @@
 //! One window of lines: equal sequences found, the others cut into batches.
 //!
 //! Batches are packed, so there is nothing to gain from sorting by length: sequences go in the order
-//! of their first use, which is the order in which the lines wait for them.
+//! of their first use, which is the order in which the lines wait for them. The last window's batches become
+//! smaller towards its end (guided self-scheduling, Polychronopoulos and Kuck 1987), so that no worker waits long for another's last.
 
 use std::collections::HashMap;
 
@@ -40,6 +41,17 @@ pub struct Sequence {
 pub struct Batch {
     pub encoder: Encoder,
     pub members: Vec<usize>,
+}
+
+/// How a window's sequences are cut into batches.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// A batch has at most as many tokens, or one sequence, if that is longer.
+    pub budget_tokens: usize,
+    /// Batches that are encoded at once.
+    pub workers: usize,
+    /// With no window to follow: batches get smaller towards the end, but not smaller than this.
+    pub least_tokens: Option<usize>,
 }
 
 /// Below this many tokens a batch is not cut further to keep more workers busy: with 60 tokens a pass over a layer's weights
@@ -94,11 +106,10 @@ impl Sequences {
         &self.sequences[number].token_ids
     }
 
-    /// Cuts the sequences to encode into batches of at most `budget_tokens` (or one sequence, if it is longer),
-    /// smaller where workers would have nothing to do while others are at their last batch, and about equally large:
-    /// a last batch of a few sequences costs nearly as much as a full one.
-    pub fn batches(&self, budget_tokens: usize, workers: usize) -> Vec<Batch> {
-        let budget_tokens = budget_tokens.max(1);
+    /// Cuts the sequences to encode into batches, smaller ones than the budget allows where workers would have nothing to do
+    /// while others are at their last, and about equally large: a last batch of a few sequences costs nearly as
+    /// much as a full one.
+    pub fn batches(&self, cut: Cut) -> Vec<Batch> {
         let awaited = || self.awaited.iter().map(|&number| (number, &self.sequences[number]));
         let mut gathered: Vec<Gathered> = Vec::new();
         for (_, sequence) in awaited() {
@@ -106,12 +117,12 @@ impl Sequences {
             gathered.resize_with(gathered.len().max(number + 1), Gathered::default);
             gathered[number].tokens += sequence.token_ids.len();
         }
-        spread(&mut gathered, budget_tokens, workers);
+        spread(&mut gathered, cut);
         let mut batches = Vec::new();
         for (number, sequence) in awaited() {
             let of_encoder = &mut gathered[sequence.encoder.number()];
             let tokens = sequence.token_ids.len();
-            let over_budget = of_encoder.open_tokens + tokens > budget_tokens;
+            let over_budget = of_encoder.open_tokens + tokens > cut.budget_tokens;
             if !of_encoder.open.is_empty() && (over_budget || of_encoder.has_share()) {
                 batches.push(Batch {
                     encoder: sequence.encoder,
@@ -141,8 +152,8 @@ impl Sequences {
 struct Gathered {
     /// Of all its sequences.
     tokens: usize,
-    /// Batches that they are to be cut into.
-    batches: usize,
+    /// Of the batches up to each, that one included, as they are to be.
+    shares: Vec<usize>,
     /// What the next batch has so far.
     open: Vec<usize>,
     open_tokens: usize,
@@ -151,9 +162,29 @@ struct Gathered {
 }
 
 impl Gathered {
+    /// Shares of `batches` equal ones, of which the last few, `tapered`, are cut into halves, quarters and so on down to `least_tokens`:
+    /// first all halves, then all quarters.
+    fn share(&mut self, batches: usize, tapered: usize, least_tokens: usize) {
+        let up_to = |batches: usize, of: usize| (batches * self.tokens).div_ceil(of);
+        let whole = batches - tapered;
+        self.shares = (1..=whole).map(|i| up_to(i, batches)).collect();
+        // In units of a batch cut into `parts`; what is left at each step is `tapered` of them.
+        let mut parts = 1;
+        while tapered > 0 && self.tokens / (2 * parts * batches) >= least_tokens.max(1) {
+            parts *= 2;
+            let begin = parts * batches - 2 * tapered;
+            self.shares
+                .extend((1..=tapered).map(|i| up_to(begin + i, parts * batches)));
+        }
+        let begin = parts * batches - tapered;
+        self.shares
+            .extend((1..=tapered).map(|i| up_to(begin + i, parts * batches)));
+    }
+
     /// Whether all batches up to the open one have as many tokens as they are to have.
     fn has_share(&self) -> bool {
-        (self.closed_tokens + self.open_tokens) * self.batches >= (self.closed + 1) * self.tokens
+        let share = self.shares.get(self.closed).copied().unwrap_or(self.tokens);
+        self.closed_tokens + self.open_tokens >= share
     }
 
     fn close(&mut self) -> Vec<usize> {
@@ -163,21 +194,32 @@ impl Gathered {
     }
 }
 
-/// Decides on the number of each encoder's batches: as many as the budget asks for, and further ones of the encoder with the
-/// largest, until there are equally many for each worker.
-fn spread(gathered: &mut [Gathered], budget_tokens: usize, workers: usize) {
-    let mut batches = 0;
-    for of_encoder in &mut *gathered {
-        of_encoder.batches = of_encoder.tokens.div_ceil(budget_tokens);
-        batches += of_encoder.batches;
-    }
-    while !batches.is_multiple_of(workers.max(1)) {
-        let used = gathered.iter_mut().filter(|of_encoder| of_encoder.batches > 0);
-        match used.max_by_key(|of_encoder| of_encoder.tokens / of_encoder.batches) {
-            Some(largest) if largest.tokens >= (largest.batches + 1) * MIN_BATCH_TOKENS => largest.batches += 1,
-            _ => return,
+/// Decides on each encoder's batches: as many as the budget asks for, and further ones of the encoder with the
+/// largest, until there are equally many for each worker; then, where nothing follows, of each worker's last one smaller and smaller ones.
+fn spread(gathered: &mut [Gathered], cut: Cut) {
+    let workers = cut.workers.max(1);
+    let mut counts: Vec<usize> = gathered
+        .iter()
+        .map(|of_encoder| of_encoder.tokens.div_ceil(cut.budget_tokens.max(1)))
+        .collect();
+    while !counts.iter().sum::<usize>().is_multiple_of(workers) {
+        let used = (0..counts.len()).filter(|&number| counts[number] > 0);
+        match used.max_by_key(|&number| gathered[number].tokens / counts[number]) {
+            Some(largest) if gathered[largest].tokens >= (counts[largest] + 1) * MIN_BATCH_TOKENS => {
+                counts[largest] += 1;
+            }
+            _ => break,
         }
-        batches += 1;
+    }
+    let total: usize = counts.iter().sum();
+    for (of_encoder, batches) in gathered.iter_mut().zip(counts) {
+        match cut.least_tokens {
+            Some(least_tokens) if workers > 1 && batches > 0 => {
+                let last = (batches * workers).div_ceil(total).min(batches);
+                of_encoder.share(batches, last, least_tokens);
+            }
+            _ => of_encoder.share(batches, 0, 0),
+        }
     }
 }
 
@@ -187,6 +229,14 @@ mod tests {
 
     fn sequence(side: Side, id: u32, length: usize) -> Sequence {
         of_member(0, side, id, length)
+    }
+
+    fn cut(budget_tokens: usize, workers: usize) -> Cut {
+        Cut {
+            budget_tokens,
+            workers,
+            least_tokens: None,
+        }
     }
 
     fn of_member(member: usize, side: Side, id: u32, length: usize) -> Sequence {
@@ -203,7 +253,7 @@ mod tests {
             .collect();
         let (sequences, numbers) = Sequences::collect(all, true);
         assert_eq!(numbers, (0..12).collect::<Vec<_>>());
-        let batches = sequences.batches(1 << 20, 1);
+        let batches = sequences.batches(cut(1 << 20, 1));
         assert_eq!(batches.len(), 6);
         for (i, batch) in batches.iter().enumerate() {
             let encoder = Encoder {
@@ -236,7 +286,7 @@ mod tests {
     fn batches_keep_to_the_budget_and_the_side() {
         let all = (0..20).map(|i| sequence(Side::BOTH[i % 2], i as u32, 100)).collect();
         let (sequences, _) = Sequences::collect(all, true);
-        let batches = sequences.batches(350, 1);
+        let batches = sequences.batches(cut(350, 1));
         assert_eq!(
             batches[0],
             Batch {
@@ -272,7 +322,7 @@ mod tests {
         let all = (0..20).map(|i| sequence(Side::BOTH[i % 2], i as u32, 100)).collect();
         let (mut sequences, _) = Sequences::collect(all, true);
         sequences.set_known(|number| number % 2 == 0 || number < 15);
-        let batches = sequences.batches(1 << 20, 1);
+        let batches = sequences.batches(cut(1 << 20, 1));
         assert_eq!(
             batches,
             [Batch {
@@ -284,7 +334,7 @@ mod tests {
             }]
         );
         sequences.set_known(|_| true);
-        assert!(sequences.batches(1 << 20, 4).is_empty());
+        assert!(sequences.batches(cut(1 << 20, 4)).is_empty());
     }
 
     #[test]
@@ -295,14 +345,18 @@ mod tests {
             sequence(Side::Drug, 3, 900),
         ];
         let (sequences, _) = Sequences::collect(all, true);
-        assert_eq!(sequences.batches(300, 1).len(), 3);
+        assert_eq!(sequences.batches(cut(300, 1)).len(), 3);
     }
 
     #[test]
     fn no_batch_is_left_with_a_remainder() {
         let all = (0..110).map(|i| sequence(Side::Drug, i, 10)).collect();
         let (sequences, _) = Sequences::collect(all, true);
-        let sizes: Vec<usize> = sequences.batches(1000, 1).iter().map(|b| b.members.len()).collect();
+        let sizes: Vec<usize> = sequences
+            .batches(cut(1000, 1))
+            .iter()
+            .map(|b| b.members.len())
+            .collect();
         assert_eq!(sizes, [55, 55]);
     }
 
@@ -312,7 +366,7 @@ mod tests {
         let all = (0..300).map(|i| sequence(Side::BOTH[i % 2], i as u32, 30)).collect();
         let (sequences, _) = Sequences::collect(all, true);
         for (workers, expected) in [(1, 18), (4, 20), (16, 32)] {
-            let batches = sequences.batches(512, workers);
+            let batches = sequences.batches(cut(512, workers));
             assert_eq!(batches.len(), expected, "{workers} workers");
             let sizes = batches.iter().map(|batch| batch.members.len());
             let (least, most) = (sizes.clone().min().unwrap(), sizes.max().unwrap());
@@ -321,12 +375,39 @@ mod tests {
     }
 
     #[test]
+    fn the_last_windows_batches_get_smaller_towards_its_end() {
+        let all = (0..256).map(|i| sequence(Side::BOTH[i % 2], i as u32, 16)).collect();
+        let (sequences, _) = Sequences::collect(all, true);
+        let tapered = |workers, least| {
+            let cut = Cut {
+                least_tokens: Some(least),
+                ..cut(512, workers)
+            };
+            let batches = sequences.batches(cut);
+            let mut members: Vec<usize> = batches.iter().flat_map(|batch| batch.members.clone()).collect();
+            members.sort();
+            assert_eq!(members, (0..256).collect::<Vec<_>>());
+            batches.iter().map(|batch| 16 * batch.members.len()).collect::<Vec<_>>()
+        };
+        let whole = [512; 6];
+        assert_eq!(
+            tapered(2, 64),
+            [&whole[..], &[256, 256, 128, 128, 64, 64, 64, 64]].concat()
+        );
+        assert_eq!(tapered(2, 65), [&whole[..], &[256, 256, 128, 128, 128, 128]].concat());
+        assert_eq!(tapered(4, 256), [&whole[..4], &[256; 8]].concat());
+        assert_eq!(tapered(2, 300), [512; 8]);
+        assert_eq!(tapered(1, 64), [512; 8]);
+        assert_eq!(tapered(2, usize::MAX), [512; 8]);
+    }
+
+    #[test]
     fn the_encoder_with_more_to_do_gets_more_batches() {
         let all = (0..40u32)
             .map(|i| sequence(if i < 10 { Side::Drug } else { Side::Adr }, i, 50))
             .collect();
         let (sequences, _) = Sequences::collect(all, true);
-        let batches = sequences.batches(2000, 4);
+        let batches = sequences.batches(cut(2000, 4));
         let of = |side| batches.iter().filter(|batch| batch.encoder.side == side).count();
         assert_eq!((of(Side::Drug), of(Side::Adr)), (1, 3));
     }
@@ -335,14 +416,14 @@ mod tests {
     fn a_few_tokens_are_not_cut_for_many_workers() {
         let all = (0..8).map(|i| sequence(Side::BOTH[i % 2], i as u32, 30)).collect();
         let (sequences, _) = Sequences::collect(all, true);
-        assert_eq!(sequences.batches(512, 64).len(), 2);
+        assert_eq!(sequences.batches(cut(512, 64)).len(), 2);
     }
 
     #[test]
     fn a_small_window_is_shared_between_the_workers() {
         let all = (0..40).map(|i| sequence(Side::BOTH[i % 2], i as u32, 50)).collect();
         let (sequences, _) = Sequences::collect(all, true);
-        assert_eq!(sequences.batches(1 << 20, 1).len(), 2);
-        assert!(sequences.batches(1 << 20, 6).len() >= 6);
+        assert_eq!(sequences.batches(cut(1 << 20, 1)).len(), 2);
+        assert!(sequences.batches(cut(1 << 20, 6)).len() >= 6);
     }
 }

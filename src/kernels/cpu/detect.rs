@@ -183,7 +183,7 @@ impl Kernel {
     }
 
     /// Whether products are the machine's own, of whole tiles; f32 is then computed as three bf16.
-    pub(super) fn has_tiles(self) -> bool {
+    pub fn has_tiles(self) -> bool {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Amx(_) => true,
