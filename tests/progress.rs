@@ -127,6 +127,92 @@ fn elsewhere_there_is_a_line_now_and_then() {
     );
 }
 
+/// Labelled records with probabilities, enough of them that resampling takes this many seconds at least.
+fn scored(place: &std::path::Path) -> (std::path::PathBuf, Vec<Value>) {
+    let path = place.join("scored.jsonl");
+    let record = |i: usize| {
+        format!(
+            "{{\"label\":{},\"probability\":0.{:04}}}\n",
+            i % 3 / 2,
+            i * 7919 % 10_000
+        )
+    };
+    std::fs::write(&path, (0..20_000).map(record).collect::<String>()).unwrap();
+    // As many resamples as two seconds take on this machine, and some.
+    for resamples in ["2000", "8000", "32000", "100000"] {
+        let mut command = program();
+        command.args([
+            "eval",
+            "--log-format",
+            "json",
+            "--progress-every",
+            "1",
+            "--resamples",
+            resamples,
+        ]);
+        let output = command.arg("--scored").arg(&path).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let mut told = json_lines(&output.stderr);
+        told.retain(|event| event["event"] == "resampling");
+        if told.len() > 1 {
+            return (path, told);
+        }
+    }
+    panic!("100,000 resamples took less than two seconds");
+}
+
+#[test]
+fn resampling_tells_how_far_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, told) = scored(folder.path());
+    let made: Vec<u64> = told.iter().map(|event| event["made"].as_u64().unwrap()).collect();
+    assert!(made.is_sorted() && made[0] > 0, "{made:?}");
+    let message = told[0]["message"].as_str().unwrap();
+    assert!(
+        message.contains(" resamples, ") && message.ends_with(" left"),
+        "{message}"
+    );
+
+    let output = program()
+        .args(["eval", "--progress", "none", "--scored"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!stderr.contains(" left"), "{stderr}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn judging_a_model_draws_bars_and_leaves_nothing_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pairs.jsonl");
+    let labelled = pairs(4000)
+        .lines()
+        .map(|line| line.replacen('{', "{\"label\": 1, ", 1) + "\n")
+        .collect::<String>();
+    std::fs::write(&path, labelled).unwrap();
+    let (ours, theirs) = terminal();
+    let child = program()
+        .args(["eval", "--model", "demo", "--threads", "1", "--resamples", "20000"])
+        .arg(&path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(theirs)
+        .spawn()
+        .unwrap();
+    let transcript = transcript(ours);
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+    let transcript = transcript.join().unwrap();
+    let text = String::from_utf8_lossy(&transcript);
+    assert!(
+        text.contains(" pairs/s") && text.contains(" of 20000 resamples, "),
+        "{text}"
+    );
+    let screen = screen(&transcript);
+    assert!(screen.iter().all(|line| line.starts_with("crag: ")), "{screen:#?}");
+}
+
 #[test]
 fn a_time_between_lines_beyond_what_can_be_reckoned_with_is_refused() {
     let run = |seconds: &str| {

@@ -17,7 +17,7 @@ use super::{Outcome, UsageError, console};
 use crate::Calibration;
 use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, NamedBytes, locate};
 use crate::evaluation::{
-    Comparison, Estimate, LabelledSet, MatchBy, Method, Metric, Mistakes, Origin, Request, Threshold, compare,
+    Comparison, Estimate, LabelledSet, MatchBy, Method, Metric, Mistakes, Origin, Plan, Request, Threshold, compare,
     cross_fitted, evaluate, fit,
 };
 use crate::files::{Destination, create_own, refuse_inputs, refuse_stdout, replace_among_others};
@@ -115,7 +115,7 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
         );
         return Err(UsageError(message).into());
     }
-    args.labelled.set_threads()?;
+    args.labelled.begin()?;
     let (name, set, in_use) = args.records(|in_use| args.refuse_other_settings(&target, existing.as_ref(), in_use))?;
     if set.of_several > 0 {
         let message = format!(
@@ -151,8 +151,11 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
         1 => same.clone(),
         folds => cross_fitted(&sample, method, folds, plan.seed).with_context(|| format!("{name}: --folds {folds}"))?,
     };
-    let comparison = compare((&sample, &request), (&judged, &request), &plan);
-    let on_same = evaluate(&same, &request, &crate::evaluation::Plan { resamples: 0, ..plan }).metrics;
+    let comparison = args
+        .labelled
+        .resampled(|plan, made| compare((&sample, &request), (&judged, &request), plan, made));
+    let without_intervals = Plan { resamples: 0, ..plan };
+    let on_same = evaluate(&same, &request, &without_intervals, &|| ()).metrics;
 
     let existing = existing.unwrap_or_default();
     let mut sidecar = match in_use {

@@ -8,12 +8,14 @@ use anyhow::Context as _;
 use super::device::{DeviceArgs, tell_gpu_work};
 use super::inputs::{self, expect_jsonl, is_regular, is_stdin};
 use super::model::OpenModel;
+use super::progress::{InputSizes, ProgressArgs, Watched};
 use super::records::MissingEntityArg;
+use super::resampling::Resampling;
 use super::score::WindowArg;
 use super::threads::start_pool;
 use super::values::{parse_bytes, parse_count, parse_share, parse_threads};
 use super::{UsageError, console, manifest};
-use crate::evaluation::{Collector, DOCUMENT_FIELDS, Fields, LabelledSet, MatchBy, Mistakes, Plan};
+use crate::evaluation::{Collector, DOCUMENT_FIELDS, Fields, LabelledSet, Made, MatchBy, Mistakes, Plan};
 use crate::files::Input;
 use crate::scoring::{
     Content, LineReader, Member, MissingEntity, Options, OutputKey, Preparer, Progress, RowEnds, ScoreError, Sink,
@@ -82,14 +84,18 @@ pub struct LabelledArgs {
     /// Equally wide bins of the expected calibration error and of the reliability diagram
     #[arg(long, value_name = "N", default_value = "10", value_parser = parse_bins)]
     pub bins: usize,
+
+    #[command(flatten)]
+    progress: ProgressArgs,
 }
 
 /// Which key a model's answers are nested under while they are judged: no record has it by chance.
 const OWN_KEY: &str = "crag eval";
 
 impl LabelledArgs {
-    /// Sets the threads of everything that follows; before anything has been computed.
-    pub fn set_threads(&self) -> Result<(), ScoreError> {
+    /// Sets the threads of everything that follows, and whether bars are drawn; before anything has been computed or fetched.
+    pub fn begin(&self) -> Result<(), ScoreError> {
+        console::allow_bars(self.progress.wants_bars());
         start_pool(self.threads)
     }
 
@@ -99,6 +105,13 @@ impl LabelledArgs {
             confidence: self.confidence,
             seed: self.seed,
         }
+    }
+
+    /// What `compute` makes of the plan's resamples, of each of which it tells.
+    pub fn resampled<T>(&self, compute: impl FnOnce(&Plan, &Made<'_>) -> T) -> T {
+        let plan = self.plan();
+        let resampling = Resampling::new(plan.resamples, self.progress.shown(false));
+        compute(&plan, &|| resampling.tell())
     }
 
     fn fields(&self) -> Fields {
@@ -177,12 +190,15 @@ impl LabelledArgs {
             undecided: (!is_named).then_some(self),
             collector: Collector::new(fields, match_by, mistakes),
         };
-        let counts = run_into(
-            vec![input],
-            &mut judging,
-            &[Member::only(&model.network, &preparer)],
-            &options,
-        );
+        let sizes = InputSizes::of(&[path.to_owned()]);
+        let meter = self.progress.start(sizes, &options.gauge, false);
+        let mut watched = Watched {
+            inner: &mut judging,
+            meter: &meter,
+        };
+        let members = [Member::only(&model.network, &preparer)];
+        let counts = run_into(vec![input], &mut watched, &members, &options);
+        drop(meter);
         tell_gpu_work();
         let counts = counts.map_err(|error| match error {
             // Answers go nowhere but into memory.

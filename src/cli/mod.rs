@@ -27,6 +27,7 @@ mod model_folder;
 mod progress;
 mod records;
 mod report_file;
+mod resampling;
 mod score;
 mod signals;
 mod stdout;

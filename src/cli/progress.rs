@@ -350,7 +350,7 @@ fn told(counts: &Counts) -> String {
 }
 
 /// `1 h 05 min`, `4 min 10 s`, `7 s`.
-fn duration(duration: Duration) -> String {
+pub(super) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs_f64().round() as u64;
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, 0, seconds) => format!("{seconds} s"),

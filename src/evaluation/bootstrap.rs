@@ -22,6 +22,9 @@ impl Plan {
     }
 }
 
+/// Told after each resample, by the thread that has made it.
+pub type Made<'m> = dyn Fn() + Sync + 'm;
+
 /// The middle of a bootstrap distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Interval {
@@ -34,7 +37,12 @@ pub struct Interval {
 /// A resample draws as many documents as there are. Resample `i` has the `i`-th stream of a generator of its own,
 /// so it does not matter which thread makes it or when. Fewer than two documents give nothing to draw from, and
 /// no resamples.
-pub fn resample<T: Send>(documents: usize, plan: &Plan, compute: impl Fn(&[u32]) -> T + Sync) -> Vec<T> {
+pub fn resample<T: Send>(
+    documents: usize,
+    plan: &Plan,
+    made: &Made<'_>,
+    compute: impl Fn(&[u32]) -> T + Sync,
+) -> Vec<T> {
     let Ok(count) = u32::try_from(documents) else {
         return Vec::new();
     };
@@ -52,7 +60,9 @@ pub fn resample<T: Send>(documents: usize, plan: &Plan, compute: impl Fn(&[u32])
                 for _ in 0..count {
                     drawn[random.random_range(0..count) as usize] += 1;
                 }
-                compute(drawn)
+                let computed = compute(drawn);
+                made();
+                computed
             },
         )
         .collect()
@@ -90,13 +100,13 @@ mod tests {
 
     #[test]
     fn every_resample_draws_as_many_documents_as_there_are() {
-        let sums = resample(11, &PLAN, |drawn| drawn.iter().sum::<u32>());
+        let sums = resample(11, &PLAN, &|| (), |drawn| drawn.iter().sum::<u32>());
         assert_eq!(sums, vec![11; 400]);
     }
 
     #[test]
     fn every_resample_is_another_draw() {
-        let draws = resample(50, &PLAN, <[u32]>::to_vec);
+        let draws = resample(50, &PLAN, &|| (), <[u32]>::to_vec);
         let different: std::collections::HashSet<&Vec<u32>> = draws.iter().collect();
         assert_eq!(different.len(), 400);
     }
@@ -105,7 +115,7 @@ mod tests {
     fn the_same_seed_draws_the_same_on_any_number_of_threads() {
         let draw = |threads: usize, seed: u64| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| resample(50, &Plan { seed, ..PLAN }, <[u32]>::to_vec))
+            pool.install(|| resample(50, &Plan { seed, ..PLAN }, &|| (), <[u32]>::to_vec))
         };
         assert_eq!(draw(1, 7), draw(3, 7));
         assert_ne!(draw(1, 7), draw(1, 8));
@@ -114,14 +124,14 @@ mod tests {
     #[test]
     fn one_document_gives_nothing_to_draw_from() {
         for documents in [0, 1] {
-            assert!(resample(documents, &PLAN, |_| ()).is_empty());
+            assert!(resample(documents, &PLAN, &|| (), |_| ()).is_empty());
         }
     }
 
     #[test]
     fn a_mean_has_the_interval_that_theory_gives_it() {
         // 2,000 fair coins: the standard error of the mean is 0.5 / sqrt(2000) = 0.01118.
-        let means = resample(2000, &PLAN, |drawn| {
+        let means = resample(2000, &PLAN, &|| (), |drawn| {
             drawn.iter().step_by(2).sum::<u32>() as f64 / 2000.0
         });
         let found = interval(means, 0.95).unwrap();

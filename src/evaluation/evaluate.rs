@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::bootstrap::{Interval, Plan, interval, resample};
+use super::bootstrap::{Interval, Made, Plan, interval, resample};
 use super::figures::{Choice, Confusion, Figures, Metric, Wanted, figures};
 use super::sample::Sample;
 
@@ -123,17 +123,17 @@ pub struct Differences {
 }
 
 /// Judges one sample.
-pub fn evaluate(sample: &Sample, request: &Request, plan: &Plan) -> Evaluation {
+pub fn evaluate(sample: &Sample, request: &Request, plan: &Plan, made: &Made<'_>) -> Evaluation {
     let judge = Judge::new(sample, request);
-    let resamples = resample(sample.documents(), plan, |drawn| judge.flat(drawn));
+    let resamples = resample(sample.documents(), plan, made, |drawn| judge.flat(drawn));
     judge.evaluation(&resamples, plan)
 }
 
 /// Judges two samples of the same records, whose documents are numbered alike: both see the same draws, so that what
 /// is common to both cancels in the differences.
-pub fn compare(first: (&Sample, &Request), second: (&Sample, &Request), plan: &Plan) -> Comparison {
+pub fn compare(first: (&Sample, &Request), second: (&Sample, &Request), plan: &Plan, made: &Made<'_>) -> Comparison {
     let judges = [Judge::new(first.0, first.1), Judge::new(second.0, second.1)];
-    let resamples = resample(first.0.documents(), plan, |drawn| {
+    let resamples = resample(first.0.documents(), plan, made, |drawn| {
         judges.each_ref().map(|judge| judge.flat(drawn))
     });
     let (of_first, of_second): (Vec<Flat>, Vec<Flat>) = resamples.into_iter().map(|[a, b]| (a, b)).unzip();

@@ -25,7 +25,7 @@ mod pairing;
 mod report;
 mod sample;
 
-pub use bootstrap::{Interval, Plan};
+pub use bootstrap::{Interval, Made, Plan};
 pub use collector::{Collector, LabelledSet, MatchBy, Rejected};
 pub use curves::{Bin, Curves, Step};
 pub use evaluate::{

@@ -225,7 +225,7 @@ fn the_temperature_of_an_overconfident_model_is_found_and_helps_unseen_documents
     };
     for method in [Method::Temperature, Method::Isotonic] {
         let judged = cross_fitted(&sample, method, 5, 1).unwrap();
-        let comparison = compare((&sample, &request), (&judged, &request), &plan);
+        let comparison = compare((&sample, &request), (&judged, &request), &plan, &|| ());
         for metric in [Metric::Brier, Metric::LogLoss, Metric::CalibrationError] {
             let difference = comparison.differences.metrics[metric as usize];
             let high = difference.interval.map(|interval| interval.high);
@@ -283,7 +283,7 @@ fn differences_of_a_model_with_itself_are_exactly_zero() {
         confidence: 0.9,
         seed: 0,
     };
-    let differences = compare((&sample, &request), (&sample, &request), &plan).differences;
+    let differences = compare((&sample, &request), (&sample, &request), &plan, &|| ()).differences;
     for difference in differences.metrics.iter().chain(&differences.at_threshold) {
         assert_eq!(difference.value, Some(0.0));
     }
@@ -320,7 +320,7 @@ fn a_document_of_many_equal_records_widens_the_interval() {
         seed: 0,
     };
     let width = |copies| {
-        let interval = evaluate(&pairs(copies), &request, &plan).metrics[Metric::Brier as usize]
+        let interval = evaluate(&pairs(copies), &request, &plan, &|| ()).metrics[Metric::Brier as usize]
             .interval
             .unwrap();
         interval.high - interval.low
@@ -399,7 +399,7 @@ proptest! {
     #[test]
     fn intervals_of_sane_data_hold_their_figure(seed in any::<u64>()) {
         let request = Request { threshold: GIVEN, recall: None, precision: None, bins: 10 };
-        let evaluation = evaluate(&overconfident(600), &request, &Plan { resamples: 200, confidence: 0.95, seed });
+        let evaluation = evaluate(&overconfident(600), &request, &Plan { resamples: 200, confidence: 0.95, seed }, &|| ());
         for (i, estimate) in estimates(&evaluation).into_iter().enumerate() {
             // The calibration error is biased upwards in every resample, whose interval need not hold it.
             if i == Metric::CalibrationError as usize {
@@ -416,7 +416,7 @@ proptest! {
     fn nothing_panics_on_any_records(pairs in any_records(), threshold in 0.0f64..=1.0, bins in 1usize..40) {
         let sample = records(pairs);
         let request = Request { threshold: Threshold { value: threshold, ..GIVEN }, recall: Some(0.95), precision: Some(0.9), bins };
-        let evaluation = evaluate(&sample, &request, &Plan { resamples: 20, confidence: 0.95, seed: 1 });
+        let evaluation = evaluate(&sample, &request, &Plan { resamples: 20, confidence: 0.95, seed: 1 }, &|| ());
         for estimate in estimates(&evaluation) {
             prop_assert!(estimate.value.is_none_or(f64::is_finite));
         }

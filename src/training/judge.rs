@@ -62,7 +62,7 @@ pub fn judge(scored: &[(f32, bool)]) -> Option<Judgement> {
         confidence: 0.95,
         seed: 0,
     };
-    let found = evaluate(&sample, &request, &without_intervals);
+    let found = evaluate(&sample, &request, &without_intervals, &|| ());
     let roc_auc = found.metrics[Metric::RocAuc as usize].value?;
     let best = found.points.iter().find(|point| point.kind == PointKind::BestF1)?;
     let lowest_called = best.threshold.value?;

@@ -135,7 +135,7 @@ pub fn run(mut args: EvalArgs, settings: &[SettingRow]) -> anyhow::Result<Outcom
     if report.as_ref().is_some_and(ReportFile::is_stdout) {
         return Err(UsageError("--report: stdout has the tables; name a file for the page".to_owned()).into());
     }
-    args.labelled.set_threads()?;
+    args.labelled.begin()?;
     let mut sources = args.sources()?;
     let found = match (sources.pop(), sources.pop()) {
         (Some(second), Some(first)) => args.compared(first, second)?,
@@ -298,7 +298,9 @@ impl EvalArgs {
 
     fn judged(&self, source: Source) -> Found {
         let sample = source.set.sample();
-        let evaluation = evaluate(&sample, &self.request(source.threshold), &self.labelled.plan());
+        let evaluation = self
+            .labelled
+            .resampled(|plan, made| evaluate(&sample, &self.request(source.threshold), plan, made));
         let (unit, about_documents) = self.labelled.documents(&source.name, &source.set);
         let mut notes = self.labelled.left_out(&source.name, &source.set);
         notes.extend(source.decided_otherwise());
@@ -341,8 +343,9 @@ impl EvalArgs {
             }
         );
         let (a, b) = (self.request(first.threshold), self.request(second.threshold));
-        let plan = self.labelled.plan();
-        let comparison = compare((&paired.first, &a), (&paired.second, &b), &plan);
+        let comparison = self
+            .labelled
+            .resampled(|plan, made| compare((&paired.first, &a), (&paired.second, &b), plan, made));
         let (unit, about_documents) = self.labelled.documents(&first.name, &first.set);
         let mut notes: Vec<String> = about_documents.into_iter().collect();
         notes.extend(few(paired.first.documents(), unit));

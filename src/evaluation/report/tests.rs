@@ -43,7 +43,7 @@ fn run(name: &str, records: impl IntoIterator<Item = (f64, bool)>, texts: Vec<St
     Run {
         name: name.to_owned(),
         curves: Curves::of(&sample, 10),
-        evaluation: evaluate(&sample, &request, &PLAN),
+        evaluation: evaluate(&sample, &request, &PLAN, &|| ()),
         mistakes: [vec![mistake], vec![]],
         notes: vec![],
     }
