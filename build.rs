@@ -14,6 +14,12 @@ fn main() {
         println!("cargo::error=crag needs Linux or macOS: on Windows, build and run it in WSL");
         return;
     }
+    if env::var_os("CARGO_FEATURE_CUDA").is_some() && env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|env| env == "musl") {
+        println!(
+            "cargo::error=a static program cannot load NVIDIA's driver: leave out --features cuda, or build for glibc"
+        );
+        return;
+    }
     cuda::build();
     describe_build();
 }

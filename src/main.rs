@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+/// musl's maps larger buffers anew each time.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // SAFETY: nothing has been started yet, this is the only thread.
     match unsafe { crag::cli::run() } {
