@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// musl's maps larger buffers anew each time.
+/// musl's own maps each larger buffer anew (`benches/NOTES.md`).
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -25,26 +25,31 @@ fn program() -> Command {
     command
 }
 
+/// Runs `command` with stderr on a terminal: its stdout, and all that the terminal got.
+#[cfg(target_os = "linux")]
+fn on_terminal(mut command: Command) -> (Vec<u8>, Vec<u8>) {
+    let (ours, theirs) = terminal();
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let child = command.stderr(theirs).spawn().unwrap();
+    // The terminal is over when nobody has its other end.
+    command.stderr(Stdio::null());
+    let transcript = transcript(ours);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    (output.stdout, transcript.join().unwrap())
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_bar_is_drawn_on_a_terminal_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pairs.jsonl");
     std::fs::write(&path, pairs(4000)).unwrap();
-    let (ours, theirs) = terminal();
-    let child = program()
-        .args(["score", "--model", "demo", "--threads", "1", "--batch-tokens", "64"])
-        .arg(&path)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(theirs)
-        .spawn()
-        .unwrap();
-    let transcript = transcript(ours);
-    let output = child.wait_with_output().unwrap();
-    let transcript = transcript.join().unwrap();
-    assert_eq!(output.status.code(), Some(0));
-    assert_eq!(json_lines(&output.stdout).len(), 4000);
+    let mut command = program();
+    command.args(["score", "--model", "demo", "--threads", "1", "--batch-tokens", "64"]);
+    command.arg(&path);
+    let (stdout, transcript) = on_terminal(command);
+    assert_eq!(json_lines(&stdout).len(), 4000);
     let text = String::from_utf8_lossy(&transcript);
     assert!(text.contains("% ") && text.matches(" pairs/s").count() > 2, "{text}");
     let screen = screen(&transcript);
@@ -127,59 +132,36 @@ fn elsewhere_there_is_a_line_now_and_then() {
     );
 }
 
-/// Labelled records with probabilities, enough of them that resampling takes this many seconds at least.
-fn scored(place: &std::path::Path) -> (std::path::PathBuf, Vec<Value>) {
-    let path = place.join("scored.jsonl");
-    let record = |i: usize| {
-        format!(
-            "{{\"label\":{},\"probability\":0.{:04}}}\n",
-            i % 3 / 2,
-            i * 7919 % 10_000
-        )
-    };
-    std::fs::write(&path, (0..20_000).map(record).collect::<String>()).unwrap();
-    // As many resamples as two seconds take on this machine, and some.
-    for resamples in ["2000", "8000", "32000", "100000"] {
-        let mut command = program();
-        command.args([
-            "eval",
-            "--log-format",
-            "json",
-            "--progress-every",
-            "1",
-            "--resamples",
-            resamples,
-        ]);
-        let output = command.arg("--scored").arg(&path).output().unwrap();
-        assert_eq!(output.status.code(), Some(0));
-        let mut told = json_lines(&output.stderr);
-        told.retain(|event| event["event"] == "resampling");
-        if told.len() > 1 {
-            return (path, told);
-        }
-    }
-    panic!("100,000 resamples took less than two seconds");
-}
-
 #[test]
 fn resampling_tells_how_far_it_is() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, told) = scored(folder.path());
-    let made: Vec<u64> = told.iter().map(|event| event["made"].as_u64().unwrap()).collect();
+    let path = folder.path().join("scored.jsonl");
+    let record = |i: usize| {
+        let (label, probability) = (i % 3 / 2, i * 7919 % 10_000);
+        format!("{{\"label\":{label},\"probability\":0.{probability:04}}}\n")
+    };
+    std::fs::write(&path, (0..20_000).map(record).collect::<String>()).unwrap();
+    let told = |resamples: &str, progress: &str| {
+        let mut command = program();
+        command.args(["eval", "--log-format", "json", "--progress-every", "1"]);
+        command.args(["--progress", progress, "--resamples", resamples, "--scored"]);
+        let output = command.arg(&path).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let mut events = json_lines(&output.stderr);
+        events.retain(|event| event["event"] == "resampling");
+        events
+    };
+    // As many as two seconds take on this machine, and some.
+    let attempts = ["2000", "8000", "32000", "100000"].into_iter();
+    let mut attempts = attempts.map(|resamples| (resamples, told(resamples, "auto")));
+    let enough = attempts.find(|(_, events)| events.len() > 1);
+    let (resamples, events) = enough.expect("100,000 resamples take two seconds");
+    let made: Vec<u64> = events.iter().map(|event| event["made"].as_u64().unwrap()).collect();
     assert!(made.is_sorted() && made[0] > 0, "{made:?}");
-    let message = told[0]["message"].as_str().unwrap();
-    assert!(
-        message.contains(" resamples, ") && message.ends_with(" left"),
-        "{message}"
-    );
-
-    let output = program()
-        .args(["eval", "--progress", "none", "--scored"])
-        .arg(&path)
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(!stderr.contains(" left"), "{stderr}");
+    let message = events[0]["message"].as_str().unwrap();
+    let expected = format!(" of {resamples} resamples, ");
+    assert!(message.contains(&expected) && message.ends_with(" left"), "{message}");
+    assert!(told(resamples, "none").is_empty());
 }
 
 #[cfg(target_os = "linux")]
@@ -192,18 +174,10 @@ fn judging_a_model_draws_bars_and_leaves_nothing_of_them() {
         .map(|line| line.replacen('{', "{\"label\": 1, ", 1) + "\n")
         .collect::<String>();
     std::fs::write(&path, labelled).unwrap();
-    let (ours, theirs) = terminal();
-    let child = program()
-        .args(["eval", "--model", "demo", "--threads", "1", "--resamples", "20000"])
-        .arg(&path)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(theirs)
-        .spawn()
-        .unwrap();
-    let transcript = transcript(ours);
-    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
-    let transcript = transcript.join().unwrap();
+    let mut command = program();
+    command.args(["eval", "--model", "demo", "--threads", "1", "--resamples", "20000"]);
+    command.arg(&path);
+    let (_, transcript) = on_terminal(command);
     let text = String::from_utf8_lossy(&transcript);
     assert!(
         text.contains(" pairs/s") && text.contains(" of 20000 resamples, "),
@@ -374,18 +348,11 @@ fn a_terminal_that_cannot_draw_gets_lines() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pairs.jsonl");
     std::fs::write(&path, pairs(12_000)).unwrap();
-    let (ours, theirs) = terminal();
-    let child = program()
-        .env("TERM", "dumb")
-        .args(["score", "--model", "demo", "--threads", "1", "--progress-every", "1"])
-        .arg(&path)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(theirs)
-        .spawn()
-        .unwrap();
-    let transcript = transcript(ours);
-    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
-    let text = String::from_utf8(transcript.join().unwrap()).unwrap();
+    let mut command = program();
+    command.env("TERM", "dumb");
+    command.args(["score", "--model", "demo", "--threads", "1", "--progress-every", "1"]);
+    command.arg(&path);
+    let (_, transcript) = on_terminal(command);
+    let text = String::from_utf8(transcript).unwrap();
     assert!(text.contains("% of ") && !text.contains('\u{1b}'), "{text}");
 }

@@ -3,11 +3,11 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::json;
 
 use super::console;
-use super::progress::{Shown, duration};
+use super::progress::{Shown, duration, style};
 
 /// Told of each resample, by whichever thread has made it.
 pub struct Resampling {
@@ -57,12 +57,10 @@ impl Resampling {
     }
 
     fn begin_bar(&self, made: usize) -> ProgressBar {
-        let bar = ProgressBar::with_draw_target(Some(self.resamples as u64), ProgressDrawTarget::stderr());
-        // The template is this constant; the default would do as well.
-        if let Ok(style) = ProgressStyle::with_template("{bar:24} {percent:>3}% {pos} of {len} resamples, {eta} left") {
-            bar.set_style(style);
-        }
-        let bar = bar.with_elapsed(self.started.elapsed()).with_position(made as u64);
+        let bar = ProgressBar::with_draw_target(Some(self.resamples as u64), ProgressDrawTarget::stderr())
+            .with_style(style("{bar:24} {percent:>3}% {pos} of {len} resamples, {eta} left"))
+            .with_elapsed(self.started.elapsed())
+            .with_position(made as u64);
         console::set_bar(bar.clone());
         bar
     }

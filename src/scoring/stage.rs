@@ -70,7 +70,7 @@ impl Stage<'_> {
             let cut = Cut {
                 budget_tokens,
                 workers: self.workers,
-                least_tokens: last.then(|| self.least_tokens()),
+                least_tokens: if last { self.full_rate_tokens() } else { usize::MAX },
             };
             for batch in sequences.batches(cut) {
                 self.jobs.push(
@@ -88,8 +88,8 @@ impl Stage<'_> {
         }
     }
 
-    /// How small batches may become without any member's encoders being slower for it.
-    fn least_tokens(&self) -> usize {
+    /// With fewer tokens than this some member's batches take markedly longer for each.
+    fn full_rate_tokens(&self) -> usize {
         let of_members = self.members.iter().map(|member| member.model.full_rate_tokens());
         of_members.max().unwrap_or(usize::MAX)
     }

@@ -5,6 +5,7 @@
 //! smaller towards its end (guided self-scheduling, Polychronopoulos and Kuck 1987), so that no worker waits long for another's last.
 
 use std::collections::HashMap;
+use std::iter::repeat_n;
 
 use crate::Side;
 
@@ -50,8 +51,8 @@ pub struct Cut {
     pub budget_tokens: usize,
     /// Batches that are encoded at once.
     pub workers: usize,
-    /// With no window to follow: batches get smaller towards the end, but not smaller than this.
-    pub least_tokens: Option<usize>,
+    /// Towards the end batches get smaller, but not smaller than this; `usize::MAX` where another window follows.
+    pub least_tokens: usize,
 }
 
 /// Below this many tokens a batch is not cut further to keep more workers busy: with 60 tokens a pass over a layer's weights
@@ -152,7 +153,7 @@ impl Sequences {
 struct Gathered {
     /// Of all its sequences.
     tokens: usize,
-    /// Of the batches up to each, that one included, as they are to be.
+    /// What all batches up to each are to have.
     shares: Vec<usize>,
     /// What the next batch has so far.
     open: Vec<usize>,
@@ -165,20 +166,21 @@ impl Gathered {
     /// Shares of `batches` equal ones, of which the last few, `tapered`, are cut into halves, quarters and so on down to `least_tokens`:
     /// first all halves, then all quarters.
     fn share(&mut self, batches: usize, tapered: usize, least_tokens: usize) {
-        let up_to = |batches: usize, of: usize| (batches * self.tokens).div_ceil(of);
-        let whole = batches - tapered;
-        self.shares = (1..=whole).map(|i| up_to(i, batches)).collect();
-        // In units of a batch cut into `parts`; what is left at each step is `tapered` of them.
-        let mut parts = 1;
-        while tapered > 0 && self.tokens / (2 * parts * batches) >= least_tokens.max(1) {
-            parts *= 2;
-            let begin = parts * batches - 2 * tapered;
-            self.shares
-                .extend((1..=tapered).map(|i| up_to(begin + i, parts * batches)));
+        // How many of each batch make a whole one.
+        let mut parts = vec![1; batches - tapered];
+        let mut last = 1;
+        while self.tokens / (2 * last * batches) >= least_tokens {
+            last *= 2;
+            parts.extend(repeat_n(last, tapered));
         }
-        let begin = parts * batches - tapered;
-        self.shares
-            .extend((1..=tapered).map(|i| up_to(begin + i, parts * batches)));
+        // The last parts have no smaller ones beside them.
+        parts.extend(repeat_n(last, tapered));
+        let mut end = 0;
+        let up_to_each = parts.into_iter().map(|of_whole| {
+            end += last / of_whole;
+            (end * self.tokens).div_ceil(last * batches)
+        });
+        self.shares = up_to_each.collect();
     }
 
     /// Whether all batches up to the open one have as many tokens as they are to have.
@@ -212,14 +214,12 @@ fn spread(gathered: &mut [Gathered], cut: Cut) {
         }
     }
     let total: usize = counts.iter().sum();
-    for (of_encoder, batches) in gathered.iter_mut().zip(counts) {
-        match cut.least_tokens {
-            Some(least_tokens) if workers > 1 && batches > 0 => {
-                let last = (batches * workers).div_ceil(total).min(batches);
-                of_encoder.share(batches, last, least_tokens);
-            }
-            _ => of_encoder.share(batches, 0, 0),
-        }
+    // One worker waits for nobody.
+    let least_tokens = if workers > 1 { cut.least_tokens } else { usize::MAX };
+    let used = gathered.iter_mut().zip(counts).filter(|(_, batches)| *batches > 0);
+    for (of_encoder, batches) in used {
+        let last = (batches * workers).div_ceil(total).min(batches);
+        of_encoder.share(batches, last, least_tokens.max(1));
     }
 }
 
@@ -235,7 +235,7 @@ mod tests {
         Cut {
             budget_tokens,
             workers,
-            least_tokens: None,
+            least_tokens: usize::MAX,
         }
     }
 
@@ -378,9 +378,9 @@ mod tests {
     fn the_last_windows_batches_get_smaller_towards_its_end() {
         let all = (0..256).map(|i| sequence(Side::BOTH[i % 2], i as u32, 16)).collect();
         let (sequences, _) = Sequences::collect(all, true);
-        let tapered = |workers, least| {
+        let tapered = |workers, least_tokens| {
             let cut = Cut {
-                least_tokens: Some(least),
+                least_tokens,
                 ..cut(512, workers)
             };
             let batches = sequences.batches(cut);

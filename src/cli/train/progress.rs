@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use crate::cli::console;
-use crate::cli::progress::{ProgressArgs, Shown};
+use crate::cli::progress::{ProgressArgs, Shown, style};
 use crate::training::Event;
 
 pub(super) struct Progress {
@@ -20,11 +20,8 @@ impl Progress {
         // Nothing else is written while training runs.
         let shown = args.shown(false);
         let bar = (shown == Some(Shown::Bar)).then(|| {
-            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-            // The template is this constant; the default would do as well.
-            if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} steps, {eta} left") {
-                bar.set_style(style);
-            }
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr())
+                .with_style(style("{msg} {wide_bar} {pos}/{len} steps, {eta} left"));
             console::set_bar(bar.clone());
             bar
         });
