@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 use crag::checkpoint::{Checkpoint, CheckpointError, HubOptions, ModelFiles, ModelSource, locate, write_safetensors};
@@ -526,6 +526,21 @@ fn what_an_earlier_run_left_counts_into_the_hash_and_is_fetched_again_if_it_is_d
 }
 
 #[test]
+fn what_an_earlier_run_left_of_a_small_file_is_fetched_anew() {
+    let world = World::new();
+    world.locate().unwrap();
+    let root = world.cache.path().join("models--owner--model");
+    let config = root.join("snapshots").join(COMMIT).join("config.json");
+    let blob = fs::canonicalize(&config).unwrap();
+    fs::remove_file(&config).unwrap();
+    // As long as a part of it, of which no hash would tell that it is not.
+    let part = blob.with_added_extension("incomplete");
+    fs::rename(&blob, &part).unwrap();
+    fs::write(&part, b"{\"num_attention_heads\": 3").unwrap();
+    world.assert_whole(&world.locate().unwrap());
+}
+
+#[test]
 fn an_etag_of_the_host_that_weights_are_redirected_to_is_no_hash_to_hold_them_against() {
     let world = World::new();
     world.hub.settings().no_linked_etags = true;
@@ -537,6 +552,91 @@ fn an_overloaded_hub_is_asked_again() {
     let world = World::new();
     world.hub.settings().overloaded = 1;
     world.assert_whole(&world.locate().unwrap());
+}
+
+/// A hub that refuses the next requests for having had too many, and says when to come back.
+fn limit(world: &World, requests: u32, header: &str) {
+    let mut settings = world.hub.settings();
+    (settings.limited, settings.limit) = (requests, header.to_owned());
+}
+
+#[test]
+fn a_hub_that_says_when_to_come_back_is_asked_then_and_not_before() {
+    for header in ["RateLimit: \"resolvers\";r=0;t=1", "Retry-After: 1"] {
+        let world = usable();
+        limit(&world, 1, header);
+        let start = Instant::now();
+        let output = inspect(&world, &world.hub.endpoint(), "0");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
+        assert!(start.elapsed() >= Duration::from_secs(1));
+        let lists = world.hub.take_requests();
+        let lists = lists.iter().filter(|request| request.contains("/api/")).count();
+        assert_eq!(lists, 2, "{header}");
+    }
+    // The list first, then a file, each twice.
+    for allowed in [0, 1] {
+        let world = World::new();
+        limit(&world, 2, "Retry-After: 1");
+        world.hub.settings().allowed = allowed;
+        let start = Instant::now();
+        world.assert_whole(&world.locate().unwrap());
+        assert!(start.elapsed() >= Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn what_does_not_say_when_to_come_back_is_tried_again_soon() {
+    // Seconds to the end of a window of which something remains, no wait at all, and a date.
+    for header in [
+        "RateLimit: \"resolvers\";r=2999;t=280",
+        "Retry-After: 0",
+        "Retry-After: Fri, 31 Dec 2100 23:59:59 GMT",
+    ] {
+        let world = World::new();
+        limit(&world, 1, header);
+        world.assert_whole(&world.locate().unwrap());
+    }
+}
+
+#[test]
+fn a_wait_is_said_and_one_that_is_too_long_is_an_error() {
+    let world = usable();
+    limit(&world, 1, "RateLimit: \"api\";r=0;t=1");
+    let mut command = crate::common::crag();
+    command
+        .env("HF_ENDPOINT", world.hub.endpoint())
+        .env("HF_HUB_CACHE", world.cache.path())
+        .env("HF_HUB_OFFLINE", "0")
+        .args(["inspect", "--model", ID]);
+    let stderr = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    let said = "owner/model: status 429, too many requests from this address; with a token (HF_TOKEN) more are allowed; the hub asks to \
+        come back in 1 s; waiting";
+    assert!(stderr.contains(said), "{stderr}");
+    let world = World::new();
+    limit(&world, 1, "Retry-After: 3600");
+    let message = world.refusal();
+    assert!(
+        message.contains("could not get the list of files") && message.contains("come back in 3600 s"),
+        "{message}"
+    );
+    assert_eq!(world.hub.take_requests().len(), 1);
+}
+
+#[test]
+fn a_model_in_the_cache_does_not_wait_for_a_hub_that_has_too_many_requests() {
+    let world = World::new();
+    world.locate().unwrap();
+    world.hub.take_requests();
+    limit(&world, 1, "Retry-After: 300");
+    let files = world.locate().unwrap();
+    world.assert_whole(&files);
+    assert!(
+        files.warnings[0].contains("status 429") && files.warnings[0].contains("the copy in the cache is used"),
+        "{:?}",
+        files.warnings
+    );
+    assert_eq!(world.hub.take_requests().len(), 1);
 }
 
 #[test]

@@ -44,6 +44,11 @@ pub struct Settings {
     pub no_linked_etags: bool,
     /// Answer this many requests with status 503.
     pub overloaded: u32,
+    /// After [`Self::allowed`] more requests, answer this many with status 429 and the header [`Self::limit`].
+    pub limited: u32,
+    pub allowed: u32,
+    /// When to come back, as a header.
+    pub limit: String,
     /// Wait this long before each body.
     pub delay: Duration,
     /// Every request so far: `GET /path`, with ` from N` when a range was asked for.
@@ -179,6 +184,12 @@ fn serve(
         state.overloaded -= 1;
         return refuse(&mut stream, 503, "");
     }
+    if state.limited > 0 && state.allowed > 0 {
+        state.allowed -= 1;
+    } else if state.limited > 0 {
+        state.limited -= 1;
+        return refuse_with(&mut stream, 429, &format!("{}\r\n", state.limit));
+    }
     let code = |name: &'static str| if state.no_error_codes { "" } else { name };
     if state.token.is_some() && state.token != request.token {
         return refuse(&mut stream, 401, code("RepoNotFound"));
@@ -302,9 +313,14 @@ fn refuse(stream: &mut TcpStream, status: u16, code: &str) -> std::io::Result<()
     } else {
         format!("X-Error-Code: {code}\r\n")
     };
+    refuse_with(stream, status, &code)
+}
+
+/// `headers`: whole lines.
+fn refuse_with(stream: &mut TcpStream, status: u16, headers: &str) -> std::io::Result<()> {
     write!(
         stream,
-        "HTTP/1.1 {status} Refused\r\n{code}Content-Length: 0\r\nConnection: close\r\n\r\n"
+        "HTTP/1.1 {status} Refused\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n"
     )
 }
 

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 use self::cache::RepoCache;
 pub use self::options::HubOptions;
-use self::request::{Client, Failure, Listing};
+use self::request::{Client, Listing};
 use super::folder::{self, BESIDE, WEIGHTS};
 use super::{CheckpointError, ModelFiles};
 
@@ -40,17 +40,13 @@ pub(super) fn locate(id: &str, revision: &str, options: &HubOptions) -> Result<M
         return model.in_snapshot(revision, "");
     }
     let client = Client::new(id, options)?;
-    match client.info(revision) {
+    let cached = model.cached_commit();
+    let cached = cached.filter(|commit| model.cache.weights(commit).is_some());
+    match client.info(revision, cached.is_none()) {
         Ok(listing) => model.online(&client, listing),
         // Better the last copy than none, but say so.
         Err(error) => {
-            let cached = || {
-                model
-                    .cached_commit()
-                    .filter(|commit| model.cache.weights(commit).is_some())
-            };
-            let reason = error.why_unreachable();
-            let Some((reason, commit)) = reason.and_then(|reason| Some((reason, cached()?))) else {
+            let Some((reason, commit)) = error.why_unreachable().zip(cached) else {
                 return Err(error);
             };
             let mut files = model.unasked(&commit, "; from the cache, since the hub could not be reached")?;
@@ -245,8 +241,7 @@ impl Download<'_> {
                 self.commit.get_or_insert(done.commit);
                 Ok(Some(path))
             }
-            Err(Failure::Final(error)) => Err(error),
-            Err(Failure::Passing(reason)) => Err(self.client.unreachable(name, reason)),
+            Err(failure) => Err(self.client.failed(name, failure)),
         }
     }
 }

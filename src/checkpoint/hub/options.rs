@@ -21,6 +21,8 @@ pub struct HubOptions {
     pub offline: bool,
     /// Draw progress bars on stderr.
     pub progress: bool,
+    /// Is told of what takes long for a reason of the hub's.
+    pub tell: Option<fn(&str)>,
 }
 
 impl HubOptions {
@@ -60,6 +62,7 @@ impl HubOptions {
             token_source,
             offline: flag("HF_HUB_OFFLINE"),
             progress: terminal && !flag("HF_HUB_DISABLE_PROGRESS_BARS"),
+            tell: None,
         }
     }
 

@@ -20,15 +20,22 @@ use crate::checkpoint::error::shorten;
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 /// Failures after which the list of files is given up: few, so that the cache serves soon where the network is down.
 const MOST_LIST_FAILURES: u32 = 2;
+/// How often to come back when the hub says, and after how long at most: its limits are of windows of five minutes.
+const MOST_WAITS: u32 = 4;
+const LONGEST_WAIT: Duration = Duration::from_secs(330);
 const MOST_REDIRECTS: u32 = 8;
 const LARGEST_LIST: u64 = 32 << 20;
-const ADVICE: &str = "check the network and HF_ENDPOINT, or use --offline with a model that is already cached";
+const LATER: &str = "try again then, or use --offline with a model that is already cached";
+pub(super) const ADVICE: &str =
+    "check the network and HF_ENDPOINT, or use --offline with a model that is already cached";
 
 /// Why a request came to nothing.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// It may go better next time.
     Passing(String),
+    /// It will go better after a while, by the hub's own words.
+    Later { reason: String, wait: Duration },
     /// It will not.
     Final(CheckpointError),
 }
@@ -36,6 +43,58 @@ pub(super) enum Failure {
 impl From<CheckpointError> for Failure {
     fn from(error: CheckpointError) -> Self {
         Self::Final(error)
+    }
+}
+
+/// How often something is tried again.
+pub(super) struct Attempts<'c> {
+    client: &'c Client,
+    /// In a row.
+    failures: u32,
+    most_failures: u32,
+    waits_left: u32,
+}
+
+impl<'c> Attempts<'c> {
+    /// `waits`: whether to come back when the hub says so, however long that takes.
+    pub(super) fn new(client: &'c Client, most_failures: u32, waits: bool) -> Self {
+        Self {
+            client,
+            failures: 0,
+            most_failures,
+            waits_left: if waits { MOST_WAITS } else { 0 },
+        }
+    }
+
+    /// What was achieved in between lets a failure count as the first.
+    pub(super) fn begin_anew(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Pauses after `failure`. Errors where it is no use to try again.
+    pub(super) fn pause(&mut self, failure: Failure) -> Result<(), Failure> {
+        match failure {
+            Failure::Final(_) => Err(failure),
+            Failure::Passing(_) => {
+                self.failures += 1;
+                if self.failures == self.most_failures {
+                    return Err(failure);
+                }
+                thread::sleep(Duration::from_millis(100 << self.failures.min(5)));
+                Ok(())
+            }
+            Failure::Later { ref reason, wait } => {
+                if self.waits_left == 0 || wait > LONGEST_WAIT {
+                    return Err(failure);
+                }
+                self.waits_left -= 1;
+                if let Some(tell) = self.client.tell {
+                    tell(&format!("{}: {reason}; waiting", self.client.id));
+                }
+                thread::sleep(wait);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -52,6 +111,7 @@ pub(super) struct Client {
     pub(super) endpoint: String,
     token: Option<String>,
     pub(super) progress: bool,
+    tell: Option<fn(&str)>,
 }
 
 impl Client {
@@ -105,46 +165,48 @@ impl Client {
             endpoint,
             token: options.token.clone(),
             progress: options.progress,
+            tell: options.tell,
         })
     }
 
-    pub(super) fn unreachable(&self, what: &str, reason: String) -> CheckpointError {
+    pub(super) fn unreachable(&self, what: &str, reason: String, advice: &'static str) -> CheckpointError {
         CheckpointError::Unreachable {
             repo: self.id.clone(),
             what: what.to_string(),
             endpoint: without_credentials(&self.endpoint),
             reason,
-            advice: ADVICE,
+            advice,
         }
     }
 
     /// A file that is not what the hub says it is.
     pub(super) fn altered(&self, what: &str, reason: String) -> CheckpointError {
-        CheckpointError::Unreachable {
-            repo: self.id.clone(),
-            what: what.to_string(),
-            endpoint: without_credentials(&self.endpoint),
-            reason,
-            advice: "try again, and if it stays so, see what lies between (a proxy, or a mirror in HF_ENDPOINT)",
+        const ALTERED: &str =
+            "try again, and if it stays so, see what lies between (a proxy, or a mirror in HF_ENDPOINT)";
+        self.unreachable(what, reason, ALTERED)
+    }
+
+    /// The commit and the files of a revision; `None` where this hub keeps no such list. `waits`: as of [`Attempts::new`].
+    pub(super) fn info(&self, revision: &str, waits: bool) -> Result<Option<Listing>, CheckpointError> {
+        let repo = Repo::with_revision(self.id.clone(), RepoType::Model, revision.to_string());
+        let url = format!("{}/api/{}", self.endpoint, repo.api_url());
+        let mut attempts = Attempts::new(self, MOST_LIST_FAILURES, waits);
+        loop {
+            let failure = match self.request_list(&url, revision) {
+                Ok(list) => return Ok(list),
+                Err(failure) => failure,
+            };
+            let given_up = attempts.pause(failure);
+            given_up.map_err(|failure| self.failed("the list of files", failure))?;
         }
     }
 
-    /// The commit and the files of a revision; `None` where this hub keeps no such list.
-    pub(super) fn info(&self, revision: &str) -> Result<Option<Listing>, CheckpointError> {
-        let repo = Repo::with_revision(self.id.clone(), RepoType::Model, revision.to_string());
-        let url = format!("{}/api/{}", self.endpoint, repo.api_url());
-        let mut failures = 0;
-        loop {
-            let reason = match self.request_list(&url, revision) {
-                Ok(list) => return Ok(list),
-                Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing(reason)) => reason,
-            };
-            failures += 1;
-            if failures == MOST_LIST_FAILURES {
-                return Err(self.unreachable("the list of files", reason));
-            }
-            pause(failures);
+    /// The error of what has been given up.
+    pub(super) fn failed(&self, what: &str, failure: Failure) -> CheckpointError {
+        match failure {
+            Failure::Final(error) => error,
+            Failure::Passing(reason) => self.unreachable(what, reason, ADVICE),
+            Failure::Later { reason, .. } => self.unreachable(what, reason, LATER),
         }
     }
 
@@ -205,7 +267,7 @@ impl Client {
             }
             etag = header(headers, "etag").or(etag);
             let code = header(headers, "x-error-code").unwrap_or_default();
-            self.judge(status, &code, revision)?;
+            self.judge(status, &code, asked_wait(status, headers), revision)?;
             let range = header(headers, "content-range").filter(|_| status == 206);
             let (first, whole) = range.as_deref().map_or((0, None), parse_range);
             let length = if status == 200 {
@@ -228,7 +290,7 @@ impl Client {
         Err(Failure::Passing(format!("more than {MOST_REDIRECTS} redirects")))
     }
 
-    fn judge(&self, status: u16, code: &str, revision: &str) -> Result<(), Failure> {
+    fn judge(&self, status: u16, code: &str, wait: Option<Duration>, revision: &str) -> Result<(), Failure> {
         let access = |reason: &str| {
             Err(Failure::Final(CheckpointError::Access {
                 repo: self.id.clone(),
@@ -263,10 +325,28 @@ impl Client {
                  terms are not accepted",
             ),
             (200 | 206 | 404 | 416, _) => Ok(()),
-            (408 | 425 | 429 | 500.., _) => Err(Failure::Passing(format!("status {status}"))),
-            _ => Err(Failure::Final(
-                self.unreachable("an answer", format!("status {status}")),
-            )),
+            (408 | 425 | 429 | 500.., _) => {
+                let mut reason = format!("status {status}");
+                if status == 429 {
+                    reason += match self.token {
+                        Some(_) => ", too many requests with this token",
+                        None => ", too many requests from this address; with a token (HF_TOKEN) more are allowed",
+                    };
+                }
+                Err(match wait {
+                    Some(wait) => {
+                        let seconds = wait.as_secs();
+                        let reason = format!("{reason}; the hub asks to come back in {seconds} s");
+                        Failure::Later { reason, wait }
+                    }
+                    None => Failure::Passing(reason),
+                })
+            }
+            _ => Err(Failure::Final(self.unreachable(
+                "an answer",
+                format!("status {status}"),
+                ADVICE,
+            ))),
         }
     }
 
@@ -293,8 +373,25 @@ pub(super) struct Answer {
     pub body: Response<Body>,
 }
 
-pub(super) fn pause(failures: u32) {
-    thread::sleep(Duration::from_millis(100 << failures.min(5)));
+/// When to come back after too many requests (429) or where the hub is not available (503): `Retry-After: 55` (RFC 9110, in seconds), or
+/// after too many `RateLimit: "api";r=0;t=55` as the hub has it: nothing remains of that limit for so long. None if that is at once.
+fn asked_wait(status: u16, headers: &HeaderMap) -> Option<Duration> {
+    let seconds = |text: &str| text.trim().parse::<u64>().ok();
+    let after = header(headers, "retry-after").filter(|_| matches!(status, 429 | 503));
+    let after = after.and_then(|value| seconds(&value));
+    let limits = header(headers, "ratelimit")
+        .filter(|_| status == 429)
+        .unwrap_or_default();
+    let reset = |limit: &str| {
+        let of = |key: &str| {
+            limit
+                .split(';')
+                .find_map(|part| seconds(part.trim().strip_prefix(key)?))
+        };
+        of("t=").filter(|_| of("r=").is_none_or(|remaining| remaining == 0))
+    };
+    let wait = after.or_else(|| limits.split(',').filter_map(reset).max());
+    wait.filter(|&seconds| seconds > 0).map(Duration::from_secs)
 }
 
 fn header(headers: &HeaderMap, name: &str) -> Option<String> {

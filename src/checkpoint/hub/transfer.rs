@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::cache::{RepoCache, is_plain_commit};
 use super::digest::Check;
-use super::request::{Answer, Client, Failure, bare_etag, pause};
+use super::request::{ADVICE, Answer, Attempts, Client, Failure, bare_etag};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::folder::{LARGEST_SMALL_FILE, is_small};
 
@@ -50,22 +50,22 @@ impl Client {
             farthest: 0,
             was_thrown_away: false,
         };
-        let mut failures = 0;
+        let mut attempts = Attempts::new(self, MOST_FAILURES, true);
         loop {
-            let reason = match self.attempt(cache, &mut job) {
-                Err(Failure::Passing(reason)) => reason,
-                other => return other,
+            let failure = match self.attempt(cache, &mut job) {
+                Err(failure) => failure,
+                done => return done,
             };
-            failures = if job.reached > job.farthest { 1 } else { failures + 1 };
-            job.farthest = job.farthest.max(job.reached);
-            if failures == MOST_FAILURES {
-                let reached = match job.reached {
-                    0 => String::new(),
-                    reached => format!(" (at byte {reached}; the next run goes on from there)"),
-                };
-                return Err(Failure::Passing(format!("{reason}{reached}")));
+            if job.reached > job.farthest {
+                attempts.begin_anew();
             }
-            pause(failures);
+            job.farthest = job.farthest.max(job.reached);
+            attempts.pause(failure).map_err(|mut failure| {
+                if let (Failure::Passing(reason) | Failure::Later { reason, .. }, 1..) = (&mut failure, job.reached) {
+                    *reason += &format!(" (at byte {}; the next run goes on from there)", job.reached);
+                }
+                failure
+            })?;
         }
     }
 
@@ -80,7 +80,7 @@ impl Client {
                 }
                 let Some(commit) = first.commit.take().filter(|commit| is_plain_commit(commit)) else {
                     let reason = "the answer names no commit; is this a hub?".into();
-                    return Err(Failure::Final(self.unreachable(job.name, reason)));
+                    return Err(Failure::Final(self.unreachable(job.name, reason, ADVICE)));
                 };
                 let found = Found {
                     blob: blob_name(first.etag.as_deref(), &commit, job.name),
@@ -130,8 +130,9 @@ impl Client {
             .map_err(failed)?;
         let mut check = Check::new(found.sha256.as_deref());
         let mut held = file.metadata().map_err(failed)?.len();
-        // Without a length there is no telling whether the rest fits what is here.
-        if found.size.is_none_or(|size| held > size) {
+        // Without a length there is no telling whether the rest fits what is here, nor whether what is here is right without a hash,
+        // which small files have not; of those there is little to fetch anew.
+        if is_small(job.name) || found.size.is_none_or(|size| held > size) {
             held = 0;
         }
         job.reached = held;
