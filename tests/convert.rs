@@ -291,8 +291,68 @@ fn packed_weights_are_not_believed_when_another_program_has_written_the_file() {
     let said = crag().args(["inspect", "--model"]).arg(&out).output().unwrap();
     let said = String::from_utf8(said.stdout).unwrap();
     assert!(
-        said.contains("not used: another program has written the file"),
+        said.contains("not used: the model's own tensors are others than those that they were packed from"),
         "{said}"
+    );
+}
+
+/// Whether `inspect` says that the packed weights of a folder are used.
+fn are_used(model: &Path) -> bool {
+    let output = crag()
+        .args(["inspect", "--json", "--device", "cpu", "--dtype", "f32", "--model"])
+        .arg(model)
+        .output()
+        .unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    report["packed"]["used"].as_bool().unwrap()
+}
+
+#[test]
+fn any_value_that_another_program_changes_tells_that_packed_weights_are_old() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("converted");
+    convert(&fixture("model/safetensors"), "f32", &out);
+    let path = out.join("model.safetensors");
+    let before = scores(&out);
+    // A copy is written at another time, and holds the same.
+    let copy = folder.path().join("copy");
+    std::fs::copy(&path, &copy).unwrap();
+    std::fs::rename(&copy, &path).unwrap();
+    assert!(are_used(&out) && scores(&out) == before);
+    // Of each tensor of the model a value somewhere in its midst, which no sample need hold.
+    let written = std::fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(written[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&written[8..8 + length]).unwrap();
+    let own = header
+        .iter()
+        .filter(|(name, _)| !name.starts_with("crag.packed") && *name != "__metadata__");
+    for (name, entry) in own.step_by(7) {
+        let [start, end] = [0, 1].map(|i| entry["data_offsets"][i].as_u64().unwrap() as usize);
+        let mut changed = written.clone();
+        changed[8 + length + start + (end - start) / 3] ^= 1;
+        std::fs::write(&path, changed).unwrap();
+        assert!(!are_used(&out), "{name}");
+    }
+    std::fs::write(&path, &written).unwrap();
+    assert!(are_used(&out));
+}
+
+#[test]
+fn packed_weights_that_another_program_has_shifted_are_left_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("converted");
+    convert(&fixture("model/safetensors"), "f32", &out);
+    let before = scores(&out);
+    let path = out.join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let (header, data) = bytes[8..].split_at(length);
+    let shifted = [&(length as u64 + 1).to_le_bytes(), header, b" ", data].concat();
+    std::fs::write(&path, shifted).unwrap();
+    assert!(!are_used(&out));
+    assert!(
+        scores(&out) == before,
+        "the model's own tensors are packed anew, to the same values"
     );
 }
 

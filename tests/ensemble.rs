@@ -187,9 +187,14 @@ fn a_model_with_two_settings_goes_by_two_names_and_any_models_warning_is_the_lin
 #[test]
 fn models_that_do_not_make_an_ensemble_are_refused_before_anything_is_read() {
     let [a, b, _] = models();
+    let spelled_otherwise = format!("{a}/.");
     for (arguments, message) in [
         (
             vec!["-m", &a, "-m", &a],
+            "given twice; an ensemble is of different models",
+        ),
+        (
+            vec!["-m", &a, "-m", &spelled_otherwise],
             "given twice; an ensemble is of different models",
         ),
         (

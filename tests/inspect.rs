@@ -348,6 +348,17 @@ fn an_unknown_key_in_crag_json_is_an_error_that_names_the_file() {
 }
 
 #[test]
+fn a_terminal_obeys_nothing_that_a_file_says() {
+    let model = copy("model/safetensors");
+    let key = "\u{1b}]0;title\u{7}\u{9b}31m\u{202e}";
+    std::fs::write(model.path().join("crag.json"), serde_json::json!({key: 1}).to_string()).unwrap();
+    let said = stderr_of(model.path());
+    assert!(said.contains("]0;title"), "{said:?}");
+    assert!(!said.contains(['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}']), "{said:?}");
+    assert_eq!(said.lines().count(), 1, "{said:?}");
+}
+
+#[test]
 fn views_that_do_not_fit_the_classifier_give_both_widths() {
     let folder = copy("model/safetensors");
     std::fs::write(
@@ -357,7 +368,7 @@ fn views_that_do_not_fit_the_classifier_give_both_widths() {
     .unwrap();
     let stderr = stderr_of(folder.path());
     assert!(
-        stderr.contains("3 views") && stderr.contains("the classifier takes"),
+        stderr.contains("the views bilinear, drug, adr are") && stderr.contains("numbers wide, the classifier takes"),
         "{stderr}"
     );
 }

@@ -42,3 +42,4 @@ mod threads;
 mod tokenizers;
 mod train;
 mod verify;
+mod weights_in_use;

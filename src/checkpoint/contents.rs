@@ -2,9 +2,8 @@
 //! this file checks those places, maps the file and copies elements out.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
@@ -12,6 +11,8 @@ use memmap2::Mmap;
 
 use super::error::shorten;
 use super::listing::{Listing, MOST_DIMENSIONS, StoredTensor};
+use super::mapped::MappedFile;
+use super::packed_mark::PackedMark;
 use super::{CheckpointError, ModelFiles, WeightFile, names, safetensors_file, torch};
 
 /// Begins the names of what `crag convert` adds: a model's own weights once more, laid out as a kernel wants them.
@@ -130,12 +131,26 @@ impl Checkpoint {
         layouts.into_iter().map(str::to_owned).collect()
     }
 
-    /// Whether the packed tensors stand for the tensors beside them: not where another program has written the file
-    /// since, which may have changed those.
+    /// Whether the packed tensors stand for the tensors beside them: not where another program has written other ones into the
+    /// file since. May read the whole file the first time, on rayon's pool, so not for a task that runs there.
     pub fn packed_are_current(&self) -> bool {
-        let is_packed = |tensor: &PlacedTensor| tensor.name.starts_with(PACKED_PREFIX);
-        let mut with_packed = self.files.iter().filter(|file| file.tensors.iter().any(is_packed));
-        with_packed.all(|file| file.mark_fits)
+        let mut with_packed = self.files.iter().filter(|file| file.has_packed());
+        with_packed.all(|file| file.packed_are_aligned() && file.mark_fits())
+    }
+
+    /// The files with packed tensors, whose bytes are computed with as long as a model lives that has loaded them.
+    pub fn packed_files(&self) -> Vec<Arc<MappedFile>> {
+        let with_packed = self.files.iter().filter(|file| file.has_packed());
+        let mapped = |file: &Contents| match &file.bytes {
+            Bytes::Mapped(file) => Some(Arc::clone(file)),
+            Bytes::Static(_) => None,
+        };
+        with_packed.filter_map(mapped).collect()
+    }
+
+    /// Errors if a weight file has been written to since it was opened: what was read of it may be of two models.
+    pub fn check_unchanged(&self) -> Result<(), CheckpointError> {
+        self.files.iter().try_for_each(Contents::check_unchanged)
     }
 
     /// Where a packed f32 tensor lies in its mapped file, in bytes. None if there is none of that name, or
@@ -145,9 +160,12 @@ impl Checkpoint {
         let contents = &self.files[file];
         let tensor = &contents.tensors[index];
         match &contents.bytes {
-            Bytes::Mapped(map) if tensor.strides.is_none() && tensor.dtype == DType::F32 => {
+            Bytes::Mapped(file) if tensor.strides.is_none() && tensor.dtype == DType::F32 => {
                 let start = tensor.start;
-                Some((map.clone(), start..start + tensor.elements * size_of::<f32>()))
+                Some((
+                    Arc::clone(file.map()),
+                    start..start + tensor.elements * size_of::<f32>(),
+                ))
             }
             _ => None,
         }
@@ -179,12 +197,13 @@ pub(super) struct Contents {
     bytes: Bytes,
     tensors: Vec<PlacedTensor>,
     raw_names: Vec<String>,
-    mark_fits: bool,
+    mark: Option<PackedMark>,
+    mark_fits: OnceLock<bool>,
     storage: String,
 }
 
 enum Bytes {
-    Mapped(Arc<Mmap>),
+    Mapped(Arc<MappedFile>),
     Static(&'static [u8]),
 }
 
@@ -192,40 +211,22 @@ impl std::ops::Deref for Bytes {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         match self {
-            Bytes::Mapped(map) => map,
+            Bytes::Mapped(file) => file.map(),
             Bytes::Static(bytes) => bytes,
         }
     }
 }
 
-pub(super) const NO_FILE: &str = "not a regular file";
-
 impl Contents {
     pub(super) fn open(file: &WeightFile) -> Result<Self, CheckpointError> {
         match file {
             WeightFile::Path(path) => {
-                let failed = |source| CheckpointError::io(path, "opening the weights failed", source);
-                let name = path.display().to_string();
-                // Looked at before it is opened, since opening a pipe waits for whoever writes to it.
-                if !path.metadata().map_err(failed)?.is_file() {
-                    return Err(CheckpointError::malformed(name, NO_FILE));
-                }
-                let handle = File::open(path).map_err(failed)?;
-                let metadata = handle.metadata().map_err(failed)?;
-                if metadata.len() == 0 {
-                    return Err(CheckpointError::malformed(
-                        name,
-                        "the file is empty; copy or download it again",
-                    ));
-                }
-                // SAFETY: the map is read only and lives as long as this value. What cannot be ruled out from
-                // here is that another process writes to the file meanwhile: if it overwrites bytes, numbers
-                // read later are the new ones (every bit pattern is a valid f32, f16 or bf16, and each offset
-                // was checked against the length at opening, so nothing goes out of bounds); if it truncates
-                // the file, touching a lost page ends the process with SIGBUS. The hub's cache and
-                // `write_safetensors` replace files by renaming, which leaves a mapped one whole.
-                let map = unsafe { Mmap::map(&handle) }.map_err(failed)?;
-                Self::read(name, Bytes::Mapped(Arc::new(map)), "memory-mapped")
+                let mapped = MappedFile::open(path)?;
+                Self::read(
+                    path.display().to_string(),
+                    Bytes::Mapped(Arc::new(mapped)),
+                    "memory-mapped",
+                )
             }
             WeightFile::Embedded { name, bytes } => Self::read((*name).to_string(), Bytes::Static(bytes), "embedded"),
         }
@@ -258,9 +259,48 @@ impl Contents {
             bytes,
             tensors,
             raw_names: listing.raw_names,
-            mark_fits: listing.mark_fits,
+            mark: listing.mark,
+            mark_fits: OnceLock::new(),
             storage: listing.storage,
         })
+    }
+
+    fn has_packed(&self) -> bool {
+        let mut names = self.tensors.iter().map(|tensor| tensor.name.as_str());
+        names.any(|name| name.starts_with(PACKED_PREFIX))
+    }
+
+    /// Packed tensors are computed with where they lie.
+    fn packed_are_aligned(&self) -> bool {
+        let mut packed = self
+            .tensors
+            .iter()
+            .filter(|tensor| tensor.name.starts_with(PACKED_PREFIX));
+        packed.all(|tensor| tensor.start % align_of::<f32>() == 0)
+    }
+
+    /// Whether the tensors that are not packed are those that packed ones were made of.
+    fn mark_fits(&self) -> bool {
+        let Some(mark) = &self.mark else {
+            return false;
+        };
+        *self.mark_fits.get_or_init(|| {
+            let nanoseconds = match &self.bytes {
+                Bytes::Mapped(file) => Some(file.nanoseconds()),
+                Bytes::Static(_) => None,
+            };
+            mark.fits(&self.bytes, nanoseconds, |place| {
+                self.release_range(place.start, place.end)
+            })
+        })
+    }
+
+    /// Errors if the file has been written to since it was opened.
+    pub(super) fn check_unchanged(&self) -> Result<(), CheckpointError> {
+        match &self.bytes {
+            Bytes::Mapped(file) => file.check_unchanged(),
+            Bytes::Static(_) => Ok(()),
+        }
     }
 
     /// The file's name in messages.
@@ -268,14 +308,16 @@ impl Contents {
         &self.file
     }
 
-    /// Hands over the whole file part by part, and keeps none of it in memory for that. Returns its length.
-    pub(super) fn read_through(&self, mut take: impl FnMut(&[u8])) -> u64 {
+    /// Hands over the whole file part by part, and keeps none of it in memory for that. Returns its length; errors if the
+    /// file has been written to since it was opened.
+    pub(super) fn read_through(&self, mut take: impl FnMut(&[u8])) -> Result<u64, CheckpointError> {
         const PART: usize = 16 << 20;
         for (i, part) in self.bytes.chunks(PART).enumerate() {
             take(part);
             self.release_range(i * PART, i * PART + part.len());
         }
-        self.bytes.len() as u64
+        self.check_unchanged()?;
+        Ok(self.bytes.len() as u64)
     }
 
     pub(super) fn raw_names(&self) -> &[String] {
@@ -313,12 +355,15 @@ impl Contents {
     /// The same for the pages that lie whole within a range of the file's bytes.
     fn release_range(&self, start: usize, end: usize) {
         const PAGE: usize = 4096;
-        if let Bytes::Mapped(map) = &self.bytes {
+        if let Bytes::Mapped(file) = &self.bytes {
             let (start, end) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
             if end > start {
                 // SAFETY: the map is of a file and is never written to, so dropped pages read the same when
                 // they are touched again. A refusal leaves them where they are.
-                let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
+                let _ = unsafe {
+                    file.map()
+                        .unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
+                };
             }
         }
     }

@@ -41,6 +41,14 @@ pub enum CheckpointError {
         reason: String,
     },
 
+    /// Another program has written into the file while it was in use.
+    #[error(
+        "{file}: another program has written to it since it was opened, or has given it another time of writing, so what is computed \
+         with it may be of two models; nothing of that is used: run again, and replace such a file by a whole new one (mv, or crag \
+         convert --force)"
+    )]
+    Changed { file: String },
+
     /// [`Checkpoint::tensor`](super::Checkpoint::tensor) was asked for a name that the checkpoint lacks.
     #[error("{file}: no tensor \"{tensor}\"")]
     NoSuchTensor { file: String, tensor: String },

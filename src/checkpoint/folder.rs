@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::contents::{Contents, NO_FILE, looks_like_anything_but_weights};
+use super::contents::{Contents, looks_like_anything_but_weights};
+use super::mapped::NO_FILE;
 use super::{CheckpointError, ModelFiles, NamedBytes, WeightFile};
 
 /// The weights looked for, best first; an index stands for the shards it names.

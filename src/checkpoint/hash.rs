@@ -3,7 +3,7 @@
 use blake3::Hasher;
 use sha2::{Digest as _, Sha256};
 
-use super::{Checkpoint, ModelFiles, NamedBytes};
+use super::{Checkpoint, CheckpointError, ModelFiles, NamedBytes};
 
 /// A file as others can check it: `sha256sum` gives the same, and so does the hub for weights.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -43,11 +43,14 @@ impl NamedBytes {
 
 impl Checkpoint {
     /// The hash of each weight file, as it was opened. Reads the whole of them.
-    pub fn weight_hashes(&self) -> Vec<FileHash> {
+    ///
+    /// # Errors
+    /// A file that has been written to since it was opened.
+    pub fn weight_hashes(&self) -> Result<Vec<FileHash>, CheckpointError> {
         let hash = |file: &super::contents::Contents| {
             let mut sha256 = Sha256::new();
-            let bytes = file.read_through(|part| sha256.update(part));
-            FileHash::new(file.name(), bytes, sha256)
+            let bytes = file.read_through(|part| sha256.update(part))?;
+            Ok(FileHash::new(file.name(), bytes, sha256))
         };
         self.weight_files().iter().map(hash).collect()
     }
@@ -57,14 +60,17 @@ impl Checkpoint {
     /// classifier, the threshold), so that no setting has to be judged here.
     ///
     /// Reads the whole of the weights, on rayon's global pool.
-    pub fn model_hash(&self, files: &ModelFiles) -> [u8; 32] {
+    ///
+    /// # Errors
+    /// A file that has been written to since it was opened.
+    pub fn model_hash(&self, files: &ModelFiles) -> Result<[u8; 32], CheckpointError> {
         let mut all = Hasher::new();
         // Each part as a hash of its own, so that no part can run over into the next.
         for file in self.weight_files() {
             let mut hasher = Hasher::new();
             file.read_through(|part| {
                 hasher.update_rayon(part);
-            });
+            })?;
             all.update(hasher.finalize().as_bytes());
         }
         for settings in [&files.config, &files.sidecar] {
@@ -73,7 +79,7 @@ impl Checkpoint {
                 None => all.update(&[0]),
             };
         }
-        all.finalize().into()
+        Ok(all.finalize().into())
     }
 }
 
@@ -83,20 +89,22 @@ mod tests {
 
     fn whole_file(checkpoint: &Checkpoint) -> Vec<u8> {
         let mut bytes = Vec::new();
-        checkpoint.weight_files()[0].read_through(|part| bytes.extend_from_slice(part));
+        checkpoint.weight_files()[0]
+            .read_through(|part| bytes.extend_from_slice(part))
+            .unwrap();
         bytes
     }
 
     #[test]
     fn hashes_are_those_of_the_files() {
         let files = locate(&ModelSource::Demo, &HubOptions::default()).unwrap();
-        let embedded = Checkpoint::open(&files).unwrap().weight_hashes();
+        let embedded = Checkpoint::open(&files).unwrap().weight_hashes().unwrap();
         assert_eq!(embedded.len(), 1);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
         std::fs::write(&path, whole_file(&Checkpoint::open(&files).unwrap())).unwrap();
         let copy = locate(&ModelSource::File(path.clone()), &HubOptions::default()).unwrap();
-        let mapped = Checkpoint::open(&copy).unwrap().weight_hashes();
+        let mapped = Checkpoint::open(&copy).unwrap().weight_hashes().unwrap();
         assert_eq!(
             (&mapped[0].sha256, mapped[0].bytes),
             (&embedded[0].sha256, embedded[0].bytes)
@@ -122,7 +130,7 @@ mod tests {
     fn every_byte_of_weights_and_settings_counts() {
         let files = locate(&ModelSource::Demo, &HubOptions::default()).unwrap();
         let embedded = Checkpoint::open(&files).unwrap();
-        let hash = embedded.model_hash(&files);
+        let hash = embedded.model_hash(&files).unwrap();
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
@@ -131,7 +139,7 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             let mut copy = locate(&ModelSource::File(path.clone()), &HubOptions::default()).unwrap();
             (copy.config, copy.sidecar) = (files.config.clone(), files.sidecar.clone());
-            Checkpoint::open(&copy).unwrap().model_hash(&copy)
+            Checkpoint::open(&copy).unwrap().model_hash(&copy).unwrap()
         };
         assert_eq!(hash_of(&bytes), hash, "the place does not count");
         *bytes.last_mut().unwrap() ^= 1;
@@ -139,12 +147,12 @@ mod tests {
 
         let mut other = files.clone();
         other.sidecar = None;
-        let without = embedded.model_hash(&other);
+        let without = embedded.model_hash(&other).unwrap();
         other.sidecar = Some(NamedBytes {
             name: String::new(),
             bytes: Vec::new().into(),
         });
-        let empty = embedded.model_hash(&other);
+        let empty = embedded.model_hash(&other).unwrap();
         assert!(hash != without && hash != empty && without != empty);
     }
 }

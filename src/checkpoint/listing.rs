@@ -2,13 +2,15 @@
 
 use candle_core::DType;
 
+use super::packed_mark::PackedMark;
+
 /// Bounds on what a file may describe, so that memory follows the file's length and not its claims. A full
 /// model of this family has some four hundred tensors of at most three dimensions.
 pub(super) const MOST_TENSORS: usize = 1 << 16;
 pub(super) const MOST_DIMENSIONS: usize = 16;
 
 /// Where one tensor lies in its file's bytes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct StoredTensor {
     /// As the file calls it.
     pub raw_name: String,
@@ -27,7 +29,6 @@ pub(super) struct Listing {
     pub tensors: Vec<StoredTensor>,
     /// Every name in the file as stored, the ignored ones too.
     pub raw_names: Vec<String>,
-    /// The file says of what its packed tensors were made, and its other tensors are still that.
-    pub mark_fits: bool,
+    pub mark: Option<PackedMark>,
     pub storage: String,
 }

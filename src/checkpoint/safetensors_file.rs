@@ -4,40 +4,20 @@
 //! reader lets the second of two equal names win silently, leaves the tensor out of its messages, and buffers
 //! the header as a tree that takes some twenty times its length.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use candle_core::DType;
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::error::{quoting, shorten};
 use super::listing::{Listing, MOST_TENSORS, StoredTensor};
+use super::packed_mark::{PACKED_MARK, PackedMark};
 use super::{CheckpointError, PACKED_PREFIX, names};
-
-/// Metadata of files that packed weights were written to together with the tensors that they stand for: [`mark_of`] those.
-pub(super) const PACKED_MARK: &str = "crag.packed";
-
-/// Bytes of a mark.
-pub(super) const MARK_BYTES: usize = blake3::OUT_LEN * 2;
-
-/// Tells tensors from others of the same names: a hash of each one's name, length, first, middle and last bytes. Who trains a
-/// model on, or writes other values into it, changes some of these; reading all would take as long as packing.
-pub(super) fn mark_of(mut tensors: Vec<(String, &[u8])>) -> String {
-    const SAMPLE: usize = 64;
-    tensors.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    let mut hasher = blake3::Hasher::new();
-    for (name, bytes) in tensors {
-        let length = bytes.len();
-        hasher.update(name.as_bytes()).update(&(length as u64).to_le_bytes());
-        for start in [0, length / 2, length.saturating_sub(SAMPLE)] {
-            hasher.update(&bytes[start..(start + SAMPLE).min(length)]);
-        }
-    }
-    hasher.finalize().to_hex().to_string()
-}
 
 /// The format's own limit.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -75,12 +55,12 @@ pub(super) fn list(file: &str, bytes: &[u8], held: &str) -> Result<Listing, Chec
     let data_start = 8 + header.len();
     let data_len = bytes.len() - data_start;
 
-    let (mut entries, mark) = read_header(header)
+    let (mut entries, metadata) = read_header(header)
         .map_err(|error| malformed(format!("the header is not valid: {}", quoting(&error.to_string()))))?;
     entries.sort_by(|(a, left), (b, right)| left.data_offsets.cmp(&right.data_offsets).then_with(|| a.cmp(b)));
     let mut tensors = Vec::with_capacity(entries.len());
     let mut raw_names = Vec::with_capacity(entries.len());
-    // The model's tensors, to be compared with what packed ones stand for.
+    // The model's tensors, which packed ones stand for.
     let mut own = Vec::new();
     let mut expected_start = 0;
     for (raw_name, info) in entries {
@@ -103,7 +83,7 @@ pub(super) fn list(file: &str, bytes: &[u8], held: &str) -> Result<Listing, Chec
         }
         expected_start = end;
         if !raw_name.starts_with(PACKED_PREFIX) {
-            own.push((raw_name.clone(), &bytes[data_start + start..data_start + end]));
+            own.push((raw_name.clone(), data_start + start..data_start + end));
         }
         let bits = info
             .shape
@@ -135,7 +115,23 @@ pub(super) fn list(file: &str, bytes: &[u8], held: &str) -> Result<Listing, Chec
         }
         raw_names.push(raw_name);
     }
-    let mark_fits = mark.is_some_and(|mark| mark == mark_of(own));
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut names_taken: HashSet<String> = HashSet::new();
+    if !metadata.aliases.is_empty() {
+        places = tensors.iter().map(|tensor| tensor.raw_name.clone()).zip(0..).collect();
+        names_taken = raw_names.iter().cloned().collect();
+    }
+    for (alias, of) in metadata.aliases {
+        if let Some(&place) = places.get(&of)
+            && names::clean(&alias).is_some()
+            && names_taken.insert(alias.clone())
+        {
+            let mut same = tensors[place].clone();
+            same.raw_name.clone_from(&alias);
+            tensors.push(same);
+            raw_names.push(alias);
+        }
+    }
     if expected_start != data_len {
         return Err(malformed(format!(
             "{data_len} bytes of data, of which the header describes {expected_start}"
@@ -147,13 +143,12 @@ pub(super) fn list(file: &str, bytes: &[u8], held: &str) -> Result<Listing, Chec
     Ok(Listing {
         tensors,
         raw_names,
-        mark_fits,
+        mark: metadata.mark.map(|stated| PackedMark { stated, own }),
         storage: format!("safetensors, {held}"),
     })
 }
 
-/// Names and places of the tensors, and the [`PACKED_MARK`].
-type Header = (Vec<(String, TensorInfo)>, Option<String>);
+type Header = (Vec<(String, TensorInfo)>, Metadata);
 
 fn read_header(header: &[u8]) -> serde_json::Result<Header> {
     let mut deserializer = serde_json::Deserializer::from_slice(header);
@@ -174,7 +169,7 @@ impl<'de> Visitor<'de> for Entries {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut entries = Vec::new();
-        let mut mark = None;
+        let mut metadata = Metadata::default();
         let mut seen = HashSet::new();
         while let Some(name) = map.next_key::<String>()? {
             if entries.len() == MOST_TENSORS {
@@ -189,7 +184,7 @@ impl<'de> Visitor<'de> for Entries {
                 )));
             }
             if name == "__metadata__" {
-                mark = map.next_value::<Metadata>()?.mark;
+                metadata = map.next_value()?;
             } else {
                 let info = map.next_value::<TensorInfo>().map_err(|error| {
                     serde::de::Error::custom(format_args!("tensor \"{}\": {error}", shorten(&name)))
@@ -197,13 +192,22 @@ impl<'de> Visitor<'de> for Entries {
                 entries.push((name, info));
             }
         }
-        Ok((entries, mark))
+        Ok((entries, metadata))
     }
 }
 
 /// What the format lets a writer say of a file.
+#[derive(Default)]
 struct Metadata {
     mark: Option<String>,
+    /// What may be names of tensors that safetensors' `save_model` has left out for being the same as others, and those others.
+    aliases: Vec<(String, String)>,
+}
+
+/// Whether `save_model` may say with these two texts that one tensor is the same as another, as of encoders that share a part.
+fn may_be_aliases(name: &str, of: &str) -> bool {
+    let last = |name: &str| name.rsplit_once('.').map(|(_, last)| last.to_owned());
+    name != of && last(name).is_some() && last(name) == last(of)
 }
 
 impl<'de> Deserialize<'de> for Metadata {
@@ -218,18 +222,24 @@ impl<'de> Deserialize<'de> for Metadata {
 
             // Whatever other writers put here is theirs.
             fn visit_unit<E>(self) -> Result<Metadata, E> {
-                Ok(Metadata { mark: None })
+                Ok(Metadata::default())
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Metadata, A::Error> {
-                let mut mark = None;
+                let mut metadata = Metadata::default();
                 while let Some(key) = map.next_key::<String>()? {
-                    match key == PACKED_MARK {
-                        true => mark = map.next_value::<Option<String>>()?,
-                        false => drop(map.next_value::<IgnoredAny>()?),
+                    // Not a tree of whatever it is.
+                    let raw: &RawValue = map.next_value()?;
+                    let text = || serde_json::from_str::<String>(raw.get()).ok();
+                    if key == PACKED_MARK {
+                        metadata.mark = text();
+                    } else if let Some(of) = text().filter(|of| may_be_aliases(&key, of))
+                        && metadata.aliases.len() < MOST_TENSORS
+                    {
+                        metadata.aliases.push((key, of));
                     }
                 }
-                Ok(Metadata { mark })
+                Ok(metadata)
             }
         }
         deserializer.deserialize_any(MetadataVisitor)

@@ -4,12 +4,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use candle_core::{DType, Tensor};
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 
-use super::safetensors_file::{MARK_BYTES, PACKED_MARK, mark_of};
+use super::packed_mark::{MARK_BYTES, PACKED_MARK, mark_of, nanoseconds_of};
 use super::{CheckpointError, PACKED_PREFIX};
 
 /// Writes `tensors` (f32, f16 or bf16) to `path` so that it holds either what it held before or all of them.
@@ -49,14 +50,19 @@ pub fn write_safetensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()
     }
     let mut file = out.into_inner().map_err(|error| write_failed(error.into_error()))?;
     if let Some(at) = memchr::memmem::find(&header, NO_MARK.as_bytes()) {
-        let own = offsets.iter().filter(|(name, _)| !name.starts_with(PACKED_PREFIX));
+        let mut own = offsets;
+        own.retain(|(name, _)| !name.starts_with(PACKED_PREFIX));
         // SAFETY: the file was created here under a name of its own, and nobody else writes to it or cuts it.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(write_failed)?;
         let data = &map[8 + header.len()..];
-        let mark = mark_of(own.map(|(name, range)| (name.clone(), &data[range.clone()])).collect());
+        let mark = mark_of(&own, data, |_| ());
         drop(map);
         file.seek(SeekFrom::Start(8 + at as u64)).map_err(write_failed)?;
         file.write_all(mark.as_bytes()).map_err(write_failed)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let marked = Duration::new(now.as_secs(), nanoseconds_of(&mark).unwrap_or_default());
+        // Where that is not possible, the hash is computed at each start.
+        let _ = file.set_modified(UNIX_EPOCH + marked);
     }
     file.sync_all().map_err(write_failed)?;
     drop(file);

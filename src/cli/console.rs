@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::config::SettingRow;
 use super::stdout::{self, Stdout};
 use crate::files::Waiting;
+use crate::words::{is_obeyed, shortened};
 
 /// How a line on stderr looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -179,6 +180,35 @@ pub fn error(text: &str, exit_code: u8) {
     event("error", "error", text, fields);
 }
 
+/// The line of [`error`] for a moment in which no line can be made. As JSON it has no time.
+pub fn prepared_error(text: &str, exit_code: u8) -> String {
+    match is_json() {
+        false => format!("crag: {text}\n"),
+        true => format!(
+            "{}\n",
+            json!({"level": "error", "event": "error", "message": text, "exit_code": exit_code})
+        ),
+    }
+}
+
+/// `text` on one line, of which a terminal obeys nothing, since messages hold names and words from files; cut where it is longer
+/// than anybody reads.
+fn harmless(text: &str) -> String {
+    const LONGEST: usize = 16 << 10;
+    let text = shortened(text, LONGEST);
+    if !text.contains(is_obeyed) {
+        return text;
+    }
+    let mut harmless = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_obeyed(c) {
+            true => harmless.extend(c.escape_default()),
+            false => harmless.push(c),
+        }
+    }
+    harmless
+}
+
 /// Whether lines are JSON objects.
 pub fn is_json() -> bool {
     console().format == LogFormat::Json
@@ -196,7 +226,7 @@ fn event(level: &str, name: &str, text: &str, fields: Map<String, Value>) {
         return;
     }
     let line = match console.format {
-        LogFormat::Text => format!("crag: {text}\n"),
+        LogFormat::Text => format!("crag: {}\n", harmless(text)),
         LogFormat::Json => {
             let time = jiff::Timestamp::now().to_string();
             let mut object = json!({"time": time, "level": level, "event": name, "message": text});

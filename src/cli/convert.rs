@@ -28,6 +28,9 @@ use super::{
 };
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit codes: 0 done; 1 could not run or go on; 2 usage, or OUT exists; 11 another run is writing OUT; 129, 130, 143 interrupted, \
+and OUT is as it was.")]
 pub struct ConvertArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -170,6 +173,7 @@ fn write_folder(args: &ConvertArgs, model: &Description, folder: &Path, stop: &A
         };
         tensors.push((info.name.clone(), stored));
     }
+    model.checkpoint.check_unchanged()?;
     let weights = folder.join("model.safetensors");
     write_safetensors(&weights, &tensors)?;
     if let (Some(precision), false) = (args.dtype.precision(), args.no_packed || is_stopped()) {

@@ -8,7 +8,7 @@ use crate::model::{
     StoredLayouts,
     config::{Setting, Source, view_names},
 };
-use crate::words::thousands;
+use crate::words::{thousands, visible};
 
 use super::{
     Outcome,
@@ -17,6 +17,9 @@ use super::{
 };
 
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 done; 1 no such model, or it cannot be read; 2 usage; 141 whoever read stdout stopped reading."
+)]
 pub struct InspectArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -36,9 +39,15 @@ pub fn run(args: InspectArgs) -> anyhow::Result<Outcome> {
     let report = Report::new(&model, device.description, layouts);
     let text = match args.json {
         true => serde_json::to_string_pretty(&report)? + "\n",
-        false => report.table()?,
+        false => harmless(&report.table()?),
     };
     super::print(&text)
+}
+
+/// The table's lines, of which a terminal obeys nothing: names are the file's.
+fn harmless(table: &str) -> String {
+    let lines = table.split('\n').map(visible);
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 #[derive(Serialize)]

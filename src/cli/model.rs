@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use crate::{
     Side,
-    checkpoint::{Checkpoint, FileHash, HubOptions, ModelFiles, ModelSource, NamedBytes, locate},
+    checkpoint::{Checkpoint, CheckpointError, FileHash, HubOptions, ModelFiles, ModelSource, NamedBytes, locate},
     files::Identity,
     model::{
         DualEncoder, ModelConfig, Placement, Roles, StoredLayouts,
@@ -169,16 +169,18 @@ pub fn small_files(files: &ModelFiles) -> Vec<FileHash> {
 
 impl ModelArgs {
     fn is_same(&self, other: &Self) -> bool {
-        (&self.model, &self.revision, &self.model_config) == (&other.model, &other.revision, &other.model_config)
+        let path = |args: &Self| {
+            let source = ModelSource::parse(&args.model, None).ok()?;
+            std::fs::canonicalize(source.path()?).ok()
+        };
+        let is_same_model = self.model == other.model || path(self).is_some_and(|own| path(other) == Some(own));
+        is_same_model && (&self.revision, &self.model_config) == (&other.revision, &other.model_config)
     }
 
     /// Finds the files, fetching them from the hub if need be; of the weights what names and shapes say.
     fn find(&self) -> anyhow::Result<(ModelFiles, Checkpoint)> {
         let source = ModelSource::parse(&self.model, self.revision.as_deref())?;
-        let mut hub = HubOptions::from_env();
-        hub.offline |= self.offline;
-        hub.progress &= console::can_draw();
-        let (mut files, checkpoint) = opened(&source, &hub)?;
+        let (mut files, checkpoint) = opened(&source, &hub_options(self.offline))?;
         files.warnings.iter().for_each(|warning| console::warn(warning));
         if let Some(path) = &self.model_config {
             files.sidecar = Some(settings_file(path)?);
@@ -252,31 +254,37 @@ impl ModelArgs {
 
 impl OpenModel {
     /// The hash of weights and settings, which takes as long as reading a gigabyte the first time.
-    fn hash(&self) -> &[u8; 32] {
+    fn hash(&self) -> Result<&[u8; 32], CheckpointError> {
         let Description { checkpoint, files, .. } = &self.description;
-        self.hash.get_or_init(|| checkpoint.model_hash(files))
+        Ok(match self.hash.get() {
+            Some(hash) => hash,
+            None => {
+                let hash = checkpoint.model_hash(files)?;
+                self.hash.get_or_init(|| hash)
+            }
+        })
     }
 
     /// A hash of everything that says what the model answers: weights, settings and tokenizer.
-    pub fn identity(&self) -> String {
+    pub fn identity(&self) -> Result<String, CheckpointError> {
         let files = &self.description.files;
         let mut all = blake3::Hasher::new();
-        all.update(self.hash());
+        all.update(self.hash()?);
         for (_, file) in files.tokenizer() {
             let bytes = file.as_ref().map(|file| file.bytes.as_ref());
             // A missing file is no empty one.
             all.update(&[u8::from(bytes.is_some())]);
             all.update(blake3::hash(bytes.unwrap_or_default()).as_bytes());
         }
-        all.finalize().to_hex().to_string()
+        Ok(all.finalize().to_hex().to_string())
     }
 
     /// The cache at `path`, as far as it is this model's on this device; `opened` by another model already,
     /// if by any.
     pub fn open_cache(&self, path: &Path, opened: Option<&Cache>) -> anyhow::Result<Cache> {
         Ok(match opened {
-            Some(cache) => cache.of_model(self.hash(), &self.kernel),
-            None => Cache::open(path, self.hash(), &self.kernel)?,
+            Some(cache) => cache.of_model(self.hash()?, &self.kernel),
+            None => Cache::open(path, self.hash()?, &self.kernel)?,
         })
     }
 }
@@ -304,6 +312,15 @@ impl Description {
         DualEncoder::load(&self.checkpoint, &self.roles, &self.config, placement)
             .with_context(|| self.files.source.clone())
     }
+}
+
+/// How to reach the hub, by the environment and `--offline`.
+pub fn hub_options(offline: bool) -> HubOptions {
+    let mut hub = HubOptions::from_env();
+    hub.offline |= offline;
+    hub.progress &= console::can_draw();
+    hub.tell = Some(console::note);
+    hub
 }
 
 /// The file that `--model-config` names.

@@ -6,10 +6,10 @@
 //! a run is under way there is nothing to finish, and the first signal ends the process.
 //!
 //! A signal that was ignored when the process started stays ignored: that is how `nohup` and a shell's
-//! background jobs work. SIGXFSZ is ignored always.
+//! background jobs work. SIGXFSZ is ignored always, and SIGBUS explained.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -143,6 +143,45 @@ pub fn end_as_first_process() -> anyhow::Result<()> {
 pub fn outlive_file_size_limit() {
     // SAFETY: there is no handler that could be called.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+/// What is to be said where a mapped file's pages are lost, and the exit code then.
+static LOST_PAGES: OnceLock<(String, i32)> = OnceLock::new();
+
+/// From now on SIGBUS, which is what reading a mapped file gives that another program has cut short, and would end the process
+/// without a word, does so with `line` on stderr and `exit_code`. On Linux: elsewhere it is also what a stack that overflows
+/// gives, which the standard library explains.
+pub fn explain_lost_pages(line: String, exit_code: i32) {
+    let _ = LOST_PAGES.set((line, exit_code));
+    #[cfg(target_os = "linux")]
+    {
+        extern "C" fn explain(_: libc::c_int) {
+            static IS_SAID: AtomicBool = AtomicBool::new(false);
+            if !IS_SAID.swap(true, Ordering::SeqCst)
+                && let Some((line, exit_code)) = LOST_PAGES.get()
+            {
+                // SAFETY: the bytes live as long as the process, and both functions may be called wherever a signal comes.
+                unsafe {
+                    libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len());
+                    libc::_exit(*exit_code);
+                }
+            }
+            // Another thread, which has read such a page at the same time, is about to end the process.
+            loop {
+                // SAFETY: may be called wherever a signal comes.
+                unsafe { libc::pause() };
+            }
+        }
+        let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: all zeros are an action without flags, to which the handler is added. It takes no lock and no memory. What it
+        // replaces, the standard library's, is for stacks that overflow, which is SIGSEGV on Linux.
+        unsafe {
+            let action = action.assume_init_mut();
+            action.sa_sigaction = explain as *const () as libc::sighandler_t;
+            action.sa_flags = libc::SA_ONSTACK;
+            libc::sigaction(libc::SIGBUS, action, std::ptr::null_mut());
+        }
+    }
 }
 
 /// Whether the process was started with the signal ignored.

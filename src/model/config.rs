@@ -4,6 +4,7 @@
 //! sidecar `crag.json` what they cannot for the head; defaults are BERT's and the model card's.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{Calibration, Side};
 
@@ -74,9 +75,27 @@ pub struct ModelConfig {
 impl Sidecar {
     /// Reads `crag.json`; an unknown key is an error.
     pub fn parse((name, bytes): NamedFile<'_>) -> Result<Self, ConfigError> {
-        serde_json::from_slice(bytes).map_err(|e| ConfigError::Syntax {
+        let syntax = |reason: String| ConfigError::Syntax {
             file: name.to_owned(),
-            reason: e.to_string(),
+            reason,
+        };
+        // An array would pass for the settings in their order.
+        let settings: Map<String, Value> = serde_json::from_slice(bytes).map_err(|error| syntax(error.to_string()))?;
+        serde_json::from_slice(bytes).map_err(|error| {
+            let alone = |(key, value): (String, Value)| {
+                let error = Self::deserialize(Value::Object(Map::from_iter([(key.clone(), value)]))).err()?;
+                Some(format!("\"{key}\": {error}"))
+            };
+            // serde names neither the key nor a number as people would.
+            let named = settings
+                .into_iter()
+                .find_map(alone)
+                .unwrap_or_else(|| error.to_string());
+            syntax(
+                named
+                    .replace("expected usize", "expected a whole number")
+                    .replace("expected f32", "expected a number"),
+            )
         })
     }
 

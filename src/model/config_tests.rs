@@ -52,7 +52,7 @@ fn views_of_the_wrong_width_give_both_numbers() {
         .unwrap_err()
         .to_string();
     assert!(
-        message.contains("48 numbers wide (3 views), the classifier takes 32"),
+        message.contains("48 numbers wide, the classifier takes 32"),
         "{message}"
     );
 }
@@ -67,6 +67,29 @@ fn an_unknown_key_in_the_sidecar_is_an_error() {
         message.contains("m/crag.json") && message.contains("treshold"),
         "{message}"
     );
+}
+
+#[test]
+fn what_is_wrong_in_the_sidecar_is_said_with_its_key_in_words_for_people() {
+    for (text, said) in [
+        (
+            r#"{"markers": true, "pooling_heads": -1}"#,
+            "\"pooling_heads\": invalid value: integer `-1`, expected a whole number",
+        ),
+        (
+            r#"{"threshold": "0.5"}"#,
+            "\"threshold\": invalid type: string \"0.5\", expected a number",
+        ),
+        (
+            r#"["attention", 8, ["drug", "adr"], true, 128, 0.9, "relu", true, null]"#,
+            "expected a map",
+        ),
+        ("null", "expected a map"),
+        (r#"{"threshold": 0.5, "threshold": 0.6}"#, "duplicate field"),
+    ] {
+        let message = Sidecar::parse(("crag.json", text.as_bytes())).unwrap_err().to_string();
+        assert!(message.contains("crag.json") && message.contains(said), "{message}");
+    }
 }
 
 #[test]

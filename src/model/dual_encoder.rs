@@ -1,6 +1,7 @@
 //! The whole network: two sides and what joins them.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -8,7 +9,7 @@ use rayon::prelude::*;
 use crate::{
     Side,
     calibration::sigmoid,
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, MappedFile},
     kernels::{Bilinear, Precision, Sequences, download, upload},
 };
 
@@ -41,6 +42,8 @@ impl Placement {
 /// A CRAG dual encoder: a context of each side to a representation, two representations to a logit.
 pub struct DualEncoder {
     sides: [SideEncoder; 2],
+    /// The files that weights lie in while they are computed with; none where all were copied out of them.
+    mapped: Vec<Arc<MappedFile>>,
     bilinear: Option<Bilinear>,
     classifier: Steps,
     views: Vec<View>,
@@ -94,7 +97,9 @@ impl DualEncoder {
         let loader = Loader {
             checkpoint,
             device: &placement.device,
+            uses_packed: placement.device.is_cpu() && checkpoint.packed_are_current(),
             packed,
+            uses_mapped: AtomicBool::new(false),
         };
         let activation = config.activation.kernel();
         let load_side = |side| -> Result<SideEncoder, ModelError> {
@@ -111,8 +116,15 @@ impl DualEncoder {
             .map(|role| load_bilinear(&loader, role, placement.precision))
             .transpose()?;
         let classifier = Steps::load(&loader, &roles.classifier, activation)?;
+        let sides = [drug?, adr?];
+        let mapped = match loader.uses_mapped.into_inner() {
+            true => checkpoint.packed_files(),
+            false => Vec::new(),
+        };
+        checkpoint.check_unchanged()?;
         Ok(Self {
-            sides: [drug?, adr?],
+            sides,
+            mapped,
             bilinear,
             classifier,
             views: config.views.value.clone(),
@@ -143,7 +155,8 @@ impl DualEncoder {
     /// Representations of texts given as token ids, `[CLS]` and `[SEP]` included.
     ///
     /// Returns `[B, F]` in f32. Each row is independent, to the bit, of the other texts.
-    /// Errors on an empty or too long text and on an id outside the vocabulary.
+    /// Errors on an empty or too long text, on an id outside the vocabulary, and where another program has written to
+    /// a file that the weights lie in.
     pub fn encode(&self, side: Side, token_ids: &[&[u32]]) -> Result<Tensor, ModelError> {
         let lengths: Vec<usize> = token_ids.iter().map(|ids| ids.len()).collect();
         if let Some(&length) = lengths.iter().find(|&&n| n > self.max_length) {
@@ -158,7 +171,14 @@ impl DualEncoder {
         let part = &self.sides[side as usize];
         let hidden = part.encoder.forward(&packed, &sequences)?;
         let pooled = part.pooler.forward(&hidden, &sequences)?;
-        Ok(part.projection.forward(&pooled)?)
+        let representations = part.projection.forward(&pooled)?;
+        self.check_unchanged()?;
+        Ok(representations)
+    }
+
+    /// For whoever has computed: whether all of it was computed with one model's weights.
+    fn check_unchanged(&self) -> Result<(), ModelError> {
+        Ok(self.mapped.iter().try_for_each(|file| file.check_unchanged())?)
     }
 
     /// Has a GPU load all kernels and choose its products' algorithms, so that no batch of a run waits for that; on the
@@ -200,14 +220,18 @@ impl DualEncoder {
             false => pairs,
         };
         if pairs <= group {
-            return self.group_logits(drug, adr);
+            let logits = self.group_logits(drug, adr)?;
+            self.check_unchanged()?;
+            return Ok(logits);
         }
         let starts: Vec<usize> = (0..pairs).step_by(group).collect();
         let parts = starts.par_iter().map(|&start| {
             let count = group.min(pairs - start);
             self.group_logits(&drug.narrow(0, start, count)?, &adr.narrow(0, start, count)?)
         });
-        Ok(Tensor::cat(&parts.collect::<Result<Vec<_>, _>>()?, 0)?)
+        let logits = Tensor::cat(&parts.collect::<Result<Vec<_>, _>>()?, 0)?;
+        self.check_unchanged()?;
+        Ok(logits)
     }
 
     fn group_logits(&self, drug: &Tensor, adr: &Tensor) -> Result<Tensor, ModelError> {

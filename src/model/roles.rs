@@ -7,6 +7,7 @@
 //! Every tensor gets exactly one role and every role its tensors, or reading fails and names what is left over or missing.
 
 use crate::Side;
+use crate::words::shortened;
 
 /// A linear layer's tensors: weight `[out_features, in_features]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,10 +112,13 @@ pub enum RolesError {
 
 fn list(title: &str, items: &[String]) -> String {
     const SHOWN: usize = 12;
+    // Names are a file's, as long as that wants.
+    const LONGEST: usize = 200;
+    let shown: Vec<String> = items.iter().take(SHOWN).map(|item| shortened(item, LONGEST)).collect();
     match items.len() {
         0 => String::new(),
-        n if n <= SHOWN => format!("{title}: {}", items.join(", ")),
-        n => format!("{title}: {} and {} more", items[..SHOWN].join(", "), n - SHOWN),
+        n if n <= SHOWN => format!("{title}: {}", shown.join(", ")),
+        n => format!("{title}: {} and {} more", shown.join(", "), n - SHOWN),
     }
 }
 

@@ -170,7 +170,7 @@ pub enum ConfigError {
     )]
     PoolingMismatch { file: String, stated: Pooling },
     #[error(
-        "the views {} are {views_width} numbers wide ({count} views), the classifier takes {classifier_width}; state the right \"views\" in crag.json",
+        "the views {} are {views_width} numbers wide, the classifier takes {classifier_width}; state the right \"views\" in crag.json",
         view_names(.views)
     )]
     ViewsWidth {

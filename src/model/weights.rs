@@ -1,5 +1,6 @@
 //! From roles to prepared operations: loading tensors onto a device.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
@@ -110,8 +111,8 @@ impl std::fmt::Display for StoredLayouts {
             (true, true) => write!(f, "{found}"),
             (false, _) => write!(
                 f,
-                "{found}, not used: another program has written the file since crag convert did, and may have changed the \
-                 tensors that they stand for; convert it again"
+                "{found}, not used: the model's own tensors are others than those that they were packed from (another program has \
+                 written the file since crag convert did), or an earlier crag has packed them; convert it again"
             ),
             (true, false) => write!(
                 f,
@@ -130,8 +131,12 @@ pub type PackedWeights = Vec<(String, Arc<PackedLinear>)>;
 pub(super) struct Loader<'a> {
     pub checkpoint: &'a Checkpoint,
     pub device: &'a Device,
+    /// Whether packed weights in the checkpoint, where they are as the kernel wants them, are taken in place of tensors.
+    pub uses_packed: bool,
     /// Where to note every packed layer, for [`super::DualEncoder::packed_weights`].
     pub packed: Option<&'a Mutex<PackedWeights>>,
+    /// Set where a layer is computed with as it lies in its mapped file.
+    pub uses_mapped: AtomicBool,
 }
 
 impl Loader<'_> {
@@ -162,14 +167,15 @@ impl Loader<'_> {
         tensors: impl FnOnce() -> Result<(Tensor, Option<Tensor>), ModelError>,
     ) -> Result<Linear, ModelError> {
         let failed = |error| ModelError::load(name, error);
-        if self.device.is_cpu() {
+        if self.uses_packed {
             let layout = PackedLayout::new(cpu::selected(), precision, out_features, in_features).map_err(failed)?;
             let stored = format!("{PACKED_PREFIX}{}.{name}", layout.name);
             let packed = self.checkpoint.packed(&stored);
-            if let Some((map, range)) = packed.filter(|_| self.checkpoint.packed_are_current()) {
+            if let Some((map, range)) = packed {
                 let terms = self.tensor(&format!("{stored}{TERMS}"))?.to_vec1::<f32>()?;
                 let (bias, columns) = terms.split_at(out_features.min(terms.len()));
                 let packed = PackedLinear::from_mapped(&layout, precision, map, range, columns.to_vec(), bias);
+                self.uses_mapped.store(true, Ordering::Relaxed);
                 return packed.map(Linear::from_packed).map_err(failed);
             }
         }

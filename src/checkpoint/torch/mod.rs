@@ -76,7 +76,7 @@ pub(super) fn list(file: &str, bytes: &[u8]) -> Result<Listing, CheckpointError>
     Ok(Listing {
         tensors,
         raw_names,
-        mark_fits: false,
+        mark: None,
         storage: match found.key {
             Some(key) => format!("PyTorch zip pickle (state dict under \"{key}\")"),
             None => "PyTorch zip pickle".to_string(),

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::checkpoint::CheckpointError;
 use crate::cli::config::SettingRow;
 use crate::cli::device::{DeviceArgs, OpenDevice};
 use crate::cli::inspect;
@@ -82,8 +83,8 @@ impl Ensemble {
         Threshold { value, from }
     }
 
-    /// What the models are made of. Reads the whole of their weights.
-    pub fn records(&self) -> Vec<ModelRecord> {
+    /// What the models are made of. Reads the whole of their weights, and errors where one has been written to since it was opened.
+    pub fn records(&self) -> Result<Vec<ModelRecord>, CheckpointError> {
         let record = |EnsembleModel { name, model, .. }: &EnsembleModel| {
             let description = &model.description;
             let setting = |row: inspect::SettingRow| SettingRow {
@@ -91,14 +92,14 @@ impl Ensemble {
                 value: row.value,
                 from: row.source,
             };
-            ModelRecord {
+            Ok(ModelRecord {
                 name: name.clone(),
                 source: description.files.source.clone(),
                 revision: description.files.revision.clone(),
-                weights: description.checkpoint.weight_hashes(),
+                weights: description.checkpoint.weight_hashes()?,
                 files: small_files(&description.files),
                 settings: inspect::settings(description).into_iter().map(setting).collect(),
-            }
+            })
         };
         self.models.iter().map(record).collect()
     }
