@@ -219,6 +219,7 @@ impl Bench {
         sink.publish(&[Companion {
             path: manifest,
             contents: serde_json::to_vec(&finished.evidence)?,
+            replaces: |_| true,
         }])?;
         Ok(counts)
     }
@@ -605,6 +606,7 @@ fn what_appears_together_with_an_output_does_not_without_it() {
         let companions = [Companion {
             path: manifest.clone(),
             contents: b"of the new one".to_vec(),
+            replaces: |old| old == b"of the old one",
         }];
         let error = output.publish(&companions).unwrap_err().to_string();
         assert!(error.contains("cannot be put in place"), "{error}");
@@ -614,6 +616,43 @@ fn what_appears_together_with_an_output_does_not_without_it() {
         output.discard();
         let left = fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(left, 1 + usize::from(earlier.is_some()));
+    }
+}
+
+#[test]
+fn an_unfinished_output_that_is_cut_while_it_is_gone_on_with_is_not_filled_up_with_zeros() {
+    type End = fn(&mut OutputFile) -> Result<(), OutputError>;
+    let ends: [End; 3] = [
+        |output| output.append(b"more"),
+        |output| output.save_state(b"state"),
+        |output| output.publish(&[]),
+    ];
+    for end in ends {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let claim = |resume| {
+            let claim = Claim {
+                resume,
+                ..Claim::default()
+            };
+            OutputFile::claim(Arc::new(RealDisk), &out, &[], claim).unwrap()
+        };
+        let mut killed = claim(false);
+        killed.append(b"answers\n").unwrap();
+        killed.save_state(b"state").unwrap();
+        let digest = killed.digest();
+        drop(killed);
+        let mut output = claim(true);
+        assert!(output.restore(8, &digest).unwrap());
+        fs::File::options()
+            .write(true)
+            .open(output.partial())
+            .unwrap()
+            .set_len(3)
+            .unwrap();
+        let lost = end(&mut output).unwrap_err();
+        assert!(matches!(lost, OutputError::Lost { .. }), "{lost}");
+        assert!(!out.exists());
     }
 }
 

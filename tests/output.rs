@@ -126,6 +126,42 @@ fn a_file_holds_what_stdout_would_and_nothing_else_is_left() {
 }
 
 #[test]
+fn an_output_whose_name_says_another_format_is_a_warning() {
+    let place = Place::with_pairs(2);
+    place.write(
+        "table.csv",
+        "text,drug,adr\nAspirin caused bleeding.,Aspirin,bleeding\n",
+    );
+    for (name, input, said) in [
+        (
+            "out.csv",
+            "pairs.jsonl",
+            Some("out.csv: the name says csv, and the records in it are jsonl"),
+        ),
+        (
+            "out.tsv.gz",
+            "pairs.jsonl",
+            Some("the name says tsv, and the records in it are jsonl"),
+        ),
+        (
+            "out.jsonl",
+            "table.csv",
+            Some("the name says jsonl, and the records in it are csv"),
+        ),
+        ("out.CSV", "table.csv", None),
+        ("out.ndjson", "pairs.jsonl", None),
+        ("out.txt", "table.csv", None),
+    ] {
+        let run = place.score(&["-o", name, input]);
+        assert_eq!((run.code, place.exists(name)), (0, true), "{}", run.stderr);
+        match said {
+            Some(said) => assert!(run.stderr.contains(said), "{}", run.stderr),
+            None => assert!(!run.stderr.contains("the name says"), "{}", run.stderr),
+        }
+    }
+}
+
+#[test]
 fn an_existing_output_stays_without_force_and_until_the_new_one_is_complete() {
     let place = Place::with_pairs(3);
     place.write("out.jsonl", "old\n");
@@ -321,6 +357,22 @@ fn a_limit_on_the_size_of_files_ends_a_run_as_a_full_disk_does() {
     );
     assert_eq!(place.score(&arguments).code, 0);
     assert!(place.read("out.jsonl") == place.score(&["pairs.jsonl"]).stdout);
+    // Of what is written in one go nothing is left, though its first write is what failed.
+    let output = {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -f 16; exec \"$0\" \"$@\""]);
+        shell
+            .arg(crag().get_program())
+            .args(["merge", "out.jsonl", "-o", "merged"]);
+        shell.current_dir(place.path("")).output().unwrap()
+    };
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(!place.exists("merged") && !place.exists("merged.partial"));
     // A cache that cannot be made is one line too.
     let (code, stderr) = limited(&["--cache", "cache", "pairs.jsonl"]);
     assert_eq!(code, 1, "{stderr}");
@@ -437,6 +489,11 @@ fn places_that_cannot_be_written_are_one_clear_error() {
     let message = place.refusal(&["-o", "folder", "pairs.jsonl"], 1);
     assert!(
         message.contains("folder: expected the name of an output file, found a folder"),
+        "{message}"
+    );
+    let message = place.refusal(&["-o", "missing/", "pairs.jsonl"], 1);
+    assert!(
+        message.contains("missing/: expected the name of an output file, found a folder"),
         "{message}"
     );
     let message = place.refusal(&["-o", "nowhere/out.jsonl", "pairs.jsonl"], 1);

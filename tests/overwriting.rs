@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output, Stdio};
 
+use serde_json::Value;
+
 use crate::common::signals::{heed_signals, send};
 use crate::common::{crag, fixture, json_lines, process};
 use crate::output::{Place, pairs, wait_for};
@@ -185,6 +187,96 @@ fn an_output_that_appears_during_a_run_stays() {
     assert!(place.read("out.jsonl") == expected);
 }
 
+/// A run under way, `meanwhile`, and what came of it.
+fn disturbed(place: &Place, arguments: &[&str], meanwhile: impl FnOnce()) -> Output {
+    let mut command = place.command(&[&["-q", "-o", "out.jsonl"], arguments].concat());
+    command.stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(pairs(0..2).as_bytes()).unwrap();
+    // Both are answered, and on the disk.
+    wait_for(|| place.exists("out.jsonl.partial") && place.read("out.jsonl.partial").ends_with(b"}\n"));
+    wait_for(|| place.exists("out.jsonl.progress"));
+    meanwhile();
+    let _ = stdin.write_all(pairs(2..3).as_bytes());
+    drop(stdin);
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn what_another_program_puts_in_the_place_of_the_unfinished_output_never_becomes_the_output() {
+    type Disturb = fn(&Place);
+    let disturbances: [(&str, Disturb); 4] = [
+        ("removed", |place| {
+            fs::remove_file(place.path("out.jsonl.partial")).unwrap()
+        }),
+        ("replaced", |place| {
+            fs::remove_file(place.path("out.jsonl.partial")).unwrap();
+            place.write("out.jsonl.partial", "another's\n");
+        }),
+        ("emptied", |place| place.write("out.jsonl.partial", "")),
+        ("longer", |place| {
+            let mut file = fs::OpenOptions::new()
+                .append(true)
+                .open(place.path("out.jsonl.partial"))
+                .unwrap();
+            file.write_all(b"another's\n").unwrap();
+        }),
+    ];
+    for (name, disturb) in disturbances {
+        for arguments in [&[][..], &["--force"], &["--resume"]] {
+            let place = Place::with_pairs(3);
+            let output = disturbed(&place, arguments, || disturb(&place));
+            let message = said(&output);
+            assert_eq!(output.status.code(), Some(1), "{name}: {message}");
+            assert!(
+                message.contains("out.jsonl.partial is no longer what this run has written")
+                    && !message.contains("is kept"),
+                "{name}: {message}"
+            );
+            assert!(
+                !place.exists("out.jsonl") && !place.exists("out.jsonl.manifest.json"),
+                "{name}"
+            );
+            // The next run is well, whatever was left.
+            let run = place.score(&["-o", "out.jsonl", "--force", "pairs.jsonl"]);
+            assert_eq!(run.code, 0, "{name}: {}", run.stderr);
+            assert!(place.read("out.jsonl") == place.score(&["pairs.jsonl"]).stdout);
+        }
+    }
+}
+
+#[test]
+fn what_appears_in_the_manifests_place_during_a_run_stays() {
+    let manifest = "out.jsonl.manifest.json";
+    let appear: [fn(&Place, &str); 3] = [
+        |place, name| place.write(name, "{\"my\": \"notes\"}"),
+        |place, name| fs::create_dir(place.path(name)).unwrap(),
+        // Nobody waits for who writes to it.
+        |place, name| {
+            let made = Command::new("mkfifo").arg(place.path(name)).status().unwrap();
+            assert!(made.success());
+        },
+    ];
+    for appear in appear {
+        let place = Place::with_pairs(3);
+        let output = disturbed(&place, &["--force"], || appear(&place, manifest));
+        let message = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(
+            message.contains("out.jsonl.manifest.json: it has appeared since this run began")
+                && !message.contains("is kept"),
+            "{message}"
+        );
+        assert!(!place.exists("out.jsonl"));
+        fs::rename(place.path(manifest), place.path("mine")).unwrap();
+        let run = place.score_stdin(&["-o", "out.jsonl", "--resume"], &pairs(0..3));
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        assert!(place.read("out.jsonl") == place.score(&["pairs.jsonl"]).stdout && place.exists(manifest));
+        assert_eq!(place.outputs(), ["out.jsonl"]);
+    }
+}
+
 #[test]
 fn with_force_a_finished_output_of_other_inputs_is_made_anew() {
     let place = Place::with_pairs(3);
@@ -358,10 +450,17 @@ fn a_run_that_is_refused_by_the_lock_leaves_the_summary_to_the_run_that_holds_it
     let mut first = place.command(&arguments);
     let mut first = first.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     wait_for(|| place.exists("out.jsonl.progress"));
+    // What a kill of this one would leave is no earlier run's end.
+    let running = place.read("s.json");
+    let outcome = &serde_json::from_slice::<Value>(&running).unwrap()["outcome"];
+    assert_eq!(
+        (&outcome["status"], &outcome["exit_code"]),
+        (&"running".into(), &Value::Null)
+    );
     let second = place.score(&[&arguments[..], &["pairs.jsonl"]].concat());
     assert_eq!(second.code, 11, "{}", second.stderr);
-    assert_eq!(place.read("s.json"), earlier.as_bytes());
+    assert_eq!(place.read("s.json"), running);
     drop(first.stdin.take());
     assert_eq!(first.wait().unwrap().code(), Some(0));
-    assert_ne!(place.read("s.json"), earlier.as_bytes());
+    assert_ne!(place.read("s.json"), running);
 }

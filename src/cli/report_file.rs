@@ -1,7 +1,7 @@
 //! A file about a run besides its answers: a manifest, a summary, a page. It is absent, the old one, or whole.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{UsageError, stdout};
 use crate::files::{
-    Destination, Identity, Input, create_own, is_same_file, obstacle, refuse_inputs, replace_among_others,
+    Destination, Identity, Input, create_own, is_same_file, may_replace, obstacle, refuse_inputs, replace_among_others,
 };
 
 /// A report that will be written when the run ends.
@@ -124,21 +124,6 @@ pub fn replace_earlier(
         return Ok(());
     }
     replace_among_others(&target, contents)
-}
-
-/// More than any report takes.
-const LARGEST_REPORT: u64 = 64 << 20;
-
-/// Whether nothing is lost with the file at `path`: it is absent, empty, or what `is_own` says of its beginning.
-fn may_replace(path: &Path, is_own: impl Fn(&[u8]) -> bool) -> io::Result<bool> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-        Err(error) => return Err(error),
-    };
-    let mut beginning = Vec::new();
-    file.take(LARGEST_REPORT).read_to_end(&mut beginning)?;
-    Ok(beginning.is_empty() || is_own(&beginning))
 }
 
 /// Whether `bytes` are a JSON object that has all of `members`.

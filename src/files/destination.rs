@@ -33,10 +33,13 @@ impl Destination {
         {
             return Ok(Destination::Stream(path.to_owned()));
         }
+        let folder = || OutputError::Folder {
+            path: path.display().to_string(),
+        };
         match std::fs::metadata(path) {
-            Ok(metadata) if metadata.is_dir() => Err(OutputError::Folder {
-                path: path.display().to_string(),
-            }),
+            Ok(metadata) if metadata.is_dir() => Err(folder()),
+            // Not there, and no name for a file.
+            Err(_) if path.as_os_str().as_encoded_bytes().ends_with(b"/") => Err(folder()),
             Ok(metadata) if !metadata.is_file() => Ok(Destination::Stream(path.to_owned())),
             Ok(_) => path
                 .canonicalize()

@@ -18,6 +18,20 @@ pub enum OutputError {
     )]
     Appeared { path: String, partial: String },
     #[error(
+        "{path}: {partial} is no longer what this run has written: another program has removed it, replaced it or written to it; nothing has \
+         been put in the place of {path}: run again, and leave {partial} alone until the run has ended"
+    )]
+    Lost { path: String, partial: String },
+    #[error(
+        "{path}: it has appeared since this run began, and stays, since nothing of this program's has written it; all that was to be \
+         in {output} is in {partial}: with {path} moved away the same command with --resume puts both in their places"
+    )]
+    CompanionAppeared {
+        path: String,
+        output: String,
+        partial: String,
+    },
+    #[error(
         "{path}: an earlier run left {partial} unfinished; --resume goes on with it, --force throws it away and starts again"
     )]
     Unfinished { path: String, partial: String },

@@ -36,6 +36,6 @@ pub use names::with_suffix;
 pub use open_files::{allow_open_files, are_too_many_open};
 pub use output::{Claim, Companion, OutputFile, hash_beginning};
 pub use sealed::{check_seal, seal};
-pub use succession::obstacle;
+pub use succession::{may_replace, obstacle};
 pub use waiting::Waiting;
 pub use whole_output::{Remains, WholeOutput};

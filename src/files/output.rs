@@ -25,7 +25,7 @@ use super::disk::{Disk, put_in_place, replace_like, uninterrupted, write_all, wr
 use super::error::{OutputError, io_error};
 use super::identity::{Identity, real_name};
 use super::names::{folder_of, with_suffix};
-use super::succession::{obstacle, take_over_permissions};
+use super::succession::{may_replace, obstacle, take_over_permissions};
 
 /// What to do about what is there already.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,6 +62,8 @@ pub struct OutputFile {
 pub struct Companion {
     pub path: PathBuf,
     pub contents: Vec<u8>,
+    /// Whether what is there already, by its contents, is an earlier one, which goes.
+    pub replaces: fn(&[u8]) -> bool,
 }
 
 impl Companion {
@@ -70,6 +72,11 @@ impl Companion {
     pub fn beside(path: &Path, target: &Path) -> PathBuf {
         let target = blake3::hash(real_name(target).as_os_str().as_encoded_bytes()).to_hex();
         with_suffix(path, &format!(".{}.tmp", &target[..12]))
+    }
+
+    /// Whether something lies in its place that it does not replace.
+    fn is_blocked(&self) -> bool {
+        !may_replace(&self.path, self.replaces).unwrap_or(false)
     }
 
     /// Whether there can be a file of that name: it is longer than any other of the output's.
@@ -277,9 +284,13 @@ impl OutputFile {
     }
 
     /// Saves `state` for a later run, after making sure that all that has been written is on the disk.
+    ///
+    /// # Errors
+    /// Something cannot be written, or what has been written is no longer there: [`OutputError::Lost`].
     pub fn save_state(&mut self, state: &[u8]) -> Result<(), OutputError> {
         let error = |source| io_error(&self.partial, "cannot be brought to the disk", source);
         uninterrupted(|| self.disk.sync(&self.file)).map_err(error)?;
+        self.check_own()?;
         self.keep = true;
         replace_like(&*self.disk, &self.state, state, self.permissions.as_ref())
             .map_err(|source| io_error(&self.state, "cannot be written", source))
@@ -292,18 +303,26 @@ impl OutputFile {
     /// are on the disk before anything is put in place, and are put in place directly before the output.
     ///
     /// # Errors
-    /// Something cannot be written; or, without `force`, an output has appeared since there was none. Then nothing has
-    /// been put in place.
+    /// Something cannot be written; what has been written is no longer there; or, without `force`, an output has appeared
+    /// since there was none, or in a companion's place what it does not replace. Then nothing has been put in place.
     pub fn publish(&mut self, companions: &[Companion]) -> Result<(), OutputError> {
         self.mend()?;
+        self.check_own()?;
         if self.has_appeared() {
             return Err(self.appeared());
+        }
+        if let Some(blocked) = companions.iter().find(|companion| companion.is_blocked()) {
+            return Err(OutputError::CompanionAppeared {
+                path: blocked.path.display().to_string(),
+                output: self.target.display().to_string(),
+                partial: self.partial.display().to_string(),
+            });
         }
         let written = |path: &Path| {
             let path = path.to_owned();
             move |source| io_error(&path, "cannot be written", source)
         };
-        for Companion { path, contents } in companions {
+        for Companion { path, contents, .. } in companions {
             let beside = Companion::beside(path, &self.target);
             write_beside(&*self.disk, &beside, contents, None).map_err(written(path))?;
         }
@@ -384,9 +403,27 @@ impl OutputFile {
         Ok(())
     }
 
+    /// Errors if `OUT.partial` is not the file that is locked here, or not as long as what has been written: its name is what
+    /// becomes the output, and another run may have it by now.
+    fn check_own(&self) -> Result<(), OutputError> {
+        let looked = |source| io_error(&self.partial, "cannot be looked at", source);
+        let length = self.file.metadata().map_err(looked)?.len();
+        let is_whole = length == self.length || self.torn && length > self.length;
+        match is_whole && is_at(&self.file, &self.partial).map_err(looked)? {
+            true => Ok(()),
+            false => Err(OutputError::Lost {
+                path: self.target.display().to_string(),
+                partial: self.partial.display().to_string(),
+            }),
+        }
+    }
+
     /// Cuts off what lies beyond what counts.
     fn mend(&mut self) -> Result<(), OutputError> {
-        if std::mem::take(&mut self.torn) {
+        if self.torn {
+            // What has become shorter would be filled up with zeros.
+            self.check_own()?;
+            self.torn = false;
             let error = |source| io_error(&self.partial, "cannot be truncated", source);
             uninterrupted(|| self.disk.truncate(&self.file, self.length)).map_err(error)?;
         }

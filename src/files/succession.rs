@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
@@ -29,6 +30,23 @@ pub fn obstacle(path: &Path, own: &File) -> Option<&'static str> {
         return Some("it is immutable (chattr)");
     }
     None
+}
+
+/// More than any report takes.
+const LARGEST_REPORT: u64 = 64 << 20;
+
+/// Whether nothing is lost with what lies at `path`: nothing does, or a file that is empty, or is what `is_own` says of its beginning.
+pub fn may_replace(path: &Path, is_own: impl Fn(&[u8]) -> bool) -> io::Result<bool> {
+    // Looked at before it is opened, since opening a pipe waits for whoever writes to it.
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    }
+    let mut beginning = Vec::new();
+    File::open(path)?.take(LARGEST_REPORT).read_to_end(&mut beginning)?;
+    Ok(beginning.is_empty() || is_own(&beginning))
 }
 
 /// Whether a file system begins at `path`, or a file or folder of one has been mounted there.

@@ -22,6 +22,8 @@ pub struct WholeOutput {
     compression: Option<Compression>,
     /// Not written yet.
     pending: Vec<u8>,
+    /// Something was written, or the try has failed: what an earlier run left is no longer there as it was.
+    begun: bool,
     remains: Remains,
 }
 
@@ -79,6 +81,7 @@ impl WholeOutput {
             remains: Remains(Arc::new(Mutex::new(own))),
             compression: Compression::of_name(target),
             pending: Vec::new(),
+            begun: false,
         })
     }
 
@@ -118,6 +121,7 @@ impl WholeOutput {
     fn write_pending(&mut self) -> Result<(), OutputError> {
         let Some(file) = &mut self.file else { return Ok(()) };
         *self.remains.lock() = Some(file.partial().to_owned());
+        self.begun = true;
         match self.compression {
             None => file.append(&self.pending)?,
             Some(compression) => {
@@ -155,7 +159,7 @@ impl Drop for WholeOutput {
         let mut partial = remains.lock();
         *partial = None;
         // Before anything was written, what an earlier run left is there as it was.
-        if let Some(file) = self.file.take().filter(|file| file.length() > 0) {
+        if let Some(file) = self.file.take().filter(|_| self.begun) {
             file.discard();
         }
     }

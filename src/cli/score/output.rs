@@ -1,5 +1,6 @@
 //! Where answers go: stdout, a device or pipe, or a file that a later run can go on with.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,11 +174,7 @@ impl OutputArgs {
         };
         let finished = sink.complete(&counts).map_err(|error| with_way_on(error.into()))?;
         let companions = companions(&finished).map_err(with_way_on)?;
-        sink.publish(&companions).map_err(|error| match error {
-            // It says how to go on.
-            OutputError::Appeared { .. } => error.into(),
-            error => with_way_on(error.into()),
-        })?;
+        sink.publish(&companions).map_err(|error| with_way_on(error.into()))?;
         Ok(Scored::Complete { counts, before })
     }
 }
@@ -213,7 +210,18 @@ impl Scored {
     }
 }
 
-/// One line says what went wrong and what to do.
+/// One line says what went wrong and what to do, where the error does not say that itself.
 fn with_way_on(error: anyhow::Error) -> anyhow::Error {
-    anyhow::anyhow!("{error:#}; what was finished is kept, and the same command with --resume goes on")
+    let says_how = |cause: &(dyn std::error::Error + 'static)| {
+        // What a sink passes on as an error of a stream is within that, not behind it.
+        let within = || cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref();
+        matches!(
+            cause.downcast_ref().or_else(within),
+            Some(OutputError::Appeared { .. } | OutputError::CompanionAppeared { .. } | OutputError::Lost { .. })
+        )
+    };
+    match error.chain().any(says_how) {
+        true => error,
+        false => anyhow::anyhow!("{error:#}; what was finished is kept, and the same command with --resume goes on"),
+    }
 }
