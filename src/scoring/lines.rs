@@ -14,8 +14,11 @@ pub enum Content {
     Header(Vec<u8>),
     /// Lines up to here are for other shards.
     Elsewhere,
-    /// Longer than the limit: only the number of its bytes is known.
-    TooLong(u64),
+    /// Longer than the limit: only the numbers of its bytes and, of a row of a table, of its lines are known.
+    TooLong {
+        bytes: u64,
+        lines: usize,
+    },
     /// ASCII whitespace alone (though an empty cell is not nothing: no delimiter either).
     Blank,
 }
@@ -96,6 +99,7 @@ impl<R: Read> LineReader<R> {
         let keep = self.max_bytes.saturating_add(BYTE_ORDER_MARK.len() + 1);
         let mut line = Vec::new();
         let (mut total, mut last, mut blank) = (0u64, 0u8, true);
+        let lines_before = self.line_ends;
         self.hasher.reset().update(&self.digest);
         loop {
             if self.position == self.filled && !self.fill()? {
@@ -150,7 +154,8 @@ impl<R: Read> LineReader<R> {
             return Ok(Some(Content::Blank));
         }
         if length > self.max_bytes as u64 {
-            return Ok(Some(Content::TooLong(length)));
+            let lines = (self.lines() - lines_before) as usize;
+            return Ok(Some(Content::TooLong { bytes: length, lines }));
         }
         line.truncate(length as usize);
         Ok(Some(Content::Bytes(line)))
@@ -252,6 +257,10 @@ mod tests {
         lines_of(bytes, 1 << 20, vec![]).unwrap()
     }
 
+    fn too_long(bytes: u64) -> Content {
+        Content::TooLong { bytes, lines: 1 }
+    }
+
     fn text(line: &str) -> Content {
         Content::Bytes(line.as_bytes().to_vec())
     }
@@ -278,13 +287,10 @@ mod tests {
         assert_eq!(all(b"\xef\xbb\xbf\r\nb"), [Content::Blank, text("b")]);
         assert_eq!(all(b"\xef\xbb\xbf"), [Content::Blank]);
         assert_eq!(lines_of(b"\xef\xbb\xbfabc\r\n", 3, vec![1; 9]).unwrap(), [text("abc")]);
-        assert_eq!(
-            lines_of(b"\xef\xbb\xbfabcd\r\n", 3, vec![1; 9]).unwrap(),
-            [Content::TooLong(4)]
-        );
+        assert_eq!(lines_of(b"\xef\xbb\xbfabcd\r\n", 3, vec![1; 9]).unwrap(), [too_long(4)]);
         assert_eq!(
             lines_of(b"\xef\xbb\xbfabcdefghij\r\n", 3, vec![1; 9]).unwrap(),
-            [Content::TooLong(10)]
+            [too_long(10)]
         );
     }
 
@@ -292,7 +298,7 @@ mod tests {
     fn a_line_at_the_limit_passes_and_one_byte_more_does_not() {
         assert_eq!(
             lines_of(b"abc\r\nabcd\nab\n", 3, vec![]).unwrap(),
-            [text("abc"), Content::TooLong(4), text("ab")]
+            [text("abc"), too_long(4), text("ab")]
         );
     }
 
@@ -317,7 +323,7 @@ mod tests {
     fn an_overlong_line_is_read_past_without_being_kept() {
         let long = io::repeat(b'x').take(64 << 20).chain(&b"\nnext"[..]);
         let mut reader = LineReader::new(long, "test".into(), 1000, RowEnds::lines());
-        assert_eq!(reader.next_line().unwrap(), Some((1, Content::TooLong(64 << 20))));
+        assert_eq!(reader.next_line().unwrap(), Some((1, too_long(64 << 20))));
         assert_eq!(reader.next_line().unwrap(), Some((2, text("next"))));
         assert_eq!((reader.next_line().unwrap(), reader.lines()), (None, 2));
         assert_eq!(reader.bytes_read(), (64 << 20) + 5);

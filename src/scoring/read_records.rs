@@ -29,7 +29,7 @@ pub fn read_records(
         match content {
             // Lines of JSONL are neither headers nor another shard's.
             Content::Blank | Content::Header(_) | Content::Elsewhere => {}
-            Content::TooLong(bytes) => {
+            Content::TooLong { bytes, .. } => {
                 each(
                     number,
                     Err(format!("expected at most {max_line_bytes} bytes, found {bytes}")),

@@ -42,7 +42,7 @@ pub enum ResumeError {
          or throw it away with --force"
     )]
     Foreign { state: String, reason: String },
-    #[error("{path}: the output exists, and {reason}; --force without --resume makes it anew")]
+    #[error("{path}: the output exists, and {reason}; --force makes it anew")]
     Exists { path: String, reason: String },
 }
 

@@ -207,47 +207,78 @@ fn csv_field(row: &str) -> (Field<'_>, Option<&str>) {
     }
 }
 
-/// Whether a row ends inside of a quoted field, and how many fields it has, whatever its bytes.
-pub fn shape(row: &[u8], format: Format) -> (bool, usize) {
-    match format {
-        Format::Csv => {
-            let mut ends = Quoting {
-                delimiter: b',',
-                place: Place::FieldStart,
-                mark_seen: BYTE_ORDER_MARK.len(),
+/// A row as it looks from outside, whatever its bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// It ends inside of a quoted field.
+    pub unclosed: bool,
+    /// Where its fields begin, at least one.
+    pub starts: Vec<usize>,
+}
+
+impl Shape {
+    pub fn of(row: &[u8], format: Format) -> Self {
+        let mut starts = vec![0];
+        if format != Format::Csv {
+            starts.extend(memchr_iter(b'\t', row).map(|tab| tab + 1));
+            return Self {
+                unclosed: false,
+                starts,
             };
-            let mut count = 1;
-            for byte in row {
-                let quoted = ends.place == Place::Quoted;
-                ends.find(std::slice::from_ref(byte));
-                count += usize::from(*byte == b',' && !quoted);
-            }
-            (ends.place == Place::Quoted, count)
         }
-        _ => (false, 1 + memchr_iter(b'\t', row).count()),
+        let mut ends = Quoting {
+            delimiter: b',',
+            place: Place::FieldStart,
+            mark_seen: BYTE_ORDER_MARK.len(),
+        };
+        for (i, byte) in row.iter().enumerate() {
+            let quoted = ends.place == Place::Quoted;
+            ends.find(std::slice::from_ref(byte));
+            if *byte == b',' && !quoted {
+                starts.push(i + 1);
+            }
+        }
+        Self {
+            unclosed: ends.place == Place::Quoted,
+            starts,
+        }
     }
 }
 
 /// Appends a field, in quotes if it would not be read as it is without.
-pub fn write_field(out: &mut Vec<u8>, text: &str, format: Format) {
+pub fn write_field(out: &mut Vec<u8>, text: &[u8], format: Format) {
     match format {
         Format::Tsv => {
             // A TSV row is one line, so these cannot be kept.
-            let text = text.replace(['\t', '\n', '\r'], " ");
-            match text.starts_with('"') {
+            let kept = |&byte: &u8| if b"\t\n\r".contains(&byte) { b' ' } else { byte };
+            let text: Vec<u8> = text.iter().map(kept).collect();
+            match text.starts_with(b"\"") {
                 true => write_quoted(out, &text),
-                false => out.extend_from_slice(text.as_bytes()),
+                false => out.extend_from_slice(&text),
             }
         }
-        _ if text.contains([',', '"', '\n', '\r']) => write_quoted(out, text),
-        _ => out.extend_from_slice(text.as_bytes()),
+        _ if text.iter().any(|byte| b",\"\n\r".contains(byte)) => write_quoted(out, text),
+        _ => out.extend_from_slice(text),
     }
 }
 
-fn write_quoted(out: &mut Vec<u8>, text: &str) {
+fn write_quoted(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
-    out.extend_from_slice(text.replace('"', "\"\"").as_bytes());
+    for &byte in text {
+        out.push(byte);
+        if byte == b'"' {
+            out.push(byte);
+        }
+    }
     out.push(b'"');
+}
+
+/// What a message about a row adds where it takes several lines.
+pub fn lines_taken(lines: usize) -> String {
+    match lines {
+        0 | 1 => String::new(),
+        lines => format!("; the row takes {lines} lines: is a quote missing or too many?"),
+    }
 }
 
 #[cfg(test)]
@@ -402,8 +433,8 @@ mod tests {
             for row in rows(&bytes, Format::Csv, 1000) {
                 let Ok(row) = std::str::from_utf8(&row) else { continue };
                 let found = texts(row, Format::Csv);
-                let (unclosed, count) = shape(row.as_bytes(), Format::Csv);
-                prop_assert_eq!(count, found.len());
+                let Shape { unclosed, starts } = Shape::of(row.as_bytes(), Format::Csv);
+                prop_assert_eq!(starts.len(), found.len());
                 prop_assert_eq!(unclosed, fields(row, Format::Csv).last() == Some(Field::Unclosed));
                 if unclosed {
                     continue;
@@ -421,14 +452,14 @@ mod tests {
         #[test]
         fn a_written_field_reads_back(text in "[\",\na-c\r]{0,8}", other in "[\",\na\r]{0,4}") {
             let mut out = Vec::new();
-            write_field(&mut out, &text, Format::Csv);
+            write_field(&mut out, text.as_bytes(), Format::Csv);
             out.push(b',');
-            write_field(&mut out, &other, Format::Csv);
+            write_field(&mut out, other.as_bytes(), Format::Csv);
             prop_assert_eq!(rows(&out, Format::Csv, 100).concat(), &out[..]);
             prop_assert_eq!(texts(std::str::from_utf8(&out).unwrap(), Format::Csv), some(&[&text, &other]));
             let flat = text.replace(['\n', '\r'], " ");
             let mut out = Vec::new();
-            write_field(&mut out, &flat, Format::Tsv);
+            write_field(&mut out, flat.as_bytes(), Format::Tsv);
             prop_assert_eq!(texts(std::str::from_utf8(&out).unwrap(), Format::Tsv), some(&[&flat]));
         }
     }

@@ -343,7 +343,7 @@ mod tests {
         ) {
             let contents: Vec<Content> = blank
                 .iter()
-                .map(|&blank| if blank { Content::Blank } else { Content::TooLong(1) })
+                .map(|&blank| if blank { Content::Blank } else { Content::TooLong { bytes: 1, lines: 1 } })
                 .collect();
             let records = blank.iter().filter(|blank| !**blank).count() as u64;
             let mut owners = vec![0; contents.len()];

@@ -22,6 +22,7 @@ use super::queue::Queue;
 use super::reader::Incoming;
 use super::record::Rejection;
 use super::record_format::RecordFormat;
+use super::rows::lines_taken;
 use super::warning::Warning;
 use super::window::{Cut, Encoder, Sequence, Sequences};
 use crate::Side;
@@ -180,11 +181,14 @@ impl Stage<'_> {
             Content::Blank => return Ok((line(Vec::new(), Outcome::Blank), Vec::new())),
             Content::Header(bytes) => return Ok((line(bytes, Outcome::Verbatim), Vec::new())),
             Content::Elsewhere => return Ok((line(Vec::new(), Outcome::Verbatim), Vec::new())),
-            Content::TooLong(length) => {
+            Content::TooLong { bytes: length, lines } => {
                 let limit = self.options.max_line_bytes;
                 let error = LineError::new(
                     ErrorCode::LineTooLong,
-                    format!("expected at most {limit} bytes, found {length}; --max-line-bytes raises the limit"),
+                    format!(
+                        "expected at most {limit} bytes, found {length}; --max-line-bytes raises the limit{}",
+                        lines_taken(lines)
+                    ),
                 );
                 return Ok((
                     line(

@@ -1,9 +1,10 @@
 //! Records as rows of a table, CSV or TSV: columns by the header's names, the answer in columns after the row's own.
 //!
-//! A row keeps its bytes, whatever is wrong with it. The columns that are appended are `probability`, `causal` (true
+//! A row keeps its bytes, or where it has too many fields its words. The columns that are appended are `probability`, `causal` (true
 //! or false), `calibrated_probability` where it is asked for, `probabilities` of several models, `warnings` (between
-//! semicolons), `error_code` and `error_message`, or with an output key `crag` all of them behind `crag_`. A row with too few fields is filled up with empty ones and an open quote is closed, so that
-//! the answer stands in its columns; a row with too many stays too long.
+//! semicolons), `error_code` and `error_message`, or with an output key `crag` all of them behind `crag_`. So that the answer stands in its
+//! columns, a row with too few fields is filled up with empty ones, an open quote is closed, and of a row with too many the last column
+//! takes what is left, as one field.
 
 use std::sync::OnceLock;
 
@@ -14,7 +15,7 @@ use super::lines::utf8;
 use super::output::{CALIBRATED_KEY, OutputKey, PROBABILITIES, write_probabilities, write_probability};
 use super::record::{Record, Rejection, Value, Values};
 use super::record_format::{Answer, RecordFormat};
-use super::rows::{self, Field, RowEnds};
+use super::rows::{self, Field, RowEnds, Shape};
 use super::warning::Warning;
 use crate::words::quoted;
 
@@ -71,6 +72,9 @@ impl Table {
             return Err(LONE_RETURN.to_owned());
         }
         let mut columns = Vec::new();
+        if row.trim_start().starts_with('{') && row.contains(':') {
+            return Err("expected a header row, found an object; is it JSONL? --format jsonl reads it".to_owned());
+        }
         for field in rows::fields(row, self.format) {
             match field.text() {
                 Some(column) => columns.push(column.into_owned()),
@@ -80,9 +84,9 @@ impl Table {
         }
         for column in self.answer_columns() {
             if columns.contains(&column) {
+                let name = self.output.key().map_or("a name", |_| "another name");
                 return Err(format!(
-                    "the column {} is already there; rename it, or put a name before those that are added \
-                     with --output-key",
+                    "the column {} is already there; rename it, or put {name} before those that are added with --output-key",
                     quoted(&column)
                 ));
             }
@@ -149,6 +153,10 @@ impl Table {
             listed(columns)
         );
         match columns {
+            [first, ..] if first.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("sep=")) => {
+                message +=
+                    "; the line \"sep=\", by which Excel knows how fields are delimited, is no header: remove it";
+            }
             [one] if one.contains([',', ';', '\t', '|']) => {
                 message += "; that is one column: is the file delimited otherwise? crag reads commas (--format csv) and tabs \
                             (--format tsv)";
@@ -180,7 +188,8 @@ impl Table {
 
     fn parse_row<'a>(&self, row: &'a [u8]) -> Result<Record<'a>, LineError> {
         let row = utf8(row).map_err(|message| LineError::new(ErrorCode::InvalidUtf8, message))?;
-        let invalid = |message: String| LineError::new(ErrorCode::InvalidRow, message + &lines_taken(row));
+        let invalid =
+            |message: String| LineError::new(ErrorCode::InvalidRow, message + &rows::lines_taken(row.lines().count()));
         let header = self.header()?;
         let mut values: [Option<Value<'a>>; FIELDS.len()] = Default::default();
         let mut count = 0;
@@ -221,18 +230,26 @@ impl Table {
         self.header.get().ok_or_else(none)
     }
 
-    /// Appends the row with as many fields as the header has, or more if it has more.
-    fn write_row(&self, out: &mut Vec<u8>, row: &[u8], is_whole: bool) {
-        out.extend_from_slice(row);
-        let (unclosed, count) = match is_whole {
-            true => return,
-            false => rows::shape(row, self.format),
-        };
-        if unclosed {
-            out.push(b'"');
+    /// Appends a row that may have another number of fields than the header, with as many.
+    fn write_damaged_row(&self, out: &mut Vec<u8>, row: &[u8]) {
+        let Shape { unclosed, starts } = Shape::of(row, self.format);
+        let expected = self.header.get().map_or(starts.len(), |header| header.columns.len());
+        match starts.get(expected.saturating_sub(1)) {
+            Some(&last) if starts.len() > expected => {
+                out.extend_from_slice(&row[..last]);
+                rows::write_field(out, &row[last..], self.format);
+            }
+            _ => {
+                out.extend_from_slice(row);
+                if unclosed {
+                    out.push(b'"');
+                }
+                out.extend(std::iter::repeat_n(
+                    self.delimiter,
+                    expected.saturating_sub(starts.len()),
+                ));
+            }
         }
-        let expected = self.header.get().map_or(count, |header| header.columns.len());
-        out.extend(std::iter::repeat_n(self.delimiter, expected.saturating_sub(count)));
     }
 
     fn write_warnings(&self, out: &mut Vec<u8>, warnings: &[Warning]) {
@@ -275,7 +292,7 @@ impl RecordFormat for Table {
         let mut out = row.to_vec();
         for column in self.answer_columns() {
             out.push(self.delimiter);
-            rows::write_field(&mut out, &column, self.format);
+            rows::write_field(&mut out, column.as_bytes(), self.format);
         }
         out.push(b'\n');
         self.header.get_or_init(|| header);
@@ -293,7 +310,7 @@ impl RecordFormat for Table {
         let delimiter = self.delimiter;
         match answer {
             Answer::Scored(scored) => {
-                self.write_row(out, row, true);
+                out.extend_from_slice(row);
                 out.push(delimiter);
                 write_probability(out, scored.probability);
                 out.push(delimiter);
@@ -306,14 +323,14 @@ impl RecordFormat for Table {
                     let mut named = Vec::new();
                     write_probabilities(&mut named, scored.probabilities);
                     out.push(delimiter);
-                    rows::write_field(out, &String::from_utf8_lossy(&named), self.format);
+                    rows::write_field(out, &named, self.format);
                 }
                 out.push(delimiter);
                 self.write_warnings(out, scored.warnings);
                 out.extend_from_slice(&[delimiter, delimiter]);
             }
             Answer::Error { error, place, .. } => {
-                self.write_row(out, row, false);
+                self.write_damaged_row(out, row);
                 let columns = self.answer_columns().count();
                 out.extend(std::iter::repeat_n(delimiter, columns - 1));
                 out.extend_from_slice(error.code.name().as_bytes());
@@ -324,18 +341,10 @@ impl RecordFormat for Table {
                     (true, None) => format!("line {}: {}", place.line, error.message),
                     (true, Some(file)) => format!("{file}:{}: {}", place.line, error.message),
                 };
-                rows::write_field(out, &message, self.format);
+                rows::write_field(out, message.as_bytes(), self.format);
             }
         }
         out.push(b'\n');
-    }
-}
-
-/// How far a row goes that is not well: an opening quote too many takes lines that were meant as rows of their own.
-fn lines_taken(row: &str) -> String {
-    match row.lines().count() {
-        0 | 1 => String::new(),
-        lines => format!("; the row takes {lines} lines: is a quote missing or too many?"),
     }
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::scoring::output::{Place, Scored};
+use proptest::prelude::*;
 
 fn table(format: Format, places: &[(&str, &str)], header: &str) -> Result<(Table, String), String> {
     let map = FieldMap::new(format, places.iter().copied()).unwrap();
@@ -188,11 +189,17 @@ fn spans_are_written_in_two_ways() {
 }
 
 #[test]
-fn broken_rows_keep_their_bytes_and_the_answer_its_columns() {
+fn broken_rows_keep_their_words_and_the_answer_its_columns() {
     let table = plain();
     for (row, code, head) in [
         (b"1,a".as_slice(), "invalid_row", b"1,a,,,,,,invalid_row,".as_slice()),
-        (b"1,a b,a,b,c", "invalid_row", b"1,a b,a,b,c,,,,invalid_row,"),
+        (b"1,a b,a,b,c", "invalid_row", b"1,a b,a,\"b,c\",,,,invalid_row,"),
+        (
+            b"1,a b,a,\"b\",\xff,",
+            "invalid_utf8",
+            b"1,a b,a,\"\"\"b\"\",\xff,\",,,,invalid_utf8,",
+        ),
+        (b"1,a b,a,b,\"c", "invalid_row", b"1,a b,a,\"b,\"\"c\",,,,invalid_row,"),
         (b"1,\"a\" b,a,b", "invalid_row", b"1,\"a\" b,a,b,,,,invalid_row,"),
         (b"1,\"a b,a,b", "invalid_row", b"1,\"a b,a,b\",,,,,,invalid_row,"),
         (b"1,\xff,a,b", "invalid_utf8", b"1,\xff,a,b,,,,invalid_utf8,"),
@@ -215,6 +222,46 @@ fn broken_rows_keep_their_bytes_and_the_answer_its_columns() {
         };
         assert!(out.starts_with(head), "{code}: {}", String::from_utf8_lossy(&out));
     }
+}
+
+#[test]
+fn fields_too_many_in_tsv_are_left_with_spaces_between_them() {
+    let (table, _) = table(Format::Tsv, &[], "text\tdrug\tadr").unwrap();
+    assert!(text(answered(&table, b"a b\ta\tb\tc\t")).starts_with("a b\ta\tb c \t\t\t\tinvalid_row\t"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_answer_stands_in_its_columns(row in "[\",a\t ]{0,16}") {
+        for (format, header) in [(Format::Csv, "text,drug,adr"), (Format::Tsv, "text\tdrug\tadr")] {
+            let (table, out) = table(format, &[], header).unwrap();
+            let columns = Shape::of(out.trim_end().as_bytes(), format).starts.len();
+            let answer = answered(&table, row.as_bytes());
+            let shape = Shape::of(answer.strip_suffix(b"\n").unwrap(), format);
+            prop_assert!(!shape.unclosed);
+            prop_assert_eq!(shape.starts.len(), columns);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_header_is_told_by_how_it_begins() {
+    let message = |header: &str| table(Format::Csv, &[], header).unwrap_err();
+    assert!(
+        message("sep=,").contains("is no header: remove it"),
+        "{}",
+        message("sep=,")
+    );
+    let object = r#"{"text":"a b","drug":"a","adr":"b"}"#;
+    assert!(
+        message(object).contains("is it JSONL? --format jsonl"),
+        "{}",
+        message(object)
+    );
+    // Braces in a name are no object.
+    assert!(message("{text},drug,adr").contains("expected the column \"text\""));
 }
 
 #[test]
