@@ -110,6 +110,13 @@ impl Config {
                 ));
             }
         }
+        if EXTRA_KEYS.iter().all(|key| config.json.get(*key).is_some_and(has_any)) {
+            doubts.push(format!(
+                "{}: it has both {} and {}: as transformers 4 takes tokens of both lists, they are taken here, and transformers 5 takes \
+                 the latter alone; if the model was trained with that, token ids may be wrong; write one list",
+                config.file, EXTRA_KEYS[0], EXTRA_KEYS[1]
+            ));
+        }
         let is_special = |content: &str| named.iter().chain(&extra).any(|token| token.content == content);
         let has_decoder = decoder.is_some();
         let (added_file, added) = match (decoder, older) {
@@ -144,6 +151,17 @@ impl Config {
             named,
             extra,
         })
+    }
+}
+
+/// The lists of special tokens that have no name, by their older key and their newer one.
+const EXTRA_KEYS: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
+
+fn has_any(tokens: &Value) -> bool {
+    match tokens {
+        Value::Array(tokens) => !tokens.is_empty(),
+        Value::Object(tokens) => !tokens.is_empty(),
+        _ => false,
     }
 }
 
@@ -247,7 +265,7 @@ impl<'a> Stated<'a> {
     /// The special tokens that have no name, in order.
     fn tokens(&self) -> Result<Vec<AddedToken>, TokenizerError> {
         let mut tokens = Vec::new();
-        for key in ["additional_special_tokens", "extra_special_tokens"] {
+        for key in EXTRA_KEYS {
             let values = match self.json.get(key) {
                 None | Some(Value::Null) => continue,
                 Some(Value::Array(values)) => values.clone(),

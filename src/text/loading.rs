@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::NormalizerWrapper;
@@ -117,6 +118,15 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
                  the markers in \"additional_special_tokens\" of tokenizer_config.json if not"
             ));
         }
+        if vocabulary.is_none() && !missing.is_empty() && missing.len() < MARKERS.len() {
+            let names: Vec<&str> = missing.iter().map(|marker| marker.content.as_str()).collect();
+            doubts.push(format!(
+                "{file}: of the entity markers no file lists {}, beside the others: transformers takes what is not listed apart like any \
+                 text, and here it is one token with an id of its own: if the model was trained with these taken apart, every probability \
+                 is wrong; list all four in \"additional_special_tokens\" of tokenizer_config.json if not",
+                names.join(" and ")
+            ));
+        }
         files_have_markers = missing.len() < MARKERS.len() || vocabulary.is_some();
         add(&mut tokenizer, file, missing)?;
     }
@@ -146,10 +156,36 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
 }
 
 fn from_json(file: &str, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
+    #[derive(Deserialize)]
+    struct Normalizing {
+        #[serde(default)]
+        normalizer: Value,
+    }
+    let stated: Normalizing =
+        serde_json::from_slice(bytes).map_err(|error| TokenizerError::malformed(file, &error.to_string()))?;
+    // The library takes memory for whatever a table of eight letters claims to need.
+    if has_type(&stated.normalizer, "Precompiled") {
+        return Err(TokenizerError::malformed(
+            file,
+            "\"normalizer\": expected BERT's, found Precompiled, which is SentencePiece's",
+        ));
+    }
     let mut tokenizer =
         Tokenizer::from_bytes(bytes).map_err(|error| TokenizerError::malformed(file, &error.to_string()))?;
     match tokenizer.get_model() {
-        ModelWrapper::WordPiece(model) => require_unknown_token(file, &tokenizer, &model.unk_token)?,
+        ModelWrapper::WordPiece(model) => {
+            require_unknown_token(file, &tokenizer, &model.unk_token)?;
+            // The time that a word takes grows faster than with the square of its letters.
+            let longest = model.max_input_chars_per_word;
+            if longest > MOST_CHARS_OF_A_WORD {
+                return Err(TokenizerError::malformed(
+                    file,
+                    &format!(
+                        "\"max_input_chars_per_word\": expected at most {MOST_CHARS_OF_A_WORD}, found {longest}; BERT's is {LONGEST_WORD}"
+                    ),
+                ));
+            }
+        }
         other => {
             let found = match other {
                 ModelWrapper::BPE(_) => "BPE",
@@ -195,6 +231,17 @@ fn from_json(file: &str, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
         }
     }
     Ok(tokenizer)
+}
+
+/// Whether `value` or a part of it is an object of that `type`.
+fn has_type(value: &Value, wanted: &str) -> bool {
+    match value {
+        Value::Object(members) => {
+            members.get("type").is_some_and(|own| own == wanted) || members.values().any(|part| has_type(part, wanted))
+        }
+        Value::Array(parts) => parts.iter().any(|part| has_type(part, wanted)),
+        _ => false,
+    }
 }
 
 /// What there is to say of padding on the left. A text by itself, and one that is padded on the right, gets the positions that it has
@@ -307,6 +354,7 @@ fn unknown_class(config: &Config, done: &str, same: &str) -> Option<String> {
 
 /// BERT's, of `tokenizer.json`'s "model".
 const LONGEST_WORD: usize = 100;
+const MOST_CHARS_OF_A_WORD: usize = 1000;
 const PREFIX: &str = "##";
 
 /// The tokenizer of a `vocab.txt`, and what is doubtful about it.

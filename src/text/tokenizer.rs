@@ -7,10 +7,13 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use tokenizers::Encoding;
+
 use super::MARKERS;
 use super::configuration::TokenizerFiles;
 use super::cuts::Cuts;
 use super::error::TokenizerError;
+use super::guard::guarded;
 use super::loading;
 use super::marking::MarkedText;
 use super::runs::Runs;
@@ -155,8 +158,7 @@ impl Tokenizer {
         let budget = max_length.saturating_sub(2);
         if marked.text.len() <= WHOLE_BYTES {
             // Offsets cost time, and most texts fit.
-            let encoding = self.inner.encode_fast(marked.text.as_str(), false);
-            let encoding = encoding.map_err(|error| failed(&marked.text, &error))?;
+            let encoding = encoded(&marked.text, || self.inner.encode_fast(marked.text.as_str(), false))?;
             if encoding.len() <= budget {
                 return Ok(self.tokenized(encoding.get_ids().iter().copied(), false, false));
             }
@@ -236,10 +238,8 @@ impl Tokenizer {
     fn encode_piece(&self, text: &str, piece: Range<usize>, mut push: impl FnMut(Token)) -> Result<(), TokenizerError> {
         let long = &text[piece.clone()];
         let short = self.runs.shorten(long);
-        let encoding = self
-            .inner
-            .encode(short.as_ref().map_or(long, |short| short.text.as_str()), false)
-            .map_err(|error| failed(text, &error))?;
+        let input = short.as_ref().map_or(long, |short| short.text.as_str());
+        let encoding = encoded(text, || self.inner.encode(input, false))?;
         let place = |at| piece.start + short.as_ref().map_or(at, |short| short.original(at));
         for (&id, &(start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
             push((id, place(start)..place(end)));
@@ -270,11 +270,15 @@ fn reaching(tokens: &VecDeque<Token>, at: usize) -> usize {
     tokens.len() - tokens.partition_point(|(_, range)| range.end <= at)
 }
 
-fn failed(text: &str, error: &tokenizers::Error) -> TokenizerError {
-    TokenizerError::Failed {
+/// What `encode` makes of `text` or of a part of it; it may panic, as with what a tokenizer.json asks for.
+fn encoded(text: &str, encode: impl FnOnce() -> tokenizers::Result<Encoding>) -> Result<Encoding, TokenizerError> {
+    let failed = |reason: String| TokenizerError::Failed {
         bytes: text.len(),
-        reason: error.to_string(),
-    }
+        reason,
+    };
+    guarded(encode)
+        .map_err(failed)?
+        .map_err(|error| failed(error.to_string()))
 }
 
 #[cfg(test)]

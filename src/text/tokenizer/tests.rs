@@ -75,7 +75,15 @@ fn from_json(normalizer: &str, config: Option<&str>) -> Tokenizer {
 }
 
 /// The same with one part of the file replaced.
-fn from_altered_json(normalizer: &str, config: Option<&str>, (part, other): (&str, &str)) -> Tokenizer {
+fn from_altered_json(normalizer: &str, config: Option<&str>, replaced: (&str, &str)) -> Tokenizer {
+    try_altered_json(normalizer, config, replaced).unwrap()
+}
+
+fn try_altered_json(
+    normalizer: &str,
+    config: Option<&str>,
+    (part, other): (&str, &str),
+) -> Result<Tokenizer, TokenizerError> {
     let ids: Vec<String> = (VOCABULARY.lines().enumerate())
         .map(|(id, token)| format!("{token:?}:{id}"))
         .collect();
@@ -96,7 +104,7 @@ fn from_altered_json(normalizer: &str, config: Option<&str>, (part, other): (&st
         tokenizer_config: config.map(|config| ("tokenizer_config.json", config.as_bytes())),
         ..Default::default()
     };
-    Tokenizer::load(&files, true).unwrap()
+    Tokenizer::load(&files, true)
 }
 
 fn bert(lowercase: bool) -> String {
@@ -321,6 +329,64 @@ fn markers_of_a_vocabulary_that_no_file_lists_are_a_doubt() {
     assert_eq!(listed.marker_ids(), found.marker_ids());
     assert!(load(&vocabulary, None, false).unwrap().doubts().is_empty());
     assert!(!tokenizer().files_have_markers());
+}
+
+#[test]
+fn a_tokenizer_that_panics_or_takes_without_bound_is_an_error() {
+    let config = Some(r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#);
+    let json = |normalizer: &str, (part, other): (&str, &str)| try_altered_json(normalizer, config, (part, other));
+    let pre_tokenizer = (r#"{"type":"BertPreTokenizer"}"#, r#"{"type":"FixedLength","length":0}"#);
+    let panics = json(&bert(true), pre_tokenizer).unwrap();
+    let message = panics
+        .tokenize(&unmarked("a"), 8, Window::Start)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("the tokenizer failed on a text of 1 bytes"),
+        "{message}"
+    );
+    let precompiled =
+        r#"{"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": "/////w=="}]}"#;
+    let message = json(precompiled, ("", "")).unwrap_err().to_string();
+    assert!(
+        message.contains("found Precompiled, which is SentencePiece's"),
+        "{message}"
+    );
+    let longest = (
+        r#""max_input_chars_per_word":100"#,
+        r#""max_input_chars_per_word":1000000000"#,
+    );
+    let message = json(&bert(true), longest).unwrap_err().to_string();
+    assert!(message.contains("expected at most 1000, found 1000000000"), "{message}");
+}
+
+#[test]
+fn markers_of_which_files_list_some_are_a_doubt() {
+    let doubts = |listed: &str| {
+        let config = format!(r#"{{"additional_special_tokens": [{listed}]}}"#);
+        load(VOCABULARY, Some(&config), true).unwrap().doubts().to_vec()
+    };
+    for (listed, missing) in [
+        (r#""[DRUG]", "[ADR]""#, "[/DRUG] and [/ADR]"),
+        (r#""[DRUG]", "[/DRUG]", "[ADR]", "[/ADE]""#, "[/ADR]"),
+    ] {
+        let said = format!("vocab.txt: of the entity markers no file lists {missing}, beside the others");
+        assert!(doubts(listed)[0].contains(&said), "{:?}", doubts(listed));
+    }
+    assert!(doubts(r#""[DRUG]", "[/DRUG]", "[ADR]", "[/ADR]", "[X]""#).is_empty());
+}
+
+#[test]
+fn two_lists_of_special_tokens_in_one_file_are_a_doubt() {
+    let doubts = |older: &str, newer: &str| {
+        let config = format!(r#"{{"additional_special_tokens": [{older}], "extra_special_tokens": [{newer}]}}"#);
+        load(VOCABULARY, Some(&config), true).unwrap().doubts().to_vec()
+    };
+    let all = r#""[DRUG]", "[/DRUG]", "[ADR]", "[/ADR]""#;
+    let found = doubts(all, r#""[X]""#);
+    let said = "tokenizer_config.json: it has both additional_special_tokens and extra_special_tokens";
+    assert!(found[0].contains(said), "{found:?}");
+    assert!(doubts(all, "").is_empty() && doubts("", all).is_empty());
 }
 
 #[test]
