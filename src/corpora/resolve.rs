@@ -19,7 +19,7 @@ use super::document::{
 use super::options::CompositeUse;
 use super::report::{CorpusError, Problem, Reason, Report};
 use super::summary::Summary;
-use crate::words::quoted;
+use crate::words::{quoted, shortened};
 use layout::{passages, separator};
 
 /// How a document's offsets are read.
@@ -407,6 +407,10 @@ fn locate_all(raw: &RawDocument, reading: Reading) -> Vec<Found> {
     raw.mentions.iter().map(locate).collect()
 }
 
+/// How much of what is found at a mention's place is kept for a message: pieces, and characters of each.
+const MOST_SLICES: usize = 8;
+const SHOWN: usize = 100;
+
 fn locate_in(block: &Placed<'_>, mention: &RawMention) -> Found {
     let expected = match mention.text.as_deref() {
         None | Some("") => return Err(Miss::NoText),
@@ -428,6 +432,10 @@ fn locate_in(block: &Placed<'_>, mention: &RawMention) -> Found {
     }
     // brat gives a discontinuous mention's words in the order in which it states the places, others in that of the text.
     let is_right = |fragments: &[Range<usize>]| {
+        // As many characters make no more bytes than that: nothing that is so much longer has to be looked through.
+        if matches!(fragments, [one] if one.len() > 8 * expected.len()) {
+            return false;
+        }
         let as_counted = fragments.iter().map(|fragment| match block.reading.short_line_ends {
             true => Cow::Owned(block.text[fragment.clone()].replace(LONG_LINE_END, "\n")),
             false => Cow::Borrowed(&block.text[fragment.clone()]),
@@ -438,7 +446,9 @@ fn locate_in(block: &Placed<'_>, mention: &RawMention) -> Found {
     fragments.sort_by_key(|fragment| (fragment.start, fragment.end));
     let slices: Vec<&str> = fragments.iter().map(|fragment| &block.text[fragment.clone()]).collect();
     if !as_stated && !is_right(&fragments) {
-        return Err(Miss::Mismatch(slices.join(" … ")));
+        // Of many mentions, each over all of a text, that would be many times the text.
+        let shown = slices.iter().take(MOST_SLICES).map(|slice| shortened(slice, SHOWN));
+        return Err(Miss::Mismatch(shown.collect::<Vec<_>>().join(" … ")));
     }
     if slices.iter().all(|slice| slice.trim().is_empty()) {
         return Err(Miss::Empty);

@@ -96,9 +96,15 @@ impl Documents for Reader {
                     Err(problem) => Err(problem),
                     Ok(Some(b'<')) => match xml::encoding(&mut self.source)? {
                         None => Ok(Cutter::Xml(xml::Cutter::default())),
-                        Some(encoding) => refuse(format!(
-                            "expected UTF-8, found the declared encoding {encoding}; convert it first (iconv)"
-                        )),
+                        Some(encoding) => {
+                            let mut message = format!(
+                                "expected UTF-8, found the declared encoding {encoding}; convert it first, and what it declares"
+                            );
+                            if xml::is_name_of_encoding(&encoding) {
+                                message += &format!(": iconv -f {encoding} -t UTF-8 FILE | sed '1s/{encoding}/UTF-8/'");
+                            }
+                            refuse(message)
+                        }
                     },
                     Ok(Some(b'{' | b'[')) => Ok(Cutter::Json(json::Cutter::default())),
                     Ok(Some(other)) => refuse(format!(

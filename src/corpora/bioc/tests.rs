@@ -370,6 +370,35 @@ fn files_of_another_kind_are_one_problem() {
 }
 
 #[test]
+fn markup_that_does_not_end_is_one_problem() {
+    let document = plain("1");
+    for (broken, ids) in [
+        ("<collection ".to_owned(), 0),
+        ("<collection><!-- ".to_owned(), 0),
+        ("<collection><![CDATA[ <document> ".to_owned(), 0),
+        ("<collection><?xml ".to_owned(), 0),
+        (format!("<collection>{document}</document "), 1),
+        (format!("<collection>{document}<collection x"), 1),
+        (format!("<collection>{document}<!-- <document>"), 1),
+    ] {
+        let found = bioc(broken.as_str());
+        assert_eq!(
+            (found.ids().len(), found.reasons.len()),
+            (ids, 1),
+            "{broken}: {:?}",
+            found.problems
+        );
+    }
+}
+
+#[test]
+fn a_file_that_was_converted_from_utf_16_may_still_declare_it() {
+    let found = bioc(collection(&plain("1")).replace("UTF-8", "UTF-16"));
+    assert_eq!(found.ids(), ["1:100-107:115-119"]);
+    assert_eq!(found.reasons, [""; 0]);
+}
+
+#[test]
 fn a_file_that_breaks_off_between_documents_says_so() {
     let both = collection(&(plain("1") + &plain("2")));
     let end_of_first = both.find("</document>").unwrap() + "</document>".len();

@@ -52,10 +52,13 @@ impl Cutter {
             }
             Mark::End | Mark::TooLarge => {
                 let message = |awaited| format!("expected {awaited}, found the end of the file");
+                let line = source.line();
+                // Markup that does not end has been told of, and is not to be found again.
+                source.consume(source.bytes().len());
                 return Ok(self
                     .awaited
                     .take()
-                    .map(|awaited| (Piece::Other(message(awaited)), source.line())));
+                    .map(|awaited| (Piece::Other(message(awaited)), line)));
             }
         }
         let line = source.line();
@@ -182,7 +185,8 @@ fn named(markup: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The declared encoding, if it is none of UTF-8 and its subset ASCII.
+/// The declared encoding, if it is none of UTF-8 and its subset ASCII. What declares UTF-16 in bytes that can be read here has been
+/// converted since.
 pub fn encoding(source: &mut Source) -> Result<Option<String>, CorpusError> {
     while source.bytes().len() < 200 && source.more()? {}
     let head = &source.bytes()[..source.bytes().len().min(200)];
@@ -196,7 +200,17 @@ pub fn encoding(source: &mut Source) -> Result<Option<String>, CorpusError> {
         let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''))?;
         rest[1..].split_once(quote).map(|(value, _)| value.to_owned())
     });
-    Ok(value.filter(|value| !["utf-8", "utf8", "us-ascii", "ascii"].contains(&value.to_ascii_lowercase().as_str())))
+    let is_read = |value: &String| {
+        let value = value.to_ascii_lowercase();
+        value.starts_with("utf-16") || ["utf-8", "utf8", "us-ascii", "ascii"].contains(&value.as_str())
+    };
+    Ok(value.filter(|value| !is_read(value)))
+}
+
+/// Whether `name` is what XML lets an encoding be called, so that it may stand in a command for a shell.
+pub fn is_name_of_encoding(name: &str) -> bool {
+    let is_further = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    name.starts_with(|first: char| first.is_ascii_alphabetic()) && name.bytes().all(is_further)
 }
 
 /// Reads one document; what could be read of it, and what was wrong.
