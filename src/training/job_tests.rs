@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     BackboneSettings, Contrastive, Event, Finetune, HeadSettings, Job, LabelledPair, LabelledPairs, NegativeKind,
-    OptimizerSettings, Parameters, Phase, Settings, Source, Split, Start, TrainError, Trained,
+    OptimizerSettings, Origin, Parameters, Phase, Settings, Source, Split, Start, TrainError, Trained,
     dataset::{Dataset, Example, Reader, Relations, prepare},
     loss,
     mining::{Kind, Negative},
@@ -84,6 +84,7 @@ pub(super) struct Case {
     pub train: Dataset,
     valid: Dataset,
     related: Relations,
+    origin: Origin,
 }
 
 /// How a run went.
@@ -177,6 +178,7 @@ impl Case {
             train,
             valid,
             related,
+            origin: Origin::default(),
         }
     }
 
@@ -207,7 +209,7 @@ impl Case {
             negatives: self.negatives,
             device: &CPU,
             save_every: Duration::MAX,
-            fingerprint: "x".to_owned(),
+            origin: &self.origin,
             stop,
         }
     }

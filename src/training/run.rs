@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 
 use super::{
-    Network, Parameters, Phase, Settings, TrainError, Weights,
+    Network, Origin, Parameters, Phase, Settings, TrainError, Weights,
     dataset::{Dataset, Relations},
     judge::{Judgement, judge},
     loss,
@@ -36,8 +36,8 @@ pub struct Job<'a> {
     pub device: &'a Device,
     /// The state is written at most this often between the ends of epochs, where it always is.
     pub save_every: Duration,
-    /// Of all that the result depends on: a run goes on with a state of the same alone.
-    pub fingerprint: String,
+    /// A run goes on with a state of the same alone.
+    pub origin: &'a Origin,
     /// Set by whoever wants the run to stop and to leave a state to go on with.
     pub stop: &'a AtomicBool,
 }
@@ -217,14 +217,16 @@ impl Job<'_> {
 
     fn resume(&self, folder: &WorkFolder) -> Result<(State, Moments), TrainError> {
         let Some((state, tensors)) = folder.load()? else {
-            return Ok((State::begun(&self.fingerprint), Moments::default()));
+            return Ok((State::begun(self.origin), Moments::default()));
         };
-        if state.fingerprint != self.fingerprint {
+        let differences = state.origin.differences(self.origin);
+        if !differences.is_empty() {
             return Err(TrainError::Resume {
                 path: folder.state_path().display().to_string(),
-                reason:
-                    "it was begun with other settings, data or backbone; give the same again, or --force to begin anew"
-                        .to_owned(),
+                reason: format!(
+                    "since it was begun, {}; give the same again, or --force to begin anew",
+                    differences.join(", ")
+                ),
             });
         }
         self.parameters.restore(&tensors)?;

@@ -63,6 +63,7 @@ impl Start {
                 encoder.push((name.to_owned(), checkpoint.tensor(&info.name)?.to_dtype(DType::F32)?));
             }
         }
+        checkpoint.check_unchanged()?;
         let config = files
             .config
             .clone()

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{TrainError, dataset::Example, judge::Judgement, phase::Phase};
+use super::{Origin, TrainError, dataset::Example, judge::Judgement, phase::Phase};
 use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, locate, write_safetensors};
 use crate::files::{RealDisk, check_seal, replace, seal};
 
@@ -51,8 +51,8 @@ pub struct EpochSummary {
 /// Where a run stands, between two optimizer steps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// Of settings, data and first weights: a resumed run must have the same.
-    pub fingerprint: String,
+    /// A resumed run must have the same.
+    pub origin: Origin,
     /// None when all is done.
     pub phase: Option<Phase>,
     pub epoch: usize,
@@ -77,9 +77,9 @@ pub struct State {
 
 impl State {
     /// Of a run that has done nothing yet.
-    pub fn begun(fingerprint: &str) -> Self {
+    pub fn begun(origin: &Origin) -> Self {
         Self {
-            fingerprint: fingerprint.to_owned(),
+            origin: origin.clone(),
             phase: Some(Phase::FIRST),
             ..Self::default()
         }
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn no_state_is_written_over_the_tensors_that_the_last_one_names() {
         let folder = tempfile::tempdir().unwrap();
-        let mut state = State::begun("x");
+        let mut state = State::begun(&Origin::default());
         for number in 1..=3 {
             // Each by a run that goes on with the one before.
             let mut work = WorkFolder::open(folder.path()).unwrap();
@@ -294,7 +294,8 @@ mod tests {
         }
         fs::write(folder.path().join(LOG), "{}\n").unwrap();
         let mut work = WorkFolder::open(folder.path()).unwrap();
-        work.save(&mut State::begun("x"), &tensors(), None).unwrap();
+        work.save(&mut State::begun(&Origin::default()), &tensors(), None)
+            .unwrap();
         assert_eq!(names(folder.path()), [LOG, "state-7.safetensors", STATE]);
     }
 }

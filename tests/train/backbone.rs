@@ -268,7 +268,10 @@ fn another_config_or_tokenizer_of_the_backbone_is_not_gone_on_with() {
         );
         let begun = [&diverging[..], &["--resume"]].concat();
         let said = stderr(&train("begun", &begun).code(2));
-        assert!(said.contains("other settings, data or backbone"), "{name}: {said}");
+        assert!(
+            said.contains("since it was begun, ") && said.contains(&format!("{name} changed")),
+            "{name}: {said}"
+        );
         fs::write(&path, before).unwrap();
     }
     assert!(stderr(&train("finished", &["--resume"]).success()).contains("nothing to do"));

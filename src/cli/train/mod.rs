@@ -15,25 +15,25 @@ use anyhow::Context as _;
 use candle_core::{DType, Device};
 use jiff::Timestamp;
 
-use self::output::{Facts, Finished};
+use self::output::{BackboneRecord, Facts, Finished};
 use self::progress::Progress;
 use self::recipe::RecipeArgs;
 use super::config::SettingRow;
 use super::device::PlaceArgs;
 use super::inputs::{expect_jsonl, given_twice, input, is_stdin};
 use super::manifest::FileRecord;
-use super::model::{check_vocabulary, doubts, warn_of};
+use super::model::{check_vocabulary, doubts, hub_options, warn_of};
 use super::model_folder;
 use super::progress::ProgressArgs;
 use super::signals::SignalWatch;
 use super::threads::start_pool;
 use super::values::{parse_bytes, parse_seconds, parse_threads};
 use super::{Outcome, UsageError, console, note};
-use crate::checkpoint::{HubOptions, ModelFiles, ModelSource, locate};
+use crate::checkpoint::{ModelSource, locate};
 use crate::evaluation::Fields;
 use crate::files::Claim;
 use crate::training::{
-    BackboneSettings, Job, LabelledPairs, NegativeKind, Parameters, Settings, Source, Split, Start, TrainError,
+    BackboneSettings, Job, LabelledPairs, NegativeKind, Origin, Parameters, Settings, Source, Split, Start, TrainError,
     dataset::{self, Dataset, Relations},
     state::WorkFolder,
 };
@@ -55,10 +55,13 @@ A table [backbone] in the recipe makes an encoder from scratch, with a vocabular
 num_hidden_layers = 2, num_attention_heads = 2, intermediate_size = 512, vocab_size = 4000 (at most), \
 max_position_embeddings = 128, lowercase = true.
 
+Keys of the recipe without a flag: head.activation = \"gelu\" (or gelu_new, relu, tanh), negatives.neighbours = 8 (among how many \
+nearest contexts a hard negative is drawn), optimizer.beta1 = 0.9, optimizer.beta2 = 0.999, optimizer.eps = 1e-8.
+
 Examples:
   crag train --backbone DIR --train pairs.jsonl --valid held-out.jsonl --out my-model
-  crag train --recipe recipe.toml --train pairs.jsonl --out my-model        # [backbone]: an encoder from scratch
-  crag train ... --out my-model --resume                                    # after a kill: to the same bytes
+  crag train --recipe recipe.toml --train pairs.jsonl --out my-model    # with [backbone]: from scratch
+  crag train ... --out my-model --resume                       # after a kill: to the same weights
 
 Exit codes: 0 done; 1 could not run or go on; 2 usage, or --resume with other settings or data; 3 done, but some lines \
 were no labelled pairs; 11 another run writes this output; 129, 130, 143 interrupted."
@@ -200,12 +203,12 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
         settings: &settings,
         flags: &flags,
         start: &start,
-        backbone: backbone.as_ref(),
+        backbone,
         data: &data,
         device: &device.description,
         parameters: parameters.elements(),
         save_dtype: args.save_dtype.dtype(),
-        fingerprint: fingerprint(&settings, &start, &data)?,
+        origin: Origin::new(&settings, &start, [&data.train, &data.valid])?,
     };
     let outcome = match data.rejected.is_empty() {
         true => Outcome::Complete,
@@ -230,7 +233,7 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
         negatives: data.negatives,
         device: &device.placement.device,
         save_every: args.save_every,
-        fingerprint: facts.fingerprint.clone(),
+        origin: &facts.origin,
         stop: &stop,
     };
     let mined = job.mined_for_validation();
@@ -447,23 +450,22 @@ impl TrainArgs {
         })
     }
 
-    /// What training begins from, and the backbone's files where there is one.
-    fn start(&self, settings: &Settings, split: &Split) -> anyhow::Result<(Start, Option<ModelFiles>)> {
+    /// What training begins from, and what the manifest says of it.
+    fn start(&self, settings: &Settings, split: &Split) -> anyhow::Result<(Start, BackboneRecord)> {
         let Some(backbone) = &self.backbone else {
             // `settings` let nothing through that has neither.
             let scratch = BackboneSettings::default();
             let backbone = settings.backbone.as_ref().unwrap_or(&scratch);
             let start = Start::from_scratch(backbone, &settings.head, &split.train, settings.seed).map_err(as_usage)?;
-            return Ok((start, None));
+            let record = BackboneRecord::new(&start, None)?;
+            return Ok((start, record));
         };
         let source = ModelSource::parse(backbone, self.revision.as_deref())?;
-        let mut hub = HubOptions::from_env();
-        hub.offline |= self.offline;
-        hub.progress &= console::can_draw();
-        let files = locate(&source, &hub)?;
+        let files = locate(&source, &hub_options(self.offline))?;
         files.warnings.iter().for_each(|warning| console::warn(warning));
         let start = Start::from_backbone(&files, &settings.head, settings.seed).map_err(as_usage)?;
-        Ok((start, Some(files)))
+        let record = BackboneRecord::new(&start, Some(&files))?;
+        Ok((start, record))
     }
 }
 
@@ -507,42 +509,6 @@ fn prepare(
         files,
         rejected,
     })
-}
-
-/// What a resumed run must have the same.
-fn fingerprint(settings: &Settings, start: &Start, data: &Data) -> anyhow::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
-    hasher.update(&serde_json::to_vec(settings)?);
-    // Heads and activation, and what lies beside the weights in the end.
-    for (name, bytes) in &start.files {
-        for part in [name.as_bytes(), bytes] {
-            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
-        }
-    }
-    for data in [&data.train, &data.valid] {
-        for text in data.texts.iter().flatten() {
-            let ids: Vec<u8> = text.token_ids.iter().flat_map(|id| id.to_le_bytes()).collect();
-            hasher.update(&(ids.len() as u64).to_le_bytes()).update(&ids);
-            let entities: Vec<u8> = text.entities.iter().flat_map(|id| id.to_le_bytes()).collect();
-            hasher.update(&(entities.len() as u64).to_le_bytes()).update(&entities);
-        }
-        for example in &data.examples {
-            hasher
-                .update(&example.drug.to_le_bytes())
-                .update(&example.adr.to_le_bytes());
-            hasher.update(&[u8::from(example.label)]);
-        }
-    }
-    let mut names: Vec<&String> = start.tensors.keys().collect();
-    names.sort();
-    for name in names {
-        hasher.update(name.as_bytes());
-        let values = start.tensors[name].flatten_all()?.to_vec1::<f32>()?;
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        hasher.update(&bytes);
-    }
-    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// Says what is odd about pairs that are used all the same. `half`: which of the data's, before each sentence; `cut`: what

@@ -18,7 +18,7 @@ use crate::cli::model::small_files;
 use crate::cli::model_folder::TRAINED;
 use crate::cli::{Outcome, UsageError};
 use crate::files::{RealDisk, replace};
-use crate::training::{Settings, Start, Trained, dataset::Dataset, svg};
+use crate::training::{Origin, Settings, Start, Trained, dataset::Dataset, svg};
 
 const MANIFEST: &str = "manifest.json";
 
@@ -29,14 +29,13 @@ pub(super) struct Facts<'a> {
     /// What the command line and what lies beneath it said.
     pub flags: &'a [SettingRow],
     pub start: &'a Start,
-    /// None from scratch.
-    pub backbone: Option<&'a ModelFiles>,
+    pub backbone: BackboneRecord,
     pub data: &'a Data,
     pub device: &'a str,
     /// How many numbers there are to train.
     pub parameters: usize,
     pub save_dtype: DType,
-    pub fingerprint: String,
+    pub origin: Origin,
 }
 
 /// A run that came to its end.
@@ -52,8 +51,8 @@ pub(super) struct Finished<'a> {
 }
 
 /// The checkpoint that both encoders began from.
-#[derive(Serialize)]
-struct BackboneRecord {
+#[derive(Clone, Serialize)]
+pub(super) struct BackboneRecord {
     source: String,
     /// The commit, where it is from the hub.
     revision: Option<String>,
@@ -61,11 +60,32 @@ struct BackboneRecord {
     files: Vec<FileHash>,
 }
 
+impl BackboneRecord {
+    /// `files`: none from scratch. Reads the whole of the weights, so directly after `start` was read from them.
+    pub fn new(start: &Start, files: Option<&ModelFiles>) -> anyhow::Result<Self> {
+        let source = start.source.clone();
+        Ok(match files {
+            None => Self {
+                source,
+                revision: None,
+                weights: Vec::new(),
+                files: Vec::new(),
+            },
+            Some(files) => Self {
+                source,
+                revision: files.revision.clone(),
+                weights: Checkpoint::open(files)?.weight_hashes()?,
+                files: small_files(files),
+            },
+        })
+    }
+}
+
 /// What the manifest says of the run.
 #[derive(Serialize)]
 struct TrainRecord<'a> {
     /// As `--resume` compares it.
-    fingerprint: &'a str,
+    fingerprint: String,
     backbone: BackboneRecord,
     /// All of it, whatever part of it was stated.
     recipe: &'a Settings,
@@ -96,7 +116,7 @@ impl Facts<'_> {
             let found = manifest.as_ref().and_then(|manifest| manifest[key].as_str());
             found == Some(expected)
         };
-        if says("fingerprint", &self.fingerprint) && says("save_dtype", self.save_dtype.as_str()) {
+        if says("fingerprint", &self.origin.fingerprint()) && says("save_dtype", self.save_dtype.as_str()) {
             return Ok(());
         }
         Err(UsageError(format!(
@@ -104,24 +124,6 @@ impl Facts<'_> {
              the same again, or --force to replace it",
             target.display()
         )))
-    }
-
-    fn backbone(&self) -> anyhow::Result<BackboneRecord> {
-        let source = self.start.source.clone();
-        Ok(match self.backbone {
-            None => BackboneRecord {
-                source,
-                revision: None,
-                weights: Vec::new(),
-                files: Vec::new(),
-            },
-            Some(files) => BackboneRecord {
-                source,
-                revision: files.revision.clone(),
-                weights: Checkpoint::open(files)?.weight_hashes(),
-                files: small_files(files),
-            },
-        })
     }
 }
 
@@ -178,14 +180,14 @@ impl Finished<'_> {
     fn manifest(&self, weights: &Path) -> anyhow::Result<Vec<u8>> {
         let facts = self.facts;
         let files = locate(&ModelSource::File(weights.to_owned()), &HubOptions::default())?;
-        let mut hashes = Checkpoint::open(&files)?.weight_hashes();
+        let mut hashes = Checkpoint::open(&files)?.weight_hashes()?;
         for hash in &mut hashes {
             // Where it will be, not where it is now.
             hash.name = "model.safetensors".to_owned();
         }
         let record = TrainRecord {
-            fingerprint: &facts.fingerprint,
-            backbone: facts.backbone()?,
+            fingerprint: facts.origin.fingerprint(),
+            backbone: facts.backbone.clone(),
             recipe: facts.settings,
             settings: facts.flags,
             inputs: &facts.data.files,

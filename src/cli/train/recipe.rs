@@ -11,7 +11,7 @@ pub struct RecipeArgs {
     /// [seed = 42] Everything random follows from it
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// [dropout = 0.1]
+    /// [dropout = 0.1] Share of elements that training zeroes, in encoders and head
     #[arg(long, value_name = "SHARE")]
     dropout: Option<f64>,
     /// [valid_fraction = 0.1] Share of documents to validate on
@@ -21,16 +21,16 @@ pub struct RecipeArgs {
     /// many unrelated pairs as related ones, else none]
     #[arg(long, value_enum, value_name = "KIND")]
     negatives: Option<Negatives>,
-    /// [negatives.hard_ratio = 0.5]
+    /// [negatives.hard_ratio = 0.5] Share of mined negatives that are hard; the others are drawn at random
     #[arg(long, value_name = "SHARE")]
     hard_ratio: Option<f64>,
-    /// [head.pooling = attention]
+    /// [head.pooling = attention] From hidden states to one vector
     #[arg(long, value_enum, value_name = "KIND")]
     pooling: Option<PoolingArg>,
-    /// [head.pooling_heads = 4]
+    /// [head.pooling_heads = 4] Heads of attention pooling
     #[arg(long, value_name = "N")]
     pooling_heads: Option<usize>,
-    /// [head.views = bilinear,product]
+    /// [head.views = bilinear,product] The classifier's input, in order: of bilinear, drug, adr, product, abs_diff
     #[arg(long, value_delimiter = ',', value_parser = parse_view, value_name = "VIEW,…")]
     views: Option<Vec<View>>,
     /// [head.width = 256] Width of representations
@@ -42,22 +42,22 @@ pub struct RecipeArgs {
     /// [head.max_length = 128] Tokens of a text at most
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
-    /// [contrastive.epochs = 5]
+    /// [contrastive.epochs = 5] Of phase 1; 0 leaves it out
     #[arg(long, value_name = "N")]
     contrastive_epochs: Option<usize>,
-    /// [contrastive.learning_rate = 2e-5]
+    /// [contrastive.learning_rate = 2e-5] Of phase 1, at its highest
     #[arg(long, value_name = "RATE")]
     contrastive_learning_rate: Option<f64>,
-    /// [contrastive.temperature = 0.05]
+    /// [contrastive.temperature = 0.05] By which similarities are divided before their softmax (InfoNCE)
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
-    /// [finetune.epochs = 8]
+    /// [finetune.epochs = 8] Of phase 2
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
-    /// [finetune.learning_rate = 2e-5]
+    /// [finetune.learning_rate = 2e-5] Of phase 2, at its highest
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
-    /// [finetune.focal_gamma = 2]
+    /// [finetune.focal_gamma = 2] How much less pairs weigh that are right already (focal loss)
     #[arg(long, value_name = "GAMMA")]
     focal_gamma: Option<f64>,
     /// [finetune.focal_alpha = 0.75] Weight of related pairs
@@ -69,16 +69,16 @@ pub struct RecipeArgs {
     /// [contrastive.accumulation = 4, finetune.accumulation = 4] Batches in an optimizer step of either phase
     #[arg(long, value_name = "N")]
     accumulation: Option<usize>,
-    /// [optimizer.warmup_ratio = 0.1]
+    /// [optimizer.warmup_ratio = 0.1] Share of a phase in which the learning rate rises
     #[arg(long, value_name = "SHARE")]
     warmup_ratio: Option<f64>,
     /// [optimizer.layerwise_decay = 0.9] Factor of the learning rate from one layer to the one beneath
     #[arg(long, value_name = "FACTOR")]
     layerwise_decay: Option<f64>,
-    /// [optimizer.weight_decay = 0.01]
+    /// [optimizer.weight_decay = 0.01] Of AdamW
     #[arg(long, value_name = "DECAY")]
     weight_decay: Option<f64>,
-    /// [optimizer.max_grad_norm = 1]
+    /// [optimizer.max_grad_norm = 1] Gradients of a larger norm are scaled down to it
     #[arg(long, value_name = "NORM")]
     max_grad_norm: Option<f64>,
 }
