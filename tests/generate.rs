@@ -44,6 +44,18 @@ fn definitions() -> BTreeMap<String, Vec<String>> {
 }
 
 #[test]
+fn examples_in_help_can_be_copied() {
+    for subcommand in definitions().keys() {
+        let help = stdout_of(&[subcommand, "--help"]);
+        let examples = help.split("\nExamples:\n").nth(1).unwrap_or_default();
+        // A line that was too long goes on at the margin.
+        for line in examples.split("\n\n").next().unwrap_or_default().lines() {
+            assert!(line.starts_with("  "), "{subcommand}: {line}");
+        }
+    }
+}
+
+#[test]
 fn every_subcommand_and_flag_can_be_completed_in_every_shell() {
     let definitions = definitions();
     assert!(definitions["score"].len() > 25, "{:?}", definitions["score"]);

@@ -378,6 +378,23 @@ fn a_run_that_cannot_begin_leaves_no_earlier_summary_behind() {
             "{written}"
         );
     }
+    // Wherever it is said, also behind what is wrong.
+    let said = "[score]\nsummary-json = \"s.json\"\nthreshold = 3\n";
+    std::fs::write(folder.path().join("x.toml"), said).unwrap();
+    for (arguments, variable) in [
+        (&["--bogus", "--summary-json", "s.json"][..], ""),
+        (&["--threshold", "7", "--summary-json=s.json"], ""),
+        (&["--threshold", "x"], "s.json"),
+        (&["--config", "x.toml"], ""),
+        (&["--config", "x.toml", "--threshold", "5"], ""),
+    ] {
+        assert_eq!(score(&[]), Some(3));
+        let mut command = crag();
+        command.args(["score", "-q", "--model", "demo"]).args(arguments);
+        command.env("CRAG_SUMMARY_JSON", variable).current_dir(&folder);
+        assert_eq!(command.output().unwrap().status.code(), Some(2), "{arguments:?}");
+        assert_eq!(read(&summary)["outcome"]["exit_code"], 2, "{arguments:?}");
+    }
     std::fs::remove_file(folder.path().join("x.toml")).unwrap();
     // What is no summary may be anything.
     std::fs::write(&summary, LINES).unwrap();

@@ -38,7 +38,7 @@ positives are about as frequent.
 Examples:
   crag calibrate pairs.jsonl --model ./my-model
   crag calibrate --scored scored.jsonl --model ./my-model --method isotonic
-  crag calibrate pairs.jsonl --model owner/name --output crag.json   # for crag score --model-config crag.json
+  crag calibrate pairs.jsonl --model owner/name --output crag.json    # for --model-config crag.json
 
 Exit codes: 0 written; 1 could not run or go on; 2 usage, nothing written; 3 written, but some labelled records could \
 not be used.")]

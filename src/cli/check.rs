@@ -20,7 +20,7 @@ that entities occur in their texts and spans hold them. Only a model can find te
 Flags that say how records are read, and keys that answers would take, are those of `crag score`. \
 Problems go to stdout as FILE:LINE: CODE: MESSAGE, counts to stderr; memory is bounded whatever the size.
 
-Exit codes: 0 nothing found; 1 could not run or go on; 2 usage; 3 there are problems.")]
+Exit codes: 0 nothing found; 1 could not run or go on; 2 usage; 3 there are problems; 141 whoever read stdout stopped reading.")]
 pub struct CheckArgs {
     #[command(flatten)]
     records: RecordArgs,

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::ArgMatches;
 use serde_json::json;
 
-use super::inputs::is_stdin;
+use super::inputs::{is_stdin, named_otherwise};
 use super::manifest::{self, End};
 use super::report_file::{ReportFile, is_closed_pipe, is_object_with, replace_earlier};
 use super::signals::SignalWatch;
@@ -28,7 +28,8 @@ use crate::words::counted;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Each line out is a record for crag score: id, doc_id, section, text, drug, adr, drug_span and adr_span ([start, end) in \
-code points of text), drug_type, adr_type, drug_concepts, adr_concepts, and label where the corpus has relations.
+code points of text), drug_type, adr_type, drug_concepts, adr_concepts, and label where the corpus has relations. Of a \
+discontinuous mention they hold all from its first piece to its last, and drug_fragments or adr_fragments the pieces' spans.
 
 label is 1 where the corpus says that this drug caused this reaction, else 0. Where relations name concepts (PubTator, \
 BioC), the claim is the whole document's, not this sentence's: every mention pair of the two concepts gets it. Where they \
@@ -49,14 +50,14 @@ event that may then relate a drug and a reaction in some other way is reported. 
 are a document, in any order.
 
 Examples:
-  crag extract --from pubtator CDR_DevelopmentSet.PubTator.txt | crag score --model demo > scored.jsonl
+  crag extract --from pubtator CDR.PubTator.txt.gz | crag score --model demo > scored.jsonl
   crag extract --from bioc --scope passage --window 1 dump.BioC.xml > pairs.jsonl
   zcat dump.json.gz | crag extract --from bioc --summary-json counts.json > pairs.jsonl
   crag extract --from ade-rel DRUG-AE.rel -o pairs.jsonl.gz
-  crag extract --from brat --drug-type Drug --adr-type ADE --relation-type ADE-Drug n2c2/train/ > pairs.jsonl
+  crag extract --from brat --adr-type ADE --relation-type ADE-Drug n2c2/train/ > pairs.jsonl
 
 Exit codes: 0 all well; 1 could not run or go on; 2 usage; 3 finished, something was reported and left out; 11 another run is \
-writing OUT; 129, 130, 143 interrupted.")]
+writing OUT; 129, 130, 143 interrupted; 141 whoever read stdout stopped reading.")]
 pub struct ExtractArgs {
     /// Files, read one after another; "-" or none for stdin. For brat: folders (but what is hidden in them), .ann or .txt files
     #[arg(value_name = "FILE")]
@@ -174,10 +175,8 @@ pub fn run(args: ExtractArgs, config: Option<PathBuf>) -> anyhow::Result<Outcome
 
 /// Says in the summary, if one is wanted, that the command line, the environment or the config file cannot be understood. `matches`:
 /// as much of the command line as can.
-pub fn tell_failure_before_run(matches: &ArgMatches, error: &anyhow::Error) {
-    let Some(path) = paths_given(matches, "summary_json").next() else {
-        return;
-    };
+pub fn tell_failure_before_run(summary: &Path, matches: &ArgMatches, error: &anyhow::Error) {
+    let path = summary.to_owned();
     let mut others: Vec<PathBuf> = ["files", "output", "config"]
         .into_iter()
         .flat_map(|name| paths_given(matches, name))
@@ -239,11 +238,22 @@ fn extract(args: &ExtractArgs, config: Option<PathBuf>) -> anyhow::Result<Outcom
     }
     let signals = SignalWatch::start()?;
     let mut output = args.output.open(&inputs, &signals)?;
+    if let Some(remark) = args
+        .output
+        .path()
+        .and_then(|path| named_otherwise(path, crate::scoring::Format::Jsonl))
+    {
+        console::warn(&remark);
+    }
     let summary_file = match &args.summary_json {
         Some(path) => Some(ReportFile::beside_inputs("--summary-json", path, &inputs, is_summary)?),
         None => None,
     };
     if let Some(summary) = args.earlier_summary() {
+        // In place of an earlier run's end, whatever happens to this one.
+        if summary.path.exists() {
+            summary.replace(&End::not_yet())?;
+        }
         signals.before_end(move |signal| {
             let _ = summary.replace(&End::new(&Ok(Outcome::Interrupted(signal))));
         });

@@ -121,6 +121,17 @@ pub fn format_of(named: Option<FormatArg>, files: &[PathBuf]) -> Result<Format, 
     }
 }
 
+/// What to say where the name of an output says another format than its records have.
+pub fn named_otherwise(output: &Path, format: Format) -> Option<String> {
+    let named = named_format(output).filter(|named| *named != format)?;
+    Some(format!(
+        "{}: the name says {}, and the records in it are {}",
+        output.display(),
+        named.name(),
+        format.name()
+    ))
+}
+
 /// Errors where the file's name says that it is a table, which not every command reads.
 pub fn expect_jsonl(path: &Path) -> Result<(), UsageError> {
     match ending(path) {
@@ -134,6 +145,10 @@ pub fn expect_jsonl(path: &Path) -> Result<(), UsageError> {
 }
 
 fn ending(path: &Path) -> Format {
+    named_format(path).unwrap_or_default()
+}
+
+fn named_format(path: &Path) -> Option<Format> {
     let mut name = Path::new(path.file_name().unwrap_or_default());
     if name
         .extension()
@@ -146,9 +161,10 @@ fn ending(path: &Path) -> Format {
     }
     let ending = name.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     match ending.to_ascii_lowercase().as_str() {
-        "csv" => Format::Csv,
-        "tsv" | "tab" => Format::Tsv,
-        _ => Format::Jsonl,
+        "csv" => Some(Format::Csv),
+        "tsv" | "tab" => Some(Format::Tsv),
+        "jsonl" | "ndjson" => Some(Format::Jsonl),
+        _ => None,
     }
 }
 

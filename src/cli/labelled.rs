@@ -107,6 +107,11 @@ impl LabelledArgs {
         }
     }
 
+    /// Whether intervals are wanted.
+    pub fn has_intervals(&self) -> bool {
+        self.resamples > 0
+    }
+
     /// What `compute` makes of the plan's resamples, of each of which it tells.
     pub fn resampled<T>(&self, compute: impl FnOnce(&Plan, &Made<'_>) -> T) -> T {
         let plan = self.plan();
@@ -134,7 +139,7 @@ impl LabelledArgs {
         while let Some((number, content)) = lines.next_line()? {
             match content {
                 Content::Bytes(line) => collector.push(&name, number, &line),
-                Content::TooLong(bytes) => {
+                Content::TooLong { bytes, .. } => {
                     let message = format!(
                         "expected at most {} bytes, found {bytes}; raise --max-line-bytes",
                         self.max_line_bytes

@@ -38,7 +38,8 @@ mod values;
 mod verify;
 mod whole_output;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
@@ -186,13 +187,20 @@ fn command() -> clap::Command {
     Cli::command()
 }
 
+/// What SIGBUS means here.
+const LOST_PAGES: &str = "another program has cut a file short that this one was reading, most likely a model's weights (SIGBUS); replace \
+    such a file by a whole new one (mv), and run again";
+
 /// Parses the process's arguments, with environment and config file beneath them, and runs the subcommand.
 ///
 /// # Safety
 /// The process must have no other thread: settings of the allocator and the environment are changed at the start.
 pub unsafe fn run() -> anyhow::Result<Outcome> {
     // SAFETY: the caller states that there is no other thread.
-    unsafe { memory::keep_freed_buffers() };
+    unsafe {
+        memory::keep_freed_buffers();
+        memory::share_heap_if_addresses_are_limited();
+    }
     signals::outlive_file_size_limit();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let variable = |name: &str| std::env::var_os(name);
@@ -218,10 +226,18 @@ pub unsafe fn run() -> anyhow::Result<Outcome> {
         _ => Layers::read(&command(), glance.as_ref(), &variable),
     };
     let config = layers.as_ref().ok().and_then(Layers::config);
-    let parsed = layers.map_err(ParseError::Usage);
-    let parsed = match parsed.and_then(|layers| layers.parse(command(), &arguments, name)) {
+    let parsed = match &layers {
+        Ok(layers) => layers.parse(command(), &arguments, name),
+        Err(UsageError(message)) => Err(UsageError(message.clone()).into()),
+    };
+    let parsed = match parsed {
         Ok(parsed) => parsed,
-        Err(error) => return told_before_a_run(error, &arguments, glance.as_ref()),
+        Err(error) => {
+            let layers = layers.unwrap_or_else(|_| Layers::without_file(&variable));
+            let beneath = || layers.value(&command(), name?, "summary-json");
+            let summary = value_given(&arguments, "--summary-json").or_else(beneath);
+            return told_before_a_run(error, &arguments, glance.as_ref(), summary.map(PathBuf::from));
+        }
     };
     let mut cli = Cli::from_arg_matches(&parsed.matches)?;
     cli.console.settle(&parsed.settings);
@@ -240,6 +256,7 @@ pub unsafe fn run() -> anyhow::Result<Outcome> {
             None => console::detail(&text),
         }
     }
+    signals::explain_lost_pages(console::prepared_error(LOST_PAGES, 1), 1);
     match &cli.command {
         // These have something to finish, and watch for signals themselves.
         Command::Score(_) | Command::Extract(_) | Command::Merge(_) | Command::Convert(_) | Command::Train(_) => {}
@@ -273,27 +290,51 @@ pub fn report(error: &anyhow::Error) {
     console::error(&format!("{error:#}"), exit_code(error));
 }
 
+/// The value that `flag` seems to have on a command line that may not be understood.
+fn value_given(arguments: &[OsString], flag: &str) -> Option<OsString> {
+    // What follows `--` is no flag.
+    let end = arguments.iter().position(|argument| argument == "--");
+    let flags = &arguments[..end.unwrap_or(arguments.len())];
+    let attached = |argument: &OsString| {
+        let value = argument.as_bytes().strip_prefix(flag.as_bytes())?.strip_prefix(b"=")?;
+        Some(OsStr::from_bytes(value).to_owned())
+    };
+    flags.iter().find_map(attached).or_else(|| {
+        let pair = flags.windows(2).find(|two| two[0] == flag)?;
+        // Another flag is no value.
+        let is_value = pair[1] == "-" || !pair[1].as_bytes().starts_with(b"-");
+        is_value.then(|| pair[1].clone())
+    })
+}
+
 /// Whether the command line, or else the environment, asks for JSON on stderr, even if they cannot be understood.
 fn wants_json_log(arguments: &[OsString], variable: Option<OsString>) -> bool {
-    let attached = |argument: &OsString| Some(argument.to_str()?.strip_prefix("--log-format=")?.to_owned());
-    let asked = arguments.iter().find_map(attached).map(OsString::from).or_else(|| {
-        let pair = arguments.windows(2).find(|two| two[0] == "--log-format")?;
-        Some(pair[1].clone())
-    });
+    let asked = value_given(arguments, "--log-format");
     asked.or(variable).is_some_and(|format| format == "json")
 }
 
 /// What ends the process before a subcommand runs: `error`, or help and version, which a bad file or variable does not stand in
-/// the way of.
+/// the way of. `summary`: where the run was to say how it ended, as it seems.
 fn told_before_a_run(
     error: ParseError,
     arguments: &[OsString],
     glance: Option<&ArgMatches>,
+    summary: Option<PathBuf>,
 ) -> anyhow::Result<Outcome> {
-    let failed = |error: &anyhow::Error| match glance.and_then(ArgMatches::subcommand) {
-        Some(("score", matches)) => score::tell_failure_before_run(matches, error),
-        Some(("extract", matches)) => extract::tell_failure_before_run(matches, error),
-        _ => {}
+    let failed = |error: &anyhow::Error| {
+        let Some((name, matches)) = glance.and_then(ArgMatches::subcommand) else {
+            return;
+        };
+        // What was not understood may be meant otherwise: there, only what an earlier run left is replaced.
+        let seems = || summary.clone().filter(|path| path.exists());
+        let Some(path) = paths_given(matches, "summary_json").next().or_else(seems) else {
+            return;
+        };
+        match name {
+            "score" => score::tell_failure_before_run(&path, matches, error),
+            "extract" => extract::tell_failure_before_run(&path, matches, error),
+            _ => {}
+        }
     };
     match error {
         ParseError::CommandLine(error) => {

@@ -29,7 +29,9 @@ const PUBLISHED: f32 = 0.923;
 const TOLERANCE: f32 = 0.000_51;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit codes: 0 the model reproduces the published number; 3 it does not; 1 could not run.")]
+#[command(
+    after_help = "Exit codes: 0 the model reproduces the published number; 1 could not run; 2 usage; 3 it does not reproduce it."
+)]
 pub struct VerifyArgs {
     #[command(flatten)]
     model: ModelArgs,

@@ -126,6 +126,15 @@ fn the_same_records_give_the_same_output_in_any_order_and_on_any_threads() {
 }
 
 #[test]
+fn without_intervals_nothing_is_said_of_them() {
+    let found = run(
+        &["eval", "--scored", "--document", "nothing", "--resamples", "0"],
+        scored(4, 0.0),
+    );
+    assert_eq!((found.code, found.stderr.as_str()), (0, ""));
+}
+
+#[test]
 fn intervals_resample_documents_and_say_when_they_cannot() {
     let with = run(&["eval", "--scored", "--json"], scored(300, 0.0)).json();
     assert_eq!(with["runs"][0]["documents"], 100);

@@ -108,6 +108,19 @@ impl<'e> Layers<'e> {
         Ok(Self { variable, file })
     }
 
+    /// The environment alone.
+    pub fn without_file(variable: &'e dyn Fn(&str) -> Option<OsString>) -> Self {
+        Self { variable, file: None }
+    }
+
+    /// The value beneath a flag that takes one, whatever is wrong with others.
+    pub fn value(&self, command: &Command, subcommand: &str, long: &str) -> Option<OsString> {
+        let mut arguments = command.find_subcommand(subcommand)?.get_arguments();
+        let arg = arguments.find(|arg| arg.get_long() == Some(long))?;
+        let found = self.find(arg, long, subcommand).ok()??;
+        found.values.first().map(|value| value.into())
+    }
+
     /// The config file, if one was named.
     pub fn config(&self) -> Option<PathBuf> {
         self.file.as_ref().map(|file| file.path().to_owned())

@@ -305,8 +305,10 @@ impl EvalArgs {
         let mut notes = self.labelled.left_out(&source.name, &source.set);
         notes.extend(source.decided_otherwise());
         notes.extend(self.labelled.repeated(&source.name, &source.set));
-        notes.extend(about_documents);
-        notes.extend(few(sample.documents(), unit));
+        if self.labelled.has_intervals() {
+            notes.extend(about_documents);
+            notes.extend(few(sample.documents(), unit));
+        }
         notes.extend(undefined(figures(&evaluation)));
         Found {
             incomplete: source.set.rejections() > 0,
@@ -347,8 +349,11 @@ impl EvalArgs {
             .labelled
             .resampled(|plan, made| compare((&paired.first, &a), (&paired.second, &b), plan, made));
         let (unit, about_documents) = self.labelled.documents(&first.name, &first.set);
-        let mut notes: Vec<String> = about_documents.into_iter().collect();
-        notes.extend(few(paired.first.documents(), unit));
+        let mut notes = Vec::new();
+        if self.labelled.has_intervals() {
+            notes.extend(about_documents);
+            notes.extend(few(paired.first.documents(), unit));
+        }
         if mismatches.total() > 0 {
             notes.push(format!("left out of the comparison: {}", uncompared(&mismatches)));
         }

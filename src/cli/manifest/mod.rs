@@ -233,7 +233,8 @@ impl<R: Serialize> Manifest<R> {
 #[derive(Clone, Debug, Serialize)]
 pub struct End {
     pub status: &'static str,
-    pub exit_code: u8,
+    /// None of a run that has not ended.
+    pub exit_code: Option<u8>,
     pub error: Option<String>,
 }
 
@@ -242,17 +243,26 @@ impl End {
         match result {
             Ok(outcome) => Self {
                 status: outcome.name(),
-                exit_code: outcome.exit_code(),
+                exit_code: Some(outcome.exit_code()),
                 error: None,
             },
             Err(error) => Self::failed(error),
         }
     }
 
+    /// Of a run that has begun: what a kill leaves.
+    pub fn not_yet() -> Self {
+        Self {
+            status: "running",
+            exit_code: None,
+            error: None,
+        }
+    }
+
     pub fn failed(error: &anyhow::Error) -> Self {
         Self {
             status: "failed",
-            exit_code: super::exit_code(error),
+            exit_code: Some(super::exit_code(error)),
             error: Some(format!("{error:#}")),
         }
     }

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 
 use super::config::SettingRow;
 use super::device::{DeviceArgs, tell_gpu_work};
-use super::inputs::Inputs;
+use super::inputs::{Inputs, named_otherwise};
 use super::manifest::{self, End, OutputRecord};
 use super::model::ModelsArgs;
 use super::progress::{Meter, ProgressArgs, Watched};
@@ -182,6 +182,9 @@ fn prepare(args: &mut ScoreArgs) -> anyhow::Result<Prepared> {
         None => what.open(),
     };
     let output = args.output.claim(&inputs)?;
+    if let Some(remark) = (args.output.target()).and_then(|path| named_otherwise(&path, what.format)) {
+        console::warn(&remark);
+    }
     let reports = Reports::open(
         &args.reports,
         &args.files_read(),
@@ -194,6 +197,8 @@ fn prepare(args: &mut ScoreArgs) -> anyhow::Result<Prepared> {
         args.cache.as_deref(),
         &args.files_read(),
     ) {
+        // In place of an earlier run's end, whatever happens to this one.
+        summary.begin()?;
         signals.before_end(move |signal| {
             let _ = summary.replace(&End::new(&Ok(Outcome::Interrupted(signal))), None);
         });
@@ -245,12 +250,21 @@ impl Prepared {
         std::thread::scope(|scope| {
             // Hashing a gigabyte takes seconds: beside the run, not before it.
             let hash = || std::thread::Builder::new().spawn_scoped(scope, || ensemble.records());
-            let hashing = self.reports.wants_manifest().then(hash).transpose();
-            let hashing = hashing.context("cannot start a thread that hashes the weights")?;
+            let (hashing, failed) = match self.reports.wants_manifest().then(hash).transpose() {
+                Ok(hashing) => (hashing, None),
+                Err(error) => (None, Some(error)),
+            };
             let models = Models(RefCell::new(hashing));
-            let (result, counts) = match self.record {
-                Some(_) if !args.output.is_given() => run.score_pair(self.inputs, options.clone()),
-                _ => run.score_lines(self.inputs, &self.what, self.output, &self.reports, &models),
+            let (result, counts) = match (failed, self.record) {
+                (Some(error), _) => {
+                    let error = anyhow::Error::new(error);
+                    let error = error.context(
+                        "cannot start a thread that hashes the weights (ulimit -u says how many there may be)",
+                    );
+                    (Err(error), Counts::default())
+                }
+                (None, Some(_)) if !args.output.is_given() => run.score_pair(self.inputs, options.clone()),
+                (None, _) => run.score_lines(self.inputs, &self.what, self.output, &self.reports, &models),
             };
             let written = self.reports.write(&run.account, &models, &End::new(&result), &counts);
             // The run's own end is what the exit code tells of.
@@ -306,7 +320,11 @@ impl Run<'_> {
                 let target = file.target().to_owned();
                 let path = target.display().to_string();
                 let manifest = reports.beside_output(file.target());
-                let plan = self.args.output.plan(&inputs, self.settings(options), &manifest);
+                let settings = match self.settings(options) {
+                    Ok(settings) => settings,
+                    Err(error) => return (Err(error), meter.counts()),
+                };
+                let plan = self.args.output.plan(&inputs, settings, &manifest);
                 let score = |inputs, sink: &mut dyn Sink, options: &Options| {
                     meter.goes_on_from(&options.start.counts);
                     self.score(inputs, sink, options, &meter)
@@ -324,7 +342,12 @@ impl Run<'_> {
                         .manifest(models, &end, &finished.counts, Some(output), resume)?;
                     let contents = manifest::to_text(&text)?;
                     let path = manifest.clone();
-                    Ok(vec![Companion { path, contents }])
+                    let replaces = manifest::is_manifest;
+                    Ok(vec![Companion {
+                        path,
+                        contents,
+                        replaces,
+                    }])
                 };
                 let output = &self.args.output;
                 let options = options.clone();
@@ -426,7 +449,7 @@ impl Run<'_> {
 
     /// Everything that answers depend on, besides the lines and the program: whoever adds a flag that changes an
     /// answer adds it here, or `--resume` mixes two kinds of answers in one file.
-    fn settings(&self, options: &Options) -> Vec<Setting> {
+    fn settings(&self, options: &Options) -> anyhow::Result<Vec<Setting>> {
         let args = self.args;
         let mut settings = Vec::new();
         if self.ensemble.models.len() > 1 {
@@ -439,7 +462,7 @@ impl Run<'_> {
                 1 => "model".to_owned(),
                 _ => format!("model {}", model.name),
             };
-            settings.push(Setting::new(setting, model.model.identity()));
+            settings.push(Setting::new(setting, model.model.identity()?));
             settings.push(Setting::new(KERNEL, &model.model.kernel));
         }
         settings.extend([
@@ -460,7 +483,7 @@ impl Run<'_> {
             OnError::Record => Setting::new(ON_ERROR, "record").accepting("fail"),
             OnError::Fail => Setting::new(ON_ERROR, "fail"),
         });
-        settings
+        Ok(settings)
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::ensemble::Ensemble;
 use super::output::Output;
+use crate::checkpoint::CheckpointError;
 use crate::cli::config::SettingRow;
 use crate::cli::manifest::{self, End, FileRecord, Manifest, ModelRecord, OutputRecord, RunRecord};
 use crate::cli::report_file::ReportFile;
@@ -76,6 +77,14 @@ pub struct EarlierSummary {
 }
 
 impl EarlierSummary {
+    /// Replaces it, if there is one, by that of a run that has begun.
+    pub fn begin(&self) -> anyhow::Result<()> {
+        match self.path.exists() {
+            true => self.replace(&End::not_yet(), None),
+            false => Ok(()),
+        }
+    }
+
     /// Replaces it by one of a run that wrote none itself.
     pub fn replace(&self, end: &End, counts: Option<&Counts>) -> anyhow::Result<()> {
         manifest::tell_end(&self.path, &self.others, end, counts)
@@ -83,14 +92,11 @@ impl EarlierSummary {
 }
 
 /// [`ReportArgs::tell_failure`] of a run whose command line, environment or config file cannot be understood. `matches`: as
-/// much of the command line as can.
-pub fn tell_failure_before_run(matches: &ArgMatches, error: &anyhow::Error) {
-    let Some(path) = paths_given(matches, "summary_json").next() else {
-        return;
-    };
+/// much of the command line as can; `summary`: what `--summary-json` seems to be.
+pub fn tell_failure_before_run(summary: &Path, matches: &ArgMatches, error: &anyhow::Error) {
     let others = ["files", "output", "manifest", "cache", "config"].into_iter();
     let others: Vec<PathBuf> = others.flat_map(|name| paths_given(matches, name)).collect();
-    if let Err(error) = manifest::tell_end(&path, &others, &End::failed(error), Some(&Counts::default())) {
+    if let Err(error) = manifest::tell_end(summary, &others, &End::failed(error), Some(&Counts::default())) {
         console::warn(&format!("{error:#}"));
     }
 }
@@ -163,17 +169,18 @@ impl Reports {
 
     /// Writes what does not appear together with an output.
     pub fn write(self, account: &Account<'_>, models: &Models<'_>, end: &End, counts: &Counts) -> anyhow::Result<()> {
-        if let Some(file) = self.manifest {
-            file.finish(&manifest::to_text(&account.manifest(models, end, counts, None, None)?)?)?;
-        }
-        if let Some(file) = self.summary {
+        let manifest = self.manifest.map_or(Ok(()), |file| {
+            file.finish(&manifest::to_text(&account.manifest(models, end, counts, None, None)?)?)
+        });
+        // Whoever watches runs hears of this one even where it has no manifest.
+        let summary = self.summary.map_or(Ok(()), |file| {
             file.finish(&manifest::to_text(&manifest::summary(
                 &self.run_id,
                 end,
                 Some(counts),
-            )?)?)?;
-        }
-        Ok(())
+            )?)?)
+        });
+        manifest.and(summary)
     }
 }
 
@@ -259,15 +266,17 @@ fn check_names(own: &[OwnName], read: &[PathBuf]) -> Result<(), UsageError> {
 }
 
 /// The models' records, while they are still being made.
-pub struct Models<'s>(pub RefCell<Option<ScopedJoinHandle<'s, Vec<ModelRecord>>>>);
+pub struct Models<'s>(pub RefCell<Option<ScopedJoinHandle<'s, ModelRecords>>>);
+
+type ModelRecords = Result<Vec<ModelRecord>, CheckpointError>;
 
 impl Models<'_> {
     /// Waits for them; none the second time.
-    fn take(&self) -> Vec<ModelRecord> {
+    fn take(&self) -> ModelRecords {
         match self.0.take().map(ScopedJoinHandle::join) {
             Some(Ok(models)) => models,
             Some(Err(panic)) => std::panic::resume_unwind(panic),
-            None => Vec::new(),
+            None => Ok(Vec::new()),
         }
     }
 }
@@ -300,7 +309,7 @@ impl Account<'_> {
         let given = self.settings.iter().find(|row| row.setting == "threshold");
         let device = &self.ensemble.device;
         let run = RunRecord {
-            models: models.take(),
+            models: models.take()?,
             threshold: self.ensemble.threshold_record(given, self.options.threshold),
             precision: device.placement.precision.name().to_owned(),
             device: device.description.clone(),
