@@ -234,6 +234,14 @@ fn hostile_inputs_take_neither_memory_nor_time() {
             )
             .into_bytes()
         }),
+        (Format::PubTator, "one relation of many mentions over and over", {
+            let mentions: String = (0..10_000)
+                .map(|i| format!("1\t{}\t{}\tb\tADE\tE\n", 2 + 2 * i, 3 + 2 * i))
+                .collect();
+            let text = String::from("1|t|a") + &" b".repeat(10_000);
+            let relations = many("1\tCID\tD\tE\n", 3 * (size / 4));
+            format!("{text}\n1\t0\t1\ta\tDrug\tD\n{mentions}{relations}").into_bytes()
+        }),
         (
             Format::PubTator,
             "line ends alone",

@@ -353,10 +353,8 @@ fn without_mark(text: String, mentions: &[RawMention]) -> (String, Option<u64>) 
             let found = range.and_then(|(start, end)| characters.get(start as usize..end as usize));
             // Of a discontinuous mention the first piece.
             found.is_some_and(|found| {
-                mention
-                    .text
-                    .iter()
-                    .any(|words| words.starts_with(&String::from_iter(found)))
+                let mut words = mention.text.iter().flat_map(|words| words.chars());
+                mention.text.is_some() && found.iter().all(|&c| words.next() == Some(c))
             })
         };
         mentions.iter().filter(agrees).count()

@@ -18,11 +18,13 @@ pub(super) struct Candidate<'a> {
     pub keys: HashSet<Key<'a>>,
     /// Numbers of what it is called, where that matters: `labels` fills them in.
     pub names: Vec<usize>,
+    /// Number of those keys that relations name, 0 for none: `labels` fills it in.
+    pub named_keys: usize,
     pub sentence: usize,
 }
 
 /// What relations name.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Key<'a> {
     Concept(&'a str),
     /// Of mentions that are aliases, the first.
@@ -71,6 +73,7 @@ pub(super) fn candidates<'a>(document: &'a Document, types: &TypeSet) -> Vec<Can
                     mentions: Vec::new(),
                     keys: HashSet::new(),
                     names: Vec::new(),
+                    named_keys: 0,
                     sentence: 0,
                 });
                 let last = candidates.len() - 1;
@@ -88,10 +91,18 @@ pub(super) fn candidates<'a>(document: &'a Document, types: &TypeSet) -> Vec<Can
     candidates
 }
 
+/// Whether the two have characters in common.
 pub(super) fn overlaps(drug: &Candidate<'_>, adr: &Candidate<'_>) -> bool {
-    drug.passage == adr.passage
-        && drug
-            .fragments
-            .iter()
-            .any(|a| adr.fragments.iter().any(|b| a.start < b.end && b.start < a.end))
+    let (mut ones, mut others) = (drug.fragments, adr.fragments);
+    // Both ascend: whichever ends first meets nothing that comes after the other.
+    while let ([one, next_ones @ ..], [other, next_others @ ..]) = (ones, others) {
+        if one.start < other.end && other.start < one.end {
+            return drug.passage == adr.passage;
+        }
+        match one.end <= other.end {
+            true => ones = next_ones,
+            false => others = next_others,
+        }
+    }
+    false
 }

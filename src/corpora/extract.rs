@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use super::brat::BratFiles;
 use super::document::Documents;
-use super::options::Options;
+use super::options::{Options, Overlap};
 use super::pairing;
 use super::report::{CorpusError, Problem, Reason, Report};
 use super::resolve::{Resolved, resolve};
@@ -84,7 +84,12 @@ pub fn run(
         output.flush().map_err(write_error)?;
         if dropped > 0 {
             let limit = options.max_pairs_per_document;
-            let message = format!("expected at most {limit} pairs, found {dropped} more, which are left out");
+            let overlapping = match options.overlap {
+                Overlap::Drop => format!(", and {} that overlap", pairing::MOST_OVERLAPPING),
+                Overlap::Keep => String::new(),
+            };
+            let message =
+                format!("expected at most {limit} pairs{overlapping}, found {dropped} more, which are left out");
             report.report(Problem::new(document.place, Reason::TooManyPairs, message))?;
         }
         Ok(())

@@ -69,6 +69,16 @@ impl Unlabelled {
     }
 }
 
+/// What the relations that name the two say.
+#[derive(Clone, Copy, Default)]
+struct Found {
+    is_related: bool,
+    is_qualified: bool,
+}
+
+/// Pairs of keys of which [`Found`] is remembered at a time.
+const MOST_FOUND: usize = 1 << 16;
+
 /// The chosen relations of a document.
 pub(super) struct Stated<'a> {
     /// Where relations name what: each key with its relations and which end of them it is, ascending. As large as the
@@ -78,6 +88,8 @@ pub(super) struct Stated<'a> {
     qualified: Vec<bool>,
     /// Which relations [`Stated::of`] was asked for a pair of.
     realised: Vec<bool>,
+    /// What was found between two [`Candidate::named_keys`].
+    found: HashMap<(usize, usize), Found>,
     by_name: HashMap<Names, Places>,
     /// What negated and speculated relations name.
     qualified_names: HashSet<Names>,
@@ -120,11 +132,20 @@ impl<'a> Stated<'a> {
             }
         }
         by_name.values_mut().for_each(Places::sort);
+        let mut numbers: HashMap<Vec<Key<'a>>, usize> = HashMap::from([(Vec::new(), 0)]);
+        for candidate in drugs.iter_mut().chain(adrs.iter_mut()) {
+            let mut keys: Vec<Key<'a>> = candidate.keys.iter().copied().collect();
+            keys.retain(|key| ends.contains_key(key));
+            keys.sort_unstable();
+            let next = numbers.len();
+            candidate.named_keys = *numbers.entry(keys).or_insert(next);
+        }
         let mut unresolved = document.unresolved_relations.iter();
         Self {
             ends,
             qualified: chosen.iter().map(|relation| relation.qualified).collect(),
             realised: vec![false; chosen.len()],
+            found: HashMap::new(),
             by_name,
             qualified_names,
             has_unresolved: unresolved.any(|kind| kind.is_empty() || options.chooses(kind)),
@@ -133,14 +154,10 @@ impl<'a> Stated<'a> {
 
     /// What is said of a drug and a reaction whose text reaches from one position to another.
     pub fn of(&mut self, drug: &Candidate<'_>, adr: &Candidate<'_>, from: Position, to: Position) -> Verdict {
-        let (mut is_related, mut is_qualified) = (false, false);
-        for index in between(&self.ends, drug, adr) {
-            self.realised[index] = true;
-            match self.qualified[index] {
-                true => is_qualified = true,
-                false => is_related = true,
-            }
-        }
+        let Found {
+            is_related,
+            is_qualified,
+        } = self.found(drug, adr);
         if is_related {
             return Verdict::Related;
         }
@@ -158,6 +175,30 @@ impl<'a> Stated<'a> {
         } else {
             Verdict::Unrelated
         }
+    }
+
+    fn found(&mut self, drug: &Candidate<'_>, adr: &Candidate<'_>) -> Found {
+        let keys = (drug.named_keys, adr.named_keys);
+        if keys.0 == 0 || keys.1 == 0 {
+            return Found::default();
+        }
+        // All mentions of two concepts have the same relations, of which there may be many.
+        if let Some(found) = self.found.get(&keys) {
+            return *found;
+        }
+        let mut found = Found::default();
+        for index in between(&self.ends, drug, adr) {
+            self.realised[index] = true;
+            match self.qualified[index] {
+                true => found.is_qualified = true,
+                false => found.is_related = true,
+            }
+        }
+        if self.found.len() == MOST_FOUND {
+            self.found.clear();
+        }
+        self.found.insert(keys, found);
+        found
     }
 
     /// How many relations between a drug and a reaction no pair is of that was asked for. Negated and speculated ones ask
@@ -193,24 +234,24 @@ fn between<'s>(
     other: &'s Candidate<'s>,
 ) -> impl Iterator<Item = usize> + 's {
     let lists = |candidate: &'s Candidate<'s>| candidate.keys.iter().filter_map(|key| ends.get(key));
-    let others: Vec<&Vec<(usize, bool)>> = lists(other).collect();
-    // A mention that is annotated a thousand times has as many lists: one to look in instead.
-    let others: Vec<Cow<'s, [(usize, bool)]>> = match others.len() {
-        0..=FEW_LISTS => others.into_iter().map(|list| Cow::Borrowed(&**list)).collect(),
-        _ => {
-            let mut all: Vec<_> = others.into_iter().flatten().copied().collect();
-            all.sort_unstable();
-            vec![Cow::Owned(all)]
-        }
+    let relations = |candidate| lists(candidate).map(Vec::len).sum::<usize>();
+    // Gone through is the one with fewer.
+    let (one, other) = match relations(one) <= relations(other) {
+        true => (one, other),
+        false => (other, one),
     };
-    let ones = lists(one).take(if others.is_empty() { 0 } else { usize::MAX });
-    let ends = ones.flatten();
-    ends.filter(move |&&(index, second)| others.iter().any(|ends| ends.binary_search(&(index, !second)).is_ok()))
+    let mut others: Vec<Cow<'s, [(usize, bool)]>> = lists(other).map(|list| Cow::Borrowed(&**list)).collect();
+    // A mention that is annotated a thousand times has as many lists: one to look in instead, where that is less to do.
+    if relations(one).saturating_mul(others.len()) > relations(other) && others.len() > 1 {
+        let mut all: Vec<_> = others.iter().flat_map(|list| list.iter().copied()).collect();
+        all.sort_unstable();
+        others = vec![Cow::Owned(all)];
+    }
+    lists(one)
+        .flatten()
+        .filter(move |&&(index, second)| others.iter().any(|ends| ends.binary_search(&(index, !second)).is_ok()))
         .map(|&(index, _)| index)
 }
-
-/// As many lists of relations are looked through one by one.
-const FEW_LISTS: usize = 4;
 
 /// Each name of the one with each of the other: at most four.
 fn called<'c>(drug: &'c Candidate<'_>, adr: &'c Candidate<'_>) -> impl Iterator<Item = Names> + 'c {

@@ -9,7 +9,7 @@
 //! A label is 1 where the corpus relates the two (`labels`). Relations of concepts hold anywhere in the document, so a 1
 //! from a corpus of document-level relations (BC5CDR) does not say that this very sentence states the relation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::ops::Range;
 
@@ -29,6 +29,9 @@ struct Pair<'a> {
     overlap: bool,
     label: Option<bool>,
 }
+
+/// Overlapping pairs of a document that are dropped one by one: more than any that is not made to have so many.
+pub const MOST_OVERLAPPING: u64 = 10_000_000;
 
 /// Writes each pair of a document, in the order of the drugs and then of the reactions in the text, up to the limit
 /// for one document. Returns how many pairs were beyond it.
@@ -66,13 +69,13 @@ pub fn write_pairs(
         by_unit.entry(unit(adr)).or_insert(index..index).end = index + 1;
     }
     let mut writer = PairWriter::new(document, occurrence, &split, options);
-    let (mut written, mut dropped) = (0u64, 0u64);
+    let (mut written, mut overlapping, mut dropped) = (0u64, 0u64, 0u64);
     for drug in &drugs {
         let Some(range) = by_unit.get(&unit(drug)) else {
             continue;
         };
         for index in range.clone() {
-            if written == options.max_pairs_per_document {
+            if written == options.max_pairs_per_document || overlapping == MOST_OVERLAPPING {
                 // Not one by one: a hostile document has as many as its length squared.
                 dropped += (range.end - index) as u64;
                 break;
@@ -80,7 +83,7 @@ pub fn write_pairs(
             let adr = &adrs[index];
             let overlap = overlaps(drug, adr);
             if overlap && options.overlap == Overlap::Drop {
-                summary.overlaps_dropped += 1;
+                overlapping += 1;
                 continue;
             }
             written += 1;
@@ -107,6 +110,7 @@ pub fn write_pairs(
     summary.relations_without_pair += stated.without_pair(&drugs, &adrs);
     summary.pairs += written;
     summary.pairs_dropped += dropped;
+    summary.overlaps_dropped += overlapping;
     Ok(dropped)
 }
 
@@ -200,6 +204,9 @@ struct PairWriter<'a> {
     options: &'a Options,
     /// The last text as JSON and what it was cut from: many pairs share one.
     text: Option<(Extent, String)>,
+    /// Where texts that begin at a position do without their whitespace, and those that end at one: that may be long.
+    starts: HashMap<Position, usize>,
+    ends: HashMap<Position, usize>,
     line: Vec<u8>,
 }
 
@@ -211,6 +218,8 @@ impl<'a> PairWriter<'a> {
             split,
             options,
             text: None,
+            starts: HashMap::new(),
+            ends: HashMap::new(),
             line: Vec::new(),
         }
     }
@@ -275,7 +284,7 @@ impl<'a> PairWriter<'a> {
     }
 
     /// What the pair's text is cut from.
-    fn extent(&self, drug: &Candidate<'_>, adr: &Candidate<'_>) -> Extent {
+    fn extent(&mut self, drug: &Candidate<'_>, adr: &Candidate<'_>) -> Extent {
         let place = |candidate: &Candidate<'_>| (candidate.passage, candidate.sentence);
         let (first, last) = (place(drug).min(place(adr)), place(drug).max(place(adr)));
         let window = match (self.options.scope, self.options.window) {
@@ -299,11 +308,17 @@ impl<'a> PairWriter<'a> {
         // Whitespace goes, unless a mention begins or ends with it.
         let limit = |bytes: [Option<usize>; 2]| bytes.into_iter().flatten();
         let at = |candidate: &Candidate<'_>, passage, byte| (candidate.passage == passage).then_some(byte);
-        let text = &self.document.passages[from.0].text[from.1..];
-        let trimmed = from.1 + (text.len() - text.trim_start().len());
+        let text = |passage: usize| &self.document.passages[passage].text;
+        let trimmed = *self.starts.entry(from).or_insert_with(|| {
+            let text = text(from.0);
+            text.len() - text[from.1..].trim_start().len()
+        });
         let starts = limit([at(drug, from.0, drug.hull.start), at(adr, from.0, adr.hull.start)]);
         from.1 = starts.fold(trimmed, usize::min);
-        let trimmed = self.document.passages[to.0].text[..to.1].trim_end().len();
+        let trimmed = *self
+            .ends
+            .entry(to)
+            .or_insert_with(|| text(to.0)[..to.1].trim_end().len());
         let ends = limit([at(drug, to.0, drug.hull.end), at(adr, to.0, adr.hull.end)]);
         to.1 = ends.fold(trimmed, usize::max);
         Extent { from, to }

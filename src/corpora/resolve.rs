@@ -8,7 +8,6 @@
 
 mod layout;
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
@@ -131,7 +130,12 @@ fn choose_composites(mentions: &mut Vec<RawMention>, composite: CompositeUse, su
             match composite {
                 CompositeUse::Whole => around.filter_map(|wholes| wholes.first().copied()).min(),
                 CompositeUse::Parts => {
-                    around.flatten().for_each(|&whole| left_out[whole] = true);
+                    for wholes in around {
+                        // All of one place or none.
+                        if wholes.first().is_some_and(|&first| !left_out[first]) {
+                            wholes.iter().for_each(|&whole| left_out[whole] = true);
+                        }
+                    }
                     None
                 }
             }
@@ -163,6 +167,9 @@ fn extent(mention: &RawMention) -> Extent {
     (mention.home, start, end)
 }
 
+/// Places of composite mentions among which those around a part are looked for: nobody nests more.
+const MOST_AROUND: usize = 1000;
+
 /// Composite mentions by where they are, those at one place in order.
 struct Wholes {
     at: BTreeMap<Extent, Vec<usize>>,
@@ -189,10 +196,10 @@ impl Wholes {
         Self { at, reach }
     }
 
-    /// Those that hold all of `(home, start, end)`.
+    /// Those that hold all of `(home, start, end)`, of the nearest that begin before it.
     fn around(&self, (home, start, end): Extent) -> impl Iterator<Item = &Vec<usize>> {
         let begun = self.reach.range((home, 0, 0)..=(home, start, u64::MAX)).rev();
-        let near = begun.take_while(move |&(_, &reach)| reach >= end);
+        let near = begun.take(MOST_AROUND).take_while(move |&(_, &reach)| reach >= end);
         let around = near.filter(move |&(extent, _)| extent.2 >= end);
         around.filter_map(|(extent, _)| self.at.get(extent))
     }
@@ -432,15 +439,8 @@ fn locate_in(block: &Placed<'_>, mention: &RawMention) -> Found {
     }
     // brat gives a discontinuous mention's words in the order in which it states the places, others in that of the text.
     let is_right = |fragments: &[Range<usize>]| {
-        // As many characters make no more bytes than that: nothing that is so much longer has to be looked through.
-        if matches!(fragments, [one] if one.len() > 8 * expected.len()) {
-            return false;
-        }
-        let as_counted = fragments.iter().map(|fragment| match block.reading.short_line_ends {
-            true => Cow::Owned(block.text[fragment.clone()].replace(LONG_LINE_END, "\n")),
-            false => Cow::Borrowed(&block.text[fragment.clone()]),
-        });
-        same_words(&as_counted.collect::<Vec<_>>(), expected)
+        let slices: Vec<&str> = fragments.iter().map(|fragment| &block.text[fragment.clone()]).collect();
+        same_words(&slices, expected, block.reading.short_line_ends)
     };
     let as_stated = is_right(&fragments);
     fragments.sort_by_key(|fragment| (fragment.start, fragment.end));
@@ -460,14 +460,17 @@ fn locate_in(block: &Placed<'_>, mention: &RawMention) -> Found {
     Ok((block.passage, fragments))
 }
 
-/// Whether the slices are the words. Whitespace is one kind: brat writes a line end as a space. Between the pieces of
-/// a discontinuous mention it may be there or not.
-fn same_words(slices: &[Cow<'_, str>], expected: &str) -> bool {
+/// Whether the slices are the words. Whitespace is one kind: brat writes a line end as a space, and with `short_line_ends` one
+/// of two characters is one. Between the pieces of a discontinuous mention it may be there or not. Looks at no more of a slice
+/// than differs: many mentions may each be over all of a text.
+fn same_words(slices: &[&str], expected: &str, short_line_ends: bool) -> bool {
     match slices {
         [slice] if *slice == expected => true,
         [slice] => {
             let space = |c: char| if c.is_whitespace() { ' ' } else { c };
-            slice.chars().map(space).eq(expected.chars().map(space))
+            let counts = |&(at, _): &(usize, char)| !(short_line_ends && slice[at..].starts_with(LONG_LINE_END));
+            let counted = slice.char_indices().filter(counts).map(|(_, c)| space(c));
+            counted.eq(expected.chars().map(space))
         }
         _ => {
             let words = slices

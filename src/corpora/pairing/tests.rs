@@ -399,4 +399,66 @@ proptest! {
             prop_assert!(records.len() <= mentions_count * mentions_count);
         }
     }
+
+    #[test]
+    fn mentions_overlap_where_two_pieces_have_a_character_in_common(
+        cuts in [0, 1].map(|_| prop::collection::btree_set(0usize..16, 2..9)),
+    ) {
+        let [drug, adr] = cuts.map(|cuts| {
+            let cuts: Vec<usize> = cuts.into_iter().collect();
+            cuts.chunks_exact(2).map(|cut| cut[0]..cut[1]).collect::<Vec<_>>()
+        });
+        let mentions = vec![mention(0, &drug, "Drug", &[]), mention(0, &adr, "ADR", &[])];
+        let (records, _, _) = pairs(&document(&["sixteen letters."], mentions, vec![]), &Options::default());
+        let shared = (0..16).any(|at| [&drug, &adr].iter().all(|side| side.iter().any(|piece| piece.contains(&at))));
+        prop_assert_eq!(&records[0]["overlap"], &if shared { json!(true) } else { Value::Null });
+    }
+
+    #[test]
+    fn a_pair_is_related_where_a_relation_names_the_one_at_one_end_and_the_other_at_the_other(
+        concepts in prop::collection::vec(prop::collection::btree_set(0usize..4, 0..4), 2..12),
+        ends in prop::collection::vec(
+            (prop::collection::btree_set(0usize..4, 1..3), prop::option::of(any::<prop::sample::Index>()), 0usize..4, any::<bool>()),
+            1..12,
+        ),
+    ) {
+        let names = ["A", "B", "C", "D"];
+        let text: String = (0..concepts.len()).map(|at| char::from(b'a' + at as u8)).collect();
+        let mentions: Vec<Mention> = concepts.iter().enumerate().map(|(at, concepts)| {
+            let concepts: Vec<&str> = concepts.iter().map(|&concept| names[concept]).collect();
+            // Two annotations of one place are one mention.
+            let at = at / 3 * 2;
+            mention(0, std::slice::from_ref(&(at..at + 1)), if at % 4 == 0 { "Drug" } else { "ADR" }, &concepts)
+        }).collect();
+        let relations: Vec<Relation> = ends.iter().map(|(several, one, concept, turned)| {
+            let several = Endpoint::Concepts(several.iter().map(|&concept| names[concept].to_owned()).collect());
+            let one = match one {
+                Some(index) => Endpoint::Mention(index.index(mentions.len())),
+                None => Endpoint::Concepts(vec![names[*concept].to_owned()]),
+            };
+            let ends = if *turned { [several, one] } else { [one, several] };
+            Relation { kind: "CID".to_owned(), ends, qualified: false }
+        }).collect();
+        let is_named = |end: &Endpoint, span: &Value| mentions.iter().enumerate().any(|(index, mention)| {
+            let here = json!([mention.fragments[0].start, mention.fragments[0].end]) == *span;
+            here && match end {
+                Endpoint::Mention(named) => *named == index,
+                Endpoint::Concepts(named) => named.iter().any(|concept| mention.concepts.contains(concept)),
+            }
+        });
+        let relates = |relation: &Relation, record: &Value| {
+            let sides = [&record["drug_span"], &record["adr_span"]];
+            let [one, other] = &relation.ends;
+            (is_named(one, sides[0]) && is_named(other, sides[1])) || (is_named(one, sides[1]) && is_named(other, sides[0]))
+        };
+        let options = Options { scope: Scope::Document, ..Options::default() };
+        let document = document(&[&text], mentions.clone(), relations.clone());
+        let (records, _, summary) = pairs(&document, &options);
+        for record in &records {
+            let expected = relations.iter().any(|relation| relates(relation, record));
+            prop_assert_eq!(&record["label"], &json!(u8::from(expected)));
+        }
+        // All are near enough: none is missed.
+        prop_assert_eq!(summary.relations_without_pair, 0);
+    }
 }
