@@ -18,6 +18,16 @@ fn scores(model: &Path) -> Vec<u8> {
     output.stdout
 }
 
+/// Header and data of a safetensors file.
+fn parts(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[8..].split_at(length)
+}
+
+fn joined(header: &[u8], data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes(), header, data].concat()
+}
+
 fn convert(model: &Path, dtype: &str, out: &Path) {
     crag()
         .args(["convert", "--model"])
@@ -272,12 +282,10 @@ fn packed_weights_are_not_believed_when_another_program_has_written_the_file() {
     let path = out.join("model.safetensors");
     // As Python's load_file and save_file leave it: the tensors, the changed one too, and metadata of its own.
     let bytes = std::fs::read(&path).unwrap();
-    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let mut header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let (header, data) = parts(&bytes);
+    let mut header: serde_json::Value = serde_json::from_slice(header).unwrap();
     header["__metadata__"] = serde_json::json!({"format": "pt"});
-    let header = header.to_string().into_bytes();
-    let saved = [&(header.len() as u64).to_le_bytes()[..], &header, &bytes[8 + length..]].concat();
-    std::fs::write(&path, saved).unwrap();
+    std::fs::write(&path, joined(header.to_string().as_bytes(), data)).unwrap();
     let same = scores(&out);
     assert!(same == scores(&fixture("model/safetensors")));
     set_first_weight(&path, 5.0);
@@ -321,15 +329,16 @@ fn any_value_that_another_program_changes_tells_that_packed_weights_are_old() {
     assert!(are_used(&out) && scores(&out) == before);
     // Of each tensor of the model a value somewhere in its midst, which no sample need hold.
     let written = std::fs::read(&path).unwrap();
-    let length = u64::from_le_bytes(written[..8].try_into().unwrap()) as usize;
-    let header: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&written[8..8 + length]).unwrap();
+    let (header, data) = parts(&written);
+    let start_of_data = written.len() - data.len();
+    let header: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(header).unwrap();
     let own = header
         .iter()
         .filter(|(name, _)| !name.starts_with("crag.packed") && *name != "__metadata__");
     for (name, entry) in own.step_by(7) {
         let [start, end] = [0, 1].map(|i| entry["data_offsets"][i].as_u64().unwrap() as usize);
         let mut changed = written.clone();
-        changed[8 + length + start + (end - start) / 3] ^= 1;
+        changed[start_of_data + start + (end - start) / 3] ^= 1;
         std::fs::write(&path, changed).unwrap();
         assert!(!are_used(&out), "{name}");
     }
@@ -345,10 +354,8 @@ fn packed_weights_that_another_program_has_shifted_are_left_aside() {
     let before = scores(&out);
     let path = out.join("model.safetensors");
     let bytes = std::fs::read(&path).unwrap();
-    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let (header, data) = bytes[8..].split_at(length);
-    let shifted = [&(length as u64 + 1).to_le_bytes(), header, b" ", data].concat();
-    std::fs::write(&path, shifted).unwrap();
+    let (header, data) = parts(&bytes);
+    std::fs::write(&path, joined(&[header, b" "].concat(), data)).unwrap();
     assert!(!are_used(&out));
     assert!(
         scores(&out) == before,
@@ -364,8 +371,8 @@ fn packed_weights_of_the_wrong_size_are_one_clear_error() {
     let path = out.join("model.safetensors");
     let bytes = std::fs::read(&path).unwrap();
     // Two panels change places in the header, so each has the other's length.
-    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let header = std::str::from_utf8(&bytes[8..8 + length]).unwrap();
+    let (header, data) = parts(&bytes);
+    let header = std::str::from_utf8(header).unwrap();
     let names = header
         .split('"')
         .filter(|s| s.starts_with("crag.packed.") && !s.contains('#'));
@@ -374,9 +381,7 @@ fn packed_weights_of_the_wrong_size_are_one_clear_error() {
     let (one, other) = (find("drug_encoder.encoder.layer.0.intermediate"), find("bilinear"));
     let swapped = header.replace(one, "\u{1}").replace(other, one).replace('\u{1}', other);
     assert_eq!(swapped.len(), header.len());
-    let mut broken = bytes.clone();
-    broken[8..8 + swapped.len()].copy_from_slice(swapped.as_bytes());
-    std::fs::write(&path, broken).unwrap();
+    std::fs::write(&path, joined(swapped.as_bytes(), data)).unwrap();
     let output = crag()
         .args(["score", "-q", "--device", "cpu", "--model"])
         .arg(&out)
@@ -481,15 +486,16 @@ fn a_replaced_folder_keeps_its_permissions_and_one_that_cannot_be_replaced_is_re
 /// Sets the first value of one of the model's own f32 tensors.
 fn set_first_weight(path: &Path, value: f32) {
     let mut bytes = std::fs::read(path).unwrap();
-    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let (header, data) = parts(&bytes);
+    let start_of_data = bytes.len() - data.len();
+    let header: serde_json::Value = serde_json::from_slice(header).unwrap();
     let (_, entry) = header
         .as_object()
         .unwrap()
         .iter()
         .find(|(name, entry)| name.ends_with("query.weight") && entry["dtype"] == "F32" && !name.starts_with("crag."))
         .unwrap();
-    let at = 8 + length + entry["data_offsets"][0].as_u64().unwrap() as usize;
+    let at = start_of_data + entry["data_offsets"][0].as_u64().unwrap() as usize;
     bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
     std::fs::write(path, bytes).unwrap();
 }

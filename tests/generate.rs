@@ -45,14 +45,17 @@ fn definitions() -> BTreeMap<String, Vec<String>> {
 
 #[test]
 fn examples_in_help_can_be_copied() {
+    let mut examples_seen = 0;
     for subcommand in definitions().keys() {
         let help = stdout_of(&[subcommand, "--help"]);
         let examples = help.split("\nExamples:\n").nth(1).unwrap_or_default();
         // A line that was too long goes on at the margin.
         for line in examples.split("\n\n").next().unwrap_or_default().lines() {
             assert!(line.starts_with("  "), "{subcommand}: {line}");
+            examples_seen += 1;
         }
     }
+    assert!(examples_seen > 20, "{examples_seen}");
 }
 
 #[test]

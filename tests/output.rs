@@ -337,17 +337,18 @@ fn an_input_is_not_written_to_through_a_descriptor_or_stderr() {
 #[test]
 fn a_limit_on_the_size_of_files_ends_a_run_as_a_full_disk_does() {
     let place = Place::with_pairs(1000);
-    let limited = |arguments: &[&str]| {
+    // At most so many blocks of 512 or 1,024 bytes, as the shell counts; the answers are 150 kB.
+    let limited_to = |blocks: usize, arguments: &[&str]| {
         let mut shell = Command::new("sh");
-        // At most 32 or 64 kB, as the shell counts; the answers are 150 kB.
-        shell.args(["-c", "ulimit -f 64; exec \"$0\" \"$@\""]);
-        let program = crag().get_program().to_owned();
-        shell.arg(program).args(["score", "-q", "--offline", "--model", "demo"]);
-        let output = shell.args(arguments).current_dir(place.path("")).output().unwrap();
+        shell.args(["-c", &format!("ulimit -f {blocks}; exec \"$0\" \"$@\"")]);
+        shell.arg(crag().get_program()).args(arguments);
+        let output = shell.current_dir(place.path("")).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         let code = output.status.code();
         (code.unwrap_or_else(|| panic!("{}: {stderr}", output.status)), stderr)
     };
+    let score = ["score", "-q", "--offline", "--model", "demo"];
+    let limited = |arguments: &[&str]| limited_to(64, &[&score, arguments].concat());
     let arguments = ["-o", "out.jsonl", "--resume", "pairs.jsonl"];
     let (code, stderr) = limited(&arguments);
     assert_eq!(code, 1, "{stderr}");
@@ -358,20 +359,8 @@ fn a_limit_on_the_size_of_files_ends_a_run_as_a_full_disk_does() {
     assert_eq!(place.score(&arguments).code, 0);
     assert!(place.read("out.jsonl") == place.score(&["pairs.jsonl"]).stdout);
     // Of what is written in one go nothing is left, though its first write is what failed.
-    let output = {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "ulimit -f 16; exec \"$0\" \"$@\""]);
-        shell
-            .arg(crag().get_program())
-            .args(["merge", "out.jsonl", "-o", "merged"]);
-        shell.current_dir(place.path("")).output().unwrap()
-    };
-    assert_eq!(
-        output.status.code(),
-        Some(1),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let (code, stderr) = limited_to(16, &["merge", "out.jsonl", "-o", "merged"]);
+    assert_eq!(code, 1, "{stderr}");
     assert!(!place.exists("merged") && !place.exists("merged.partial"));
     // A cache that cannot be made is one line too.
     let (code, stderr) = limited(&["--cache", "cache", "pairs.jsonl"]);

@@ -93,3 +93,39 @@ impl Written {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Checkpoint, HubOptions, ModelSource, locate};
+    use super::*;
+    use candle_core::{Device, Tensor};
+
+    #[test]
+    fn whoever_has_read_a_file_that_was_written_to_is_told_and_of_one_that_was_replaced_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let write = |path: &Path| {
+            let tensor = Tensor::zeros(8, candle_core::DType::F32, &Device::Cpu).unwrap();
+            super::super::write_safetensors(path, &[("a".to_owned(), tensor)]).unwrap();
+        };
+        write(&path);
+        let files = locate(&ModelSource::File(path.clone()), &HubOptions::default()).unwrap();
+        let replaced = Checkpoint::open(&files).unwrap();
+        write(&path);
+        let changed = Checkpoint::open(&files).unwrap();
+        changed.check_unchanged().unwrap();
+        // The same bytes at another time; of others nobody could tell when they were read.
+        let bytes = std::fs::read(&path).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::fs::write(&path, bytes).unwrap();
+        for told in [
+            changed.check_unchanged(),
+            changed.weight_hashes().map(drop),
+            changed.model_hash(&files).map(drop),
+        ] {
+            assert!(matches!(told, Err(CheckpointError::Changed { .. })), "{told:?}");
+        }
+        replaced.check_unchanged().unwrap();
+        assert!(replaced.weight_hashes().is_ok() && replaced.model_hash(&files).is_ok());
+    }
+}

@@ -3,8 +3,8 @@
 //!
 //! The file's metadata have a hash of all its other tensors, [`mark_of`] them. Reading those takes a good part of the time that
 //! packed weights save, so the writer also gives the file a time of writing whose nanoseconds, which nothing else looks at,
-//! are [`nanoseconds_of`] the mark. Whoever writes to the file or copies it changes that time, and then, or where a file system
-//! keeps no such times, the hash decides.
+//! are [`nanoseconds_of`] the mark. Whoever writes to the file changes that time, unless he puts it back; then, of a copy that did not take
+//! it along, and where a file system keeps no such times, the hash decides.
 
 use std::ops::Range;
 

@@ -115,23 +115,7 @@ pub(super) fn list(file: &str, bytes: &[u8], held: &str) -> Result<Listing, Chec
         }
         raw_names.push(raw_name);
     }
-    let mut places: HashMap<String, usize> = HashMap::new();
-    let mut names_taken: HashSet<String> = HashSet::new();
-    if !metadata.aliases.is_empty() {
-        places = tensors.iter().map(|tensor| tensor.raw_name.clone()).zip(0..).collect();
-        names_taken = raw_names.iter().cloned().collect();
-    }
-    for (alias, of) in metadata.aliases {
-        if let Some(&place) = places.get(&of)
-            && names::clean(&alias).is_some()
-            && names_taken.insert(alias.clone())
-        {
-            let mut same = tensors[place].clone();
-            same.raw_name.clone_from(&alias);
-            tensors.push(same);
-            raw_names.push(alias);
-        }
-    }
+    add_aliases(metadata.aliases, &mut tensors, &mut raw_names);
     if expected_start != data_len {
         return Err(malformed(format!(
             "{data_len} bytes of data, of which the header describes {expected_start}"
@@ -206,8 +190,30 @@ struct Metadata {
 
 /// Whether `save_model` may say with these two texts that one tensor is the same as another, as of encoders that share a part.
 fn may_be_aliases(name: &str, of: &str) -> bool {
-    let last = |name: &str| name.rsplit_once('.').map(|(_, last)| last.to_owned());
+    fn last(name: &str) -> Option<&str> {
+        Some(name.rsplit_once('.')?.1)
+    }
     name != of && last(name).is_some() && last(name) == last(of)
+}
+
+/// Adds the tensors that are left out for being the same as others, where those are there and the names are free.
+fn add_aliases(aliases: Vec<(String, String)>, tensors: &mut Vec<StoredTensor>, raw_names: &mut Vec<String>) {
+    if aliases.is_empty() {
+        return;
+    }
+    let places: HashMap<String, usize> = tensors.iter().map(|tensor| tensor.raw_name.clone()).zip(0..).collect();
+    let mut taken: HashSet<String> = raw_names.iter().cloned().collect();
+    for (alias, of) in aliases {
+        if let Some(&place) = places.get(&of)
+            && names::clean(&alias).is_some()
+            && taken.insert(alias.clone())
+        {
+            let mut same = tensors[place].clone();
+            same.raw_name.clone_from(&alias);
+            tensors.push(same);
+            raw_names.push(alias);
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Metadata {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::config::SettingRow;
 use super::stdout::{self, Stdout};
 use crate::files::Waiting;
-use crate::words::{is_obeyed, shortened};
+use crate::words::{shortened, visible};
 
 /// How a line on stderr looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -191,28 +191,13 @@ pub fn prepared_error(text: &str, exit_code: u8) -> String {
     }
 }
 
-/// `text` on one line, of which a terminal obeys nothing, since messages hold names and words from files; cut where it is longer
-/// than anybody reads.
-fn harmless(text: &str) -> String {
-    const LONGEST: usize = 16 << 10;
-    let text = shortened(text, LONGEST);
-    if !text.contains(is_obeyed) {
-        return text;
-    }
-    let mut harmless = String::with_capacity(text.len());
-    for c in text.chars() {
-        match is_obeyed(c) {
-            true => harmless.extend(c.escape_default()),
-            false => harmless.push(c),
-        }
-    }
-    harmless
-}
-
 /// Whether lines are JSON objects.
 pub fn is_json() -> bool {
     console().format == LogFormat::Json
 }
+
+/// Characters of a message, which may hold names and words from files; nobody reads more.
+const LONGEST_LINE: usize = 16 << 10;
 
 /// A closed stderr is no reason to stop.
 fn event(level: &str, name: &str, text: &str, fields: Map<String, Value>) {
@@ -226,7 +211,7 @@ fn event(level: &str, name: &str, text: &str, fields: Map<String, Value>) {
         return;
     }
     let line = match console.format {
-        LogFormat::Text => format!("crag: {}\n", harmless(text)),
+        LogFormat::Text => format!("crag: {}\n", visible(&shortened(text, LONGEST_LINE))),
         LogFormat::Json => {
             let time = jiff::Timestamp::now().to_string();
             let mut object = json!({"time": time, "level": level, "event": name, "message": text});

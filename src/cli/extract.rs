@@ -11,8 +11,8 @@ use clap::ArgMatches;
 use serde_json::json;
 
 use super::inputs::{is_stdin, named_otherwise};
-use super::manifest::{self, End};
-use super::report_file::{ReportFile, is_closed_pipe, is_object_with, replace_earlier};
+use super::manifest::{self, EarlierSummary, End};
+use super::report_file::{ReportFile, is_closed_pipe, is_object_with};
 use super::signals::SignalWatch;
 use super::values::{parse_bytes, parse_count};
 use super::whole_output::WholeOutputArgs;
@@ -175,33 +175,24 @@ pub fn run(args: ExtractArgs, config: Option<PathBuf>) -> anyhow::Result<Outcome
 
 /// Says in the summary, if one is wanted, that the command line, the environment or the config file cannot be understood. `matches`:
 /// as much of the command line as can.
-pub fn tell_failure_before_run(summary: &Path, matches: &ArgMatches, error: &anyhow::Error) {
-    let path = summary.to_owned();
+pub fn tell_failure_before_run(summary: PathBuf, matches: &ArgMatches, error: &anyhow::Error) {
     let mut others: Vec<PathBuf> = ["files", "output", "config"]
         .into_iter()
         .flat_map(|name| paths_given(matches, name))
         .collect();
     // Whether the documents are brat's may be what could not be understood.
-    others.extend(corpora::is_brat_name(&path).then(|| path.clone()));
-    let summary = EarlierSummary { path, others };
-    if let Err(error) = summary.replace(&End::failed(error)) {
+    others.extend(corpora::is_brat_name(&summary).then(|| summary.clone()));
+    if let Err(error) = earlier_summary(summary, others).replace(&End::failed(error)) {
         console::warn(&format!("{error:#}"));
     }
 }
 
-/// What an earlier run may have left under the name of this one's summary.
-struct EarlierSummary {
-    path: PathBuf,
-    /// What is read; that stays.
-    others: Vec<PathBuf>,
-}
-
-impl EarlierSummary {
-    /// Replaces it by one without counts, so that nobody takes it for this run's.
-    fn replace(&self, end: &End) -> anyhow::Result<()> {
-        let text = manifest::to_text(&json!({"outcome": end}))?;
-        let context = || format!("--summary-json {}", self.path.display());
-        replace_earlier(&self.path, &self.others, is_summary, &text).with_context(context)
+fn earlier_summary(path: PathBuf, others: Vec<PathBuf>) -> EarlierSummary {
+    EarlierSummary {
+        path,
+        others,
+        is_own: is_summary,
+        make: |end| Ok(json!({"outcome": end})),
     }
 }
 
@@ -238,11 +229,8 @@ fn extract(args: &ExtractArgs, config: Option<PathBuf>) -> anyhow::Result<Outcom
     }
     let signals = SignalWatch::start()?;
     let mut output = args.output.open(&inputs, &signals)?;
-    if let Some(remark) = args
-        .output
-        .path()
-        .and_then(|path| named_otherwise(path, crate::scoring::Format::Jsonl))
-    {
+    let named_otherwise = |path| named_otherwise(path, crate::scoring::Format::Jsonl);
+    if let Some(remark) = args.output.path().and_then(named_otherwise) {
         console::warn(&remark);
     }
     let summary_file = match &args.summary_json {
@@ -250,10 +238,7 @@ fn extract(args: &ExtractArgs, config: Option<PathBuf>) -> anyhow::Result<Outcom
         None => None,
     };
     if let Some(summary) = args.earlier_summary() {
-        // In place of an earlier run's end, whatever happens to this one.
-        if summary.path.exists() {
-            summary.replace(&End::not_yet())?;
-        }
+        summary.begin()?;
         signals.before_end(move |signal| {
             let _ = summary.replace(&End::new(&Ok(Outcome::Interrupted(signal))));
         });
@@ -313,7 +298,7 @@ impl ExtractArgs {
         let mut others = self.files.clone();
         // A document's other half, or a new document in a folder that is read.
         others.extend((self.from == FromArg::Brat && corpora::is_brat_name(&path)).then(|| path.clone()));
-        Some(EarlierSummary { path, others })
+        Some(earlier_summary(path, others))
     }
 
     fn options(&self) -> Result<Options, UsageError> {

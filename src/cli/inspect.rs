@@ -39,15 +39,10 @@ pub fn run(args: InspectArgs) -> anyhow::Result<Outcome> {
     let report = Report::new(&model, device.description, layouts);
     let text = match args.json {
         true => serde_json::to_string_pretty(&report)? + "\n",
-        false => harmless(&report.table()?),
+        // Names in it are the file's.
+        false => report.table()?.lines().map(|line| visible(line) + "\n").collect(),
     };
     super::print(&text)
-}
-
-/// The table's lines, of which a terminal obeys nothing: names are the file's.
-fn harmless(table: &str) -> String {
-    let lines = table.split('\n').map(visible);
-    lines.collect::<Vec<_>>().join("\n")
 }
 
 #[derive(Serialize)]

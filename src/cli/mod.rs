@@ -187,10 +187,6 @@ fn command() -> clap::Command {
     Cli::command()
 }
 
-/// What SIGBUS means here.
-const LOST_PAGES: &str = "another program has cut a file short that this one was reading, most likely a model's weights (SIGBUS); replace \
-    such a file by a whole new one (mv), and run again";
-
 /// Parses the process's arguments, with environment and config file beneath them, and runs the subcommand.
 ///
 /// # Safety
@@ -256,7 +252,7 @@ pub unsafe fn run() -> anyhow::Result<Outcome> {
             None => console::detail(&text),
         }
     }
-    signals::explain_lost_pages(console::prepared_error(LOST_PAGES, 1), 1);
+    signals::explain_lost_pages();
     match &cli.command {
         // These have something to finish, and watch for signals themselves.
         Command::Score(_) | Command::Extract(_) | Command::Merge(_) | Command::Convert(_) | Command::Train(_) => {}
@@ -331,8 +327,8 @@ fn told_before_a_run(
             return;
         };
         match name {
-            "score" => score::tell_failure_before_run(&path, matches, error),
-            "extract" => extract::tell_failure_before_run(&path, matches, error),
+            "score" => score::tell_failure_before_run(path, matches, error),
+            "extract" => extract::tell_failure_before_run(path, matches, error),
             _ => {}
         }
     };

@@ -17,6 +17,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::{exit, signal_name};
 
+use super::console::prepared_error;
 use super::{Outcome, note};
 
 /// How long a run has to stop: less than the 5 s that are promised, for a machine that is busy.
@@ -145,25 +146,30 @@ pub fn outlive_file_size_limit() {
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
-/// What is to be said where a mapped file's pages are lost, and the exit code then.
-static LOST_PAGES: OnceLock<(String, i32)> = OnceLock::new();
+/// What SIGBUS means here.
+const PAGES_LOST: &str = "another program has cut a file short that this one was reading, most likely a model's weights (SIGBUS); replace \
+    such a file by a whole new one (mv), and run again";
+
+/// The line that says so, made while one can be made.
+static LAST_WORDS: OnceLock<String> = OnceLock::new();
 
 /// From now on SIGBUS, which is what reading a mapped file gives that another program has cut short, and would end the process
-/// without a word, does so with `line` on stderr and `exit_code`. On Linux: elsewhere it is also what a stack that overflows
+/// without a word, does so with a line on stderr and exit code 1. On Linux: elsewhere it is also what a stack that overflows
 /// gives, which the standard library explains.
-pub fn explain_lost_pages(line: String, exit_code: i32) {
-    let _ = LOST_PAGES.set((line, exit_code));
+pub fn explain_lost_pages() {
+    const EXIT_CODE: u8 = 1;
+    LAST_WORDS.get_or_init(|| prepared_error(PAGES_LOST, EXIT_CODE));
     #[cfg(target_os = "linux")]
     {
         extern "C" fn explain(_: libc::c_int) {
             static IS_SAID: AtomicBool = AtomicBool::new(false);
             if !IS_SAID.swap(true, Ordering::SeqCst)
-                && let Some((line, exit_code)) = LOST_PAGES.get()
+                && let Some(line) = LAST_WORDS.get()
             {
                 // SAFETY: the bytes live as long as the process, and both functions may be called wherever a signal comes.
                 unsafe {
                     libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len());
-                    libc::_exit(*exit_code);
+                    libc::_exit(EXIT_CODE.into());
                 }
             }
             // Another thread, which has read such a page at the same time, is about to end the process.
@@ -172,14 +178,13 @@ pub fn explain_lost_pages(line: String, exit_code: i32) {
                 unsafe { libc::pause() };
             }
         }
-        let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
         // SAFETY: all zeros are an action without flags, to which the handler is added. It takes no lock and no memory. What it
         // replaces, the standard library's, is for stacks that overflow, which is SIGSEGV on Linux.
         unsafe {
-            let action = action.assume_init_mut();
+            let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = explain as *const () as libc::sighandler_t;
             action.sa_flags = libc::SA_ONSTACK;
-            libc::sigaction(libc::SIGBUS, action, std::ptr::null_mut());
+            libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut());
         }
     }
 }

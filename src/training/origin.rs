@@ -1,6 +1,6 @@
 //! What a run's result depends on: it goes on with a state of the same alone, and says what is different.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use blake3::Hasher;
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ impl Origin {
     pub fn new(settings: &Settings, start: &Start, [train, valid]: [&Dataset; 2]) -> Result<Self, candle_core::Error> {
         let mut stated = BTreeMap::from([("the version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
         let settings = serde_json::to_value(settings).map_err(candle_core::Error::wrap)?;
-        state("", &settings, &mut stated);
+        flatten("", &settings, &mut stated);
         let mut contents = BTreeMap::new();
         let mut hash =
             |name: &str, hasher: Hasher| contents.insert(name.to_owned(), hasher.finalize().to_hex().to_string());
@@ -57,40 +57,39 @@ impl Origin {
         hasher.finalize().to_hex().to_string()
     }
 
-    /// What is different in `now`, as words of a sentence; none if nothing is.
+    /// What is different in `now`, as words of a sentence; none if nothing is. Other settings may make other contents, which is no
+    /// difference of its own.
     pub fn differences(&self, now: &Self) -> Vec<String> {
-        let mut differences = Vec::new();
-        let names = |of: fn(&Self) -> &BTreeMap<String, String>| {
-            let names: std::collections::BTreeSet<&String> = of(self).keys().chain(of(now).keys()).collect();
-            names
-        };
-        for name in names(|origin| &origin.stated) {
-            let [was, is] = [self, now].map(|origin| origin.stated.get(name).map_or("none", String::as_str));
-            if was != is {
-                differences.push(format!("{name} was {was} and is {is}"));
-            }
+        let stated = different(&self.stated, &now.stated);
+        if stated.is_empty() {
+            let contents = different(&self.contents, &now.contents);
+            return contents.iter().map(|(name, _)| format!("{name} changed")).collect();
         }
-        // What other settings make of contents is no difference of its own.
-        let of_contents = names(|origin| &origin.contents);
-        for name in of_contents.into_iter().filter(|_| self.stated == now.stated) {
-            if self.contents.get(name) != now.contents.get(name) {
-                differences.push(format!("{name} changed"));
-            }
-        }
-        differences
+        let told = |(name, [was, is]): &(&str, [&str; 2])| format!("{name} was {was} and is {is}");
+        stated.iter().map(told).collect()
     }
 }
 
-/// The leaves of `value` by their dotted names.
-fn state(name: &str, value: &Value, stated: &mut BTreeMap<String, String>) {
+/// The names whose values differ, with both.
+fn different<'m>(was: &'m BTreeMap<String, String>, is: &'m BTreeMap<String, String>) -> Vec<(&'m str, [&'m str; 2])> {
+    let names: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
+    let both = names.into_iter().map(|name| {
+        let of = |values: &'m BTreeMap<String, String>| values.get(name).map_or("none", String::as_str);
+        (name.as_str(), [of(was), of(is)])
+    });
+    both.filter(|(_, [was, is])| was != is).collect()
+}
+
+/// Adds the leaves of `value`, by their dotted names.
+fn flatten(name: &str, value: &Value, leaves: &mut BTreeMap<String, String>) {
     match value {
         Value::Object(members) => {
             for (key, value) in members {
                 let separator = if name.is_empty() { "" } else { "." };
-                state(&format!("{name}{separator}{key}"), value, stated);
+                flatten(&format!("{name}{separator}{key}"), value, leaves);
             }
         }
-        leaf => drop(stated.insert(name.to_owned(), leaf.to_string())),
+        leaf => drop(leaves.insert(name.to_owned(), leaf.to_string())),
     }
 }
 
@@ -117,7 +116,7 @@ mod tests {
 
     fn origin(settings: &Settings, contents: &[(&str, &str)]) -> Origin {
         let mut stated = BTreeMap::new();
-        state("", &serde_json::to_value(settings).unwrap(), &mut stated);
+        flatten("", &serde_json::to_value(settings).unwrap(), &mut stated);
         let contents = contents
             .iter()
             .map(|(name, hash)| ((*name).to_owned(), (*hash).to_owned()));

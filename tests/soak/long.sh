@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Ten million lines through one run, and how its memory goes: resident memory after the first minute may be at most 5%
 # above the most of the first minute. Lines are BC5CDR's pairs within a sentence, again and again, with ids in order;
-# the output is a compressed file, and every id has to be in it, in order. An hour, on two cores not quite all; needs no network.
+# the output is a compressed file, and every id has to be in it, in order. Stopped after an hour, which on two cores is not all of them (output.md); needs no network.
 #
 #   tests/soak/long.sh [LINES]      default 10000000; CRAG_LONG_SECONDS stops feeding it after so long (default 3600)
 set -euo pipefail

@@ -4,7 +4,6 @@
 //! addresses.
 
 use std::collections::BTreeSet;
-use std::thread;
 use std::time::Duration;
 
 use hf_hub::api::RepoInfo;
@@ -13,6 +12,7 @@ use ureq::http::{HeaderMap, Response};
 use ureq::{Agent, Body};
 
 use super::HubOptions;
+use super::attempts::Attempts;
 use super::cache::is_plain_commit;
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::error::shorten;
@@ -20,9 +20,6 @@ use crate::checkpoint::error::shorten;
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 /// Failures after which the list of files is given up: few, so that the cache serves soon where the network is down.
 const MOST_LIST_FAILURES: u32 = 2;
-/// How often to come back when the hub says, and after how long at most: its limits are of windows of five minutes.
-const MOST_WAITS: u32 = 4;
-const LONGEST_WAIT: Duration = Duration::from_secs(330);
 const MOST_REDIRECTS: u32 = 8;
 const LARGEST_LIST: u64 = 32 << 20;
 const LATER: &str = "try again then, or use --offline with a model that is already cached";
@@ -46,58 +43,6 @@ impl From<CheckpointError> for Failure {
     }
 }
 
-/// How often something is tried again.
-pub(super) struct Attempts<'c> {
-    client: &'c Client,
-    /// In a row.
-    failures: u32,
-    most_failures: u32,
-    waits_left: u32,
-}
-
-impl<'c> Attempts<'c> {
-    /// `waits`: whether to come back when the hub says so, however long that takes.
-    pub(super) fn new(client: &'c Client, most_failures: u32, waits: bool) -> Self {
-        Self {
-            client,
-            failures: 0,
-            most_failures,
-            waits_left: if waits { MOST_WAITS } else { 0 },
-        }
-    }
-
-    /// What was achieved in between lets a failure count as the first.
-    pub(super) fn begin_anew(&mut self) {
-        self.failures = 0;
-    }
-
-    /// Pauses after `failure`. Errors where it is no use to try again.
-    pub(super) fn pause(&mut self, failure: Failure) -> Result<(), Failure> {
-        match failure {
-            Failure::Final(_) => Err(failure),
-            Failure::Passing(_) => {
-                self.failures += 1;
-                if self.failures == self.most_failures {
-                    return Err(failure);
-                }
-                thread::sleep(Duration::from_millis(100 << self.failures.min(5)));
-                Ok(())
-            }
-            Failure::Later { ref reason, wait } => {
-                if self.waits_left == 0 || wait > LONGEST_WAIT {
-                    return Err(failure);
-                }
-                self.waits_left -= 1;
-                if let Some(tell) = self.client.tell {
-                    tell(&format!("{}: {reason}; waiting", self.client.id));
-                }
-                thread::sleep(wait);
-                Ok(())
-            }
-        }
-    }
-}
-
 /// What the hub says about a revision.
 pub(super) struct Listing {
     pub commit: String,
@@ -111,7 +56,7 @@ pub(super) struct Client {
     pub(super) endpoint: String,
     token: Option<String>,
     pub(super) progress: bool,
-    tell: Option<fn(&str)>,
+    pub(super) tell: Option<fn(&str)>,
 }
 
 impl Client {

@@ -11,9 +11,10 @@ use std::time::Duration;
 use hf_hub::{Repo, RepoType};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::attempts::Attempts;
 use super::cache::{RepoCache, is_plain_commit};
 use super::digest::Check;
-use super::request::{ADVICE, Answer, Attempts, Client, Failure, bare_etag};
+use super::request::{ADVICE, Answer, Client, Failure, bare_etag};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::folder::{LARGEST_SMALL_FILE, is_small};
 

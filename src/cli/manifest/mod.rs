@@ -3,6 +3,7 @@
 //! Who knows a part of it hands it over; here it is put together, freed of secrets and written. The numbers are
 //! [`Counts`]'s. `format` is raised with every change that a reader could stumble over; new fields are none.
 
+mod earlier;
 mod redact;
 
 use std::io;
@@ -13,13 +14,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+pub use earlier::EarlierSummary;
 pub use redact::Redactor;
 
 use super::Outcome;
 use super::about::{ABOUT, About};
 use super::config::SettingRow;
 use super::console;
-use super::report_file::{is_object_with, replace_earlier};
+use super::report_file::is_object_with;
 use crate::checkpoint::FileHash;
 use crate::files::with_suffix;
 use crate::kernels::cpu::KERNEL_VARIABLE;
@@ -55,13 +57,6 @@ pub fn to_text(value: &Value) -> serde_json::Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
     Ok(text)
-}
-
-/// Replaces the summary of an earlier run at `path` by that of one that could not begin, or ended as it was and has no `counts`;
-/// whoever looks at it would take the earlier one for this one's. What `others` name stays.
-pub fn tell_end(path: &Path, others: &[PathBuf], end: &End, counts: Option<&Counts>) -> anyhow::Result<()> {
-    let text = to_text(&summary(&run_id(), end, counts)?)?;
-    replace_earlier(path, others, is_summary, &text).with_context(|| format!("--summary-json {}", path.display()))
 }
 
 /// Whether a file's contents are a [`summary`].
@@ -275,6 +270,12 @@ pub fn summary(run_id: &str, end: &End, counts: Option<&Counts>) -> anyhow::Resu
         summary.extend(rest);
     }
     Ok(Redactor::from_env().redact_all(summary))
+}
+
+/// The summary of a run that wrote none itself. One that could not begin has counted nothing; of another nobody knows what.
+pub fn bare_summary(end: &End) -> anyhow::Result<Value> {
+    let counts = end.error.is_some().then(Counts::default);
+    summary(&run_id(), end, counts.as_ref())
 }
 
 /// Counts and speeds, every code that a line can have named.

@@ -7,7 +7,6 @@ mod output;
 mod pair;
 mod reports;
 
-use std::cell::RefCell;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -197,10 +196,9 @@ fn prepare(args: &mut ScoreArgs) -> anyhow::Result<Prepared> {
         args.cache.as_deref(),
         &args.files_read(),
     ) {
-        // In place of an earlier run's end, whatever happens to this one.
         summary.begin()?;
         signals.before_end(move |signal| {
-            let _ = summary.replace(&End::new(&Ok(Outcome::Interrupted(signal))), None);
+            let _ = summary.replace(&End::new(&Ok(Outcome::Interrupted(signal))));
         });
     }
     start_pool(args.threads)?;
@@ -250,21 +248,15 @@ impl Prepared {
         std::thread::scope(|scope| {
             // Hashing a gigabyte takes seconds: beside the run, not before it.
             let hash = || std::thread::Builder::new().spawn_scoped(scope, || ensemble.records());
-            let (hashing, failed) = match self.reports.wants_manifest().then(hash).transpose() {
-                Ok(hashing) => (hashing, None),
-                Err(error) => (None, Some(error)),
-            };
-            let models = Models(RefCell::new(hashing));
-            let (result, counts) = match (failed, self.record) {
-                (Some(error), _) => {
-                    let error = anyhow::Error::new(error);
-                    let error = error.context(
-                        "cannot start a thread that hashes the weights (ulimit -u says how many there may be)",
-                    );
-                    (Err(error), Counts::default())
+            let started = self.reports.wants_manifest().then(hash).transpose();
+            let started = started.context("cannot start a thread that hashes the weights; ulimit -u allows more");
+            let models = Models::default();
+            let (result, counts) = match started.map(|hashing| models.0.replace(hashing)) {
+                Err(error) => (Err(error), Counts::default()),
+                Ok(_) if self.record.is_some() && !args.output.is_given() => {
+                    run.score_pair(self.inputs, options.clone())
                 }
-                (None, Some(_)) if !args.output.is_given() => run.score_pair(self.inputs, options.clone()),
-                (None, _) => run.score_lines(self.inputs, &self.what, self.output, &self.reports, &models),
+                Ok(_) => run.score_lines(self.inputs, &self.what, self.output, &self.reports, &models),
             };
             let written = self.reports.write(&run.account, &models, &End::new(&result), &counts);
             // The run's own end is what the exit code tells of.

@@ -13,7 +13,7 @@ use super::ensemble::Ensemble;
 use super::output::Output;
 use crate::checkpoint::CheckpointError;
 use crate::cli::config::SettingRow;
-use crate::cli::manifest::{self, End, FileRecord, Manifest, ModelRecord, OutputRecord, RunRecord};
+use crate::cli::manifest::{self, EarlierSummary, End, FileRecord, Manifest, ModelRecord, OutputRecord, RunRecord};
 use crate::cli::report_file::ReportFile;
 use crate::cli::{UsageError, console, paths_given};
 use crate::files::{Companion, Destination, Input, is_same_file, with_suffix};
@@ -42,7 +42,7 @@ impl ReportArgs {
         let Some(summary) = self.earlier_summary(output, cache, read) else {
             return;
         };
-        match summary.replace(&End::failed(error), Some(&Counts::default())) {
+        match summary.replace(&End::failed(error)) {
             // That it cannot be written may be what the run failed of.
             Err(own) if format!("{own:#}") != format!("{error:#}") => console::warn(&format!("{own:#}")),
             _ => {}
@@ -62,41 +62,25 @@ impl ReportArgs {
         let manifest = beside.as_deref().or(self.manifest.as_deref());
         let own = own_names(output, manifest, None, cache);
         let others = own.into_iter().map(|own| own.name).chain(read.iter().cloned());
-        Some(EarlierSummary {
-            path,
-            others: others.collect(),
-        })
+        Some(earlier_summary(path, others.collect()))
     }
 }
 
-/// What an earlier run may have left under the name of this one's summary.
-pub struct EarlierSummary {
-    path: PathBuf,
-    /// What the run reads or would have written under, which may be why it could not begin; that stays.
-    others: Vec<PathBuf>,
-}
-
-impl EarlierSummary {
-    /// Replaces it, if there is one, by that of a run that has begun.
-    pub fn begin(&self) -> anyhow::Result<()> {
-        match self.path.exists() {
-            true => self.replace(&End::not_yet(), None),
-            false => Ok(()),
-        }
-    }
-
-    /// Replaces it by one of a run that wrote none itself.
-    pub fn replace(&self, end: &End, counts: Option<&Counts>) -> anyhow::Result<()> {
-        manifest::tell_end(&self.path, &self.others, end, counts)
+fn earlier_summary(path: PathBuf, others: Vec<PathBuf>) -> EarlierSummary {
+    EarlierSummary {
+        path,
+        others,
+        is_own: manifest::is_summary,
+        make: manifest::bare_summary,
     }
 }
 
 /// [`ReportArgs::tell_failure`] of a run whose command line, environment or config file cannot be understood. `matches`: as
 /// much of the command line as can; `summary`: what `--summary-json` seems to be.
-pub fn tell_failure_before_run(summary: &Path, matches: &ArgMatches, error: &anyhow::Error) {
+pub fn tell_failure_before_run(summary: PathBuf, matches: &ArgMatches, error: &anyhow::Error) {
     let others = ["files", "output", "manifest", "cache", "config"].into_iter();
     let others: Vec<PathBuf> = others.flat_map(|name| paths_given(matches, name)).collect();
-    if let Err(error) = manifest::tell_end(summary, &others, &End::failed(error), Some(&Counts::default())) {
+    if let Err(error) = earlier_summary(summary, others).replace(&End::failed(error)) {
         console::warn(&format!("{error:#}"));
     }
 }
@@ -266,6 +250,7 @@ fn check_names(own: &[OwnName], read: &[PathBuf]) -> Result<(), UsageError> {
 }
 
 /// The models' records, while they are still being made.
+#[derive(Default)]
 pub struct Models<'s>(pub RefCell<Option<ScopedJoinHandle<'s, ModelRecords>>>);
 
 type ModelRecords = Result<Vec<ModelRecord>, CheckpointError>;
