@@ -34,7 +34,7 @@ pub(super) fn find<'p>(file: &str, pickle: &'p Pickle) -> Result<StateDict<'p>, 
     let under_keys: Vec<(&'static str, Value)> = KEYS
         .into_iter()
         .filter_map(|key| {
-            let (_, value) = top.iter().find(|(name, _)| pickle.text(*name) == Some(key))?;
+            let (_, value) = top.iter().find(|(name, _)| pickle.is_text(*name, key))?;
             Some((key, *value))
         })
         .collect();
@@ -90,7 +90,10 @@ struct Refusal {
 }
 
 fn entries<'p>(pickle: &'p Pickle, dict: &[(Value, Value)]) -> Result<Vec<(&'p str, &'p Tensor)>, Refusal> {
-    let tensor = |(name, value): &(Value, Value)| Some((pickle.text(*name)?, pickle.tensor(*value)?));
+    let tensor = |(name, value): &(Value, Value)| {
+        let tensor = pickle.tensor(*value)?;
+        Some((pickle.text(*name)?, tensor))
+    };
     let refuse = |entry: &(Value, Value), found: String| Refusal {
         entry: pickle
             .text(entry.0)

@@ -117,6 +117,11 @@ impl<'a> Pickle<'a> {
         }
     }
 
+    /// Whether a value is these words. Looks at no longer ones: a short pickle can refer to one long text very often.
+    pub(super) fn is_text(&self, value: Value, words: &str) -> bool {
+        matches!(value, Value::Text(text) if text.len as usize == words.len() && read_text(self.input, text) == words)
+    }
+
     pub(super) fn dict(&self, value: Value) -> Option<&[(Value, Value)]> {
         match self.object(value)? {
             Object::Dict(entries) => Some(entries),
