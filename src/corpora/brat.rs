@@ -352,9 +352,9 @@ fn without_mark(text: String, mentions: &[RawMention]) -> (String, Option<u64>) 
             let range = start.checked_sub(base).zip(end.checked_sub(base));
             let found = range.and_then(|(start, end)| characters.get(start as usize..end as usize));
             // Of a discontinuous mention the first piece.
-            found.is_some_and(|found| {
-                let mut words = mention.text.iter().flat_map(|words| words.chars());
-                mention.text.is_some() && found.iter().all(|&c| words.next() == Some(c))
+            found.zip(mention.text.as_deref()).is_some_and(|(found, words)| {
+                let mut words = words.chars();
+                found.iter().all(|&c| words.next() == Some(c))
             })
         };
         mentions.iter().filter(agrees).count()

@@ -177,6 +177,7 @@ impl<'a> Stated<'a> {
         }
     }
 
+    /// Marks the relations that name the two as realised.
     fn found(&mut self, drug: &Candidate<'_>, adr: &Candidate<'_>) -> Found {
         let keys = (drug.named_keys, adr.named_keys);
         if keys.0 == 0 || keys.1 == 0 {

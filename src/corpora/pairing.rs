@@ -33,8 +33,8 @@ struct Pair<'a> {
 /// Overlapping pairs of a document that are dropped one by one: more than any that is not made to have so many.
 pub const MOST_OVERLAPPING: u64 = 10_000_000;
 
-/// Writes each pair of a document, in the order of the drugs and then of the reactions in the text, up to the limit
-/// for one document. Returns how many pairs were beyond it.
+/// Writes each pair of a document, in the order of the drugs and then of the reactions in the text, up to the limits
+/// for one document. Returns how many pairs were beyond them.
 pub fn write_pairs(
     document: &Document,
     occurrence: u32,

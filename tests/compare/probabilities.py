@@ -12,6 +12,7 @@ from pathlib import Path
 import networks
 import torch
 from binary import Crag
+from forward import Network
 
 # Differences that tell nothing: what the printed f32 of a probability can show.
 SMALLEST_PROBABILITY, SMALLEST_LOGIT = 2e-6, 1e-5
@@ -46,7 +47,7 @@ class Errors:
 def compare(crag, folder, spec, weights, pairs, exact, args):
     """One line for each kernel. Returns whether f32 is near enough in all, and PyTorch's error times what, of each."""
     errors, fields = Errors(exact), [pair.fields for pair in pairs]
-    reference = torch.sigmoid(networks.Network(spec, weights, torch.float32).logits(pairs).double()).float().double()
+    reference = torch.sigmoid(Network(spec, weights, torch.float32).logits(pairs).double()).float().double()
     expected, expected_logits = errors.of(reference)
     is_near, times = True, []
     for kernel in args.kernels:

@@ -49,7 +49,7 @@ def is_blank(text):
 
 
 def code_points():
-    """All that can be a text of their own."""
+    """All that are assigned, not private, and no white space: a text of their own."""
     everything = (chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
     return [c for c in everything if unicodedata.category(c) not in ("Cn", "Co") and not is_blank(c)]
 

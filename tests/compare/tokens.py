@@ -126,7 +126,7 @@ class Reference:
 
 
 def every_code_point():
-    """Each alone and within a word, sixteen to a text."""
+    """Each of `texts.code_points` alone and within a word, sixteen to a text."""
     points = texts.code_points()
     for start in range(0, len(points), 16):
         some = points[start : start + 16]
@@ -140,7 +140,7 @@ def main():
     parser.add_argument("--count", type=int, default=400, help="short texts, and a quarter as many long ones")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=SETTINGS)
-    parser.add_argument("--code-points", action="store_true", help="every code point too")
+    parser.add_argument("--code-points", action="store_true", help="every assigned code point too, but private ones")
     args = parser.parse_args()
     crag, differences, scored = Crag(args.crag), 0, 0
     kinds = {

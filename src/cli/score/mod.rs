@@ -249,7 +249,8 @@ impl Prepared {
             // Hashing a gigabyte takes seconds: beside the run, not before it.
             let hash = || std::thread::Builder::new().spawn_scoped(scope, || ensemble.records());
             let started = self.reports.wants_manifest().then(hash).transpose();
-            let started = started.context("cannot start a thread that hashes the weights; ulimit -u allows more");
+            let started = started
+                .context("cannot start a thread that hashes the weights: raise the limit on threads (ulimit -u)");
             let models = Models::default();
             let (result, counts) = match started.map(|hashing| models.0.replace(hashing)) {
                 Err(error) => (Err(error), Counts::default()),
