@@ -1,7 +1,4 @@
-//! What has to be known or made before the crate compiles: that the system will do, which commit this is, and the CUDA kernels.
-
-#[path = "src/kernels/cuda/build.rs"]
-mod cuda;
+//! What has to be known before the crate compiles: that the system will do, and which commit this is.
 
 use std::env;
 use std::path::Path;
@@ -20,12 +17,11 @@ fn main() {
         );
         return;
     }
-    cuda::build();
     describe_build();
 }
 
 /// What a build is made of, and so what decides whether it is the commit's.
-const SOURCES: [&str; 4] = ["src", "build.rs", "Cargo.toml", "Cargo.lock"];
+const SOURCES: [&str; 5] = ["src", "kernels", "build.rs", "Cargo.toml", "Cargo.lock"];
 
 /// `CRAG_BUILD_*` for `src/cli/about.rs`. Outside a git checkout of this package there is no commit, and a
 /// development build names none: it would have to be built again after every commit.

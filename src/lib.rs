@@ -4,7 +4,7 @@
 //! streams JSONL records through the network; [`corpora`] makes such records of annotated documents;
 //! [`training`] makes checkpoints from labelled pairs; [`evaluation`] judges probabilities against labels;
 //! [`model`] is the dual encoder over candle tensors;
-//! [`kernels`] holds the operations that differ between processors; [`text`] marks entities and tokenizes;
+//! [`kernels`], a package of its own, holds the operations that differ between processors; [`text`] marks entities and tokenizes;
 //! [`checkpoint`] finds weights and reads them; [`files`] are bytes in and out. Arrows point down; [`Side`],
 //! [`Calibration`] and `words` are everybody's:
 //!
@@ -24,7 +24,6 @@ pub mod cli;
 pub mod corpora;
 pub mod evaluation;
 pub mod files;
-pub mod kernels;
 pub mod model;
 pub mod scoring;
 mod side;
@@ -33,4 +32,5 @@ pub mod training;
 mod words;
 
 pub use calibration::{Calibration, FittedOn};
+pub use crag_kernels as kernels;
 pub use side::Side;

@@ -9,7 +9,7 @@ use std::process::Command;
 
 #[test]
 fn kernel_sources_run_on_the_cpu_agree_with_f64_arithmetic() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kernels/cuda/emulation/check.cpp");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/src/cuda/emulation/check.cpp");
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("check");
     let compiled = Command::new("g++")

@@ -95,7 +95,7 @@ fn no_library_of_nvidia_s_is_needed_to_start() {
     for library in ["libcu", "libnv"] {
         assert!(
             !needed.contains(library),
-            "a function of it is missing from the list in src/kernels/cuda/forwarding.rs: {needed}"
+            "a function of it is missing from the list in kernels/src/cuda/forwarding.rs: {needed}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The whole program on a GPU that is emulated (`src/kernels/cuda/emulation`), where there is none: that it computes
+//! The whole program on a GPU that is emulated (`kernels/src/cuda/emulation`), where there is none: that it computes
 //! what the CPU computes, in any batch; what it does when memory runs out or the GPU is lost; and the tests of scoring over again.
 //!
 //! An emulated GPU shows that calls, arguments, sizes and the order of work are right, not that a real one's libraries and
@@ -15,6 +15,8 @@ use assert_cmd::assert::OutputAssertExt as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crag::kernels::cuda::device::COMPUTE_CAP;
+
 use crate::common::{crag, json_lines};
 
 const SOURCES: [&str; 6] = [
@@ -30,7 +32,7 @@ const SOURCES: [&str; 6] = [
 fn libraries() -> Option<&'static Path> {
     static FOLDER: OnceLock<Option<TempDir>> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| {
-        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kernels/cuda/emulation");
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/src/cuda/emulation");
         let folder = tempfile::tempdir().unwrap();
         let driver = folder.path().join("libcuda.so.1");
         let compiled = Command::new("g++")
@@ -70,10 +72,7 @@ fn on_gpu(arguments: &[&str]) -> Option<Command> {
 }
 
 /// What candle's kernels are compiled for, without the point: from 9.0 on they run nowhere else.
-const CAPABILITY: &str = {
-    let named = env!("CRAG_CUDA_COMPUTE_CAP");
-    if named.is_empty() { "90" } else { named }
-};
+const CAPABILITY: &str = if COMPUTE_CAP.is_empty() { "90" } else { COMPUTE_CAP };
 
 fn on_cpu(arguments: &[&str]) -> Command {
     let mut command = Command::new(crag().get_program());
@@ -278,7 +277,7 @@ fn kernels_for_one_gpu_of_9_0_or_newer_are_not_tried_on_another() {
     let Some(mut command) = on_gpu(&["inspect", "--model", "demo"]) else {
         return;
     };
-    if !CAPABILITY.starts_with('9') || env!("CRAG_CUDA_COMPUTE_CAP").is_empty() {
+    if !CAPABILITY.starts_with('9') || COMPUTE_CAP.is_empty() {
         return eprintln!("skipped: built for older GPUs too");
     }
     let error = error_of(command.env("EMULATED_GPU_CAPABILITY", "120"));

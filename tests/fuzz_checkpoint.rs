@@ -341,13 +341,13 @@ fn deep_and_wide_pickles_stay_within_bounds() {
         ("memo", program(b"]", b"\x94", 5_000_000)),
         ("long name, many times", {
             let mut start = b"}(X\0\0\x10\0".to_vec();
-            start.extend([b'n'; 1 << 20]);
+            start.extend(std::iter::repeat_n(b'n', 1 << 20));
             start.extend(b"q\x000");
             program(&start, b"h\0N", 300_000)
         }),
         ("long name, many times in a dict", {
             let mut start = b"}(X\0\0\x10\0".to_vec();
-            start.extend([b'n'; 1 << 20]);
+            start.extend(std::iter::repeat_n(b'n', 1 << 20));
             start.extend(b"q\x000");
             let mut program = program(&start, b"h\0N", 300_000);
             program.splice(program.len() - 1.., *b"u.");
