@@ -23,6 +23,10 @@ fn main() {
     }
     println!("cargo:rerun-if-changed=src/cuda/common.cuh");
     let nvcc = find_nvcc();
+    // Another toolkit in its place; cargo watches files and not the PATH.
+    if nvcc.exists() {
+        println!("cargo:rerun-if-changed={}", nvcc.display());
+    }
     let (major, minor) = toolkit_version(&nvcc);
     println!("cargo:rustc-env=CRAG_CUDA_TOOLKIT={major}.{minor}");
     // candle's own kernels are built for this architecture or newer, where it is named
