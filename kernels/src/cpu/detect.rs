@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use super::caches::l2_bytes;
 #[cfg(any(target_arch = "aarch64", test))]
 use super::simd::Neon;
 #[cfg(target_arch = "x86_64")]
@@ -191,6 +192,18 @@ impl Kernel {
         }
     }
 
+    /// Whether several products are computed in one pass, block by block of rows which stay in cache from one to the next,
+    /// rather than product by product; with the same bits. Where it was measured to gain: it takes up to 1.4 MiB of L2
+    /// (`benches/NOTES.md`), which machines with tiles have.
+    pub(super) fn fuses(self) -> bool {
+        self.can_fuse() && (self.has_tiles() || l2_bytes() >= 2 << 20)
+    }
+
+    /// Whether passes through several products are compiled for this kernel.
+    pub(super) fn can_fuse(self) -> bool {
+        self.run(Fuses)
+    }
+
     /// Runs `task`, which uses no dot products, compiled for this kernel's instruction set.
     pub(super) fn run<T: Task>(self, task: T) -> T::Output {
         match self.0 {
@@ -216,8 +229,8 @@ impl Kernel {
         }
     }
 
-    /// As [`Self::run`], with the dot products that the kernel has.
-    pub(super) fn run_with_dots<T: Task>(self, task: T) -> T::Output {
+    /// As [`Self::run`], with dot products of bytes where the kernel has them.
+    pub(super) fn run_with_byte_dots<T: Task>(self, task: T) -> T::Output {
         match self.0 {
             #[cfg(target_arch = "aarch64")]
             InstructionSet::NeonDotprod(simd) => simd.vectorize(task),
@@ -228,7 +241,7 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512Vnni(simd) => simd.vectorize(task),
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512Bf16(simd) => simd.vectorize(task),
+            InstructionSet::Avx512Bf16(simd) => simd.bytes().vectorize(task),
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Amx(simd) => simd.vectorize(task),
             _ => self.run(task),
@@ -258,6 +271,18 @@ impl Kernel {
             InstructionSet::Amx(simd) => simd.vectorize(task),
             _ => unreachable!("{} has no products of whole tiles", self.setting()),
         }
+    }
+}
+
+/// [`Simd::FUSES`] of a kernel.
+struct Fuses;
+
+impl Task for Fuses {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> bool {
+        S::FUSES
     }
 }
 

@@ -32,10 +32,22 @@ pub fn feed_forward(
     assert_eq!(x.len(), rows * intermediate.in_features, "x is [rows, hidden]");
     assert_eq!(intermediate.out_features, output.in_features, "the layers fit");
     let together = intermediate.kernel == output.kernel && intermediate.precision == output.precision;
-    if !(together && intermediate.kernel.has_tiles()) {
-        let hidden = intermediate.forward(x, rows, activation);
-        return output.forward_add_norm(&hidden, rows, x, norm);
+    if together && intermediate.kernel.fuses() {
+        return feed_forward_fused(x, rows, intermediate, activation, output, norm);
     }
+    let hidden = intermediate.forward(x, rows, activation);
+    output.forward_add_norm(&hidden, rows, x, norm)
+}
+
+/// [`feed_forward`] in one pass, for a kernel that [can](super::Kernel::can_fuse).
+pub(super) fn feed_forward_fused(
+    x: &[f32],
+    rows: usize,
+    intermediate: &PackedLinear,
+    activation: Activation,
+    output: &PackedLinear,
+    norm: Norm,
+) -> Vec<f32> {
     with_scratch(|scratch| {
         let source = Intermediate {
             layer: intermediate,
@@ -63,8 +75,7 @@ struct Intermediate<'a> {
 }
 
 impl Source for Intermediate<'_> {
-    /// Elsewhere products take so long that memory keeps up.
-    const TILES_ONLY: bool = true;
+    const FUSED: bool = true;
 
     #[inline(always)]
     fn segment_words<S: Simd, F: Format>(&self, words: usize) -> usize {

@@ -42,9 +42,7 @@ pub(super) trait Format: Copy + Sync {
     type Values: AsMut<[f32]> + Copy;
 
     /// Runs `task` compiled for the instructions that `kernel` has for this format.
-    fn run<T: Task>(kernel: Kernel, task: T) -> T::Output {
-        kernel.run_with_dots(task)
-    }
+    fn run<T: Task>(kernel: Kernel, task: T) -> T::Output;
 
     /// Zeros, or whatever packs fastest: weights beyond K are zero.
     const PADDING: Self::Values;
@@ -246,6 +244,10 @@ impl Format for Int8 {
     const COLUMN_TERMS: usize = 2;
     type Values = [f32; 4 * LINE];
     const PADDING: Self::Values = [0.0; 4 * LINE];
+
+    fn run<T: Task>(kernel: Kernel, task: T) -> T::Output {
+        kernel.run_with_byte_dots(task)
+    }
 
     #[inline(always)]
     fn row_terms<S: Simd>(simd: S, group: &[f32], terms: &mut [f32]) {

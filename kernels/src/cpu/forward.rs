@@ -19,8 +19,8 @@ use crate::Activation;
 
 /// Where the rows of the left operand come from.
 pub(super) trait Source {
-    /// Whether it is for machines that multiply whole tiles alone, and need not be compiled for others.
-    const TILES_ONLY: bool = false;
+    /// Whether it is the result of another product, which is compiled for some machines alone: [`Simd::FUSES`].
+    const FUSED: bool = false;
 
     /// Words along k that are packed and multiplied with all panels before the next ones are, of `words`.
     #[inline(always)]
@@ -170,8 +170,8 @@ impl<F: Format, T: Source> Task for (F, Forward<'_, T>) {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        if T::TILES_ONLY && !S::TILES {
-            unreachable!("rows for whole tiles")
+        if T::FUSED && !S::FUSES {
+            unreachable!("only where products are fused")
         }
         let (format, mut forward) = self;
         let layer = forward.layer;

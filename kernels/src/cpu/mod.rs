@@ -14,6 +14,7 @@
 mod attention;
 mod bilinear;
 mod buffer;
+mod caches;
 mod detect;
 mod embedding;
 mod feed_forward;

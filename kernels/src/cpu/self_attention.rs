@@ -1,5 +1,5 @@
-//! The projection to queries, keys and values and the attention that follows, head by head where tiles are multiplied:
-//! a head's queries, keys and values are then used while they are in cache, and never all written to memory.
+//! The projection to queries, keys and values and the attention that follows, head by head where products are fused: a
+//! head's queries, keys and values are then used while they are in cache, and never all written to memory.
 
 use super::attention::{Head, attention};
 use super::buffer::{ProductScratch, Scratch, as_uninit, with_scratch};
@@ -17,11 +17,23 @@ const BLOCK_ROWS: usize = 512;
 /// after the other. Returns `[T, hidden]`.
 pub fn self_attention(x: &[f32], projection: &PackedLinear, offsets: &[u32], heads: usize) -> Vec<f32> {
     let (kernel, k, hidden) = (projection.kernel, projection.in_features, projection.out_features / 3);
-    let tokens = x.len() / k;
-    if !kernel.has_tiles() || !(hidden / heads).is_multiple_of(kernel.run(PanelWidth)) {
-        let qkv = projection.forward(x, tokens, Activation::Identity);
-        return attention(kernel, projection.precision, &qkv, offsets, hidden, heads);
+    if kernel.fuses() && heads_are_panels(projection, heads) {
+        return self_attention_fused(x, projection, offsets, heads);
     }
+    let qkv = projection.forward(x, x.len() / k, Activation::Identity);
+    attention(kernel, projection.precision, &qkv, offsets, hidden, heads)
+}
+
+/// Whether a head's queries, keys and values are each the product of whole panels.
+pub(super) fn heads_are_panels(projection: &PackedLinear, heads: usize) -> bool {
+    (projection.out_features / 3 / heads).is_multiple_of(projection.kernel.run(PanelWidth))
+}
+
+/// [`self_attention`] head by head, for a kernel that [can](super::Kernel::can_fuse) and heads that [are
+/// panels](heads_are_panels).
+pub(super) fn self_attention_fused(x: &[f32], projection: &PackedLinear, offsets: &[u32], heads: usize) -> Vec<f32> {
+    let (kernel, k, hidden) = (projection.kernel, projection.in_features, projection.out_features / 3);
+    let tokens = x.len() / k;
     let mut out = vec![0.0; tokens * hidden];
     with_scratch(|scratch| {
         let attend = SelfAttention {
@@ -59,8 +71,8 @@ impl<F: Format> Task for (F, SelfAttention<'_>) {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        if !S::TILES {
-            unreachable!("only where tiles are multiplied")
+        if !S::FUSES {
+            unreachable!("only where products are fused")
         }
         let (format, task) = self;
         let (k, hidden) = (task.projection.in_features, task.projection.out_features / 3);
@@ -118,7 +130,7 @@ impl<F: Format> Task for (F, SelfAttention<'_>) {
                     let qkv = &qkv[(first - begin) * 3 * width..(end - begin) * 3 * width];
                     let out = &mut task.out[first * hidden..end * hidden];
                     let scratch = &mut task.scratch.attention;
-                    if F::IS_COARSE {
+                    if F::IS_COARSE && S::TILES {
                         of_sequence.attend(simd, Bf16, qkv, out, hidden, scratch);
                     } else {
                         of_sequence.attend(simd.vectors(), F32, qkv, out, hidden, scratch);

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::mem::transmute;
 
 use super::amx;
-use super::dots::{Dots, NoDots};
+use super::dots::{Bf16Dots, ByteDots, Dots, NoDots};
 use super::{LINE, Simd, Task, TileProduct, Tiles, WHOLE_TILE_ROWS};
 
 /// Proof that the machine has AVX-512F and -BW (which include AVX2 and FMA), and the dot products of `D`.
@@ -29,6 +29,13 @@ impl<D: Dots> Avx512<D> {
     }
 }
 
+impl Avx512<Bf16Dots> {
+    /// The same with the dot products of bytes alone.
+    pub fn bytes(self) -> Avx512<ByteDots> {
+        Avx512(PhantomData)
+    }
+}
+
 /// An intrinsic called from a method of [`Avx512`].
 macro_rules! avx512 {
     ($call:expr) => {
@@ -47,6 +54,8 @@ impl<D: Dots> Simd for Avx512<D> {
     const TILE_ROWS: usize = if D::TILES { WHOLE_TILE_ROWS } else { 6 };
 
     const TILES: bool = D::TILES;
+
+    const FUSES: bool = true;
 
     #[inline(always)]
     fn vectors(self) -> Avx512 {
@@ -90,6 +99,12 @@ impl<D: Dots> Simd for Avx512<D> {
     unsafe fn store_ptr(self, v: __m512, to: *mut f32) {
         // SAFETY: the token proves the instructions, the caller that the memory is writable.
         unsafe { _mm512_storeu_ps(to, v) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const f32) {
+        // Reads nothing, so the address may be anything.
+        avx512!(_mm_prefetch::<_MM_HINT_T1>(at.cast()));
     }
 
     #[inline(always)]

@@ -151,6 +151,9 @@ pub(super) trait Simd: Copy {
     /// Whether the machine multiplies tiles of up to [`WHOLE_TILE_ROWS`] rows at once, with [`Self::multiply_tiles`].
     const TILES: bool = false;
 
+    /// Whether passes through several products at once are compiled for it, see [`super::Kernel::fuses`].
+    const FUSES: bool = false;
+
     /// Runs `task` compiled for this instruction set, with this thread's tiles configured where it multiplies whole
     /// tiles. Tasks do not nest: the inner one's end would give up the outer one's tiles.
     fn vectorize<T: Task>(self, task: T) -> T::Output;

@@ -164,7 +164,7 @@ fn words_are_paired_and_transposed_as_they_are_one_by_one() {
             let name = kernel.name(Precision::Bf16);
             let mut words = vec![0.0; LINE * MAX_LANES];
             let mut transposed = vec![0.0; LINE * (LINE + 3)];
-            kernel.run_with_dots(Words {
+            kernel.run_with_bf16_dots(Words {
                 pairs,
                 words: &mut words,
                 transposed: &mut transposed,

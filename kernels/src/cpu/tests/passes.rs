@@ -3,7 +3,8 @@
 use candle_core::{Device, Tensor};
 
 use super::{Kernel, assert_same_bits, for_each_kernel, matrix, norm_of, offsets, random};
-use crate::cpu::{PackedLinear, attention, feed_forward, self_attention};
+use crate::cpu::self_attention::{heads_are_panels, self_attention, self_attention_fused};
+use crate::cpu::{PackedLinear, attention, feed_forward};
 use crate::{Activation, Precision};
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
@@ -32,6 +33,11 @@ fn feed_forward_gives_the_bits_of_its_two_products() {
                 let found = feed_forward::feed_forward(&x, rows, &first, Activation::Gelu, &second, norm);
                 let what = format!("{}: {rows} rows, {hidden} by {between}", kernel.name(precision));
                 assert_same_bits(&found, &expected, &what);
+                // This machine's caches may have decided otherwise.
+                if kernel.can_fuse() {
+                    let found = feed_forward::feed_forward_fused(&x, rows, &first, Activation::Gelu, &second, norm);
+                    assert_same_bits(&found, &expected, &format!("fused, {what}"));
+                }
             }
         }
     });
@@ -53,6 +59,10 @@ fn self_attention_gives_the_bits_of_its_projection_and_attention() {
                 let found = self_attention(&x, &projection, &offsets, heads);
                 let what = format!("{}: {heads} heads of {width}", kernel.name(precision));
                 assert_same_bits(&found, &expected, &what);
+                if kernel.can_fuse() && heads_are_panels(&projection, heads) {
+                    let found = self_attention_fused(&x, &projection, &offsets, heads);
+                    assert_same_bits(&found, &expected, &format!("head by head, {what}"));
+                }
             }
         }
     });

@@ -337,7 +337,7 @@ fn three_bf16_hold_every_bit_of_an_f32() {
                 // All magnitudes whose third part is not denormal.
                 let values = random(2 * LINE, seed);
                 let values: [f32; 2 * LINE] = std::array::from_fn(|i| values[i] * f32::powi(2.0, i as i32 * 5 - 85));
-                let planes = kernel.run_with_dots(Split { values: &values });
+                let planes = kernel.run_with_bf16_dots(Split { values: &values });
                 for (i, &x) in values.iter().enumerate() {
                     let sum: f64 = planes.iter().map(|plane| f64::from(plane[i])).sum();
                     assert_eq!(sum, f64::from(x), "{}: {x:e}", kernel.name(Precision::F32));
