@@ -193,7 +193,7 @@ impl Kernel {
     }
 
     /// Whether several products are computed in one pass, block by block of rows which stay in cache from one to the next,
-    /// rather than product by product; with the same bits. Where it was measured to gain: it takes up to 1.4 MiB of L2
+    /// rather than product by product; with the same bits. Where it was measured to gain: it takes 1.3 to 2 MiB of L2
     /// (`benches/NOTES.md`), which machines with tiles have.
     pub(super) fn fuses(self) -> bool {
         self.can_fuse() && (self.has_tiles() || l2_bytes() >= 2 << 20)
