@@ -7,7 +7,7 @@
 use super::buffer::{AttentionScratch, ProductScratch, with_scratch};
 use super::detect::Kernel;
 use super::format::{Bf16, F32, Format, WithFormat, with_format};
-use super::gemm::multiply_panel_into;
+use super::gemm::multiply_panels_into;
 use super::operands::{PackedRows, Product, Sink, panel_width, words};
 use super::packing::RightOperand;
 use super::simd::{Simd, Task};
@@ -150,7 +150,7 @@ impl Head {
                     stride: score_width,
                     count: panel,
                 };
-                multiply_panel_into(simd, format, Product::plain(&packed, keys, sums), &mut to);
+                multiply_panels_into(simd, format, Product::plain(&packed, keys, sums), &mut to);
             }
             for scores in scores.chunks_exact_mut(score_width).take(rows) {
                 let scores = &mut scores[..tokens.next_multiple_of(S::LANES)];
@@ -165,7 +165,7 @@ impl Head {
                     stride: hidden,
                     count: panel.min(width - p * panel),
                 };
-                multiply_panel_into(simd, format, Product::plain(&packed, values, sums), &mut to);
+                multiply_panels_into(simd, format, Product::plain(&packed, values, sums), &mut to);
             }
         }
     }
@@ -180,7 +180,7 @@ struct Columns<'a> {
 
 impl Sink for Columns<'_> {
     #[inline(always)]
-    fn put<S: Simd>(&mut self, _: S, first: usize, sums: &[f32]) {
+    fn put<S: Simd>(&mut self, _: S, _: usize, first: usize, sums: &[f32]) {
         let width = panel_width::<S>();
         for (r, sums) in sums.chunks_exact(width).enumerate() {
             let to = &mut self.to[(first + r) * self.stride..];

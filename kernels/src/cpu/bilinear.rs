@@ -7,7 +7,7 @@
 
 use super::buffer::{ProductScratch, Scratch, with_scratch};
 use super::format::{Format, WithFormat, with_format};
-use super::gemm::multiply_panel;
+use super::gemm::multiply_panels;
 use super::linear::PackedLinear;
 use super::operands::{PackedRows, Product, panel_width, words};
 use super::simd::{Simd, Task};
@@ -88,7 +88,7 @@ impl<F: Format> Task for (F, Fuse<'_>) {
             packed.pack(simd, format, &fuse.x2[first * k..], k, 0..k);
             let panels = fuse.layer.panels.as_slice().chunks_exact(width * words);
             for (p, panel) in panels.enumerate() {
-                multiply_panel(simd, format, Product::plain(&packed, panel, sums));
+                multiply_panels(simd, format, &mut Product::plain(&packed, panel, sums));
                 let mut column = p * width;
                 let end = fuse.layer.out_features.min(column + width);
                 while column < end {

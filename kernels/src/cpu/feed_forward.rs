@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use super::buffer::{AlignedBuffer, ProductScratch, as_uninit, with_scratch};
 use super::format::Format;
-use super::forward::{Finish, FinishPanel, Rows, Segment, Source, block_words, forward};
+use super::forward::{Finish, FinishPanels, Rows, Segment, Source, block_words, forward};
 use super::linear::PackedLinear;
 use super::norm::Norm;
-use super::operands::{PackedRows, panel_width, words};
+use super::operands::{PackedRows, at_once, panel_width, words};
 use super::simd::Simd;
 use crate::Activation;
 
@@ -108,20 +108,24 @@ impl Source for Intermediate<'_> {
             rows: &packed,
             words: 0..words::<F>(k),
         };
-        let sums = sums.scratch(count * width);
+        let sums = sums.scratch(at_once::<S, F>(RUN / width) * count * width);
         for begin in columns.clone().step_by(RUN) {
             let end = columns.end.min(begin + RUN);
             let run = self.run.scratch(count * RUN);
-            for at in (begin..end).step_by(width) {
-                let finish = FinishPanel {
+            let (mut p, panels) = (begin / width, end.div_ceil(width));
+            while p < panels {
+                let after = p + at_once::<S, F>(panels - p);
+                let finish = FinishPanels {
                     residual: None,
                     // SAFETY: a panel's results are values.
                     out: unsafe { as_uninit(run) },
                     n: RUN,
-                    range: at - begin..end.min(at + width) - begin,
+                    range: p * width - begin..end.min(after * width) - begin,
                 };
-                let p = at / width;
-                segment.finish(simd, format, p, segment.after::<S, F>(p), sums, self.activation, finish);
+                let sums = &mut sums[..(after - p) * count * width];
+                let next = segment.after::<S, F>(after);
+                segment.finish(simd, format, p..after, next, sums, self.activation, finish);
+                p = after;
             }
             let packed = begin - columns.start..end - columns.start;
             to.pack(simd, format, run, RUN, packed);

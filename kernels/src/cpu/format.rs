@@ -30,7 +30,8 @@ pub(super) trait Format: Copy + Sync {
     /// Words along k, of all planes, whose products are summed before the sum is added to those before it; a
     /// multiple of [`LINE`] that divides [`Self::CHUNK`].
     const GROUP: usize;
-    /// Words along k of a panel that stay in the L1 cache while all rows go by.
+    /// Words along k of a panel that stay in the L1 cache while all rows go by, unless panels are multiplied [in
+    /// pairs](Self::in_pairs).
     const CHUNK: usize = 256;
     /// What a machine that multiplies whole tiles takes the words for.
     const OPERANDS: Operands;
@@ -40,6 +41,12 @@ pub(super) trait Format: Copy + Sync {
     const COLUMN_TERMS: usize;
     /// [`Self::VALUES`] times [`LINE`].
     type Values: AsMut<[f32]> + Copy;
+
+    /// Whether two panels are multiplied at once: each word of the left operand is then read half as often.
+    #[inline(always)]
+    fn in_pairs<S: Simd>() -> bool {
+        false
+    }
 
     /// Runs `task` compiled for the instructions that `kernel` has for this format.
     fn run<T: Task>(kernel: Kernel, task: T) -> T::Output;
@@ -130,6 +137,11 @@ impl Format for F32 {
     const COLUMN_TERMS: usize = 0;
     type Values = [f32; LINE];
     const PADDING: Self::Values = [0.0; LINE];
+
+    #[inline(always)]
+    fn in_pairs<S: Simd>() -> bool {
+        S::PAIRS
+    }
 
     fn run<T: Task>(kernel: Kernel, task: T) -> T::Output {
         kernel.run(task)
@@ -244,6 +256,12 @@ impl Format for Int8 {
     const COLUMN_TERMS: usize = 2;
     type Values = [f32; 4 * LINE];
     const PADDING: Self::Values = [0.0; 4 * LINE];
+
+    /// What emulates a dot product takes the registers.
+    #[inline(always)]
+    fn in_pairs<S: Simd>() -> bool {
+        S::PAIRS && S::BYTE_DOTS
+    }
 
     fn run<T: Task>(kernel: Kernel, task: T) -> T::Output {
         kernel.run_with_byte_dots(task)

@@ -9,10 +9,10 @@ use std::ops::Range;
 
 use super::buffer::{ProductScratch, with_scratch};
 use super::format::{Format, WithFormat, with_format};
-use super::gemm::{multiply_panel, multiply_panel_into};
+use super::gemm::{multiply_panels, multiply_panels_into, put_sums};
 use super::linear::PackedLinear;
 use super::norm::Norm;
-use super::operands::{PackedRows, Product, Sink, groups, panel_width, words};
+use super::operands::{AtOnce, PackedRows, Product, Sink, at_once, groups, panel_width, words};
 use super::simd::{MAX_LANES, Simd, Task};
 use super::vector_math::{Elementwise, Identity, WithElementwise, with_activation, with_coarse_activation};
 use crate::Activation;
@@ -192,10 +192,10 @@ impl<F: Format, T: Source> Task for (F, Forward<'_, T>) {
         for first in (0..forward.rows).step_by(block_rows) {
             let rows = block_rows.min(forward.rows - first);
             let out = &mut forward.out[first * n..][..rows * n];
-            // Of one panel, or of all where they wait for further segments.
+            // Of those multiplied at once, or of all where they wait for further segments.
             let waiting = if segment_words < words { rows * width } else { 0 };
             let ProductScratch { left, terms, sums } = &mut *forward.scratch;
-            let sums = sums.scratch((waiting * panels).max(rows * width));
+            let sums = sums.scratch((waiting * panels).max(at_once::<S, F>(panels) * rows * width));
             for begin in (0..words).step_by(segment_words) {
                 let from = begin / segment_words * segment_values;
                 let values = segment_values.min(k - from);
@@ -209,20 +209,23 @@ impl<F: Format, T: Source> Task for (F, Forward<'_, T>) {
                     rows: &packed,
                     words: begin..words.min(begin + segment_words),
                 };
-                for p in 0..panels {
-                    let sums = &mut sums[p * waiting..][..rows * width];
-                    let next = segment.after::<S, F>(p);
+                let mut p = 0;
+                while p < panels {
+                    let end = p + at_once::<S, F>(panels - p);
+                    let sums = &mut sums[p * waiting..][..(end - p) * rows * width];
+                    let next = segment.after::<S, F>(end);
                     if segment.words.end < words {
-                        multiply_panel(simd, format, segment.product::<S, F>(p, next, sums));
-                        continue;
+                        multiply_panels(simd, format, &mut segment.product::<S, F>(p..end, next, sums));
+                    } else {
+                        let finish = FinishPanels {
+                            residual: residual.map(|values| &values[first * n..]),
+                            out: &mut *out,
+                            n,
+                            range: p * width..n.min(end * width),
+                        };
+                        segment.finish(simd, format, p..end, next, sums, activation, finish);
                     }
-                    let finish = FinishPanel {
-                        residual: residual.map(|values| &values[first * n..]),
-                        out: &mut *out,
-                        n,
-                        range: p * width..n.min((p + 1) * width),
-                    };
-                    segment.finish(simd, format, p, next, sums, activation, finish);
+                    p = end;
                 }
             }
             if let Finish::AddNorm { norm, .. } = forward.finish {
@@ -244,62 +247,96 @@ pub(super) struct Segment<'a> {
     pub words: Range<usize>,
 }
 
-impl Segment<'_> {
+impl<'a> Segment<'a> {
     /// Of panel `p` the words that are multiplied.
     #[inline(always)]
-    pub fn panel<S: Simd, F: Format>(&self, p: usize) -> &[f32] {
+    pub fn panel<S: Simd, F: Format>(&self, p: usize) -> &'a [f32] {
         let (width, words) = (panel_width::<S>(), words::<F>(self.layer.in_features));
         let panel = &self.layer.panels.as_slice()[p * width * words..][..width * words];
         &panel[self.words.start * width..self.words.end * width]
     }
 
-    /// What follows panel `p` where all go by in order: the next one, or the next segment of the first.
+    /// Of each panel of `panels`, which are multiplied at once, the words that are multiplied.
     #[inline(always)]
-    pub fn after<S: Simd, F: Format>(&self, p: usize) -> &[f32] {
-        let (width, words) = (panel_width::<S>(), words::<F>(self.layer.in_features));
-        match (p + 1) * width < self.layer.out_features {
-            true => self.panel::<S, F>(p + 1),
-            false => &self.layer.panels.as_slice()[self.words.end * width..width * words],
-        }
+    pub fn at_once<S: Simd, F: Format>(&self, panels: Range<usize>) -> AtOnce<'a> {
+        let beside = match panels.len() {
+            0 | 1 => &[],
+            _ => self.panel::<S, F>(panels.start + 1),
+        };
+        [self.panel::<S, F>(panels.start), beside]
     }
 
-    /// The product with panel `p`; `next` will be multiplied after it.
+    /// What follows the panels up to `end` where all go by in order: the next ones, or the next segment of the first.
     #[inline(always)]
-    fn product<'s, S: Simd, F: Format>(&'s self, p: usize, next: &'s [f32], sums: &'s mut [f32]) -> Product<'s> {
+    pub fn after<S: Simd, F: Format>(&self, end: usize) -> AtOnce<'a> {
+        let (width, words) = (panel_width::<S>(), words::<F>(self.layer.in_features));
+        let panels = self.layer.out_features.div_ceil(width);
+        if end < panels {
+            return self.at_once::<S, F>(end..end + at_once::<S, F>(panels - end));
+        }
+        let next = Segment {
+            words: self.words.end..words,
+            ..*self
+        };
+        next.at_once::<S, F>(0..at_once::<S, F>(panels))
+    }
+
+    /// The product with `panels`, as many as are multiplied at once; `next` will be multiplied after it.
+    #[inline(always)]
+    fn product<'s, S: Simd, F: Format>(
+        &'s self,
+        panels: Range<usize>,
+        next: AtOnce<'s>,
+        sums: &'s mut [f32],
+    ) -> Product<'s> {
         let width = panel_width::<S>();
         let columns = groups::<F>(self.layer.in_features) * F::COLUMN_TERMS * width;
         let terms_before = self.words.start / F::GROUP * F::COLUMN_TERMS * width;
+        let of_panel = |p| &self.layer.columns[p * columns..][..columns][terms_before..];
         Product {
             left: self.rows.words,
             row_terms: self.rows.terms,
             rows: self.rows.rows,
-            panel: self.panel::<S, F>(p),
-            columns: &self.layer.columns[p * columns..][..columns][terms_before..],
+            panels: self.at_once::<S, F>(panels.clone()),
+            columns: [
+                of_panel(panels.start),
+                if panels.len() == 2 {
+                    of_panel(panels.start + 1)
+                } else {
+                    &[]
+                },
+            ],
             sums,
             is_first: self.words.start == 0,
             next,
         }
     }
 
-    /// The product with panel `p`, and what follows it; the segment must be the last.
+    /// The product with `panels`, as many as are multiplied at once, and what follows it; the segment must be the last.
     #[expect(clippy::too_many_arguments, reason = "a product's operands and where it goes")]
     #[inline(always)]
     pub fn finish<S: Simd, F: Format>(
         &self,
         simd: S,
         format: F,
-        p: usize,
-        next: &[f32],
+        panels: Range<usize>,
+        next: AtOnce,
         sums: &mut [f32],
         activation: Activation,
-        finish: FinishPanel,
+        finish: FinishPanels,
     ) {
         let width = panel_width::<S>();
+        let bias = &self.layer.bias[panels.start * width..panels.end * width];
+        let mut product = self.product::<S, F>(panels, next, sums);
+        // Here, and so compiled once for all activations.
+        if !S::TILES {
+            multiply_panels(simd, format, &mut product);
+        }
         let last = Last {
             simd,
             format,
-            product: self.product::<S, F>(p, next, sums),
-            bias: &self.layer.bias[p * width..][..width],
+            product,
+            bias,
             finish,
         };
         if F::IS_COARSE {
@@ -310,14 +347,15 @@ impl Segment<'_> {
     }
 }
 
-/// The product of one panel's last segment, and what becomes of it.
+/// The product of one panel's last segment, or of two, and what becomes of it. Where the machine does not multiply whole
+/// tiles, the product's sums are there already.
 struct Last<'a, S, F> {
     simd: S,
     format: F,
     product: Product<'a>,
-    /// `[panel_width]`.
+    /// `[panels, panel_width]`.
     bias: &'a [f32],
-    finish: FinishPanel<'a>,
+    finish: FinishPanels<'a>,
 }
 
 impl<S: Simd, F: Format> WithElementwise for Last<'_, S, F> {
@@ -330,17 +368,21 @@ impl<S: Simd, F: Format> WithElementwise for Last<'_, S, F> {
             bias: self.bias,
             to: self.finish,
         };
-        multiply_panel_into(self.simd, self.format, self.product, &mut sink);
+        if S::TILES {
+            multiply_panels_into(self.simd, self.format, self.product, &mut sink);
+        } else {
+            put_sums(self.simd, &self.product, &mut sink);
+        }
     }
 }
 
-/// Where one panel's columns of the result go.
-pub(super) struct FinishPanel<'a> {
+/// Where the columns of the result go that are one panel's, or of two beside each other.
+pub(super) struct FinishPanels<'a> {
     /// `[rows, n]`, as is `out`.
     pub residual: Option<&'a [f32]>,
     pub out: &'a mut [MaybeUninit<f32>],
     pub n: usize,
-    /// The panel's columns, as many as are wanted.
+    /// The panels' columns, as many as are wanted.
     pub range: Range<usize>,
 }
 
@@ -348,26 +390,28 @@ pub(super) struct FinishPanel<'a> {
 struct Finished<'a, E> {
     f: E,
     bias: &'a [f32],
-    to: FinishPanel<'a>,
+    to: FinishPanels<'a>,
 }
 
 impl<E: Elementwise> Sink for Finished<'_, E> {
     #[inline(always)]
-    fn put<S: Simd>(&mut self, simd: S, first: usize, sums: &[f32]) {
-        let FinishPanel {
+    fn put<S: Simd>(&mut self, simd: S, panel: usize, first: usize, sums: &[f32]) {
+        let FinishPanels {
             residual,
             out,
             n,
             range,
         } = &mut self.to;
-        let from = first * *n;
+        let (from, width) = (first * *n, panel_width::<S>());
+        let range = range.start + panel * width..range.end.min(range.start + (panel + 1) * width);
+        let bias = &self.bias[panel * width..][..width];
         let out = out[from..].chunks_exact_mut(*n);
-        for (r, (sums, out)) in sums.chunks_exact(panel_width::<S>()).zip(out).enumerate() {
+        for (r, (sums, out)) in sums.chunks_exact(width).zip(out).enumerate() {
             let out = &mut out[range.clone()];
             let residual = residual.map(|values| &values[from + r * *n..][range.clone()]);
             for (j, out) in out.chunks_mut(S::LANES).enumerate() {
                 let at = j * S::LANES;
-                let mut y = simd.add(simd.load(&sums[at..]), simd.load(&self.bias[at..]));
+                let mut y = simd.add(simd.load(&sums[at..]), simd.load(&bias[at..]));
                 if let Some(residual) = residual {
                     y = simd.add(y, simd.load_or(&residual[at..][..out.len()], 0.0));
                 }

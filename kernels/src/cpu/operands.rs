@@ -2,7 +2,7 @@
 //!
 //! The right operand is packed into *panels* of [`panel_width`] columns: `[words, width]`, so that the
 //! inner loop reads it in order; a word is one, two or four neighbours along k, see [`Format`]. Rows of
-//! the left operand are packed as `[chunk][tile][block][row][16]`: chunks of [`Format::CHUNK`] words
+//! the left operand are packed as `[chunk][tile][block][row][16]`: chunks of [`chunk`] words
 //! along k, tiles of [`Simd::TILE_ROWS`] rows (the last may have fewer), blocks of [`LINE`] words. That
 //! writes whole cache lines, no transposition, and gives a tile a contiguous piece of memory whatever
 //! K is. Along k both are padded to whole blocks, the right operand with zeros.
@@ -20,6 +20,26 @@ pub(super) const TILE_VECTORS: usize = 2;
 #[inline(always)]
 pub(super) const fn panel_width<S: Simd>() -> usize {
     TILE_VECTORS * S::LANES
+}
+
+/// Panels of a layer that has `panels` more of them to be multiplied that are multiplied at once.
+#[inline(always)]
+pub(super) fn at_once<S: Simd, F: Format>(panels: usize) -> usize {
+    panels.min(if F::in_pairs::<S>() { 2 } else { 1 })
+}
+
+/// Words along k of one panel, or of two, that stay in the L1 cache while all rows go by; whole groups.
+#[inline(always)]
+pub(super) fn chunk<S: Simd, F: Format>() -> usize {
+    /// Of two panels of vectors of 16 they fill 16 KiB. With twice as many, or half, products take 1 or 2% longer, and
+    /// more where another thread has half of the cache.
+    const OF_PAIRS: usize = 64;
+    const { assert!(F::GROUP <= F::CHUNK && F::CHUNK.is_multiple_of(F::GROUP)) };
+    if F::in_pairs::<S>() {
+        OF_PAIRS.next_multiple_of(F::GROUP)
+    } else {
+        F::CHUNK
+    }
 }
 
 /// Groups that `k` values are cut into.
@@ -86,8 +106,9 @@ impl<'a> PackedRows<'a> {
     /// or at `k`.
     #[inline(always)]
     pub fn pack<S: Simd, F: Format>(&mut self, simd: S, _: F, from: &[f32], stride: usize, columns: Range<usize>) {
-        const { assert!(F::CHUNK.is_multiple_of(F::GROUP) && F::GROUP.is_multiple_of(F::PLANES * LINE)) };
+        const { assert!(F::GROUP.is_multiple_of(F::PLANES * LINE)) };
         let (rows, words, groups) = (self.rows, words::<F>(self.k), groups::<F>(self.k));
+        let chunk = chunk::<S, F>();
         let group_values = group_values::<F>();
         let lines = self.words[..rows * words].as_chunks_mut::<LINE>().0;
         for r in 0..rows {
@@ -101,8 +122,8 @@ impl<'a> PackedRows<'a> {
                 let values = &row[at - columns.start..end - columns.start];
                 let terms = &mut self.terms[(r * groups + group) * F::ROW_TERMS..][..F::ROW_TERMS];
                 F::row_terms(simd, values, terms);
-                let begin = group * F::GROUP / F::CHUNK * F::CHUNK;
-                let depth = F::CHUNK.min(words - begin);
+                let begin = group * F::GROUP / chunk * chunk;
+                let depth = chunk.min(words - begin);
                 let tile = (begin * rows + first * depth) / LINE;
                 let in_group = (at - group * group_values) / (F::VALUES * LINE) * F::PLANES;
                 let block = (group * F::GROUP - begin) / LINE + in_group;
@@ -116,22 +137,25 @@ impl<'a> PackedRows<'a> {
     }
 }
 
-/// Packed rows times one panel, or a segment of both along k.
+/// Packed rows times one panel or two, or a segment of all along k.
 pub(super) struct Product<'a> {
     /// [`PackedRows::words`] of `rows` rows.
     pub left: &'a [f32],
     pub row_terms: &'a [f32],
     pub rows: usize,
-    /// `[words, panel_width]`.
-    pub panel: &'a [f32],
-    /// `[groups, COLUMN_TERMS, panel_width]`.
-    pub columns: &'a [f32],
-    /// `[rows, panel_width]`, which is overwritten if `is_first`, else added to.
+    /// `[words, panel_width]` each.
+    pub panels: AtOnce<'a>,
+    /// `[groups, COLUMN_TERMS, panel_width]` of each panel.
+    pub columns: AtOnce<'a>,
+    /// `[panels, rows, panel_width]`, which is overwritten if `is_first`, else added to.
     pub sums: &'a mut [f32],
     pub is_first: bool,
-    /// What will be multiplied after this panel: asked for from memory meanwhile.
-    pub next: &'a [f32],
+    /// What will be multiplied after these panels: asked for from memory meanwhile.
+    pub next: AtOnce<'a>,
 }
+
+/// Of each panel that is multiplied [at once](at_once); empty for the second where there is one.
+pub(super) type AtOnce<'a> = [&'a [f32]; 2];
 
 impl<'a> Product<'a> {
     /// Of words without terms, all along k.
@@ -140,11 +164,11 @@ impl<'a> Product<'a> {
             left: rows.words,
             row_terms: &[],
             rows: rows.rows,
-            panel,
-            columns: &[],
+            panels: [panel, &[]],
+            columns: [&[], &[]],
             sums,
             is_first: true,
-            next: &[],
+            next: [&[], &[]],
         }
     }
 }
@@ -153,6 +177,6 @@ impl<'a> Product<'a> {
 ///
 /// Implementations must be `#[inline(always)]`, as everything beneath a task.
 pub(super) trait Sink {
-    /// Takes the sums of rows from `first` on: `[rows, panel_width]`.
-    fn put<S: Simd>(&mut self, simd: S, first: usize, sums: &[f32]);
+    /// Takes the sums of a product's `panel`th panel and of rows from `first` on: `[rows, panel_width]`.
+    fn put<S: Simd>(&mut self, simd: S, panel: usize, first: usize, sums: &[f32]);
 }

@@ -4,9 +4,9 @@
 use super::attention::{Head, attention};
 use super::buffer::{ProductScratch, Scratch, as_uninit, with_scratch};
 use super::format::{Bf16, F32, Format, WithFormat, with_format};
-use super::forward::{FinishPanel, Rows, Segment, Source, block_words};
+use super::forward::{FinishPanels, Rows, Segment, Source, block_words};
 use super::linear::{PackedLinear, PanelWidth};
-use super::operands::{PackedRows, panel_width, words};
+use super::operands::{PackedRows, at_once, panel_width, words};
 use super::simd::{Simd, Task};
 use crate::Activation;
 
@@ -77,12 +77,14 @@ impl<F: Format> Task for (F, SelfAttention<'_>) {
         let (format, task) = self;
         let (k, hidden) = (task.projection.in_features, task.projection.out_features / 3);
         let (panel, width) = (panel_width::<S>(), hidden / task.heads);
-        // Panels of a head's queries, or keys, or values; of all three; and which one is the `i`th to be multiplied.
+        // Panels of a head's queries, or keys, or values; of all three; and which ones are multiplied at once, beginning
+        // with the `i`th.
         let part = width / panel;
         let of_head = 3 * part;
-        let panel_at = |i: usize| {
+        let panels_at = |i: usize| {
             let (head, rest) = (i / of_head % task.heads, i % of_head);
-            rest / part * (hidden / panel) + head * part + rest % part
+            let first = rest / part * (hidden / panel) + head * part + rest % part;
+            first..first + at_once::<S, F>(part - rest % part)
         };
         let block_rows = (block_words::<S>() / words::<F>(k)).min(BLOCK_ROWS);
         let mut sequences = task.offsets;
@@ -101,20 +103,24 @@ impl<F: Format> Task for (F, SelfAttention<'_>) {
                 rows: &packed,
                 words: 0..words::<F>(k),
             };
-            let sums = sums.scratch(rows * panel);
+            let sums = sums.scratch(at_once::<S, F>(part) * rows * panel);
             let qkv = task.scratch.between.scratch(rows * 3 * width);
             for head in 0..task.heads {
-                for j in 0..of_head {
-                    let i = head * of_head + j;
-                    let finish = FinishPanel {
+                let mut j = 0;
+                while j < of_head {
+                    let panels = panels_at(head * of_head + j);
+                    let after = j + panels.len();
+                    let finish = FinishPanels {
                         residual: None,
                         // SAFETY: a panel's results are values.
                         out: unsafe { as_uninit(qkv) },
                         n: 3 * width,
-                        range: j * panel..(j + 1) * panel,
+                        range: j * panel..after * panel,
                     };
-                    let next = segment.panel::<S, F>(panel_at(i + 1));
-                    segment.finish(simd, format, panel_at(i), next, sums, Activation::Identity, finish);
+                    let sums = &mut sums[..panels.len() * rows * panel];
+                    let next = segment.at_once::<S, F>(panels_at(head * of_head + after));
+                    segment.finish(simd, format, panels, next, sums, Activation::Identity, finish);
+                    j = after;
                 }
                 for sequence in block.windows(2) {
                     let (first, end) = (sequence[0] as usize, sequence[1] as usize);

@@ -1,4 +1,4 @@
-//! [`super::gemm`]'s products where the machine multiplies whole tiles: a group's sums of 32 rows at once.
+//! [`super::gemm`]'s products where the machine multiplies whole tiles: a group's sums of 32 rows and one panel at once.
 
 use super::format::Format;
 use super::operands::{Product, Sink, TILE_VECTORS, beyond, panel_width};
@@ -18,10 +18,10 @@ struct Step {
 pub(super) fn multiply_whole_tiles<S: Simd, F: Format>(
     simd: S,
     format: F,
-    mut product: Product<'_>,
+    product: &mut Product<'_>,
     mut sink: Option<&mut impl Sink>,
 ) {
-    let (rows, words) = (product.rows, product.panel.len() / panel_width::<S>());
+    let (rows, words) = (product.rows, product.panels[0].len() / panel_width::<S>());
     let mut sums = TileProduct::zeros();
     for begin in (0..words).step_by(F::CHUNK) {
         let groups = begin / F::GROUP..words.min(begin + F::CHUNK).div_ceil(F::GROUP);
@@ -29,8 +29,8 @@ pub(super) fn multiply_whole_tiles<S: Simd, F: Format>(
             let rows = S::TILE_ROWS.min(rows - first);
             for group in groups.clone() {
                 let step = Step { first, rows, group };
-                multiply_group::<S, F>(simd, &product, step, &mut sums);
-                settle(simd, format, &mut product, step, &mut sums, sink.as_deref_mut());
+                multiply_group::<S, F>(simd, product, step, &mut sums);
+                settle(simd, format, product, step, &mut sums, sink.as_deref_mut());
             }
         }
     }
@@ -40,17 +40,18 @@ pub(super) fn multiply_whole_tiles<S: Simd, F: Format>(
 #[inline(always)]
 fn multiply_group<S: Simd, F: Format>(simd: S, product: &Product, step: Step, to: &mut TileProduct) {
     let width = panel_width::<S>();
-    let words = product.panel.len() / width;
+    let [whole, _] = product.panels;
+    let words = whole.len() / width;
     let begin = step.group * F::GROUP;
     let chunk = begin / F::CHUNK * F::CHUNK;
     let depth = F::CHUNK.min(words - chunk);
     let blocks = F::GROUP.min(words - begin) / LINE;
     let left = &product.left[chunk * product.rows + step.first * depth + (begin - chunk) * step.rows..];
-    let panel = &product.panel[begin * width..];
+    let panel = &whole[begin * width..];
     let next = if chunk + depth == words {
-        product.next
+        product.next[0]
     } else {
-        &product.panel[(chunk + depth) * width..]
+        &whole[(chunk + depth) * width..]
     };
     let blocks_before = step.first / S::TILE_ROWS * (depth / LINE) + (begin - chunk) / LINE;
     let ahead = next[..next.len().min(F::CHUNK * width)].get(blocks_before * F::OPERANDS.ahead()..);
@@ -78,12 +79,12 @@ fn settle<S: Simd, F: Format>(
     sink: Option<&mut impl Sink>,
 ) {
     let width = panel_width::<S>();
-    let groups = (product.panel.len() / width).div_ceil(F::GROUP);
+    let groups = (product.panels[0].len() / width).div_ceil(F::GROUP);
     let Step { first, rows, group } = step;
     let is_first = product.is_first && group == 0;
     let mut sink = sink.filter(|_| group + 1 == groups);
     let row_terms = &product.row_terms[first * groups * F::ROW_TERMS..][..rows * groups * F::ROW_TERMS];
-    let columns = product.columns[group * F::COLUMN_TERMS * width..][..F::COLUMN_TERMS * width].as_ptr();
+    let columns = product.columns[0][group * F::COLUMN_TERMS * width..][..F::COLUMN_TERMS * width].as_ptr();
     let sums = product.sums[first * width..][..rows * width].as_mut_ptr();
     let of_group = &mut of_group.0[..rows * width];
     // The only group's sums are the result.
@@ -91,7 +92,7 @@ fn settle<S: Simd, F: Format>(
         && F::COLUMN_TERMS == 0
         && let Some(sink) = sink.as_deref_mut()
     {
-        return sink.put(simd, first, of_group);
+        return sink.put(simd, 0, first, of_group);
     }
     let found = of_group.as_mut_ptr();
     let settled = if sink.is_some() { found } else { sums };
@@ -119,6 +120,6 @@ fn settle<S: Simd, F: Format>(
         }
     }
     if let Some(sink) = sink {
-        sink.put(simd, first, of_group);
+        sink.put(simd, 0, first, of_group);
     }
 }

@@ -50,8 +50,13 @@ impl<D: Dots> Simd for Avx512<D> {
 
     const LANES: usize = 16;
 
-    /// 6 x 2 vectors of a group's sums, as many totals, 2 of weights and a broadcast leave 5 of 32 registers free.
+    /// 6 x 2 vectors of a group's sums, as many totals, 2 of weights and a broadcast leave 5 of 32 registers free; 6 x 4
+    /// of sums, 4 of weights and a broadcast leave 3.
     const TILE_ROWS: usize = if D::TILES { WHOLE_TILE_ROWS } else { 6 };
+
+    const PAIRS: bool = !D::TILES;
+
+    const BYTE_DOTS: bool = D::BYTES;
 
     const TILES: bool = D::TILES;
 

@@ -148,6 +148,13 @@ pub(super) trait Simd: Copy {
     /// memory until a group ends. The order of sums is the same.
     const TOTALS_IN_REGISTERS: bool = true;
 
+    /// Whether there are registers for the sums of such a tile beside another panel's, totals waiting in memory; and it
+    /// was found to gain.
+    const PAIRS: bool = false;
+
+    /// Whether [`Self::dot_u8_i8`] is an instruction.
+    const BYTE_DOTS: bool = false;
+
     /// Whether the machine multiplies tiles of up to [`WHOLE_TILE_ROWS`] rows at once, with [`Self::multiply_tiles`].
     const TILES: bool = false;
 
