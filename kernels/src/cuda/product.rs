@@ -148,12 +148,16 @@ impl Plan {
         let stream = device.cuda_stream();
         let bias = bias.map(|bias| bias.device_ptr(&stream).0);
         // One that splits sums, but always alike, is still better than another for each number of rows.
+        let mut none = None;
         for sums in [Sums::Whole, Sums::Any] {
             match Self::find::<T>(&library, sizes, bias, full_batch(rows), sums) {
                 Ok(plan) => return Ok(Some(plan)),
-                Err(error) if does_not_fit(&error) => refused(sizes, 0, &error),
+                Err(error) if does_not_fit(&error) => none = Some(error),
                 Err(error) => bail!("linear: cublasLt finds no algorithm for {sizes:?}: {error}"),
             }
+        }
+        if let Some(error) = none {
+            refused(sizes, 0, &error);
         }
         Ok(None)
     }
@@ -177,7 +181,7 @@ impl Plan {
         let Some(best) = candidates.get(found.unwrap_or(0)) else {
             return Err(LtError(cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED));
         };
-        chosen(sizes, T::PRODUCTS, rows, found, candidates.len());
+        chosen(sizes, T::PRODUCTS, rows, found, candidates.len(), sums);
         Ok(Self {
             library: Arc::clone(library),
             algorithm: *best,
@@ -314,13 +318,17 @@ static CHOSEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// `found`: the place of the chosen one among `candidates` algorithms; none where the fastest was taken though the library does not
 /// say that it takes any number of rows.
-fn chosen(sizes: Sizes, products: &str, rows: u64, found: Option<usize>, candidates: usize) {
+fn chosen(sizes: Sizes, products: &str, rows: u64, found: Option<usize>, candidates: usize, sums: Sums) {
     let which = match found {
         Some(place) => format!("algorithm {} of {candidates}", place + 1),
         None => format!("algorithm 1 of {candidates}, none of which takes any number of rows"),
     };
+    let splits = match sums {
+        Sums::Whole => "",
+        Sums::Any => "; sums may be split",
+    };
     let what = format!(
-        "{products}, {} x {} x {rows} rows: {which}",
+        "{products}, {} x {} x {rows} rows: {which}{splits}",
         sizes.out_features, sizes.in_features
     );
     CHOSEN.lock().unwrap_or_else(PoisonError::into_inner).insert(what);
