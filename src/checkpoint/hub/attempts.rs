@@ -3,15 +3,35 @@
 use std::thread;
 use std::time::Duration;
 
-use super::request::{Client, Failure};
+use crate::checkpoint::CheckpointError;
 
 /// How often to come back when the hub says, and after how long at most: its limits are of windows of five minutes.
 const MOST_WAITS: u32 = 4;
 const LONGEST_WAIT: Duration = Duration::from_secs(330);
 
+/// Why a request came to nothing.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It may go better next time.
+    Passing(String),
+    /// It will go better after a while, by the hub's own words.
+    Later { reason: String, wait: Duration },
+    /// It will not.
+    Final(CheckpointError),
+}
+
+impl From<CheckpointError> for Failure {
+    fn from(error: CheckpointError) -> Self {
+        Self::Final(error)
+    }
+}
+
 /// How often something is tried again.
 pub(super) struct Attempts<'c> {
-    client: &'c Client,
+    /// The model's.
+    id: &'c str,
+    /// Takes what users are to know while they wait.
+    tell: Option<fn(&str)>,
     /// In a row.
     failures: u32,
     most_failures: u32,
@@ -20,9 +40,10 @@ pub(super) struct Attempts<'c> {
 
 impl<'c> Attempts<'c> {
     /// `waits`: whether to come back when the hub says so.
-    pub(super) fn new(client: &'c Client, most_failures: u32, waits: bool) -> Self {
+    pub(super) fn new(id: &'c str, tell: Option<fn(&str)>, most_failures: u32, waits: bool) -> Self {
         Self {
-            client,
+            id,
+            tell,
             failures: 0,
             most_failures,
             waits_left: if waits { MOST_WAITS } else { 0 },
@@ -51,8 +72,8 @@ impl<'c> Attempts<'c> {
                     return Err(failure);
                 }
                 self.waits_left -= 1;
-                if let Some(tell) = self.client.tell {
-                    tell(&format!("{}: {reason}; waiting", self.client.id));
+                if let Some(tell) = self.tell {
+                    tell(&format!("{}: {reason}; waiting", self.id));
                 }
                 thread::sleep(wait);
                 Ok(())

@@ -13,23 +13,18 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use hf_hub::{Cache, CacheRepo, Repo};
-
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::folder::{self, BESIDE, WEIGHTS};
 
 pub(super) struct RepoCache {
     caches: PathBuf,
     folder: String,
-    layout: CacheRepo,
 }
 
 impl RepoCache {
     pub(super) fn new(caches: PathBuf, id: &str) -> Self {
-        let repo = Repo::model(id.to_string());
-        let folder = repo.folder_name();
-        let layout = Cache::new(caches.clone()).repo(repo);
-        Self { caches, folder, layout }
+        let folder = format!("models--{}", id.replace('/', "--"));
+        Self { caches, folder }
     }
 
     pub(super) fn root(&self) -> PathBuf {
@@ -37,11 +32,11 @@ impl RepoCache {
     }
 
     pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
-        self.layout.pointer_path(commit)
+        self.root().join("snapshots").join(commit)
     }
 
     pub(super) fn blob(&self, name: &str) -> PathBuf {
-        self.layout.blob_path(name)
+        self.root().join("blobs").join(name)
     }
 
     /// The weights in the snapshot, if all of their files are there.

@@ -6,13 +6,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use hf_hub::api::RepoInfo;
-use hf_hub::{Repo, RepoType};
+use serde::Deserialize;
 use ureq::http::{HeaderMap, Response};
 use ureq::{Agent, Body};
 
 use super::HubOptions;
-use super::attempts::Attempts;
+use super::attempts::{Attempts, Failure};
 use super::cache::is_plain_commit;
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::error::shorten;
@@ -26,27 +25,22 @@ const LATER: &str = "try again then, or use --offline with a model that is alrea
 pub(super) const ADVICE: &str =
     "check the network and HF_ENDPOINT, or use --offline with a model that is already cached";
 
-/// Why a request came to nothing.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// It may go better next time.
-    Passing(String),
-    /// It will go better after a while, by the hub's own words.
-    Later { reason: String, wait: Duration },
-    /// It will not.
-    Final(CheckpointError),
-}
-
-impl From<CheckpointError> for Failure {
-    fn from(error: CheckpointError) -> Self {
-        Self::Final(error)
-    }
-}
-
 /// What the hub says about a revision.
 pub(super) struct Listing {
     pub commit: String,
     pub files: BTreeSet<String>,
+}
+
+/// [`Listing`] as the hub writes it.
+#[derive(Deserialize)]
+struct RevisionInfo {
+    sha: String,
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
 }
 
 pub(super) struct Client {
@@ -133,9 +127,13 @@ impl Client {
 
     /// The commit and the files of a revision; `None` where this hub keeps no such list. `waits`: as of [`Attempts::new`].
     pub(super) fn info(&self, revision: &str, waits: bool) -> Result<Option<Listing>, CheckpointError> {
-        let repo = Repo::with_revision(self.id.clone(), RepoType::Model, revision.to_string());
-        let url = format!("{}/api/{}", self.endpoint, repo.api_url());
-        let mut attempts = Attempts::new(self, MOST_LIST_FAILURES, waits);
+        let url = format!(
+            "{}/api/models/{}/revision/{}",
+            self.endpoint,
+            self.id,
+            in_address(revision)
+        );
+        let mut attempts = Attempts::new(&self.id, self.tell, MOST_LIST_FAILURES, waits);
         loop {
             let failure = match self.request_list(&url, revision) {
                 Ok(list) => return Ok(list),
@@ -167,7 +165,7 @@ impl Client {
             .limit(LARGEST_LIST)
             .read_to_vec()
             .map_err(|error| Failure::Passing(error.to_string()))?;
-        let list = serde_json::from_slice::<RepoInfo>(&text)
+        let list = serde_json::from_slice::<RevisionInfo>(&text)
             .ok()
             .filter(|info| is_plain_commit(&info.sha));
         Ok(list.map(|info| Listing {
@@ -389,6 +387,11 @@ fn resolve(url: &str, location: &str) -> Option<String> {
     let path = url[scheme.len() + 3 + host.len()..].split(['?', '#']).next()?;
     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
     Some(format!("{scheme}://{host}{folder}/{location}"))
+}
+
+/// A branch may have slashes in its name.
+pub(super) fn in_address(revision: &str) -> String {
+    revision.replace('/', "%2F")
 }
 
 /// First byte and whole length of `bytes 5-9/10`.

@@ -8,13 +8,12 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use hf_hub::{Repo, RepoType};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::attempts::Attempts;
+use super::attempts::{Attempts, Failure};
 use super::cache::{RepoCache, is_plain_commit};
 use super::digest::Check;
-use super::request::{ADVICE, Answer, Client, Failure, bare_etag};
+use super::request::{ADVICE, Answer, Client, bare_etag, in_address};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::folder::{LARGEST_SMALL_FILE, is_small};
 
@@ -35,13 +34,7 @@ impl Client {
         revision: &str,
         name: &str,
     ) -> Result<Option<Downloaded>, Failure> {
-        let repo = Repo::with_revision(self.id.clone(), RepoType::Model, revision.to_string());
-        let url = format!(
-            "{}/{}/resolve/{}/{name}",
-            self.endpoint,
-            repo.url(),
-            repo.url_revision()
-        );
+        let url = format!("{}/{}/resolve/{}/{name}", self.endpoint, self.id, in_address(revision));
         let mut job = Job {
             url,
             revision,
@@ -51,7 +44,7 @@ impl Client {
             farthest: 0,
             was_thrown_away: false,
         };
-        let mut attempts = Attempts::new(self, MOST_FAILURES, true);
+        let mut attempts = Attempts::new(&self.id, self.tell, MOST_FAILURES, true);
         loop {
             let failure = match self.attempt(cache, &mut job) {
                 Err(failure) => failure,
