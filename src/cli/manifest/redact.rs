@@ -90,7 +90,7 @@ fn user_infos(text: &str) -> Vec<std::ops::Range<usize>> {
         let start = from + at + 3;
         let rest = &text[start..];
         let end = rest
-            .find(|c: char| "/?#\"'<>".contains(c) || c.is_whitespace())
+            .find(|c| "/?#".contains(c) || ends_address(c))
             .unwrap_or(rest.len());
         if let Some(at) = rest[..end].rfind('@') {
             found.push(start..start + at);
@@ -122,20 +122,34 @@ fn hide_hub_tokens(text: &str) -> String {
 
 /// `?token=…` and the like, in addresses alone.
 fn hide_parameters(text: &str) -> String {
-    if !text.contains("://") {
-        return text.to_owned();
-    }
-    let part = |part: &str| match part.split_once('=') {
-        Some((name, value)) if !value.is_empty() => {
-            let name_only = name.rsplit('?').next().unwrap_or(name).to_ascii_lowercase();
-            match SECRET_PARAMETERS.iter().any(|secret| name_only.ends_with(secret)) {
-                true => format!("{name}={HIDDEN}"),
-                false => part.to_owned(),
-            }
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, address) = rest.split_at(at + 3);
+        let (address, after) = address.split_at(address.find(ends_address).unwrap_or(address.len()));
+        out += before;
+        for part in address.split_inclusive(['?', '&', ';', '#']) {
+            let end = part.trim_end_matches(['?', '&', ';', '#']).len();
+            let (part, separator) = part.split_at(end);
+            out += &match part.split_once('=') {
+                Some((name, value)) if !value.is_empty() && is_secret_parameter(name) => format!("{name}={HIDDEN}"),
+                _ => part.to_owned(),
+            };
+            out += separator;
         }
-        _ => part.to_owned(),
-    };
-    text.split('&').map(part).collect::<Vec<_>>().join("&")
+        rest = after;
+    }
+    out + rest
+}
+
+fn is_secret_parameter(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET_PARAMETERS.iter().any(|secret| name.ends_with(secret))
+}
+
+/// Whether an address within a text is over there.
+fn ends_address(c: char) -> bool {
+    "\"'<>".contains(c) || c.is_whitespace()
 }
 
 #[cfg(test)]
@@ -180,6 +194,15 @@ mod tests {
                 "https://host/f?a=1&X-Amz-Signature=***&b=2",
             ),
             ("https://host/f?token=abc", "https://host/f?token=***"),
+            (
+                "--revision=https://host/f?token=abc",
+                "--revision=https://host/f?token=***",
+            ),
+            (
+                "https://host/f?token=abc&a=1 and \"http://host/?a=2&sig=x#b\", none of which",
+                "https://host/f?token=***&a=1 and \"http://host/?a=2&sig=***#b\", none of which",
+            ),
+            ("key=1 http://host/f?monkey= x", "key=1 http://host/f?monkey= x"),
             ("hf_ABCDEFGHIJKLMNOPqrstuvwxyz01234567/x", "***/x"),
             ("hf_pharmacovigilance2024.jsonl", "hf_pharmacovigilance2024.jsonl"),
             ("owner/hf_small_model", "owner/hf_small_model"),
