@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
 use super::config::SettingRow;
@@ -20,7 +20,7 @@ use crate::evaluation::{
     Comparison, Estimate, LabelledSet, MatchBy, Method, Metric, Mistakes, Origin, Plan, Request, Threshold, compare,
     cross_fitted, evaluate, fit,
 };
-use crate::files::{Destination, create_own, refuse_inputs, refuse_stdout, replace_among_others};
+use crate::files::{Destination, refuse_inputs, refuse_stdout, replace_among_others, try_to_replace};
 use crate::model::config::Sidecar;
 use crate::scoring::{CALIBRATED_KEY, Options};
 use crate::words::counted;
@@ -433,8 +433,11 @@ fn number(of: &Estimate) -> String {
 
 /// Finds out now whether the file can be written, and not when all has been scored.
 fn try_to_write(path: &Path) -> anyhow::Result<()> {
-    let tried = create_own(path).and_then(|(trial, _)| fs::remove_file(trial));
-    tried.with_context(|| format!("{}: cannot be written", path.display()))
+    let name = path.display();
+    match try_to_replace(path).with_context(|| format!("{name}: cannot be written"))? {
+        None => Ok(()),
+        Some(reason) => bail!("{name}: {reason}, so that no new one can take its place"),
+    }
 }
 
 /// What a file states; without one nothing is stated.

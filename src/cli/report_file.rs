@@ -1,6 +1,6 @@
 //! A file about a run besides its answers: a manifest, a summary, a page. It is absent, the old one, or whole.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{UsageError, stdout};
 use crate::files::{
-    Destination, Identity, Input, create_own, is_same_file, may_replace, obstacle, refuse_inputs, replace_among_others,
+    Destination, Identity, Input, is_same_file, may_replace, refuse_inputs, replace_among_others, try_to_replace,
 };
 
 /// A report that will be written when the run ends.
@@ -29,16 +29,24 @@ enum Place {
 }
 
 impl ReportFile {
-    /// Tries the place now, so that a run of hours does not end in a folder that cannot be written to.
-    fn create(flag: &str, path: &Path, is_own: impl Fn(&[u8]) -> bool) -> anyhow::Result<Self> {
+    /// Tries the place now, so that a run of hours does not end in a folder that cannot be written to; unless this
+    /// would write over one of `inputs`, or over anything but what `is_own` says that an earlier run wrote.
+    pub fn beside_inputs(
+        flag: &str,
+        path: &Path,
+        inputs: &[Input],
+        is_own: impl Fn(&[u8]) -> bool,
+    ) -> anyhow::Result<Self> {
         let context = || format!("{flag} {}", path.display());
         let (path, place) = match Destination::of(path).with_context(|| flag.to_owned())? {
             Destination::Stdout => (path.to_owned(), Place::Stdout),
             Destination::Stream(stream) => {
+                refuse_inputs(&stream, inputs).with_context(|| flag.to_owned())?;
                 let file = File::options().append(true).open(&stream).with_context(context)?;
                 (stream, Place::Stream(file))
             }
             Destination::File(target) => {
+                refuse_inputs(&target, inputs).with_context(|| flag.to_owned())?;
                 let own = Identity::of_path(&target).with_context(context)?;
                 if own.is_some() && own == Identity::of_stdout() {
                     let message = format!("{flag} {}: stdout goes there; name another file", path.display());
@@ -51,10 +59,7 @@ impl ReportFile {
                     );
                     return Err(UsageError(message).into());
                 }
-                // Not kept open until the end: a run that is killed would leave it.
-                let (beside, tried) = create_own(&target).with_context(context)?;
-                fs::remove_file(beside).with_context(context)?;
-                if let Some(reason) = obstacle(&target, &tried) {
+                if let Some(reason) = try_to_replace(&target).with_context(context)? {
                     let message = format!(
                         "{flag} {}: {reason}, so that no new one can take its place; name another, and copy that there",
                         path.display()
@@ -65,23 +70,6 @@ impl ReportFile {
             }
         };
         Ok(Self { path, place })
-    }
-
-    /// Tries it unless this would write over one of `inputs`, or over anything but what `is_own` says that an earlier
-    /// run wrote.
-    pub fn beside_inputs(
-        flag: &str,
-        path: &Path,
-        inputs: &[Input],
-        is_own: impl Fn(&[u8]) -> bool,
-    ) -> anyhow::Result<Self> {
-        match Destination::of(path).with_context(|| flag.to_owned())? {
-            Destination::Stdout => {}
-            Destination::Stream(path) | Destination::File(path) => {
-                refuse_inputs(&path, inputs).with_context(|| flag.to_owned())?;
-            }
-        }
-        Self::create(flag, path, is_own)
     }
 
     pub fn is_stdout(&self) -> bool {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use crate::words::quoted;
+use crate::words::{quoted, shortened, visible};
 
 /// Where something stands: a file, a line of it where lines mean something, a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,16 +112,10 @@ impl Problem {
     pub fn new(place: Place, reason: Reason, message: impl Into<String>) -> Self {
         // Parsers quote what they met: it must neither break the line nor fill the log.
         const LIMIT: usize = 500;
-        let message = message.into();
-        let clean = |c: char| if c.is_control() { ' ' } else { c };
-        let mut short: String = message.chars().take(LIMIT).map(clean).collect();
-        if short.len() < message.len() {
-            short.push('…');
-        }
         Self {
             place,
             reason,
-            message: short,
+            message: visible(&shortened(&message.into(), LIMIT)),
         }
     }
 }

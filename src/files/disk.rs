@@ -6,7 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::names::{folder_of, with_suffix};
-use super::succession::take_over_permissions;
+use super::succession::{obstacle, take_over_permissions};
 
 /// The operations that an output has to survive the failure of. As they stand they do what they say;
 /// tests put failures in between.
@@ -229,7 +229,7 @@ pub fn replace_among_others(path: &Path, contents: &[u8]) -> io::Result<()> {
 }
 
 /// Makes an empty file beside `path` under a name that nobody else has, so that nothing is written over.
-pub fn create_own(path: &Path) -> io::Result<(PathBuf, File)> {
+fn create_own(path: &Path) -> io::Result<(PathBuf, File)> {
     let mut attempt = 0;
     loop {
         let beside = with_suffix(path, &format!(".{}-{attempt}.tmp", std::process::id()));
@@ -239,6 +239,15 @@ pub fn create_own(path: &Path) -> io::Result<(PathBuf, File)> {
             made => return made.map(|file| (beside, file)),
         }
     }
+}
+
+/// Tries now whether the file at `path` can be replaced when a run ends, or made; why the old one would stay, where
+/// something is known to be in the way. Errors where no file can be made beside it.
+pub fn try_to_replace(path: &Path) -> io::Result<Option<&'static str>> {
+    // Not kept open until the end: a run that is killed would leave it.
+    let (beside, tried) = create_own(path)?;
+    fs::remove_file(beside)?;
+    Ok(obstacle(path, &tried))
 }
 
 /// Puts a file in the place, and under the permissions, of the one at `path`, where there is one.
