@@ -9,8 +9,8 @@ use super::progress::{ProgressArgs, Watched};
 use super::records::RecordArgs;
 use super::{Outcome, manifest};
 use crate::files::{Input, refuse_stdout};
-use crate::scoring::{self, Counts, ErrorCode, LineError, Position, Progress, ScoreError, Sink};
-use crate::words::visible;
+use crate::scoring::{self, Counts, LineError, Position, Progress, ScoreError, Sink};
+use crate::words::{counted, visible};
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -64,18 +64,13 @@ pub fn run(args: CheckArgs) -> anyhow::Result<Outcome> {
 
 fn told(counts: &Counts) -> String {
     let mut text = format!(
-        "checked {} line{} in {:.1} s: ",
-        counts.records(),
-        if counts.records() == 1 { "" } else { "s" },
+        "checked {} in {:.1} s: ",
+        counted(counts.records(), "line", "lines"),
         counts.elapsed.as_secs_f64()
     );
     match counts.errors() {
         0 => text += "nothing found",
-        errors => {
-            let codes = ErrorCode::ALL.into_iter().filter(|&code| counts.errors_of(code) > 0);
-            let codes: Vec<String> = codes.map(|code| format!("{code} {}", counts.errors_of(code))).collect();
-            text += &format!("problems with {errors}: {}", codes.join(", "));
-        }
+        errors => text += &format!("problems with {errors}: {}", counts.errors_by_code()),
     }
     if counts.warned > 0 {
         text += &format!("; with warnings: {}", counts.warned);

@@ -14,6 +14,7 @@ use super::{
     Outcome,
     device::DeviceArgs,
     model::{Description, ModelArgs},
+    values::threshold_of,
 };
 
 #[derive(Debug, clap::Args)]
@@ -285,12 +286,7 @@ pub fn settings(model: &Description) -> Vec<SettingRow> {
     rows.extend([
         row("markers", &c.markers, *c.markers),
         row("max_length", &c.max_length, *c.max_length),
-        // Through its shortest decimal form: 0.55, not the f64 next to it.
-        row(
-            "threshold",
-            &c.threshold,
-            c.threshold.to_string().parse::<f64>().unwrap_or_default(),
-        ),
+        row("threshold", &c.threshold, threshold_of(*c.threshold)),
     ]);
     if let Some(calibration) = &c.calibration {
         rows.push(SettingRow {

@@ -9,7 +9,7 @@ pub fn parse_threshold(value: &str) -> Result<f32, String> {
     }
 }
 
-/// The threshold of an f32 as its shortest decimal, which is how records state probabilities.
+/// An f32 by its shortest decimal, which is how records state probabilities: 0.55, and not the f64 next to it.
 pub fn threshold_of(value: f32) -> f64 {
     value.to_string().parse().unwrap_or(f64::from(value))
 }

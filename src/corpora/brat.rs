@@ -23,7 +23,7 @@ use super::options::Options;
 use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8};
 use super::resolve::LONG_LINE_END;
 use super::source::{EXPECTED_UTF8, is_utf16};
-use crate::files::Input;
+use crate::files::{Input, with_suffix};
 use crate::words::quoted;
 
 /// A text with its annotations.
@@ -74,20 +74,12 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<BratFiles>, FindError> {
             let parts: Vec<_> = id.components().map(|part| part.as_os_str().to_string_lossy()).collect();
             found.push(BratFiles {
                 id: parts.join("/"),
-                text: named(&stem, "txt"),
-                annotations: named(&stem, "ann"),
+                text: with_suffix(&stem, ".txt"),
+                annotations: with_suffix(&stem, ".ann"),
             });
         }
     }
     Ok(found)
-}
-
-/// `x.y` with `.ann` becomes `x.y.ann`, where [`Path::with_extension`] would take `.y` away.
-fn named(stem: &Path, ending: &str) -> PathBuf {
-    let mut name = stem.as_os_str().to_owned();
-    name.push(".");
-    name.push(ending);
-    PathBuf::from(name)
 }
 
 /// Whether a file of this name is one of a document's two.

@@ -13,10 +13,9 @@
 //!
 //! Where look-ups belong in a run is [`super::stage`]'s.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -25,7 +24,7 @@ use std::time::{Duration, Instant};
 use redb::{Database, DatabaseError, ReadableDatabase as _, TableDefinition, TableHandle as _};
 
 use crate::Side;
-use crate::files::{Disk as _, RealDisk};
+use crate::files::{Disk as _, RealDisk, with_suffix};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Raised with every change to keys, values or tables.
@@ -397,9 +396,7 @@ fn database_error(path: &Path, error: DatabaseError) -> CacheError {
 /// A new, empty cache at `path`. It gets its name when it is whole: a run that is killed meanwhile leaves
 /// no half of one behind, and of two runs one is first.
 fn create(path: &Path) -> Result<(), CacheError> {
-    let mut name: OsString = path.into();
-    name.push(format!(".{}.new", std::process::id()));
-    let temporary = PathBuf::from(name);
+    let temporary = with_suffix(path, &format!(".{}.new", std::process::id()));
     let failed = |source| io_error(path, "the cache cannot be created", source);
     let write = || -> Result<(), redb::Error> {
         let database = redb::Builder::new()

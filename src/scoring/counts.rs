@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::error::ErrorCode;
 use super::warning::Warning;
 use crate::files::Digest;
+use crate::words::counted;
 
 /// Counts of one run, over all its inputs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,6 +80,13 @@ impl Counts {
         self.by_code[code as usize] += 1;
     }
 
+    /// Which errors there were and how many of each, such as `invalid_json 2, missing_field 1`.
+    pub fn errors_by_code(&self) -> String {
+        let codes = ErrorCode::ALL.into_iter().filter(|&code| self.errors_of(code) > 0);
+        let codes: Vec<String> = codes.map(|code| format!("{code} {}", self.errors_of(code))).collect();
+        codes.join(", ")
+    }
+
     /// Scored pairs for each second of the run.
     pub fn pairs_per_second(&self) -> f64 {
         self.scored as f64 / self.elapsed.as_secs_f64().max(1e-9)
@@ -90,19 +98,14 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "scored {} of {} line{} in {:.1} s ({:.1} pairs/s)",
+            "scored {} of {} in {:.1} s ({:.1} pairs/s)",
             self.scored,
-            self.records(),
-            if self.records() == 1 { "" } else { "s" },
+            counted(self.records(), "line", "lines"),
             self.elapsed.as_secs_f64(),
             self.pairs_per_second()
         )?;
         if self.errors() > 0 {
-            write!(f, "; errors: ")?;
-            let with_errors = ErrorCode::ALL.into_iter().filter(|&code| self.errors_of(code) > 0);
-            for (i, code) in with_errors.enumerate() {
-                write!(f, "{}{code} {}", if i == 0 { "" } else { ", " }, self.errors_of(code))?;
-            }
+            write!(f, "; errors: {}", self.errors_by_code())?;
         }
         if self.warned > 0 {
             write!(f, "; with warnings: {}", self.warned)?;

@@ -1,5 +1,7 @@
 //! Why a run cannot go on where an earlier one ended.
 
+use crate::words::counted;
+
 /// Nothing has been written where a run ends with one of these.
 #[derive(Debug, thiserror::Error)]
 pub enum ResumeError {
@@ -50,5 +52,5 @@ pub enum ResumeError {
 const START_AGAIN: &str = "to start again, give --force in place of --resume";
 
 fn lines(count: u64) -> String {
-    format!("{count} line{}", if count == 1 { "" } else { "s" })
+    counted(count, "line", "lines")
 }

@@ -9,6 +9,7 @@ use crate::cli::device::{DeviceArgs, OpenDevice};
 use crate::cli::inspect;
 use crate::cli::manifest::{ModelRecord, Threshold};
 use crate::cli::model::{Description, ModelsArgs, OpenModel, small_files};
+use crate::cli::values::threshold_of;
 use crate::scoring::{Cache, Member, MissingEntity, Preparer};
 use crate::text::Window;
 
@@ -73,8 +74,7 @@ impl Ensemble {
 
     /// What is in force: `given` on the command line or beneath it, else the models' own.
     pub fn threshold_record(&self, given: Option<&SettingRow>, value: f32) -> Threshold {
-        // Through its shortest decimal form: 0.55, not the f64 next to it.
-        let value = value.to_string().parse::<f64>().unwrap_or_default().into();
+        let value = threshold_of(value).into();
         let from = match (given, self.models.as_slice()) {
             (Some(given), _) => given.from.clone(),
             (None, [one]) => format!("model: {}", one.model.description.config.threshold.source),

@@ -1,5 +1,7 @@
 //! The cache's file: what it gives back, and what it makes of files that are not (or no longer) its own.
 
+use std::path::PathBuf;
+
 use super::*;
 
 const MODEL: [u8; 32] = [7; 32];
