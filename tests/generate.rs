@@ -44,14 +44,14 @@ fn definitions() -> BTreeMap<String, Vec<String>> {
 }
 
 #[test]
-fn examples_in_help_can_be_copied() {
+fn examples_in_help_stand_in_a_line_of_eighty_columns_each() {
     let mut examples_seen = 0;
     for subcommand in definitions().keys() {
         let help = stdout_of(&[subcommand, "--help"]);
         let examples = help.split("\nExamples:\n").nth(1).unwrap_or_default();
         // A line that was too long goes on at the margin.
         for line in examples.split("\n\n").next().unwrap_or_default().lines() {
-            assert!(line.starts_with("  "), "{subcommand}: {line}");
+            assert!(line.starts_with("  ") && line.len() < 80, "{subcommand}: {line}");
             examples_seen += 1;
         }
     }

@@ -140,6 +140,16 @@ fn an_archive_cut_anywhere_ends_the_run_after_its_whole_lines() {
     }
 }
 
+/// An archive of one file, as `tar cf` makes it: no more of a header than tells what it is.
+fn tar(name: &str, text: &str) -> Vec<u8> {
+    let mut archive = vec![0; 512];
+    archive[..name.len()].copy_from_slice(name.as_bytes());
+    archive[257..263].copy_from_slice(b"ustar\0");
+    archive.extend_from_slice(text.as_bytes());
+    archive.resize(archive.len().next_multiple_of(512) + 1024, 0);
+    archive
+}
+
 #[test]
 fn a_damaged_archive_is_one_message_and_exit_code_1() {
     let archive = [gzip(pairs(0..3).as_bytes()), gzip(pairs(3..60).as_bytes())].concat();
@@ -150,6 +160,9 @@ fn a_damaged_archive_is_one_message_and_exit_code_1() {
         ("garbage.gz", &garbage),
         ("empty.zst", b""),
         ("xz", b"\xfd7zXZ\0\0\0"),
+        ("pairs.tar.gz", &gzip(&tar("pairs.jsonl", &pairs(0..3)))),
+        ("pairs.tar", &tar("pairs.jsonl", &pairs(0..3))),
+        ("twice.gz", &gzip(&gzip(pairs(0..3).as_bytes()))),
     ]);
     for (path, lines, message) in [
         (&paths[0], 3.., "cut.jsonl.gz: cannot be read: the gzip data breaks off"),
@@ -164,6 +177,17 @@ fn a_damaged_archive_is_one_message_and_exit_code_1() {
             0..,
             "xz: cannot be read: expected text, or gzip, zstd or bzip2 of it, found xz; unpack it first",
         ),
+        (
+            &paths[4],
+            0..,
+            "found a tar archive; unpack it first, for example with tar -xOf",
+        ),
+        (
+            &paths[5],
+            0..,
+            "found a tar archive; unpack it first, for example with tar -xOf",
+        ),
+        (&paths[6], 0.., "found gzip within gzip; unpack it once more first"),
     ] {
         let run = run(&[], std::slice::from_ref(path), "");
         assert_eq!(run.code, 1, "{message}");

@@ -707,6 +707,33 @@ fn stdout_that_is_open_for_reading_alone_is_as_good_as_closed() {
 }
 
 #[test]
+fn reports_do_not_mix_with_records() {
+    let place = Place::with_pairs(2);
+    place.write("doc.txt", "1|t|Title\n1|a|Abstract\n");
+    let extract = |name| {
+        let mut extract = process(&crag());
+        extract.args(["extract", "--from", "pubtator", "--summary-json", name, "doc.txt"]);
+        extract.current_dir(place.path(""));
+        extract
+    };
+    for mut command in [
+        place.command(&["--summary-json", "-", "pairs.jsonl"]),
+        place.command(&["--manifest", "-", "pairs.jsonl"]),
+        place.command(&["--summary-json", "/dev/stdout", "-o", "-", "pairs.jsonl"]),
+        extract("-"),
+    ] {
+        let run = command.output().unwrap();
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(said.contains("-: stdout has the records; name a file"), "{said}");
+        assert_eq!(
+            (run.status.code(), run.stdout.as_slice()),
+            (Some(2), &b""[..]),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn a_summary_that_nobody_reads_any_more_is_a_closed_pipe() {
     let place = Place::with_pairs(3);
     place.write("doc.txt", "1|t|Title\n1|a|Abstract\n");

@@ -84,6 +84,12 @@ fn a_run_goes_on_where_it_stopped() {
         )
     };
     assert_eq!(summary(&run.stderr), summary(&expected.stderr));
+    // What the run before had read, and not written, is not counted twice.
+    let reused = |stderr: &str| -> u64 {
+        let (_, count) = stderr.split_once("reused: ").unwrap();
+        count.split([';', ',', '\n']).next().unwrap().parse().unwrap()
+    };
+    assert!(reused(&run.stderr) <= reused(&expected.stderr), "{}", run.stderr);
 }
 
 #[test]

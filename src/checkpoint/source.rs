@@ -55,7 +55,7 @@ impl ModelSource {
         if !looks_like_hub_id(spec) {
             return refuse(
                 "no such folder or file, and not a hub id either, which is owner/name alone, without an address before it \
-                 or a slash after it; check the path, or use \"demo\" for the built-in model"
+                 or a slash after it; check the path"
                     .into(),
             );
         }

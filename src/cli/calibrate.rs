@@ -20,7 +20,7 @@ use crate::evaluation::{
     Comparison, Estimate, LabelledSet, MatchBy, Method, Metric, Mistakes, Origin, Plan, Request, Threshold, compare,
     cross_fitted, evaluate, fit,
 };
-use crate::files::{Destination, refuse_inputs, refuse_stdout, replace_among_others, try_to_replace};
+use crate::files::{Destination, is_same_file, refuse_inputs, refuse_stdout, replace_among_others, try_to_replace};
 use crate::model::config::Sidecar;
 use crate::scoring::{CALIBRATED_KEY, Options};
 use crate::words::counted;
@@ -38,7 +38,7 @@ positives are about as frequent.
 Examples:
   crag calibrate pairs.jsonl --model ./my-model
   crag calibrate --scored scored.jsonl --model ./my-model --method isotonic
-  crag calibrate pairs.jsonl --model owner/name --output crag.json    # for --model-config crag.json
+  crag calibrate pairs.jsonl --model owner/name --output calibrated.json
 
 Exit codes: 0 written; 1 could not run or go on; 2 usage, nothing written; 3 written, but some labelled records could \
 not be used.")]
@@ -218,6 +218,13 @@ impl CalibrateArgs {
         self.file.as_deref().unwrap_or(Path::new("-"))
     }
 
+    /// Whether that is where a model's settings are looked for when it is loaded.
+    fn is_beside_weights(&self, target: &Path) -> bool {
+        let source = self.model.as_deref().map(|model| ModelSource::parse(model, None));
+        let own = source.and_then(|source| source.ok()?.sidecar());
+        own.is_some_and(|own| is_same_file(&own, target))
+    }
+
     /// The crag.json to write.
     fn target(&self) -> anyhow::Result<PathBuf> {
         let revision = self.choice.revision.as_deref();
@@ -375,8 +382,12 @@ impl CalibrateArgs {
         }
         let _ = writeln!(
             out,
-            "\nwritten to {}; crag score --calibrated applies it",
-            target.display()
+            "\nwritten to {}; crag score {}--calibrated applies it",
+            target.display(),
+            match self.is_beside_weights(target) {
+                true => String::new(),
+                false => format!("--model-config {} ", target.display()),
+            }
         );
         out
     }

@@ -3,20 +3,19 @@
 //! Arguments as typed become [`Sources`] and [`Options`] here; what is read and paired is [`crate::corpora`]'s.
 
 use std::fs;
-use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::ArgMatches;
 use serde_json::json;
 
-use super::inputs::{is_stdin, named_otherwise};
+use super::inputs::{is_stdin, named_otherwise, note_typing};
 use super::manifest::{self, EarlierSummary, End};
 use super::report_file::{ReportFile, is_closed_pipe, is_object_with};
 use super::signals::SignalWatch;
 use super::values::{parse_bytes, parse_count};
-use super::whole_output::WholeOutputArgs;
-use super::{Outcome, UsageError, console, note, paths_given};
+use super::whole_output::{Output, WholeOutputArgs};
+use super::{Outcome, UsageError, console, paths_given};
 use crate::corpora::{
     self, CompositeUse, CorpusError, DEFAULT_ADR_TYPES, DEFAULT_DRUG_TYPES, DEFAULT_RELATION_TYPES, Format, Labels,
     Options, Overlap, Problem, Scope, Sources, Summary, TypeSet,
@@ -50,11 +49,11 @@ event that may then relate a drug and a reaction in some other way is reported. 
 are a document, in any order.
 
 Examples:
-  crag extract --from pubtator CDR.PubTator.txt.gz | crag score --model demo > scored.jsonl
-  crag extract --from bioc --scope passage --window 1 dump.BioC.xml > pairs.jsonl
-  zcat dump.json.gz | crag extract --from bioc --summary-json counts.json > pairs.jsonl
+  crag extract --from pubtator CDR.txt.gz | crag score -m demo > scored.jsonl
+  crag extract --from bioc --scope passage --window 1 dump.xml > pairs.jsonl
+  xzcat dump.xz | crag extract --from bioc --summary-json counts.json > a.jsonl
   crag extract --from ade-rel DRUG-AE.rel -o pairs.jsonl.gz
-  crag extract --from brat --adr-type ADE --relation-type ADE-Drug n2c2/train/ > pairs.jsonl
+  crag extract --from brat --adr-type ADE --relation-type ADE-Drug n2c2/train/
 
 Exit codes: 0 all well; 1 could not run or go on; 2 usage; 3 finished, something was reported and left out; 11 another run is \
 writing OUT; 129, 130, 143 interrupted; 141 whoever read stdout stopped reading.")]
@@ -234,7 +233,13 @@ fn extract(args: &ExtractArgs, config: Option<PathBuf>) -> anyhow::Result<Outcom
         console::warn(&remark);
     }
     let summary_file = match &args.summary_json {
-        Some(path) => Some(ReportFile::beside_inputs("--summary-json", path, &inputs, is_summary)?),
+        Some(path) => {
+            let file = ReportFile::beside_inputs("--summary-json", path, &inputs, is_summary)?;
+            Some(match output {
+                Output::Stdout(_) => file.apart_from_records("--summary-json")?,
+                _ => file,
+            })
+        }
         None => None,
     };
     if let Some(summary) = args.earlier_summary() {
@@ -376,10 +381,7 @@ impl ExtractArgs {
         if inputs.is_empty() {
             inputs.push(Input::Stdin);
         }
-        let reads_terminal = inputs.iter().any(|input| matches!(input, Input::Stdin)) && io::stdin().is_terminal();
-        if reads_terminal {
-            note("reading documents from the terminal; ctrl-d ends");
-        }
+        note_typing(&inputs, "documents from the terminal");
         Ok(Sources::Streams(format, inputs))
     }
 

@@ -201,13 +201,11 @@ impl Inputs {
             true => vec![Input::Stdin],
             false => self.files.iter().map(|path| input(path)).collect(),
         };
-        if inputs.iter().any(|input| matches!(input, Input::Stdin)) && io::stdin().is_terminal() {
-            let what = match self.format {
-                Format::Jsonl => "one JSON object a line",
-                Format::Csv | Format::Tsv => "a header row first",
-            };
-            note(&format!("reading pairs from the terminal, {what}; ctrl-d ends"));
-        }
+        let what = match self.format {
+            Format::Jsonl => "pairs from the terminal, one JSON object a line",
+            Format::Csv | Format::Tsv => "pairs from the terminal, a header row first",
+        };
+        note_typing(&inputs, what);
         inputs
     }
 
@@ -221,6 +219,13 @@ pub fn input(path: &Path) -> Input {
     match is_stdin(path) {
         true => Input::Stdin,
         false => Input::File(path.to_owned()),
+    }
+}
+
+/// Says so where one of the inputs is typed by hand: nothing else would happen until somebody does. `what`: what is read.
+pub fn note_typing(inputs: &[Input], what: &str) {
+    if inputs.iter().any(|input| matches!(input, Input::Stdin)) && io::stdin().is_terminal() {
+        note(&format!("reading {what}; ctrl-d ends"));
     }
 }
 

@@ -263,37 +263,43 @@ fn layer_role(role: &str) -> Option<(usize, &str)> {
 
 /// What the model is beyond its shapes, and where each came from.
 pub fn settings(model: &Description) -> Vec<SettingRow> {
-    fn row<T>(setting: &'static str, of: &Setting<T>, value: impl Into<serde_json::Value>) -> SettingRow {
-        SettingRow {
-            setting,
-            value: value.into(),
-            source: of.source.to_string(),
-        }
-    }
+    let mut rows = Vec::new();
+    let mut row = |setting: &'static str, source: String, value: serde_json::Value| {
+        rows.push(SettingRow { setting, value, source });
+    };
     let c = &model.config;
-    let mut rows = vec![
-        row("num_attention_heads", &c.num_attention_heads, *c.num_attention_heads),
-        row("layer_norm_eps", &c.layer_norm_eps, *c.layer_norm_eps),
-        row("hidden_act", &c.hidden_act, c.hidden_act.name()),
-        row("pooling", &c.pooling, c.pooling.name()),
-        row("pooling_heads", &c.pooling_heads, *c.pooling_heads),
-        row("views", &c.views, view_names(&c.views)),
-        row("activation", &c.activation, c.activation.name()),
-    ];
-    if let Some(projections) = &c.projection_activation {
-        rows.push(row("projection_activation", projections, **projections));
+    macro_rules! rows {
+        ($($setting:ident = $value:expr;)*) => {
+            $(row(stringify!($setting), model.source_of(&c.$setting), $value.into());)*
+        };
     }
-    rows.extend([
-        row("markers", &c.markers, *c.markers),
-        row("max_length", &c.max_length, *c.max_length),
-        row("threshold", &c.threshold, threshold_of(*c.threshold)),
-    ]);
+    rows! {
+        num_attention_heads = *c.num_attention_heads;
+        layer_norm_eps = *c.layer_norm_eps;
+        hidden_act = c.hidden_act.name();
+        pooling = c.pooling.name();
+        pooling_heads = *c.pooling_heads;
+        views = view_names(&c.views);
+        activation = c.activation.name();
+    }
+    if let Some(projections) = &c.projection_activation {
+        row(
+            "projection_activation",
+            model.source_of(projections),
+            (**projections).into(),
+        );
+    }
+    rows! {
+        markers = *c.markers;
+        max_length = *c.max_length;
+        threshold = threshold_of(*c.threshold);
+    }
     if let Some(calibration) = &c.calibration {
-        rows.push(SettingRow {
-            setting: "calibration",
-            value: calibration.method().into(),
-            source: Source::CragJson.to_string(),
-        });
+        let stated = Setting {
+            value: calibration.method(),
+            source: Source::CragJson,
+        };
+        row("calibration", model.source_of(&stated), stated.value.into());
     }
     rows
 }

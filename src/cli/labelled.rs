@@ -6,22 +6,17 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::device::{DeviceArgs, tell_gpu_work};
-use super::inputs::{self, expect_jsonl, is_regular, is_stdin};
+use super::inputs::{self, expect_jsonl, is_regular, is_stdin, note_typing};
 use super::model::OpenModel;
 use super::progress::{InputSizes, ProgressArgs, Watched};
-use super::records::MissingEntityArg;
+use super::records::{MissingEntityArg, WindowArg};
 use super::resampling::Resampling;
-use super::score::WindowArg;
 use super::threads::start_pool;
 use super::values::{parse_bytes, parse_count, parse_share, parse_threads};
 use super::{UsageError, console, manifest};
 use crate::evaluation::{Collector, DOCUMENT_FIELDS, Fields, LabelledSet, Made, MatchBy, Mistakes, Plan};
 use crate::files::Input;
-use crate::scoring::{
-    Content, LineReader, Member, MissingEntity, Options, OutputKey, Preparer, Progress, RowEnds, ScoreError, Sink,
-    run_into,
-};
-use crate::text::Window;
+use crate::scoring::{Content, LineReader, Member, Options, OutputKey, Progress, RowEnds, ScoreError, Sink, run_into};
 use crate::words::{counted, visible};
 
 #[derive(Debug, clap::Args)]
@@ -131,7 +126,7 @@ impl LabelledArgs {
 
     /// Reads records that have probabilities.
     pub fn read(&self, path: &Path, match_by: MatchBy, mistakes: Mistakes) -> anyhow::Result<LabelledSet> {
-        let input = input(path)?;
+        let input = reading(path)?;
         let name = input.name();
         let reader = input.open().with_context(|| name.clone())?;
         let mut lines = LineReader::new(reader, name.clone(), self.max_line_bytes, RowEnds::lines());
@@ -162,21 +157,10 @@ impl LabelledArgs {
         match_by: MatchBy,
         mistakes: Mistakes,
     ) -> anyhow::Result<LabelledSet> {
-        let input = input(path)?;
-        let config = &model.description.config;
-        let preparer = Preparer {
-            tokenizer: &model.description.tokenizer,
-            markers: *config.markers,
-            max_length: *config.max_length,
-            window: match self.window {
-                WindowArg::Start => Window::Start,
-                WindowArg::Mention => Window::Mention,
-            },
-            missing_entity: match self.missing_entity {
-                MissingEntityArg::Error => MissingEntity::Error,
-                MissingEntityArg::Unmarked => MissingEntity::Unmarked,
-            },
-        };
+        let input = reading(path)?;
+        let preparer = model
+            .description
+            .preparer(self.window.into(), self.missing_entity.into());
         let defaults = Options::default();
         let options = Options {
             output: OutputKey::nested(OWN_KEY).map_err(anyhow::Error::msg)?,
@@ -366,6 +350,16 @@ pub fn input(path: &Path) -> anyhow::Result<Input> {
         );
     }
     Ok(inputs::input(path))
+}
+
+/// [`input`], to be read now.
+fn reading(path: &Path) -> anyhow::Result<Input> {
+    let input = input(path)?;
+    note_typing(
+        std::slice::from_ref(&input),
+        "records from the terminal, one JSON object a line",
+    );
+    Ok(input)
 }
 
 /// How many error records at the start are passed over to find out whether the others have probabilities.

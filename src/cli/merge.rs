@@ -8,7 +8,9 @@ use super::signals::SignalWatch;
 use super::whole_output::WholeOutputArgs;
 use super::{Outcome, UsageError, manifest};
 use crate::files::{Input, allow_open_files};
-use crate::scoring::{Format, MergeError, ShardEvidence, check_evidence, check_shards, merge, stated_format};
+use crate::scoring::{
+    EvidenceError, Format, MergeError, ShardEvidence, check_evidence, check_shards, merge, stated_format,
+};
 
 /// Which shards to put together.
 #[derive(Debug, clap::Args)]
@@ -62,7 +64,13 @@ pub fn run(args: MergeArgs, config: Option<PathBuf>) -> anyhow::Result<Outcome> 
     let read: Vec<Input> = inputs().into_iter().chain(config.map(Input::File)).collect();
     let mut output = args.output.open(&read, &*SignalWatch::start()?)?;
     if are_regular {
-        check_evidence(&evidence).map_err(|error| anyhow::anyhow!("{:#}; {WAY_OUT}", anyhow::Error::new(error)))?;
+        check_evidence(&evidence).map_err(|error| {
+            let way_out = match error {
+                EvidenceError::OtherShard { .. } => "give all shards in their order, as ls -v lists them",
+                _ => WAY_OUT,
+            };
+            anyhow::anyhow!("{:#}; {way_out}", anyhow::Error::new(error))
+        })?;
         // Pipes can be read only once; merge itself finds most of it, only later.
         check_shards(inputs(), format)?;
     }

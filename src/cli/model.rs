@@ -11,10 +11,10 @@ use crate::{
     files::Identity,
     model::{
         DualEncoder, ModelConfig, Placement, Roles, StoredLayouts,
-        config::{HEAD_WIDTH, Sidecar, Source},
+        config::{HEAD_WIDTH, Setting, Sidecar, Source},
     },
-    scoring::Cache,
-    text::{Tokenizer, TokenizerFiles},
+    scoring::{Cache, MissingEntity, Preparer},
+    text::{Tokenizer, TokenizerFiles, Window},
 };
 
 use super::device::{DeviceArgs, OpenDevice};
@@ -146,6 +146,8 @@ pub struct Description {
     pub tokenizer: Tokenizer,
     /// What [`doubts`] has said of it.
     pub doubts: Vec<String>,
+    /// What stands in for the model's own crag.json.
+    model_config: Option<PathBuf>,
 }
 
 /// A model ready to score.
@@ -225,6 +227,7 @@ impl ModelArgs {
             config,
             tokenizer,
             doubts,
+            model_config: self.model_config.clone(),
         })
     }
 
@@ -290,6 +293,25 @@ impl OpenModel {
 }
 
 impl Description {
+    /// The text side.
+    pub fn preparer(&self, window: Window, missing_entity: MissingEntity) -> Preparer<'_> {
+        Preparer {
+            tokenizer: &self.tokenizer,
+            markers: *self.config.markers,
+            max_length: *self.config.max_length,
+            window,
+            missing_entity,
+        }
+    }
+
+    /// Where a setting was read, as whoever looks it up there needs it.
+    pub fn source_of<T>(&self, setting: &Setting<T>) -> String {
+        match (setting.source, &self.model_config) {
+            (Source::CragJson, Some(path)) => format!("{} (--model-config)", path.display()),
+            (source, _) => source.to_string(),
+        }
+    }
+
     /// The settings in use, but those that are doubted: once they are stated, nobody would hear of it any more.
     pub fn settings(&self) -> Sidecar {
         let mut settings = self.config.to_sidecar();

@@ -3,6 +3,7 @@
 use super::inputs::{InputArgs, Inputs};
 use super::values::parse_bytes;
 use crate::scoring::{MissingEntity, Options, OutputKey};
+use crate::text::Window;
 
 #[derive(Debug, clap::Args)]
 pub struct RecordArgs {
@@ -29,6 +30,30 @@ pub enum MissingEntityArg {
     Unmarked,
 }
 
+impl From<MissingEntityArg> for MissingEntity {
+    fn from(arg: MissingEntityArg) -> Self {
+        match arg {
+            MissingEntityArg::Error => MissingEntity::Error,
+            MissingEntityArg::Unmarked => MissingEntity::Unmarked,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum WindowArg {
+    Start,
+    Mention,
+}
+
+impl From<WindowArg> for Window {
+    fn from(arg: WindowArg) -> Self {
+        match arg {
+            WindowArg::Start => Window::Start,
+            WindowArg::Mention => Window::Mention,
+        }
+    }
+}
+
 impl RecordArgs {
     /// What is to be read, after a look at the beginning of each file.
     pub fn resolve(&self) -> anyhow::Result<Inputs> {
@@ -39,10 +64,7 @@ impl RecordArgs {
     }
 
     pub fn missing_entity(&self) -> MissingEntity {
-        match self.missing_entity {
-            MissingEntityArg::Error => MissingEntity::Error,
-            MissingEntityArg::Unmarked => MissingEntity::Unmarked,
-        }
+        self.missing_entity.into()
     }
 
     /// The options that are about records.

@@ -76,6 +76,16 @@ impl ReportFile {
         matches!(self.place, Place::Stdout)
     }
 
+    /// The same, unless it goes to stdout: for runs whose records go there.
+    pub fn apart_from_records(self, flag: &str) -> Result<Self, UsageError> {
+        match self.place {
+            Place::Stdout => Err(UsageError(format!(
+                "{flag} -: stdout has the records; name a file, or one for the records (-o)"
+            ))),
+            _ => Ok(self),
+        }
+    }
+
     /// Writes `contents` under the file's name.
     pub fn finish(self, contents: &[u8]) -> anyhow::Result<()> {
         let written = match self.place {

@@ -92,7 +92,8 @@ pub fn run(args: VerifyArgs) -> anyhow::Result<Outcome> {
             if model.description.config.views.source == Source::CragJson {
                 writeln!(
                     out,
-                    "crag.json states others, and if those are the original's, this is another model than the card's"
+                    "{} states others, and if those are the original's, this is another model than the card's",
+                    model.description.source_of(&model.description.config.views)
                 )?;
             } else {
                 let names: Vec<&str> = views.iter().map(|v| v.name()).collect();

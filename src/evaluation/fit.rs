@@ -32,6 +32,11 @@ pub enum FitError {
          record would; is the label's meaning reversed, or the model untrained?"
     )]
     Uninformative,
+    #[error(
+        "no temperature is the best: too many records have their probability on the other side of 0.5 than their label, \
+         and a temperature moves none across; the isotonic method can"
+    )]
+    WrongSide,
     #[error("expected at least as many documents as folds, found {documents} documents for {folds} folds")]
     TooFewDocuments { documents: usize, folds: usize },
 }
@@ -118,7 +123,10 @@ fn temperature(records: &[Judged]) -> Result<f64, FitError> {
     // In logarithms, so that both ends are found equally well.
     let (mut low, mut high) = (-LARGEST_TEMPERATURE.ln(), LARGEST_TEMPERATURE.ln());
     if slope(low.exp()) >= 0.0 {
-        return Err(FitError::Uninformative);
+        return Err(match rises(&logits) {
+            true => FitError::WrongSide,
+            false => FitError::Uninformative,
+        });
     }
     if slope(high.exp()) <= 0.0 {
         return Err(FitError::Separated);
@@ -131,6 +139,21 @@ fn temperature(records: &[Judged]) -> Result<f64, FitError> {
         }
     }
     Ok((-(low + high) / 2.0).exp())
+}
+
+/// Whether the logits of positive records are the higher ones, on the whole.
+fn rises(logits: &[(f64, f64)]) -> bool {
+    let mean = |of: f64| {
+        let (mut sum, mut count) = (Sum::default(), 0);
+        for &(logit, label) in logits {
+            if label == of {
+                sum.add(logit);
+                count += 1;
+            }
+        }
+        sum.value() / f64::from(count.max(1))
+    };
+    mean(1.0) > mean(0.0)
 }
 
 /// Pool-adjacent-violators: records of one probability are one point; neighbours are pooled until means rise. Of each

@@ -159,11 +159,60 @@ pub(super) fn recognise(
         match judge(&beginning) {
             Verdict::Plain => return Ok((beginning, None)),
             Verdict::Compressed(compression) => return Ok((beginning, Some(compression))),
-            Verdict::Unread { format, way_out } => {
-                let message = format!("expected text, or gzip, zstd or bzip2 of it, found {format}; {way_out}");
-                return Err(io::Error::new(io::ErrorKind::Unsupported, message));
-            }
+            Verdict::Unread { format, way_out } => return Err(unread(format, way_out)),
             Verdict::Open => {}
+        }
+    }
+}
+
+fn unread(format: impl fmt::Display, way_out: &str) -> io::Error {
+    let message = format!("expected text, or gzip, zstd or bzip2 of it, found {format}; {way_out}");
+    io::Error::new(io::ErrorKind::Unsupported, message)
+}
+
+/// The first bytes of what has been unpacked, or was not packed, where it is no text although [`recognise`] could not say
+/// so: a tar archive tells itself far within its first header, and what is packed twice only once it is unpacked.
+pub(super) struct Beginning {
+    /// As much as has passed of what tells.
+    seen: Vec<u8>,
+    packed: Option<Compression>,
+}
+
+/// Where a tar archive says what it is, POSIX's and GNU's: after a name that is filled up with zeros.
+const TAR_MAGIC: (usize, &[u8]) = (257, b"ustar");
+const TAR_NAME_BYTES: usize = 100;
+
+impl Beginning {
+    /// `packed`: what the bytes that will pass were unpacked from.
+    pub fn new(packed: Option<Compression>) -> Self {
+        let seen = Vec::new();
+        Self { seen, packed }
+    }
+
+    /// Looks at bytes on their way. Errors, with the way out, once they are known to be no text; a tar archive's header
+    /// has no end of line before that.
+    pub fn pass(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let (at, magic) = TAR_MAGIC;
+        let wanted = at + magic.len() - self.seen.len();
+        if wanted == 0 || bytes.is_empty() {
+            return Ok(());
+        }
+        self.seen.extend_from_slice(&bytes[..bytes.len().min(wanted)]);
+        if self.seen.ends_with(magic) && self.seen.len() == at + magic.len() && self.seen[..TAR_NAME_BYTES].contains(&0)
+        {
+            return Err(unread(
+                "a tar archive",
+                "unpack it first, for example with tar -xOf FILE | crag …",
+            ));
+        }
+        let Some(outer) = self.packed else { return Ok(()) };
+        match judge(&self.seen) {
+            Verdict::Compressed(inner) => Err(unread(
+                format_args!("{inner} within {outer}"),
+                "unpack it once more first",
+            )),
+            Verdict::Unread { format, way_out } => Err(unread(format_args!("{format} within {outer}"), way_out)),
+            Verdict::Plain | Verdict::Open => Ok(()),
         }
     }
 }
@@ -223,6 +272,38 @@ mod tests {
             let message = recognise(&mut &magic[..], None).unwrap_err().to_string();
             assert!(message.contains(format) && message.contains(way_out), "{message}");
         }
+    }
+
+    #[test]
+    fn what_is_no_text_is_told_wherever_its_bytes_are_cut() {
+        let mut header = [0; 512];
+        header[..11].copy_from_slice(b"pairs.jsonl");
+        header[257..262].copy_from_slice(b"ustar");
+        let passes = |bytes: &[u8], at: usize, packed| {
+            let mut beginning = Beginning::new(packed);
+            let (one, other) = bytes.split_at(at);
+            [one, other].into_iter().try_for_each(|bytes| beginning.pass(bytes))
+        };
+        for at in [0, 1, 257, 261, 262, 512] {
+            for packed in [None, Some(Compression::Gzip)] {
+                let message = passes(&header, at, packed).unwrap_err().to_string();
+                assert!(message.contains("a tar archive; unpack it first"), "{message}");
+            }
+            // A text of that many letters may have the word in it.
+            let text = [&[b'x'; 257], b"ustar is a word".as_slice()].concat();
+            passes(&text, at.min(text.len()), Some(Compression::Zstd)).unwrap();
+        }
+        for at in 0..=10 {
+            let message = passes(b"BZh91AY&SY", at, Some(Compression::Gzip))
+                .unwrap_err()
+                .to_string();
+            assert!(message.contains("bzip2 within gzip; unpack it once more"), "{message}");
+            passes(b"BZh91AY&SX", at, Some(Compression::Gzip)).unwrap();
+        }
+        let message = passes(b"PK\x03\x04", 2, Some(Compression::Zstd))
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("zip within zstd; save a spreadsheet"), "{message}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sha2::{Digest as _, Sha256};
 
 use super::at_start::stdin_was_missing;
-use super::compression::{Compression, recognise};
+use super::compression::{Beginning, Compression, recognise};
 use super::decompress::Decompressor;
 use super::waiting::Waiting;
 
@@ -78,7 +78,7 @@ impl Input {
         };
         let (beginning, compression) = recognise(&mut raw, promised)?;
         let whole = Cursor::new(beginning).chain(raw);
-        Ok(OpenInput(match compression {
+        let bytes = match compression {
             None => Bytes::Plain(whole),
             Some(compression) => {
                 let packed = Measured {
@@ -87,7 +87,9 @@ impl Input {
                 };
                 Bytes::Packed(Box::new(Decompressor::new(packed, compression)?), gauge)
             }
-        }))
+        };
+        let beginning = Beginning::new(compression);
+        Ok(OpenInput { bytes, beginning })
     }
 }
 
@@ -135,7 +137,10 @@ impl<R: BufRead> BufRead for Measured<R> {
 }
 
 /// An input being read.
-pub struct OpenInput(Bytes);
+pub struct OpenInput {
+    bytes: Bytes,
+    beginning: Beginning,
+}
 
 type Raw = Chain<Cursor<Vec<u8>>, Hashing>;
 
@@ -146,14 +151,16 @@ enum Bytes {
 
 impl Read for OpenInput {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.0 {
-            Bytes::Plain(raw) => raw.read(buffer),
+        let count = match &mut self.bytes {
+            Bytes::Plain(raw) => raw.read(buffer)?,
             Bytes::Packed(decompressor, gauge) => {
                 let count = decompressor.read(buffer)?;
                 gauge.unpacked.fetch_add(count as u64, Ordering::Relaxed);
-                Ok(count)
+                count
             }
-        }
+        };
+        self.beginning.pass(&buffer[..count])?;
+        Ok(count)
     }
 }
 
@@ -161,7 +168,7 @@ impl OpenInput {
     /// What has been read, as it lies in the file. Reads on to the end first, where the end has not been reached.
     pub fn finish(mut self) -> io::Result<Digest> {
         io::copy(&mut self, &mut io::sink())?;
-        let raw = match self.0 {
+        let raw = match self.bytes {
             Bytes::Plain(raw) => Some(raw),
             Bytes::Packed(decompressor, _) => decompressor.into_inner().map(|packed| packed.inner.into_inner()),
         };

@@ -42,6 +42,8 @@ pub(super) struct Collector<'c> {
 struct Open {
     window: Window,
     representations: Vec<Representation>,
+    /// Of each representation, where the next line that takes it has it from.
+    origins: Vec<Origin>,
     /// Lines written so far.
     written: usize,
     /// Why some of `representations` are `Failed`.
@@ -52,6 +54,14 @@ enum Representation {
     Awaited,
     Ready(Box<[f32]>),
     Failed,
+}
+
+#[derive(Clone, Copy)]
+enum Origin {
+    Encoder,
+    Cache,
+    /// A line before.
+    Line,
 }
 
 impl<'c> Collector<'c> {
@@ -101,21 +111,18 @@ impl<'c> Collector<'c> {
     pub fn take(&mut self, message: Message) {
         match message {
             Message::Window(mut window) => {
-                self.counts.reused += window.reused as u64;
                 let found = |found| match found {
-                    Some(representation) => {
-                        self.counts.cached += 1;
-                        Representation::Ready(representation)
-                    }
-                    None => Representation::Awaited,
+                    Some(representation) => (Representation::Ready(representation), Origin::Cache),
+                    None => (Representation::Awaited, Origin::Encoder),
                 };
-                let representations = std::mem::take(&mut window.representations)
+                let (representations, origins) = std::mem::take(&mut window.representations)
                     .into_iter()
                     .map(found)
-                    .collect();
+                    .unzip();
                 self.windows.push_back(Open {
                     window,
                     representations,
+                    origins,
                     written: 0,
                     failure: None,
                 });
@@ -180,6 +187,7 @@ impl<'c> Collector<'c> {
             for i in range.clone() {
                 // Taken, so that the line's memory is free once it is written.
                 let bytes = std::mem::take(&mut open.window.lines[i].bytes);
+                self.count_spared(open, i);
                 self.write_line(&open.window.lines[i], &bytes, &mut probabilities)?;
                 open.written = i + 1;
             }
@@ -194,6 +202,21 @@ impl<'c> Collector<'c> {
                     Some(error) => Err(self.network_error(&open.window.lines[end], error)),
                     None => Ok(false),
                 };
+            }
+        }
+    }
+
+    /// Counts what line `i` had no need to have encoded. With the line, and not when its window arrives: the counts of a
+    /// run that ends in between are those of the lines that it has written.
+    fn count_spared(&mut self, open: &mut Open, i: usize) {
+        let Outcome::Pair { sequences, .. } = &open.window.lines[i].outcome else {
+            return;
+        };
+        for &number in sequences.iter().flatten() {
+            match std::mem::replace(&mut open.origins[number], Origin::Line) {
+                Origin::Encoder => {}
+                Origin::Cache => self.counts.cached += 1,
+                Origin::Line => self.counts.reused += 1,
             }
         }
     }

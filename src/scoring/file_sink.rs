@@ -76,8 +76,6 @@ pub struct Finished {
     pub bytes: u64,
     /// The BLAKE3 hash of the file.
     pub digest: blake3::Hash,
-    /// All inputs, to their end.
-    pub inputs: Vec<ConsumedInput>,
     pub counts: Counts,
     /// From which a later `--resume` can tell that the output is its own result; to be kept where
     /// [`Plan::evidence`] comes from. It holds hashes and settings, no record and no secret.
@@ -169,11 +167,6 @@ impl FileSink {
         Ok(Opened::Run(Box::new(sink), start))
     }
 
-    /// The output that answers go to.
-    pub fn output(&self) -> &OutputFile {
-        &self.output
-    }
-
     /// All answers have been taken: brings them to the disk. [`Self::publish`] makes them the output.
     ///
     /// In between is the time to make what appears together with the output, from what this returns.
@@ -193,7 +186,6 @@ impl FileSink {
         Ok(Finished {
             bytes: self.output.length(),
             digest: self.output.digest(),
-            inputs: self.inputs.clone(),
             counts: self.counts.clone(),
             evidence,
         })

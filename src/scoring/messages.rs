@@ -38,7 +38,6 @@ pub(super) struct Window {
     pub lines: Vec<Line>,
     /// Of each sequence, where the cache has it; the others are encoded.
     pub representations: Vec<Option<Box<[f32]>>>,
-    pub reused: usize,
     /// Ends the run after these lines.
     pub end: Option<ScoreError>,
 }

@@ -118,7 +118,6 @@ impl Stage<'_> {
                 Err(error) => end = Some(error),
             }
         }
-        let total = all.len();
         let (mut sequences, numbers) = Sequences::collect(all, self.options.reuse);
         let representations = self.look_up(&sequences);
         sequences.set_known(|number| representations[number].is_some());
@@ -136,7 +135,6 @@ impl Stage<'_> {
         let window = Window {
             lines,
             representations,
-            reused: total - sequences.len(),
             end,
         };
         (window, sequences)

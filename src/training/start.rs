@@ -48,8 +48,12 @@ impl Start {
             .filter_map(|info| info.name.strip_suffix(WORDS))
             .collect();
         let &[prefix] = prefixes.as_slice() else {
+            let dual = match prefixes.len() {
+                2 => ": a dual encoder, such as crag score loads; training begins with one BERT, for both encoders",
+                _ => "",
+            };
             return Err(refuse(format!(
-                "expected one tensor that ends in \"{WORDS}\", found {}",
+                "expected one tensor that ends in \"{WORDS}\", found {}{dual}",
                 prefixes.len()
             )));
         };

@@ -145,7 +145,10 @@ fn entry(
             )));
         }
         let nearest = nearest(&key, known).map_or_else(
-            || "; crag --help lists the flags, whose names are the keys".to_owned(),
+            || match section {
+                Some(section) => format!("; crag {section} --help lists the flags, whose names are the keys"),
+                None => "; --help of a subcommand lists its flags, whose names are the keys".to_owned(),
+            },
             |nearest| format!("; did you mean \"{nearest}\"?"),
         );
         return Err(UsageError(format!(

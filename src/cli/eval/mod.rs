@@ -37,7 +37,7 @@ not define (ROC-AUC of one class, precision where nothing is predicted) has no v
 Examples:
   crag eval --scored scored.jsonl
   crag eval pairs.jsonl --model ./my-model --recall 0.95 --report report.html
-  crag eval pairs.jsonl --model ./mine --model chrisvoncsefalvay/CRAG-dual-encoder-ade
+  crag eval pairs.jsonl --model ./mine --model owner/name
   crag eval old.jsonl new.jsonl --document pmid --json
 
 Exit codes: 0 all judged; 1 could not run or go on; 2 usage; 3 finished, but some labelled records could not be used \

@@ -77,7 +77,10 @@ impl Ensemble {
         let value = threshold_of(value).into();
         let from = match (given, self.models.as_slice()) {
             (Some(given), _) => given.from.clone(),
-            (None, [one]) => format!("model: {}", one.model.description.config.threshold.source),
+            (None, [one]) => {
+                let description = &one.model.description;
+                format!("model: {}", description.source_of(&description.config.threshold))
+            }
             (None, _) => "mean of the models' own".to_owned(),
         };
         Threshold { value, from }
@@ -106,17 +109,8 @@ impl Ensemble {
 
     /// The text side of each model.
     pub fn preparers(&self, window: Window, missing_entity: MissingEntity) -> Vec<Preparer<'_>> {
-        let mut preparers = Vec::with_capacity(self.models.len());
-        for EnsembleModel { model, .. } in &self.models {
-            preparers.push(Preparer {
-                tokenizer: &model.description.tokenizer,
-                markers: *model.description.config.markers,
-                max_length: *model.description.config.max_length,
-                window,
-                missing_entity,
-            });
-        }
-        preparers
+        let descriptions = self.models.iter().map(|model| &model.model.description);
+        descriptions.map(|d| d.preparer(window, missing_entity)).collect()
     }
 
     /// The models as scoring takes them, each with its text side.

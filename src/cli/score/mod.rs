@@ -19,7 +19,7 @@ use super::inputs::{Inputs, named_otherwise};
 use super::manifest::{self, End, OutputRecord};
 use super::model::ModelsArgs;
 use super::progress::{Meter, ProgressArgs, Watched};
-use super::records::RecordArgs;
+use super::records::{RecordArgs, WindowArg};
 use super::report_file::is_closed_pipe;
 use super::signals::SignalWatch;
 use super::threads::start_pool;
@@ -30,7 +30,6 @@ use crate::scoring::{
     self, Counts, Finished, KERNEL, ON_ERROR, OnError, Options, OutputKey, RECORD_FORMAT, SHARD, ScoreError, Setting,
     Sink, Stream,
 };
-use crate::text::Window;
 use crate::words::counted;
 use anyhow::Context as _;
 use ensemble::Ensemble;
@@ -53,11 +52,11 @@ probability, causal, warnings, error_code and error_message, after causal also c
 Examples:
   crag score pairs.jsonl > scored.jsonl
   tail -f pairs.jsonl | crag score --model demo
-  crag score --field text=/abstract/body dump-1.jsonl.gz dump-2.jsonl.zst > scored.jsonl
+  crag score --field text=/abstract/body 1.jsonl.gz 2.jsonl.zst > scored.jsonl
   crag score --shard 3/8 pairs.csv > part-3.csv
-  crag score -m owner/model-a -m owner/model-b --manifest ran.json pairs.jsonl > scored.jsonl
+  crag score -m owner/a -m owner/b --manifest ran.json pairs.jsonl > both.jsonl
   crag score --text 'Aspirin caused bleeding.' --drug Aspirin --adr bleeding
-  crag score -o scored.jsonl.gz --resume pairs.jsonl    (the same again after whatever happened)
+  crag score -o scored.jsonl.gz --resume pairs.jsonl   # again after any mishap
 
 Exit codes: 0 all scored; 1 could not run or go on; 2 usage, or not the run that -o belongs to; 3 finished, some lines \
 are error records; 11 another run is writing -o; 129, 130, 143 interrupted; 141 whoever read stdout stopped reading.")]
@@ -127,12 +126,6 @@ pub struct ScoreArgs {
 enum OnErrorArg {
     Record,
     Fail,
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-pub(super) enum WindowArg {
-    Start,
-    Mention,
 }
 
 /// `config`: the file that some of the settings are from, if one was named.
@@ -413,11 +406,10 @@ impl Run<'_> {
         options: &Options,
         meter: &Meter,
     ) -> Result<Counts, ScoreError> {
-        let window = match self.args.window {
-            WindowArg::Start => Window::Start,
-            WindowArg::Mention => Window::Mention,
-        };
-        let preparers = self.ensemble.preparers(window, self.args.records.missing_entity());
+        let records = &self.args.records;
+        let preparers = self
+            .ensemble
+            .preparers(self.args.window.into(), records.missing_entity());
         let members = self.ensemble.members(&preparers);
         let options = Options {
             stop: Some(self.signals.run_begins()),
@@ -503,7 +495,7 @@ fn tell_details(args: &ScoreArgs, ensemble: &Ensemble, options: &Options, settin
             description.tokenizer.description(),
             *config.max_length,
             *config.threshold,
-            config.threshold.source,
+            description.source_of(&config.threshold),
         ));
     }
     console::detail(&format!(

@@ -115,9 +115,13 @@ impl Reports {
         };
         let manifest = beside.as_deref().or(args.manifest.as_deref());
         check_names(&own_names(target, manifest, args.summary_json.as_deref(), cache), read)?;
-        let open = |flag: &str, path: Option<&Path>, is_own: fn(&[u8]) -> bool| {
-            let opened = path.map(|path| ReportFile::beside_inputs(flag, path, inputs, is_own));
-            opened.transpose()
+        let open = |flag: &str, path: Option<&Path>, is_own: fn(&[u8]) -> bool| -> anyhow::Result<_> {
+            let Some(path) = path else { return Ok(None) };
+            let opened = ReportFile::beside_inputs(flag, path, inputs, is_own)?;
+            Ok(Some(match output {
+                Output::Stdout => opened.apart_from_records(flag)?,
+                _ => opened,
+            }))
         };
         // What appears together with the output is written by whoever puts that in its place; here it is only tried.
         drop(open("--manifest", beside.as_deref(), manifest::is_manifest)?);

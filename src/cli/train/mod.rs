@@ -20,7 +20,7 @@ use self::progress::Progress;
 use self::recipe::RecipeArgs;
 use super::config::SettingRow;
 use super::device::PlaceArgs;
-use super::inputs::{expect_jsonl, given_twice, input, is_stdin};
+use super::inputs::{expect_jsonl, given_twice, input, is_stdin, note_typing};
 use super::manifest::FileRecord;
 use super::model::{check_vocabulary, doubts, hub_options, warn_of};
 use super::model_folder;
@@ -59,9 +59,9 @@ Keys of the recipe without a flag: head.activation = \"gelu\" (or gelu_new, relu
 nearest contexts a hard negative is drawn), optimizer.beta1 = 0.9, optimizer.beta2 = 0.999, optimizer.eps = 1e-8.
 
 Examples:
-  crag train --backbone DIR --train pairs.jsonl --valid held-out.jsonl --out my-model
-  crag train --recipe recipe.toml --train pairs.jsonl --out my-model    # with [backbone]: from scratch
-  crag train ... --out my-model --resume                       # after a kill: to the same weights
+  crag train --backbone DIR --train a.jsonl --valid b.jsonl --out my-model
+  crag train --recipe with-backbone.toml --train a.jsonl --out my-model
+  crag train ... --out my-model --resume   # after a kill: to the same weights
 
 Exit codes: 0 done; 1 could not run or go on; 2 usage, or --resume with other settings or data; 3 done, but some lines \
 were no labelled pairs; 11 another run writes this output; 129, 130, 143 interrupted."
@@ -425,6 +425,10 @@ impl TrainArgs {
     fn read_file(&self, path: &Path, fields: &Fields, pairs: &mut LabelledPairs) -> anyhow::Result<FileRecord> {
         expect_jsonl(path)?;
         let file = input(path);
+        note_typing(
+            std::slice::from_ref(&file),
+            "records from the terminal, one JSON object a line",
+        );
         let name = file.name();
         let mut open = file.open().with_context(|| name.clone())?;
         let source = Source {
