@@ -231,13 +231,6 @@ fn stdin_is_unpacked_too() {
 }
 
 #[test]
-fn an_archive_in_an_archive_is_unpacked_once() {
-    let run = run(&[], &[], gzip(&gzip(pairs(0..5).as_bytes())));
-    assert_eq!(run.code, 3);
-    assert!(json_lines(&run.stdout).iter().all(|answer| answer["error"].is_object()));
-}
-
-#[test]
 fn a_second_input_that_cannot_be_read_is_found_before_anything_is_written() {
     let (folder, mut paths) = folder_with(&[("a.jsonl", pairs(0..2).as_bytes()), ("b.zip", b"PK\x03\x04abc")]);
     let utf16 = folder.path().join("utf16.jsonl");

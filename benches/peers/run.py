@@ -17,6 +17,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -72,13 +73,20 @@ class Runner:
             preexec_fn=pin,
             text=True,
         )
+        # One of OpenVINO's has waited for its own threads for ever.
+        limit = threading.Timer(self.arguments.patience, process.kill)
+        limit.start()
         try:
             said = process.stderr.read()
             _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
             process.kill()
             raise
+        finally:
+            limit.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode == -signal.SIGKILL and time.perf_counter() - started >= self.arguments.patience:
+            raise Failed(f"not done after {self.arguments.patience} s (--patience)")
         if process.returncode:
             lines = [line for line in said.strip().splitlines() if line.strip()] or ["no message"]
             # clap says what is wrong first and Python last.
@@ -187,6 +195,7 @@ def parse():
     parser.add_argument("--setup", metavar="BATCHxSTREAMS", help="for all peers, in place of tuning (a dry run)")
     parser.add_argument("--retune", action="store_true", help="choose batch sizes and streams anew")
     parser.add_argument("--limit", action="append", default=[], metavar="DTYPE=GFLOPS", help="use this limit in place of the measured one")
+    parser.add_argument("--patience", type=float, default=1800, metavar="SECONDS", help="a peer that takes longer is ended (default 1800)")
     parser.add_argument("--crag-arguments", default="", help="more arguments for crag score, as one string")
     parser.add_argument("--work", type=Path, default=Path("target/peers"), help="converted encoders are kept here")
     parser.add_argument("--out", type=Path, help="results.json and results.md; WORK/results if not given")

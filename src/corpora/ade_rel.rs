@@ -23,6 +23,8 @@ pub const EFFECT: &str = "Adverse-Effect";
 
 /// A sentence that has its words more often than this is not looked through further.
 const MAX_PLACES: usize = 1000;
+/// Nor one for words of which these are so many bytes: long ones take long to be compared.
+const MOST_LOOKED_AT: usize = 1 << 20;
 
 /// An input may take as much memory as this many of the largest documents: 256 MiB unless the limit is another.
 const HELD_DOCUMENTS: usize = 16;
@@ -283,7 +285,8 @@ fn bases(relation: &Relation) -> Result<Vec<u64>, Reason> {
     };
     let drug_bases = bases_of(drug)?;
     let mut bases = bases_of(effect)?;
-    bases.retain(|base| drug_bases.contains(base));
+    // They descend, as places ascend.
+    bases.retain(|base| drug_bases.binary_search_by(|other| base.cmp(other)).is_ok());
     Ok(bases)
 }
 
@@ -295,7 +298,7 @@ fn places<'a>(sentence: &'a str, words: &'a str) -> impl Iterator<Item = usize> 
         from = at + sentence[at..].chars().next().map_or(1, char::len_utf8);
         Some(at)
     };
-    std::iter::from_fn(next).take(MAX_PLACES)
+    std::iter::from_fn(next).take((MOST_LOOKED_AT / words.len().max(1)).clamp(2, MAX_PLACES))
 }
 
 fn document(lines: Vec<Relation>, damaged: usize, report: &mut dyn Report) -> Result<RawDocument, CorpusError> {

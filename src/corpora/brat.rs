@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use self::events::{Event, Events};
 use super::document::{
-    Composite, Documents, MOST_ENDS, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation,
+    Composite, Documents, PairedEnds, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation,
     qualifies, split_concepts,
 };
 use super::options::Options;
@@ -235,6 +235,7 @@ fn document(
     let mut equivalents: Vec<(u64, Vec<&str>)> = Vec::new();
     let mut relation_keys: Vec<&str> = Vec::new();
     let mut qualified: HashSet<&str> = HashSet::new();
+    let mut paired = PairedEnds::default();
     for (index, line) in annotations
         .strip_prefix('\u{feff}')
         .unwrap_or(annotations)
@@ -251,15 +252,14 @@ fn document(
             Ok(Parsed::Qualified(key)) => {
                 qualified.insert(key);
             }
-            Ok(Parsed::Event(event)) if event.arguments.len() > MOST_ENDS => {
-                let message = format!(
-                    "expected an event of at most {MOST_ENDS} arguments, found {}",
-                    event.arguments.len()
-                );
-                report.report(Problem::new(place.at(number), Reason::MalformedLine, message))?;
-                document.lost_relations.push(event.kind.to_owned());
-            }
-            Ok(Parsed::Event(event)) => stated_events.push(event),
+            Ok(Parsed::Event(event)) => match paired.refuse(event.arguments.len(), "arguments") {
+                Some(reason) => {
+                    let message = format!("event: {reason}");
+                    report.report(Problem::new(place.at(number), Reason::MalformedLine, message))?;
+                    document.lost_relations.push(event.kind.to_owned());
+                }
+                None => stated_events.push(event),
+            },
             Ok(Parsed::Concept { mention, concept }) => concepts.push((number, mention, concept)),
             Ok(Parsed::Equivalents(keys)) => equivalents.push((number, keys)),
             Ok(Parsed::Other) => {}

@@ -78,8 +78,31 @@ impl Unit {
 /// The offset of a mention that states none: it lies outside of every text.
 pub const NOWHERE: u64 = u64::MAX - 1;
 
-/// What one relation or event may relate, each two of them: a few kilobytes should not become millions of pairs.
-pub const MOST_ENDS: usize = 16;
+/// Counts what a document's relations and events of several ends relate, each two of them: a few kilobytes should not
+/// become millions of pairs.
+#[derive(Debug, Default)]
+pub struct PairedEnds(usize);
+
+impl PairedEnds {
+    /// Of one relation or event.
+    const MOST_ENDS: usize = 16;
+    /// Of all that have more than two ends.
+    const MOST_PAIRS: usize = 1_000_000;
+
+    /// Why one of so many `ends` cannot be taken too, if so; `what`: what its format calls them.
+    pub fn refuse(&mut self, ends: usize, what: &str) -> Option<String> {
+        let (most_ends, most_pairs) = (Self::MOST_ENDS, Self::MOST_PAIRS);
+        if ends > most_ends {
+            return Some(format!("expected at most {most_ends} {what}, found {ends}"));
+        }
+        if ends > 2 {
+            self.0 += ends * (ends - 1) / 2;
+        }
+        (ends > 2 && self.0 > most_pairs).then(|| {
+            format!("expected at most {most_pairs} pairs of what more than two {what} relate in a document, found more")
+        })
+    }
+}
 
 /// An annotated mention.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -78,6 +78,8 @@ struct Found {
 
 /// Pairs of keys of which [`Found`] is remembered at a time.
 const MOST_FOUND: usize = 1 << 16;
+/// Of two candidates with more pairs of keys all are looked for at once.
+const MOST_EACH: usize = 64;
 
 /// The chosen relations of a document.
 pub(super) struct Stated<'a> {
@@ -90,6 +92,8 @@ pub(super) struct Stated<'a> {
     realised: Vec<bool>,
     /// What was found between two [`Candidate::named_keys`].
     found: HashMap<(usize, usize), Found>,
+    /// What was found between two keys, which many candidates may share.
+    found_of_keys: HashMap<[Key<'a>; 2], Found>,
     by_name: HashMap<Names, Places>,
     /// What negated and speculated relations name.
     qualified_names: HashSet<Names>,
@@ -146,6 +150,7 @@ impl<'a> Stated<'a> {
             qualified: chosen.iter().map(|relation| relation.qualified).collect(),
             realised: vec![false; chosen.len()],
             found: HashMap::new(),
+            found_of_keys: HashMap::new(),
             by_name,
             qualified_names,
             has_unresolved: unresolved.any(|kind| kind.is_empty() || options.chooses(kind)),
@@ -153,7 +158,7 @@ impl<'a> Stated<'a> {
     }
 
     /// What is said of a drug and a reaction whose text reaches from one position to another.
-    pub fn of(&mut self, drug: &Candidate<'_>, adr: &Candidate<'_>, from: Position, to: Position) -> Verdict {
+    pub fn of(&mut self, drug: &Candidate<'a>, adr: &Candidate<'a>, from: Position, to: Position) -> Verdict {
         let Found {
             is_related,
             is_qualified,
@@ -178,7 +183,7 @@ impl<'a> Stated<'a> {
     }
 
     /// Marks the relations that name the two as realised.
-    fn found(&mut self, drug: &Candidate<'_>, adr: &Candidate<'_>) -> Found {
+    fn found(&mut self, drug: &Candidate<'a>, adr: &Candidate<'a>) -> Found {
         let keys = (drug.named_keys, adr.named_keys);
         if keys.0 == 0 || keys.1 == 0 {
             return Found::default();
@@ -187,18 +192,51 @@ impl<'a> Stated<'a> {
         if let Some(found) = self.found.get(&keys) {
             return *found;
         }
+        let named = |candidate: &Candidate<'a>| -> Vec<Key<'a>> {
+            let keys = candidate.keys.iter().copied();
+            keys.filter(|key| self.ends.contains_key(key)).collect()
+        };
+        let (ones, others) = (named(drug), named(adr));
+        let found = match ones.len() * others.len() <= MOST_EACH {
+            true => {
+                let mut found = Found::default();
+                for (one, other) in ones
+                    .iter()
+                    .flat_map(|one| others.iter().map(move |other| (*one, *other)))
+                {
+                    let of_keys = self.found_of_keys.get(&[one, other]).copied();
+                    let of_keys = of_keys.unwrap_or_else(|| {
+                        let of_keys = self.look(&[one], &[other]);
+                        if self.found_of_keys.len() == MOST_FOUND {
+                            self.found_of_keys.clear();
+                        }
+                        self.found_of_keys.insert([one, other], of_keys);
+                        of_keys
+                    });
+                    found.is_related |= of_keys.is_related;
+                    found.is_qualified |= of_keys.is_qualified;
+                }
+                found
+            }
+            false => self.look(&ones, &others),
+        };
+        if self.found.len() == MOST_FOUND {
+            self.found.clear();
+        }
+        self.found.insert(keys, found);
+        found
+    }
+
+    /// Looks at the relations that have one of the first keys at one end and one of the second at the other.
+    fn look(&mut self, ones: &[Key<'a>], others: &[Key<'a>]) -> Found {
         let mut found = Found::default();
-        for index in between(&self.ends, drug, adr) {
+        for index in between(&self.ends, ones, others) {
             self.realised[index] = true;
             match self.qualified[index] {
                 true => found.is_qualified = true,
                 false => found.is_related = true,
             }
         }
-        if self.found.len() == MOST_FOUND {
-            self.found.clear();
-        }
-        self.found.insert(keys, found);
         found
     }
 
@@ -231,11 +269,11 @@ impl<'a> Stated<'a> {
 /// The relations that have the one at one end and the other at the other, whichever way round.
 fn between<'s>(
     ends: &'s HashMap<Key<'s>, Vec<(usize, bool)>>,
-    one: &'s Candidate<'s>,
-    other: &'s Candidate<'s>,
+    one: &'s [Key<'s>],
+    other: &'s [Key<'s>],
 ) -> impl Iterator<Item = usize> + 's {
-    let lists = |candidate: &'s Candidate<'s>| candidate.keys.iter().filter_map(|key| ends.get(key));
-    let relations = |candidate| lists(candidate).map(Vec::len).sum::<usize>();
+    let lists = |keys: &'s [Key<'s>]| keys.iter().filter_map(|key| ends.get(key));
+    let relations = |keys| lists(keys).map(Vec::len).sum::<usize>();
     // Gone through is the one with fewer.
     let (one, other) = match relations(one) <= relations(other) {
         true => (one, other),

@@ -31,7 +31,7 @@ struct Pair<'a> {
 }
 
 /// Overlapping pairs of a document that are dropped one by one: more than any that is not made to have so many.
-pub const MOST_OVERLAPPING: u64 = 10_000_000;
+pub const MOST_OVERLAPPING: u64 = 1_000_000;
 
 /// Writes each pair of a document, in the order of the drugs and then of the reactions in the text, up to the limits
 /// for one document. Returns how many pairs were beyond them.
@@ -120,7 +120,8 @@ struct Split {
     sentences: Vec<Range<usize>>,
     /// Code points before each byte that begins one; none for ASCII.
     code_points: Option<Vec<u32>>,
-    length: u64,
+    /// Code points of all passages before it and of what joins them.
+    before: u64,
 }
 
 fn split_passages<'a>(
@@ -131,6 +132,7 @@ fn split_passages<'a>(
 ) -> Vec<Split> {
     let needs_sentences = options.scope == Scope::Sentence || options.window.is_some();
     let mut splits = Vec::with_capacity(document.passages.len());
+    let mut before = 0;
     for (index, passage) in document.passages.iter().enumerate() {
         fn within(of: &[Candidate<'_>], passage: usize) -> Range<usize> {
             let start = of.partition_point(|candidate| candidate.passage < passage);
@@ -176,8 +178,9 @@ fn split_passages<'a>(
         splits.push(Split {
             sentences,
             code_points,
-            length,
+            before,
         });
+        before += length + 1;
     }
     splits
 }
@@ -343,12 +346,8 @@ impl<'a> PairWriter<'a> {
     /// Code points of the extent's text before a byte of a passage.
     fn position(&self, passage: usize, byte: usize, extent: Extent) -> u64 {
         let (first, start) = extent.from;
-        let start = self.split[first].code_point(start);
-        if passage == first {
-            return self.split[first].code_point(byte) - start;
-        }
-        let between: u64 = self.split[first..passage].iter().map(|split| split.length + 1).sum();
-        between - start + self.split[passage].code_point(byte)
+        let of_document = |passage: usize, byte| self.split[passage].before + self.split[passage].code_point(byte);
+        of_document(passage, byte) - of_document(first, start)
     }
 }
 

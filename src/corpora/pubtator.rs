@@ -4,6 +4,8 @@
 //! line of another PMID; blank lines between documents are usual but not needed. Relation lines name two concepts
 //! (`PMID CID D1 D2`, BioRED's and PubTator3's types and further columns too).
 
+use std::collections::HashSet;
+
 use super::document::{
     Composite, Documents, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation, split_concepts,
 };
@@ -22,6 +24,8 @@ pub struct Reader {
 struct Pending {
     document: RawDocument,
     bytes: usize,
+    /// Of its text lines.
+    sections: HashSet<String>,
     /// A text line could not be read or it grew too large: what follows cannot be checked. It has been reported.
     unusable: bool,
 }
@@ -97,6 +101,7 @@ impl Documents for Reader {
                                 ..RawDocument::default()
                             },
                             bytes: 0,
+                            sections: HashSet::new(),
                             unusable: true,
                         }),
                     }
@@ -211,14 +216,14 @@ fn take_line(
             let repeats = |pending: &Pending| {
                 let document = &pending.document;
                 let has_annotations = !document.mentions.is_empty() || !document.relations.is_empty();
-                let is_known = |passage: &RawPassage| passage.section.as_deref() == Some(section(letter));
                 (letter == "t" && !document.passages.is_empty())
-                    || (has_annotations && document.passages.iter().any(is_known))
+                    || (has_annotations && pending.sections.contains(section(letter)))
             };
             return Ok(match current {
                 Some(pending) if pending.document.id == pmid && !repeats(pending) => {
                     if !pending.unusable {
                         pending.document.passages.push(passage);
+                        pending.sections.insert(section(letter).to_owned());
                     }
                     None
                 }
@@ -230,6 +235,7 @@ fn take_line(
                         ..RawDocument::default()
                     },
                     bytes: text.len(),
+                    sections: HashSet::from([section(letter).to_owned()]),
                     unusable: false,
                 }),
             });
@@ -284,8 +290,10 @@ fn section(letter: &str) -> &str {
 fn text_line(line: &str) -> Option<(&str, &str, &str)> {
     let (pmid, rest) = line.split_once('|')?;
     let (letter, text) = rest.split_once('|')?;
+    // Each message and each record has it.
+    const LONGEST_PMID: usize = 1000;
     let is_name = !letter.is_empty() && letter.len() <= 20 && letter.bytes().all(|byte| byte.is_ascii_alphabetic());
-    let pmid_ok = !pmid.is_empty() && !pmid.contains('\t');
+    let pmid_ok = !pmid.is_empty() && pmid.len() <= LONGEST_PMID && !pmid.contains('\t');
     (is_name && pmid_ok).then_some((pmid.trim(), letter, text))
 }
 

@@ -161,8 +161,9 @@ const LETTERED: &[&str] = &[
 /// The sentences of `text` as ascending bytes that cover it all; `mentions` are never divided.
 pub fn sentences(text: &str, mentions: &[Range<usize>]) -> Vec<Range<usize>> {
     let mut cuts = Vec::new();
-    for (start, sentence) in text.split_sentence_bound_indices() {
-        let end = start + sentence.len();
+    let mut start = 0;
+    for end in ends_by_rules(text) {
+        let sentence = &text[start..end];
         cuts.extend(
             numbers_after_a_stop(sentence)
                 .map(|at| start + at)
@@ -173,6 +174,7 @@ pub fn sentences(text: &str, mentions: &[Range<usize>]) -> Vec<Range<usize>> {
         if end < text.len() && !more && is_boundary(text, end) {
             cuts.push(end);
         }
+        start = end;
     }
     let mut mentions: Vec<&Range<usize>> = mentions.iter().collect();
     mentions.sort_by_key(|mention| mention.start);
@@ -191,6 +193,44 @@ pub fn sentences(text: &str, mentions: &[Range<usize>]) -> Vec<Range<usize>> {
         start = cut;
     }
     sentences
+}
+
+/// Where the rules end sentences. From each space and bracket after a stop they look on to the next letter, which is the square of
+/// a column that is padded with blanks; to them a long run of either is like a short one, so that is what they see.
+fn ends_by_rules(text: &str) -> Vec<usize> {
+    const MOST: usize = 8;
+    let kind = |c: char| match c {
+        '\n' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}' => 0,
+        '(' | ')' | '[' | ']' | '{' | '}' | '"' | '\'' => 2,
+        c => usize::from(c.is_whitespace()),
+    };
+    let mut short = String::with_capacity(text.len());
+    // Places in `short` and how many bytes have been left out up to there.
+    let mut gaps = vec![(0, 0)];
+    let (mut last, mut run, mut left_out) = (0, 0, 0);
+    for c in text.chars() {
+        let kind = kind(c);
+        run = if kind == last && kind > 0 { run + 1 } else { 0 };
+        last = kind;
+        if run < MOST {
+            short.push(c);
+            continue;
+        }
+        left_out += c.len_utf8();
+        match gaps.last_mut() {
+            Some(gap) if gap.0 == short.len() => gap.1 = left_out,
+            _ => gaps.push((short.len(), left_out)),
+        }
+    }
+    let mut gap = 0;
+    let ends = short.split_sentence_bound_indices().map(|(start, sentence)| {
+        let end = start + sentence.len();
+        while gaps.get(gap + 1).is_some_and(|next| next.0 <= end) {
+            gap += 1;
+        }
+        end + gaps[gap].1
+    });
+    ends.collect()
 }
 
 /// Whether a boundary that the rules (or the one below) found is one.
@@ -573,6 +613,14 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn runs_may_be_shortened_before_the_rules_see_them(
+            text in "([aAé1]|\\. |[.!?,] {1,30}|\\.[)\"']{1,30}|[ \n\r\u{2029}\u{a0}]{1,30}|[(\\[\"]{9,20})*",
+        ) {
+            let ends: Vec<usize> = text.split_sentence_bound_indices().map(|(start, s)| start + s.len()).collect();
+            prop_assert_eq!(ends_by_rules(&text), ends);
+        }
 
         #[test]
         fn sentences_cover_the_text_in_order(

@@ -158,11 +158,14 @@ fn padding_with_zeros_is_passed_over_and_other_bytes_are_not() {
 }
 
 #[test]
-fn an_archive_in_an_archive_is_unpacked_once() {
+fn an_archive_in_an_archive_is_told_for_what_it_is() {
     for inner in ALL {
         for outer in ALL {
-            let archive = pack(b"text\n", inner);
-            assert_eq!(read(&pack(&archive, outer), false).0, archive);
+            let (unpacked, ended) = read(&pack(&pack(b"text\n", inner), outer), false);
+            assert_eq!(unpacked, b"");
+            let error = ended.unwrap_err().to_string();
+            let expected = format!("found {inner} within {outer}; unpack it once more");
+            assert!(error.contains(&expected), "{error}");
         }
     }
 }

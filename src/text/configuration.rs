@@ -1,7 +1,7 @@
 //! What the files beside a vocabulary state: `tokenizer_config.json`, and before that had `added_tokens_decoder`,
 //! `special_tokens_map.json` and `added_tokens.json`. What is made of it is `loading`'s.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -93,11 +93,12 @@ impl Config {
         let (pad, mask) = (named("pad_token", "[PAD]")?, named("mask_token", "[MASK]")?);
         let named = vec![unk.clone(), sep.clone(), pad, cls.clone(), mask];
         let mut extra: Vec<AddedToken> = Vec::new();
+        let mut contents: HashSet<String> = HashSet::new();
         let mut doubts = Vec::new();
         for (source, tokens) in [(&config, config.tokens()?), (&map, map.tokens()?)] {
             let count = extra.len();
             for token in tokens {
-                if !extra.iter().any(|other| other.content == token.content) {
+                if contents.insert(token.content.clone()) {
                     extra.push(token);
                 }
             }
@@ -117,7 +118,8 @@ impl Config {
                 config.file, EXTRA_KEYS[0], EXTRA_KEYS[1]
             ));
         }
-        let is_special = |content: &str| named.iter().chain(&extra).any(|token| token.content == content);
+        let is_special =
+            |content: &str| contents.contains(content) || named.iter().any(|token| token.content == content);
         let has_decoder = decoder.is_some();
         let (added_file, added) = match (decoder, older) {
             (Some(added), _) => (config.file, added),

@@ -10,7 +10,7 @@
 //! ids are rows of a trained embedding. Where files state an id and the tokenizer would give
 //! another, loading fails: the original would go on with the wrong rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -74,14 +74,16 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
     };
 
     let mut files_have_markers = true;
-    let present: Vec<AddedToken> = tokenizer.get_added_tokens_decoder().into_values().collect();
-    let known = |token: &AddedToken| present.iter().any(|other| other.content == token.content);
+    let present: HashSet<AddedToken> = tokenizer.get_added_tokens_decoder().into_values().collect();
+    let contents: HashSet<&str> = present.iter().map(|token| token.content.as_str()).collect();
+    let known = |token: &AddedToken| contents.contains(token.content.as_str());
     // A decoder also says how a token is looked for; added_tokens.json leaves that to tokenizer.json.
     let stated = config.added.values().filter(|token| match config.has_decoder {
         true => !present.contains(token),
         false => !known(token),
     });
-    let is_added = |token: &AddedToken| config.added.values().any(|other| other.content == token.content);
+    let added: HashSet<&str> = config.added.values().map(|token| token.content.as_str()).collect();
+    let is_added = |token: &AddedToken| added.contains(token.content.as_str());
     let named = config.named.iter().chain(&config.extra);
     let named = named.filter(|token| !known(token) && !is_added(token));
     add(&mut tokenizer, file, stated.chain(named).cloned().collect())?;
@@ -170,6 +172,13 @@ fn from_json(file: &str, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
             "\"normalizer\": expected BERT's, found Precompiled, which is SentencePiece's",
         ));
     }
+    let growth = growth(&stated.normalizer);
+    if growth > MOST_GROWTH {
+        return Err(TokenizerError::malformed(
+            file,
+            &format!("\"normalizer\": expected BERT's, found replacements that may make a text {growth} times as long"),
+        ));
+    }
     let mut tokenizer =
         Tokenizer::from_bytes(bytes).map_err(|error| TokenizerError::malformed(file, &error.to_string()))?;
     match tokenizer.get_model() {
@@ -231,6 +240,29 @@ fn from_json(file: &str, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
         }
     }
     Ok(tokenizer)
+}
+
+/// Honest ones replace a few characters by as many, or one by a few.
+const MOST_GROWTH: usize = 1000;
+
+/// How many times as long a text may become by all of a normalizer's replacements, one after another.
+fn growth(normalizer: &Value) -> usize {
+    match normalizer {
+        Value::Object(members) => {
+            let length = |value: &Value| value.as_str().map_or(0, str::len);
+            let own = match members.get("type").and_then(Value::as_str) {
+                Some("Replace") => {
+                    let pattern = members.get("pattern").map_or(0, |pattern| length(&pattern["String"]));
+                    members.get("content").map_or(0, length).div_ceil(pattern.max(1))
+                }
+                _ => 1,
+            };
+            let parts = members.values().map(growth);
+            parts.fold(own.max(1), usize::saturating_mul)
+        }
+        Value::Array(parts) => parts.iter().map(growth).fold(1, usize::saturating_mul),
+        _ => 1,
+    }
 }
 
 /// Whether `value` or a part of it is an object of that `type`.

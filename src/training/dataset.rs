@@ -185,10 +185,17 @@ pub fn prepare(split: &Split, reader: &Reader<'_>, rejected: &mut Vec<String>) -
 #[derive(Default)]
 struct Entities(HashMap<String, u32>);
 
+/// Of a mention's identifiers so many count: each of a drug's is related with each of a reaction's.
+const MOST_CONCEPTS: usize = 64;
+
 impl Entities {
     fn numbers(&mut self, mention: &Mention) -> Vec<u32> {
         let name = format!("name {}", mention.entity.trim().to_lowercase());
-        let concepts = mention.concepts.iter().map(|concept| format!("concept {concept}"));
+        let concepts = mention
+            .concepts
+            .iter()
+            .take(MOST_CONCEPTS)
+            .map(|concept| format!("concept {concept}"));
         let mut number = |entity: String| {
             let next = self.0.len() as u32;
             *self.0.entry(entity).or_insert(next)

@@ -15,6 +15,8 @@ use super::TrainError;
 const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 /// Characters of the alphabet at most: the rest, which are rare, become `[UNK]`.
 const ALPHABET: usize = 200;
+/// BERT's `max_input_chars_per_word`.
+const LONGEST_WORD: usize = 100;
 
 /// At most `size` word pieces for `texts`, by id. The same texts give the same vocabulary.
 pub fn vocabulary(texts: &[&str], size: usize, lowercase: bool) -> Result<Vec<String>, TrainError> {
@@ -29,7 +31,10 @@ pub fn vocabulary(texts: &[&str], size: usize, lowercase: bool) -> Result<Vec<St
         let mut parts = PreTokenizedString::from(normalized);
         BertPreTokenizer.pre_tokenize(&mut parts)?;
         let parts = parts.get_splits(tokenizers::OffsetReferential::Original, tokenizers::OffsetType::Byte);
-        Ok(parts.into_iter().map(|(part, _, _)| part.to_owned()).collect())
+        // Longer ones are unknown to the tokenizer, whatever pieces there are, and merging theirs takes as often as long.
+        let parts = parts.into_iter().map(|(part, _, _)| part);
+        let parts = parts.filter(|part| part.chars().nth(LONGEST_WORD).is_none());
+        Ok(parts.map(str::to_owned).collect())
     };
     let mut counts: std::collections::BTreeMap<char, u64> = std::collections::BTreeMap::new();
     for text in texts {

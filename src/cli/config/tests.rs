@@ -198,7 +198,7 @@ fn mistakes_name_their_place_and_the_way_out() {
         ),
         (
             "\nmodel = 1\n[score]\n\ntreshold = 0.5",
-            "c.toml:2: unknown key \"model\"; crag --help",
+            "c.toml:2: unknown key \"model\"; --help of a subcommand lists",
         ),
         (
             "[score]\n\ntreshold = 0.5",

@@ -99,7 +99,11 @@ impl Cutter {
                     source.consume(1);
                     self.outer.push(Outer::Array);
                 }
-                (b'{', _) => return self.object(source, max_bytes, line),
+                (b'{', _) => {
+                    if let Some(piece) = self.object(source, max_bytes, line)? {
+                        return Ok(Some(piece));
+                    }
+                }
                 (other, _) => {
                     let message = format!("expected a document, found {:?}", char::from(other));
                     skip_other(source)?;
@@ -129,6 +133,7 @@ impl Cutter {
         Some((Piece::Other(message), line))
     }
 
+    /// The piece that begins here; none of a collection, which is gone into.
     fn object(
         &mut self,
         source: &mut Source,
@@ -145,7 +150,7 @@ impl Cutter {
             Stop::Container(at) if self.outer.len() + 2 <= MAX_OUTER => {
                 source.consume(at);
                 self.outer.extend([Outer::Collection, Outer::Array]);
-                self.next(source, max_bytes)
+                Ok(None)
             }
             Stop::Container(at) => {
                 source.consume(at);

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde::Deserialize;
 
 use super::document::{
-    Composite, Documents, MOST_ENDS, NOWHERE, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation,
+    Composite, Documents, NOWHERE, PairedEnds, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation,
     qualifies, split_concepts,
 };
 use super::options::plain;
@@ -262,6 +262,14 @@ impl BiocDocument {
         if self.id.trim().is_empty() {
             return Ok(Err("expected a document with an id, found none".to_owned()));
         }
+        // Each message and each record has it.
+        const LONGEST_ID: usize = 1000;
+        if self.id.len() > LONGEST_ID {
+            return Ok(Err(format!(
+                "expected a document with an id of at most {LONGEST_ID} bytes, found {}",
+                self.id.len()
+            )));
+        }
         let mut document = RawDocument {
             id: self.id.trim().to_owned(),
             place,
@@ -316,8 +324,9 @@ impl BiocDocument {
         document.mentions.iter().for_each(|mention| {
             ids.remove(&mention.key);
         });
+        let mut paired = PairedEnds::default();
         for (_, relation) in relations {
-            match relation.into_raw(&kinds, &ids) {
+            match relation.into_raw(&kinds, &ids, &mut paired) {
                 Ok(pairs) if pairs.is_empty() => document.other_relations += 1,
                 Ok(pairs) => document.relations.extend(pairs),
                 Err((kind, message)) => {
@@ -446,6 +455,7 @@ impl BiocRelation {
         self,
         kinds: &std::collections::BTreeSet<String>,
         relations: &HashSet<String>,
+        paired: &mut PairedEnds,
     ) -> Result<Vec<RawRelation>, (String, String)> {
         let infons = &self.infons;
         let names = ["relation", "type", "relationtype", "predicate", "label"];
@@ -492,12 +502,8 @@ impl BiocRelation {
             );
             return Err((kind, message));
         }
-        if nodes.len() > MOST_ENDS {
-            let message = format!(
-                "{} relation: expected at most {MOST_ENDS} nodes, found {}",
-                quoted(&kind),
-                nodes.len()
-            );
+        if let Some(reason) = paired.refuse(nodes.len(), "nodes") {
+            let message = format!("{} relation: {reason}", quoted(&kind));
             return Err((kind, message));
         }
         let end = |node: &BiocNode| RawEndpoint::Mention(node.refid.clone());

@@ -341,6 +341,12 @@ fn a_lost_relation_without_a_type_may_be_any_even_where_only_some_are_chosen() {
 }
 
 #[test]
+fn collections_without_documents_may_follow_one_another() {
+    let extracted = bioc("{\"documents\": []}\n".repeat(100_000) + JSON);
+    assert_eq!(extracted.ids(), bioc(JSON).ids());
+}
+
+#[test]
 fn deep_nesting_is_one_malformed_document() {
     let deep = format!(
         "{{\"id\": \"1\", \"passages\": [{}]}}",
@@ -651,6 +657,31 @@ fn a_relation_of_thousands_of_ends_is_one_problem() {
     let annotations = annotation("Chemical", "D1", "Aspirin", "100+7") + &annotation("Disease", "D2", "rash", "115+4");
     let found = bioc(collection(&xml("1", "Aspirin caused rash.", &annotations, &relation)));
     assert_eq!(found.reasons, ["dangling_relation"]);
+}
+
+#[test]
+fn relations_of_several_ends_have_a_limit_in_each_document() {
+    let node = "<node refid='Chemical'/><node refid='Disease'/>".repeat(8);
+    let relation = format!("<relation id='R'><infon key='type'>CID</infon>{node}</relation>");
+    let annotations = annotation("Chemical", "D1", "Aspirin", "100+7") + &annotation("Disease", "D2", "rash", "115+4");
+    // Of 16 ends are 120 pairs.
+    let of = |count: usize| {
+        bioc(collection(&xml(
+            "1",
+            "Aspirin caused rash.",
+            &annotations,
+            &relation.repeat(count),
+        )))
+    };
+    assert_eq!(of(8333).problems, [""; 0]);
+    let found = of(8335);
+    assert_eq!(found.reasons, ["dangling_relation"; 2]);
+    assert!(
+        found.problems[0].contains("at most 1000000 pairs of what more than two nodes relate"),
+        "{:?}",
+        found.problems
+    );
+    assert_eq!(found.labels(), [Some(1)]);
 }
 
 #[test]

@@ -18,6 +18,8 @@ const MOST_PREFIX: usize = 32;
 
 /// Longest markup that has to be in hand to be told: `</`, a prefix and its colon, `collection` and the byte after it.
 const LOOKAHEAD: usize = 14 + MOST_PREFIX;
+/// No tag that means something here is longer; the end of one is looked for no further.
+const LONGEST_TAG: usize = 16 << 10;
 const COLLECTION_END: &str = "</collection>";
 
 #[derive(Debug, Default)]
@@ -103,7 +105,7 @@ impl Cutter {
                 at = at.max(bytes.len().saturating_sub(end.len() - 1));
             } else if let Some(found) = memchr::memchr(b'<', rest) {
                 at += found;
-                let rest = &bytes[at..];
+                let rest = &bytes[at..bytes.len().min(at + LONGEST_TAG)];
                 if rest.len() >= LOOKAHEAD || at_end || memchr::memchr(b'>', rest).is_some() {
                     let is_end = rest.starts_with(b"</");
                     let (prefix, name) = named(&rest[if is_end { 2 } else { 1 }..]);
@@ -162,7 +164,7 @@ impl Cutter {
                 }
             }
             // A tag whose end does not come.
-            if source.bytes().len() - at > limit.unwrap_or(1 << 20) {
+            if source.bytes().len() - at >= LONGEST_TAG {
                 at += 1;
                 continue;
             }

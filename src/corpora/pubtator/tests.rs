@@ -31,6 +31,35 @@ fn title_and_abstract_are_joined_by_one_separator() {
 }
 
 #[test]
+fn a_relation_of_one_of_many_identifiers_relates_what_has_it() {
+    let options = Options {
+        scope: Scope::Document,
+        ..Options::default()
+    };
+    for count in [2, 8, 9, 40] {
+        let all = |kind: &str, but: usize| {
+            let ids = (0..count).filter(|&i| i != but).map(|i| format!("{kind}{i}"));
+            ids.collect::<Vec<_>>().join("|")
+        };
+        // Each identifier is a relation's end; one relation is of the drug's last and the first reaction's last.
+        let mut text = format!(
+            "1|t|Aspirin caused rash and fever.\n1\t0\t7\tAspirin\tChemical\t{}\n1\t15\t19\trash\tDisease\t{}\n\
+             1\t24\t29\tfever\tDisease\t{}\n",
+            all("C", usize::MAX),
+            all("D", usize::MAX),
+            all("D", count - 1),
+        );
+        let last = count - 1;
+        for i in 0..last {
+            text += &format!("1\tCID\tC{i}\tC{last}\n1\tCID\tD{i}\tD0\n");
+        }
+        text += &format!("1\tCID\tC{last}\tD{last}\n");
+        let found = extract_with(Format::PubTator, text, &options).unwrap();
+        assert_eq!(found.labels(), [Some(1), Some(0)], "{count} identifiers");
+    }
+}
+
+#[test]
 fn a_relation_that_was_cut_short_may_be_of_any_pair() {
     let options = Options {
         scope: Scope::Document,

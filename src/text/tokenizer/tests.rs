@@ -352,6 +352,19 @@ fn a_tokenizer_that_panics_or_takes_without_bound_is_an_error() {
         message.contains("found Precompiled, which is SentencePiece's"),
         "{message}"
     );
+    let doubled = r#"{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}"#;
+    let doubled = |times| {
+        format!(
+            r#"{{"type": "Sequence", "normalizers": [{}]}}"#,
+            [doubled].repeat(times).join(", ")
+        )
+    };
+    let message = json(&doubled(30), ("", "")).unwrap_err().to_string();
+    assert!(
+        message.contains("may make a text 1073741824 times as long"),
+        "{message}"
+    );
+    json(&doubled(3), ("", "")).unwrap();
     let longest = (
         r#""max_input_chars_per_word":100"#,
         r#""max_input_chars_per_word":1000000000"#,
