@@ -77,7 +77,7 @@ pub use cache::{Cache, CacheError};
 pub use check::check;
 pub use counts::{Counts, InputReport};
 pub use error::{ErrorCode, LineError, ScoreError};
-pub use fields::FieldMap;
+pub use fields::{FIELDS, FieldMap};
 pub use file_sink::{FileSink, Finished, OpenError, Opened, Plan};
 pub use format::Format;
 pub use json::json_error;

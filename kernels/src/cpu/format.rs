@@ -30,9 +30,10 @@ pub(super) trait Format: Copy + Sync {
     /// Words along k, of all planes, whose products are summed before the sum is added to those before it; a
     /// multiple of [`LINE`] that divides [`Self::CHUNK`].
     const GROUP: usize;
-    /// Words along k of a panel that stay in the L1 cache while all rows go by, unless panels are multiplied [in
-    /// pairs](Self::in_pairs).
+    /// Words along k of a panel that stay in the L1 cache while all rows go by, unless panels are [`Self::PAIRED`].
     const CHUNK: usize = 256;
+    /// Where two panels are multiplied at once: each word of the left operand is then read half as often.
+    const PAIRED: Paired = Paired::Nowhere;
     /// What a machine that multiplies whole tiles takes the words for.
     const OPERANDS: Operands;
     /// Numbers that go with each group of a row of the left operand.
@@ -41,12 +42,6 @@ pub(super) trait Format: Copy + Sync {
     const COLUMN_TERMS: usize;
     /// [`Self::VALUES`] times [`LINE`].
     type Values: AsMut<[f32]> + Copy;
-
-    /// Whether two panels are multiplied at once: each word of the left operand is then read half as often.
-    #[inline(always)]
-    fn in_pairs<S: Simd>() -> bool {
-        false
-    }
 
     /// Runs `task` compiled for the instructions that `kernel` has for this format.
     fn run<T: Task>(kernel: Kernel, task: T) -> T::Output;
@@ -124,6 +119,16 @@ pub(super) trait Format: Copy + Sync {
     }
 }
 
+/// See [`Format::PAIRED`].
+#[derive(Clone, Copy)]
+pub(super) enum Paired {
+    Nowhere,
+    /// With [`Simd::PAIRS`].
+    WherePairsFit,
+    /// And with [`Simd::BYTE_DOTS`].
+    ByByteDots,
+}
+
 #[derive(Clone, Copy)]
 pub(super) struct F32;
 
@@ -132,16 +137,12 @@ impl Format for F32 {
     const IS_COARSE: bool = false;
     /// Short, since separate sums round less.
     const GROUP: usize = 32;
+    const PAIRED: Paired = Paired::WherePairsFit;
     const OPERANDS: Operands = Operands::None;
     const ROW_TERMS: usize = 0;
     const COLUMN_TERMS: usize = 0;
     type Values = [f32; LINE];
     const PADDING: Self::Values = [0.0; LINE];
-
-    #[inline(always)]
-    fn in_pairs<S: Simd>() -> bool {
-        S::PAIRS
-    }
 
     fn run<T: Task>(kernel: Kernel, task: T) -> T::Output {
         kernel.run(task)
@@ -249,6 +250,8 @@ impl Format for Int8 {
     const IS_COARSE: bool = true;
     /// 256 values share a scale.
     const GROUP: usize = 64;
+    /// What emulates a dot product takes the registers.
+    const PAIRED: Paired = Paired::ByByteDots;
     const OPERANDS: Operands = Operands::Bytes;
     /// Scale and least value.
     const ROW_TERMS: usize = 2;
@@ -256,12 +259,6 @@ impl Format for Int8 {
     const COLUMN_TERMS: usize = 2;
     type Values = [f32; 4 * LINE];
     const PADDING: Self::Values = [0.0; 4 * LINE];
-
-    /// What emulates a dot product takes the registers.
-    #[inline(always)]
-    fn in_pairs<S: Simd>() -> bool {
-        S::PAIRS && S::BYTE_DOTS
-    }
 
     fn run<T: Task>(kernel: Kernel, task: T) -> T::Output {
         kernel.run_with_byte_dots(task)

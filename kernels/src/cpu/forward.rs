@@ -329,7 +329,7 @@ impl<'a> Segment<'a> {
         let bias = &self.layer.bias[panels.start * width..panels.end * width];
         let mut product = self.product::<S, F>(panels, next, sums);
         // Here, and so compiled once for all activations.
-        if !S::TILES {
+        if const { !S::TILES } {
             multiply_panels(simd, format, &mut product);
         }
         let last = Last {
@@ -368,7 +368,7 @@ impl<S: Simd, F: Format> WithElementwise for Last<'_, S, F> {
             bias: self.bias,
             to: self.finish,
         };
-        if S::TILES {
+        if const { S::TILES } {
             multiply_panels_into(self.simd, self.format, self.product, &mut sink);
         } else {
             put_sums(self.simd, &self.product, &mut sink);

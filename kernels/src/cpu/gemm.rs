@@ -10,21 +10,21 @@
 //! on a row and the group alone too.
 
 use super::format::Format;
-use super::operands::{AtOnce, Product, Sink, TILE_VECTORS, chunk, panel_width};
+use super::operands::{AtOnce, Product, Sink, TILE_VECTORS, chunk, in_pairs, panel_width};
 use super::simd::{LINE, MAX_LANES, Simd};
 use super::whole_tiles::multiply_whole_tiles;
 
 /// Multiplies packed rows with one panel, or with two; the result is in [`Product::sums`].
 #[inline(always)]
 pub(super) fn multiply_panels<S: Simd, F: Format>(simd: S, format: F, product: &mut Product<'_>) {
-    if S::TILES {
+    if const { S::TILES } {
         return multiply_whole_tiles(simd, format, product, None::<&mut Leave>);
     }
-    match product.panels[1] {
-        [] => multiply_tiles::<S, F, 1>(simd, format, product),
-        _ if F::in_pairs::<S>() => multiply_tiles::<S, F, 2>(simd, format, product),
-        _ => unreachable!("panels are multiplied one by one"),
+    // `const`, so that nothing is compiled of what never runs.
+    if const { in_pairs::<S, F>() } && !product.panels[1].is_empty() {
+        return multiply_tiles::<S, F, 2>(simd, format, product);
     }
+    multiply_tiles::<S, F, 1>(simd, format, product);
 }
 
 /// Multiplies packed rows with one panel, or with two, the last segment of them; the result goes to `sink`, and
@@ -36,7 +36,7 @@ pub(super) fn multiply_panels_into<S: Simd, F: Format>(
     mut product: Product<'_>,
     sink: &mut impl Sink,
 ) {
-    if S::TILES {
+    if const { S::TILES } {
         return multiply_whole_tiles(simd, format, &mut product, Some(sink));
     }
     multiply_panels(simd, format, &mut product);
@@ -65,10 +65,11 @@ impl Sink for Leave {
 #[inline(always)]
 fn multiply_tiles<S: Simd, F: Format, const PANELS: usize>(simd: S, format: F, product: &mut Product<'_>) {
     let Product { rows, is_first, .. } = *product;
+    const { assert!(chunk::<S, F>() / F::GROUP <= MAX_GROUPS) };
     let (width, chunk) = (panel_width::<S>(), chunk::<S, F>());
     let k = product.panels[0].len() / width;
     let groups = k.div_ceil(F::GROUP);
-    assert!(k.is_multiple_of(LINE) && chunk / F::GROUP <= MAX_GROUPS);
+    assert!(k.is_multiple_of(LINE));
     // Cut to what is used: too short a slice ends here.
     let product = Product {
         left: &product.left[..rows * k],
@@ -198,7 +199,7 @@ struct Tile<'a> {
 /// As for [`tile`]; `rows` is at most [`Simd::TILE_ROWS`].
 #[inline(always)]
 unsafe fn multiply_tile<S: Simd, F: Format, const PANELS: usize>(simd: S, format: F, rows: usize, operands: Tile) {
-    if PANELS == 2 && rows == MAX_ROWS {
+    if const { PANELS == 2 } && rows == MAX_ROWS {
         // SAFETY: passed on to the caller.
         return unsafe { tile::<S, F, MAX_ROWS, 2>(simd, format, operands) };
     }

@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use super::buffer::AlignedBuffer;
-use super::format::Format;
+use super::format::{Format, Paired};
 use super::simd::{LINE, Simd, WHOLE_TILE_ROWS};
 
 /// Vectors side by side in a panel.
@@ -22,20 +22,30 @@ pub(super) const fn panel_width<S: Simd>() -> usize {
     TILE_VECTORS * S::LANES
 }
 
-/// Panels of a layer that has `panels` more of them to be multiplied that are multiplied at once.
+/// Whether two panels are multiplied at once.
 #[inline(always)]
-pub(super) fn at_once<S: Simd, F: Format>(panels: usize) -> usize {
-    panels.min(if F::in_pairs::<S>() { 2 } else { 1 })
+pub(super) const fn in_pairs<S: Simd, F: Format>() -> bool {
+    match F::PAIRED {
+        Paired::Nowhere => false,
+        Paired::WherePairsFit => S::PAIRS,
+        Paired::ByByteDots => S::PAIRS && S::BYTE_DOTS,
+    }
+}
+
+/// Panels that are multiplied at once where `panels` are left to be.
+#[inline(always)]
+pub(super) const fn at_once<S: Simd, F: Format>(panels: usize) -> usize {
+    if in_pairs::<S, F>() && panels > 1 { 2 } else { 1 }
 }
 
 /// Words along k of one panel, or of two, that stay in the L1 cache while all rows go by; whole groups.
 #[inline(always)]
-pub(super) fn chunk<S: Simd, F: Format>() -> usize {
+pub(super) const fn chunk<S: Simd, F: Format>() -> usize {
     /// Of two panels of vectors of 16 they fill 16 KiB. With twice as many, or half, products take 1 or 2% longer, and
     /// more where another thread has half of the cache.
     const OF_PAIRS: usize = 64;
-    const { assert!(F::GROUP <= F::CHUNK && F::CHUNK.is_multiple_of(F::GROUP)) };
-    if F::in_pairs::<S>() {
+    const { assert!(F::CHUNK.is_multiple_of(F::GROUP)) };
+    if in_pairs::<S, F>() {
         OF_PAIRS.next_multiple_of(F::GROUP)
     } else {
         F::CHUNK
