@@ -4,15 +4,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::common::run::Run;
 use crate::common::{crag, fixture, json_lines};
 
 const PAIR: &str = r#"{"text":"aspirin bleeding","drug":"aspirin","adr":"bleeding"}"#;
-
-struct Run {
-    code: i32,
-    stdout: Vec<u8>,
-    stderr: String,
-}
 
 /// `crag score` in `folder` on one pair.
 fn score(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Run {
@@ -24,11 +19,7 @@ fn score(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Run {
         .write_stdin(PAIR)
         .output()
         .unwrap();
-    Run {
-        code: output.status.code().unwrap(),
-        stdout: output.stdout,
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    Run::of(output)
 }
 
 /// Where the manifest of a run says that a setting came from, and its value.

@@ -4,13 +4,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::common::run::Run;
 use crate::common::{crag, fixture, json_lines};
-
-struct Run {
-    code: i32,
-    stdout: Vec<u8>,
-    stderr: String,
-}
 
 fn score(arguments: &[&str], stdin: &[u8]) -> Run {
     let output = crag()
@@ -19,11 +14,7 @@ fn score(arguments: &[&str], stdin: &[u8]) -> Run {
         .write_stdin(stdin.to_vec())
         .output()
         .unwrap();
-    Run {
-        code: output.status.code().unwrap(),
-        stdout: output.stdout,
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    Run::of(output)
 }
 
 /// Fixture models that differ in tokenizer, pooling, head and storage.

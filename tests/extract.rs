@@ -7,13 +7,8 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
+use crate::common::run::Run;
 use crate::common::{crag, fixture, json_lines, process};
-
-struct Run {
-    code: i32,
-    stdout: Vec<u8>,
-    stderr: String,
-}
 
 fn extract(arguments: &[&str], files: &[PathBuf]) -> Run {
     let output = crag()
@@ -22,11 +17,7 @@ fn extract(arguments: &[&str], files: &[PathBuf]) -> Run {
         .args(files)
         .output()
         .expect("the binary runs");
-    Run {
-        code: output.status.code().expect("no signal"),
-        stdout: output.stdout,
-        stderr: String::from_utf8(output.stderr).expect("messages are UTF-8"),
-    }
+    Run::of(output)
 }
 
 fn sample(name: &str) -> PathBuf {

@@ -8,6 +8,7 @@ use crag::scoring::ScoreError;
 use serde_json::json;
 
 use crate::common::pack::{bzip2, gzip, zstd};
+use crate::common::run::Run;
 use crate::common::{crag, json_lines};
 use crate::lines_stub::*;
 
@@ -38,12 +39,6 @@ fn folder_with(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Vec<PathBuf>) {
     (folder, paths)
 }
 
-struct Run {
-    code: i32,
-    stdout: Vec<u8>,
-    stderr: String,
-}
-
 fn run(arguments: &[&str], paths: &[PathBuf], stdin: impl Into<Vec<u8>>) -> Run {
     let output = crag()
         .args(["score", "--model", "demo"])
@@ -52,13 +47,7 @@ fn run(arguments: &[&str], paths: &[PathBuf], stdin: impl Into<Vec<u8>>) -> Run 
         .write_stdin(stdin)
         .output()
         .unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(!stderr.contains("panicked"), "{stderr}");
-    Run {
-        code: output.status.code().unwrap(),
-        stdout: output.stdout,
-        stderr,
-    }
+    Run::of(output)
 }
 
 #[test]

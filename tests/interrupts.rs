@@ -10,9 +10,10 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use crate::common::place::mixed_lines;
+use crate::common::place::{Place, is_absent_or, pairs, wait_for};
+use crate::common::random::Random;
 use crate::common::signals::{heed_signals, send};
-use crate::output::{Place, is_absent_or, pairs, wait_for};
-use crate::resume::{Random, mixed_lines};
 
 const SIGNALS: [(&str, i32); 3] = [("INT", 2), ("TERM", 15), ("HUP", 1)];
 
@@ -275,13 +276,7 @@ fn a_run_that_a_signal_ends_as_it_is_leaves_no_earlier_summary_behind() {
 fn before_the_run_a_signal_ends_at_once() {
     // Opening a fifo for writing waits for its reader.
     let place = Place::with_pairs(1);
-    assert!(
-        Command::new("mkfifo")
-            .arg(place.path("out.fifo"))
-            .status()
-            .unwrap()
-            .success()
-    );
+    place.fifo("out.fifo");
     let mut child = score(&place, &["-o", "out.fifo", "pairs.jsonl"]).spawn().unwrap();
     wait_for(|| fs::read_to_string(format!("/proc/{}/comm", child.id())).is_ok_and(|name| name.contains("crag")));
     std::thread::sleep(Duration::from_millis(500));

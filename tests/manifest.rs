@@ -442,7 +442,7 @@ fn an_extraction_that_cannot_begin_or_that_a_signal_ends_leaves_no_earlier_summa
     command.stdin(std::process::Stdio::piped());
     let mut child = heed_signals(&mut command).spawn().unwrap();
     // From then on its output is claimed, and it waits for documents.
-    crate::output::wait_for(|| folder.path().join("pairs.jsonl.partial").exists());
+    crate::common::place::wait_for(|| folder.path().join("pairs.jsonl.partial").exists());
     std::thread::sleep(std::time::Duration::from_millis(200));
     // Closed, it would be the end of the documents.
     let stdin = child.stdin.take();

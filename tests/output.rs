@@ -2,114 +2,13 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crag::files::Companion;
 use serde_json::Value;
 
+use crate::common::place::{Place, pair, pairs, wait_for};
 use crate::common::{crag, json_lines, process};
-
-pub struct Run {
-    pub code: i32,
-    pub stdout: Vec<u8>,
-    pub stderr: String,
-}
-
-/// A folder to run in.
-pub struct Place(tempfile::TempDir);
-
-impl Place {
-    /// With `pairs.jsonl` in it.
-    pub fn with_pairs(count: usize) -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
-        place.write("pairs.jsonl", pairs(0..count));
-        place
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
-        fs::write(self.path(name), contents).unwrap();
-    }
-
-    pub fn read(&self, name: &str) -> Vec<u8> {
-        fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-    }
-
-    pub fn exists(&self, name: &str) -> bool {
-        self.path(name).symlink_metadata().is_ok()
-    }
-
-    /// The names in the folder, but for manifests and inputs.
-    pub fn outputs(&self) -> Vec<String> {
-        let names = fs::read_dir(self.0.path()).unwrap();
-        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<String> = names
-            .filter(|name| name.starts_with("out") && !name.contains("manifest"))
-            .collect();
-        names.sort();
-        names
-    }
-
-    pub fn command(&self, arguments: &[&str]) -> Command {
-        self.command_with("demo", arguments)
-    }
-
-    pub fn command_with(&self, model: &str, arguments: &[&str]) -> Command {
-        let mut command = process(&crag());
-        command.args(["score", "--offline", "--model", model]).args(arguments);
-        command.current_dir(self.0.path());
-        command
-    }
-
-    pub fn score(&self, arguments: &[&str]) -> Run {
-        self.score_stdin(arguments, "")
-    }
-
-    pub fn score_stdin(&self, arguments: &[&str], stdin: &str) -> Run {
-        let mut command = self.command(arguments);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        // Who ends before reading it all closes the pipe.
-        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-        let output = child.wait_with_output().unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!(!stderr.contains("panicked"), "{stderr}");
-        Run {
-            code: output.status.code().unwrap_or(-1),
-            stdout: output.stdout,
-            stderr,
-        }
-    }
-
-    /// What a run says after the demo's warning, which has to be one line.
-    pub fn refusal(&self, arguments: &[&str], code: i32) -> String {
-        let run = self.score(arguments);
-        assert_eq!(run.code, code, "{arguments:?}: {}", run.stderr);
-        assert!(run.stdout.is_empty());
-        let lines: Vec<&str> = run
-            .stderr
-            .lines()
-            .filter(|line| !line.contains("not for decisions"))
-            .collect();
-        assert_eq!(lines.len(), 1, "{}", run.stderr);
-        lines[0].to_owned()
-    }
-}
-
-pub fn pair(i: usize) -> String {
-    format!(r#"{{"id": {i}, "text":"Patient {i} took aspirin and had bleeding.","drug":"aspirin","adr":"bleeding"}}"#)
-}
-
-pub fn pairs(range: std::ops::Range<usize>) -> String {
-    range.map(|i| pair(i) + "\n").collect()
-}
 
 #[test]
 fn a_file_holds_what_stdout_would_and_nothing_else_is_left() {
@@ -424,13 +323,7 @@ fn runs_that_put_their_manifests_in_one_place_do_not_get_into_each_others_way() 
 #[test]
 fn a_fifo_is_not_read_and_written_by_one_run() {
     let place = Place::with_pairs(1);
-    assert!(
-        Command::new("mkfifo")
-            .arg(place.path("fifo"))
-            .status()
-            .unwrap()
-            .success()
-    );
+    place.fifo("fifo");
     let message = place.refusal(&["-o", "fifo", "fifo"], 2);
     assert!(
         message.contains("fifo: the output is also an input (fifo)"),
@@ -523,13 +416,7 @@ fn devices_and_fifos_take_the_answers_directly() {
     assert!(command.stdout(file).stderr(Stdio::null()).status().unwrap().success());
     assert!(place.read("redirected") == printed);
 
-    assert!(
-        Command::new("mkfifo")
-            .arg(place.path("out.fifo"))
-            .status()
-            .unwrap()
-            .success()
-    );
+    place.fifo("out.fifo");
     let fifo = place.path("out.fifo");
     let reader = std::thread::spawn(move || fs::read(fifo).unwrap());
     let run = place.score(&["-o", "out.fifo", "pairs.jsonl"]);
@@ -672,23 +559,6 @@ fn a_second_run_can_wait_for_the_first() {
     assert_eq!(second.unwrap().wait().unwrap().code(), Some(0));
     assert_eq!(json_lines(&place.read("out.jsonl")).len(), 5);
     assert_eq!(place.outputs(), ["out.jsonl"]);
-}
-
-/// Polls for up to a minute.
-pub fn wait_for(mut condition: impl FnMut() -> bool) {
-    let started = std::time::Instant::now();
-    while !condition() {
-        assert!(started.elapsed().as_secs() < 60, "waited in vain");
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
-}
-
-/// Whether `found` is what is expected of an output at any time: nothing, or all of it.
-pub fn is_absent_or(path: &Path, expected: &[u8]) -> bool {
-    match fs::read(path) {
-        Ok(found) => found == expected,
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-    }
 }
 
 #[test]

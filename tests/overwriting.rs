@@ -7,9 +7,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::common::place::{Place, pairs, wait_for};
 use crate::common::signals::{heed_signals, send};
 use crate::common::{crag, fixture, json_lines, process};
-use crate::output::{Place, pairs, wait_for};
 
 /// The binary in the place, for other commands than `score`.
 fn command(place: &Place, arguments: &[&str]) -> Command {
@@ -253,10 +253,7 @@ fn what_appears_in_the_manifests_place_during_a_run_stays() {
         |place, name| place.write(name, "{\"my\": \"notes\"}"),
         |place, name| fs::create_dir(place.path(name)).unwrap(),
         // Nobody waits for who writes to it.
-        |place, name| {
-            let made = Command::new("mkfifo").arg(place.path(name)).status().unwrap();
-            assert!(made.success());
-        },
+        |place, name| place.fifo(name),
     ];
     for appear in appear {
         let place = Place::with_pairs(3);

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::output::Place;
+use crate::common::place::Place;
 
 const USER: u32 = 54_321;
 const GROUP: u32 = 54_322;

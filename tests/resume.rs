@@ -8,32 +8,9 @@ use std::io::Write as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use crate::common::place::{Place, is_absent_or, mixed_lines, pair, pairs, wait_for};
+use crate::common::random::Random;
 use crate::common::{demo_threshold, fixture};
-use crate::output::{Place, is_absent_or, pair, pairs, wait_for};
-
-/// xorshift64: seeded, so that a failure comes again.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
-}
-
-/// Lines of all kinds: scored, with errors of both kinds, blank, too long.
-pub fn mixed_lines(range: std::ops::Range<usize>) -> String {
-    let line = |i: usize| match i % 50 {
-        7 => "{\"text\": 1}\n".to_owned(),
-        17 => "\n".to_owned(),
-        27 => format!("no object {i}\n"),
-        37 => format!("{{\"long\": \"{}\"}}\n", "y".repeat(3000)),
-        _ => pair(i) + "\n",
-    };
-    range.map(line).collect()
-}
 
 /// A run that is stopped in the middle by `--on-error fail`, with a state after its first four lines.
 fn stopped(arguments: &[&str]) -> Place {

@@ -7,19 +7,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::common::{crag, demo_threshold, json_lines};
-
-struct Run {
-    code: i32,
-    stdout: Vec<u8>,
-    stderr: String,
-}
-
-impl Run {
-    fn values(&self) -> Vec<Value> {
-        json_lines(&self.stdout)
-    }
-}
+use crate::common::run::Run;
+use crate::common::{crag, demo_threshold};
 
 fn score(arguments: &[&str], stdin: impl Into<Vec<u8>>) -> Run {
     let output = crag()
@@ -28,13 +17,7 @@ fn score(arguments: &[&str], stdin: impl Into<Vec<u8>>) -> Run {
         .write_stdin(stdin)
         .output()
         .unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(!stderr.contains("panicked"), "{stderr}");
-    Run {
-        code: output.status.code().unwrap(),
-        stdout: output.stdout,
-        stderr,
-    }
+    Run::of(output)
 }
 
 /// The binary with pipes to all three streams.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use crate::common::crag;
-use crate::output::{Place, pair};
+use crate::common::place::{Place, pair};
 
 /// A run that has answered a line, and waits for the next.
 struct Run {

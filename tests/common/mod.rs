@@ -4,6 +4,9 @@ pub mod extracted;
 pub mod hub;
 pub mod memory;
 pub mod pack;
+pub mod place;
+pub mod random;
+pub mod run;
 pub mod signals;
 #[cfg(target_os = "linux")]
 pub mod terminal;
