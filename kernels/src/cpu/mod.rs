@@ -30,6 +30,7 @@ mod self_attention;
 mod simd;
 #[cfg(test)]
 mod tests;
+mod tile;
 mod vector_math;
 mod whole_tiles;
 
