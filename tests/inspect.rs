@@ -398,6 +398,10 @@ fn model_config_replaces_the_sidecar() {
     let settings = report["settings"].as_array().unwrap();
     let threshold = settings.iter().find(|s| s["setting"] == "threshold").unwrap();
     assert_eq!(threshold["value"], 0.25);
+    assert_eq!(
+        threshold["source"],
+        format!("{} (--model-config)", file.path().display())
+    );
 }
 
 #[test]

@@ -176,6 +176,9 @@ fn why_nothing_can_be_fitted_is_told_apart() {
     assert_eq!(fitted(&[(0.9, true), (0.1, false)]), FitError::Separated);
     let reversed = [(0.9, false), (0.1, true)];
     assert_eq!(fitted(&reversed), FitError::Uninformative);
+    let shifted = [(0.95, true), (0.9, false), (0.8, false), (0.7, false)];
+    assert_eq!(fitted(&shifted), FitError::WrongSide);
+    assert!(fit(&records(shifted), Method::Isotonic).is_ok());
     let isotonic = fit(&records(reversed), Method::Isotonic);
     assert_eq!(isotonic.unwrap_err(), FitError::Uninformative);
     assert!(matches!(

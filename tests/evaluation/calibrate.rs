@@ -354,8 +354,12 @@ fn a_calibration_goes_to_the_model_that_was_scored_and_nowhere_else() {
     // Into another file go the model's own settings too; into a pipe nothing can.
     let model = fixture("model/views").display().to_string();
     let out = folder.name("out.json");
-    let (code, said) = in_folder(&["calibrate", "--scored", &records, "--model", &model, "-o", &out]);
+    let calibrate = ["calibrate", "--scored", &records, "--model", &model, "-o", &out];
+    let (code, said) = in_folder(&calibrate);
     assert_eq!(code, 0, "{said}");
+    let table = run(&[&calibrate[..], &["--force"]].concat(), "").stdout;
+    let applied = format!("crag score --model-config {out} --calibrated applies it");
+    assert!(table.contains(&applied), "{table}");
     let written: Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
     assert!(
         written["threshold"] == 0.4 && written["calibration"].is_object(),
