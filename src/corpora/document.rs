@@ -78,6 +78,9 @@ impl Unit {
 /// The offset of a mention that states none: it lies outside of every text.
 pub const NOWHERE: u64 = u64::MAX - 1;
 
+/// The bytes of a document's id at most: each message and each record has it.
+pub const LONGEST_ID: usize = 1000;
+
 /// Counts what a document's relations and events of several ends relate, each two of them: a few kilobytes should not
 /// become millions of pairs.
 #[derive(Debug, Default)]

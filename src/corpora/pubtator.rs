@@ -7,7 +7,8 @@
 use std::collections::HashSet;
 
 use super::document::{
-    Composite, Documents, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation, split_concepts,
+    Composite, Documents, LONGEST_ID, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation,
+    split_concepts,
 };
 use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8};
 use super::source::{Line, Source};
@@ -290,10 +291,8 @@ fn section(letter: &str) -> &str {
 fn text_line(line: &str) -> Option<(&str, &str, &str)> {
     let (pmid, rest) = line.split_once('|')?;
     let (letter, text) = rest.split_once('|')?;
-    // Each message and each record has it.
-    const LONGEST_PMID: usize = 1000;
     let is_name = !letter.is_empty() && letter.len() <= 20 && letter.bytes().all(|byte| byte.is_ascii_alphabetic());
-    let pmid_ok = !pmid.is_empty() && pmid.len() <= LONGEST_PMID && !pmid.contains('\t');
+    let pmid_ok = !pmid.is_empty() && pmid.len() <= LONGEST_ID && !pmid.contains('\t');
     (is_name && pmid_ok).then_some((pmid.trim(), letter, text))
 }
 

@@ -41,8 +41,7 @@ pub(super) const fn at_once<S: Simd, F: Format>(panels: usize) -> usize {
 /// Words along k of one panel, or of two, that stay in the L1 cache while all rows go by; whole groups.
 #[inline(always)]
 pub(super) const fn chunk<S: Simd, F: Format>() -> usize {
-    /// Of two panels of vectors of 16 they fill 16 KiB. With twice as many, or half, products take 1 or 2% longer, and
-    /// more where another thread has half of the cache.
+    /// Of two panels of vectors of 16 they fill 16 KiB. With twice as many, or half, products take 2 or 3% longer.
     const OF_PAIRS: usize = 64;
     const { assert!(F::CHUNK.is_multiple_of(F::GROUP)) };
     if in_pairs::<S, F>() {

@@ -2,7 +2,7 @@
 //!
 //! The cache's layout is that of the hub's Python client, so that both share downloads. hf-hub, which has it too, leaves out
 //! what this needs from a transfer (`HF_HUB_CACHE`, offline use, a cached commit, timeouts, checks of length and hash,
-//! resuming after the first failure, waiting for another process), and what remained of it were five addresses and paths.
+//! resuming after the first failure, waiting for another process), and else would give five addresses and paths.
 //!
 //! Connections made: none when offline, or when the revision is a commit whose files are all cached; one when
 //! a branch or tag has not moved; else one more for each file downloaded.

@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde::Deserialize;
 
 use super::document::{
-    Composite, Documents, NOWHERE, PairedEnds, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation,
-    qualifies, split_concepts,
+    Composite, Documents, LONGEST_ID, NOWHERE, PairedEnds, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage,
+    RawRelation, qualifies, split_concepts,
 };
 use super::options::plain;
 use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8};
@@ -262,8 +262,6 @@ impl BiocDocument {
         if self.id.trim().is_empty() {
             return Ok(Err("expected a document with an id, found none".to_owned()));
         }
-        // Each message and each record has it.
-        const LONGEST_ID: usize = 1000;
         if self.id.len() > LONGEST_ID {
             return Ok(Err(format!(
                 "expected a document with an id of at most {LONGEST_ID} bytes, found {}",

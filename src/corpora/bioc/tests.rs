@@ -660,7 +660,7 @@ fn a_relation_of_thousands_of_ends_is_one_problem() {
 }
 
 #[test]
-fn relations_of_several_ends_have_a_limit_in_each_document() {
+fn relations_of_several_ends_have_a_limit_in_a_document() {
     let node = "<node refid='Chemical'/><node refid='Disease'/>".repeat(8);
     let relation = format!("<relation id='R'><infon key='type'>CID</infon>{node}</relation>");
     let annotations = annotation("Chemical", "D1", "Aspirin", "100+7") + &annotation("Disease", "D2", "rash", "115+4");
