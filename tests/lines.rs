@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crag::files::Input;
-use crag::scoring::{ErrorCode, OnError, Options, OutputKey, ScoreError, run};
+use crag::scoring::{ErrorCode, Member, OnError, Options, OutputKey, Progress, ScoreError, Sink, run, run_into};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -316,6 +316,44 @@ fn equal_sequences_of_a_window_are_encoded_once() {
         outputs.push(scored.output);
     }
     assert!(outputs[0] == outputs[1]);
+}
+
+/// How many sequences each answered line and those before it had no need to have encoded.
+#[derive(Default)]
+struct Spared(Vec<u64>);
+
+impl Sink for Spared {
+    fn answer(&mut self, _: &[u8], progress: Progress<'_>) -> io::Result<()> {
+        self.0.push(progress.counts.reused);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn suspend(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_reused_is_counted_with_the_line_that_had_no_need_of_it() {
+    let (model, text) = (StubModel::default(), StubText::default());
+    let options = Options {
+        window_lines: 1000,
+        ..options()
+    };
+    let mut spared = Spared::default();
+    let members = [Member::only(&model, &text)];
+    let counts = run_into(input(pairs(0..4).repeat(50)), &mut spared, &members, &options).unwrap();
+    assert_eq!(spared.0.last(), Some(&counts.reused));
+    assert_eq!(counts.encoded + counts.reused, 400);
+    // Where the windows end is the run's affair; no line before the fifth is like one before it, and a line has two sequences.
+    for (i, &reused) in spared.0.iter().enumerate() {
+        let most = 2 * (i as u64 + 1).saturating_sub(4);
+        assert!(reused <= most, "line {}: {reused}", i + 1);
+    }
 }
 
 #[test]

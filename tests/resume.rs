@@ -64,25 +64,6 @@ fn a_run_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn what_a_run_reused_for_lines_that_it_did_not_write_is_not_counted() {
-    let place = Place::with_pairs(0);
-    let repeated = pairs(0..4).repeat(5);
-    place.write("a.jsonl", pairs(0..3));
-    place.write("b.jsonl", pairs(3..4) + "\n{}\n" + &repeated);
-    place.write("rest.jsonl", repeated);
-    let run = place.score(&["-o", "out.jsonl", "--on-error", "fail", "a.jsonl", "b.jsonl"]);
-    assert_eq!(run.code, 1, "{}", run.stderr);
-    let reused = |arguments: &[&str]| -> u64 {
-        let run = place.score(arguments);
-        let (_, count) = run.stderr.split_once("reused: ").unwrap();
-        count.split([';', ',', '\n']).next().unwrap().parse().unwrap()
-    };
-    let of_rest = reused(&["rest.jsonl"]);
-    assert!(of_rest > 20, "{of_rest}");
-    assert_eq!(reused(&RESUME), of_rest);
-}
-
-#[test]
 fn with_nothing_to_go_on_with_a_run_begins() {
     let place = Place::with_pairs(5);
     let run = place.score(&["-o", "out.jsonl", "--resume", "pairs.jsonl"]);
