@@ -205,7 +205,11 @@ fn of_quiet_and_verbose_the_one_nearer_to_the_command_line_counts() {
     std::fs::write(folder.path().join("quiet.toml"), "[score]\nquiet = true\n").unwrap();
     std::fs::write(folder.path().join("verbose.toml"), "[score]\nverbose = true\n").unwrap();
     let is_verbose = |arguments: &[&str], variables: &[(&str, &str)]| {
-        let run = score(folder.path(), &[&["--model", "demo"], arguments].concat(), variables);
+        let run = score(
+            folder.path(),
+            &[&["--model", "demo", "--device", "cpu"], arguments].concat(),
+            variables,
+        );
         assert_eq!(run.code, 0, "{}", run.stderr);
         assert_eq!(run.stderr.contains("device cpu"), run.stderr.contains("scored 1 of 1"));
         run.stderr.contains("device cpu")

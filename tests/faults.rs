@@ -116,6 +116,8 @@ struct Bench {
 }
 
 const MANIFEST: &str = "manifest.json";
+/// Other tests of this process start programs, and between fork and exec a child holds the locks of this one.
+const LOCKS_OF_CHILDREN: Duration = Duration::from_secs(20);
 const OLD: &[u8] = b"an older output\n";
 
 impl Bench {
@@ -175,9 +177,8 @@ impl Bench {
 
     /// One whole run, as the command line makes it; a state is saved after every line.
     fn score(&self, disk: Arc<dyn Disk>, claim: Claim) -> anyhow::Result<Counts> {
-        // Other tests of this process start programs, and between fork and exec a child holds the lock of this one.
         let claim = Claim {
-            wait: Duration::from_secs(20),
+            wait: LOCKS_OF_CHILDREN,
             ..claim
         };
         let inputs = || self.inputs.iter().cloned().map(Input::File).collect::<Vec<_>>();
@@ -633,6 +634,7 @@ fn an_unfinished_output_that_is_cut_while_it_is_gone_on_with_is_not_filled_up_wi
         let claim = |resume| {
             let claim = Claim {
                 resume,
+                wait: LOCKS_OF_CHILDREN,
                 ..Claim::default()
             };
             OutputFile::claim(Arc::new(RealDisk), &out, &[], claim).unwrap()

@@ -4,16 +4,17 @@
 //! `CRAG_SIGNALS` sets how many of each.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, PipeWriter, Read as _, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::common::place::mixed_lines;
-use crate::common::place::{Place, is_absent_or, pairs, wait_for};
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use crate::common::place::{Place, is_absent_or, mixed_lines, pairs, wait_for};
 use crate::common::random::Random;
-use crate::common::signals::{heed_signals, send};
+use crate::common::signals::{heed_signals, heeds, send};
 
 const SIGNALS: [(&str, i32); 3] = [("INT", 2), ("TERM", 15), ("HUP", 1)];
 
@@ -57,15 +58,11 @@ fn end(child: &mut Child, since: Instant) -> ExitStatus {
     }
 }
 
-/// Waits until a pipe takes no more: what lies in it has not become more for half a second.
-fn wait_until_full(pipe: &ChildStdout) {
-    let (mut held, mut since) = (0, Instant::now());
+/// Waits until a pipe takes no more.
+fn wait_until_full(pipe: &PipeWriter) {
     wait_for(|| {
-        let now = rustix::io::ioctl_fionread(pipe).unwrap();
-        if now != held {
-            (held, since) = (now, Instant::now());
-        }
-        held > 0 && since.elapsed() > Duration::from_millis(500)
+        let mut polled = [PollFd::new(pipe, PollFlags::OUT)];
+        rustix::event::poll(&mut polled, Some(&Timespec::default())).unwrap() == 0
     });
 }
 
@@ -184,22 +181,26 @@ fn what_was_answered_goes_to_stdout_before_the_end() {
         .unwrap();
     child.stdin.as_mut().unwrap().write_all(pairs(0..3).as_bytes()).unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut first = String::new();
-    stdout.read_line(&mut first).unwrap();
+    // Though more lines may come: whoever sends them waits for answers.
+    let mut answers = String::new();
+    for _ in 0..3 {
+        stdout.read_line(&mut answers).unwrap();
+    }
     send(&child, "TERM");
     assert_eq!(end(&mut child, Instant::now()).code(), Some(143));
-    let mut rest = String::new();
-    stdout.read_to_string(&mut rest).unwrap();
-    assert!(rest.is_empty() || rest.ends_with('\n'), "a torn line: {rest}");
+    stdout.read_to_string(&mut answers).unwrap();
+    assert_eq!(answers.as_bytes(), place.score_stdin(&[], &pairs(0..3)).stdout);
 }
 
 #[test]
 fn an_output_that_nobody_reads_does_not_hold_the_end_up() {
     let place = Place::with_pairs(5000);
+    let (_unread, stdout) = std::io::pipe().unwrap();
     let mut child = score(&place, &["pairs.jsonl"]);
-    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let child = child.stdout(stdout.try_clone().unwrap()).stderr(Stdio::null());
+    let mut child = child.spawn().unwrap();
     // Nobody reads: the pipe fills up, and the run is stuck in a write.
-    wait_until_full(child.stdout.as_ref().unwrap());
+    wait_until_full(&stdout);
     let since = Instant::now();
     send(&child, "INT");
     assert_eq!(end(&mut child, since).code(), Some(130));
@@ -208,9 +209,11 @@ fn an_output_that_nobody_reads_does_not_hold_the_end_up() {
 #[test]
 fn a_second_signal_ends_at_once() {
     let place = Place::with_pairs(5000);
+    let (_unread, stdout) = std::io::pipe().unwrap();
     let mut child = score(&place, &["pairs.jsonl"]);
-    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    wait_until_full(child.stdout.as_ref().unwrap());
+    let child = child.stdout(stdout.try_clone().unwrap()).stderr(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    wait_until_full(&stdout);
     send(&child, "INT");
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
     let (sender, receiver) = mpsc::channel();
@@ -232,7 +235,9 @@ fn ended_by_signals(place: &Place, command: &mut Command, signals: &[&str]) -> s
         r#"{"run_id":"earlier","outcome":{"status":"complete"}}"#,
     );
     command.args(["--summary-json", "summary.json"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (_unread, stdout) = std::io::pipe().unwrap();
+    let child = command.stdin(Stdio::piped()).stdout(stdout.try_clone().unwrap());
+    let mut child = child.spawn().unwrap();
     for signal in signals {
         // Something to do, and nobody who takes it: then the run is under way, and does not end by itself.
         if let Some(stdin) = child.stdin.take() {
@@ -241,7 +246,7 @@ fn ended_by_signals(place: &Place, command: &mut Command, signals: &[&str]) -> s
                 let _ = stdin.write_all(mixed_lines(0..5000).as_bytes());
                 std::thread::sleep(Duration::from_secs(10));
             });
-            wait_until_full(child.stdout.as_ref().unwrap());
+            wait_until_full(&stdout);
         }
         send(&child, signal);
         std::thread::sleep(Duration::from_millis(100));
@@ -278,8 +283,7 @@ fn before_the_run_a_signal_ends_at_once() {
     let place = Place::with_pairs(1);
     place.fifo("out.fifo");
     let mut child = score(&place, &["-o", "out.fifo", "pairs.jsonl"]).spawn().unwrap();
-    wait_for(|| fs::read_to_string(format!("/proc/{}/comm", child.id())).is_ok_and(|name| name.contains("crag")));
-    std::thread::sleep(Duration::from_millis(500));
+    wait_for(|| heeds(child.id(), libc::SIGINT));
     let since = Instant::now();
     send(&child, "INT");
     assert_eq!(end(&mut child, since).code(), Some(130));

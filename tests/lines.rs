@@ -397,11 +397,10 @@ fn an_encoding_that_fails_ends_the_run_after_the_lines_before_it() {
         let error = scored.result.as_ref().unwrap_err();
         assert!(matches!(error, ScoreError::Network { .. }), "{error}");
         assert!(
-            error.to_string().starts_with("the network failed at test.jsonl:"),
+            error.to_string().starts_with("the network failed at test.jsonl:31: "),
             "{error}"
         );
-        let before = score(pairs(0..30)).output;
-        assert!(before.starts_with(&scored.output));
+        assert!(scored.output == score(pairs(0..30)).output);
     }
 }
 
@@ -564,14 +563,8 @@ fn a_line_longer_than_the_limit_is_read_past() {
 #[test]
 fn a_window_does_not_wait_for_the_one_before_it() {
     // The first line's encoding is done only once the last line, two windows on, is being encoded.
-    let lines = [("a~", 1), ("b", 6), ("c", 6), ("d", 6), ("e", 6), ("f", 6), ("g^", 1)];
-    let lines: String = lines
-        .iter()
-        .flat_map(|(drug, count)| (0..*count).map(move |i| (drug, i)))
-        .map(|(drug, i)| format!("{{\"text\":\"{drug} r{i}\",\"drug\":\"{drug}\",\"adr\":\"r{i}\"}}\n"))
-        .take(1 + 12)
-        .chain(["{\"text\":\"g^ r\",\"drug\":\"g^\",\"adr\":\"r\"}\n".to_owned()])
-        .collect();
+    let line = |drug: &str| format!("{{\"text\":\"{drug} r\",\"drug\":\"{drug}\",\"adr\":\"r\"}}\n");
+    let lines: String = ["a~", "b", "g^"].map(line).concat();
     let waits = Some(['~'.into(), '^'.into()]);
     let model = StubModel {
         concurrency: 3,
@@ -580,12 +573,12 @@ fn a_window_does_not_wait_for_the_one_before_it() {
         ..StubModel::default()
     };
     let options = Options {
-        window_lines: 7,
+        window_lines: 1,
         batch_tokens: Some(1),
         ..options()
     };
     let scored = score_with(input(lines), &model, &StubText::default(), &options);
-    assert_eq!(scored.counts().scored, 14);
+    assert_eq!(scored.counts().scored, 3);
 }
 
 #[test]
@@ -609,8 +602,10 @@ fn an_input_is_not_read_ahead_without_bound() {
         "{{\"x\":\"{}\",\"text\":\"~ b\",\"drug\":\"~\",\"adr\":\"b\"}}\n",
         "x".repeat(1000)
     );
+    // Off the host, so that windows are prepared while it waits.
     let model = StubModel {
         concurrency: 2,
+        off_host: true,
         waits: Some(['~'.into(), '^'.into()]),
         ..StubModel::default()
     };
@@ -629,12 +624,16 @@ fn an_input_is_not_read_ahead_without_bound() {
                 &options,
             )
         });
-        std::thread::sleep(Duration::from_millis(300));
-        // Two windows in the queue, three in flight, one line in hand.
-        let read = READ.load(Ordering::Relaxed);
+        // Two windows in the queue, three in flight, one line in hand; and then nothing for a while.
+        let most = 6 * 64 * 1024;
+        let mut read = 0;
+        while read <= most && (read < 1000 || read != READ.load(Ordering::Relaxed)) {
+            read = READ.load(Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(200));
+        }
         STOP.store(true, Ordering::Relaxed);
         model.seen.open();
-        assert!((1000..=6 * 64 * 1024).contains(&read), "{read}");
+        assert!(read <= most, "{read}");
         assert!(run.join().unwrap().counts().scored > 0);
     });
 }

@@ -553,10 +553,18 @@ fn a_second_run_can_wait_for_the_first() {
     let second = place
         .command(&["-o", "out.jsonl", "--force", "--lock-timeout", "60", "pairs.jsonl"])
         .spawn();
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    let mut second = second.unwrap();
+    // As soon as it has the file open it asks for its lock.
+    let opened = |child: &std::process::Child| {
+        let files = fs::read_dir(format!("/proc/{}/fd", child.id())).into_iter().flatten();
+        let mut files = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+        files.any(|file| file.ends_with("out.jsonl.partial"))
+    };
+    wait_for(|| opened(&second));
+    assert!(second.try_wait().unwrap().is_none());
     first.stdin.take().unwrap().write_all(pairs(0..1).as_bytes()).unwrap();
     assert_eq!(first.wait().unwrap().code(), Some(0));
-    assert_eq!(second.unwrap().wait().unwrap().code(), Some(0));
+    assert_eq!(second.wait().unwrap().code(), Some(0));
     assert_eq!(json_lines(&place.read("out.jsonl")).len(), 5);
     assert_eq!(place.outputs(), ["out.jsonl"]);
 }

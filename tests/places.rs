@@ -8,7 +8,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::common::place::Place;
+use crate::common::place::{Place, wait_for};
+use crate::common::signals::{heed_signals, heeds};
 
 const USER: u32 = 54_321;
 const GROUP: u32 = 54_322;
@@ -246,18 +247,21 @@ fn a_container_s_first_process_is_ended_by_a_signal() {
     command
         .stdin(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());
-    let Ok(mut child) = crate::common::signals::heed_signals(&mut command).spawn() else {
+    let Ok(mut child) = heed_signals(&mut command).spawn() else {
         eprintln!("skipped: no unshare");
         return;
     };
-    std::thread::sleep(std::time::Duration::from_millis(700));
+    // unshare's one child is the process with the number 1 in there.
+    let mut first = String::new();
+    wait_for(|| {
+        first = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap_or_default();
+        child.try_wait().unwrap().is_some() || first.trim().parse().is_ok_and(|first| heeds(first, libc::SIGTERM))
+    });
     if let Some(status) = child.try_wait().unwrap() {
         eprintln!("skipped: cannot make a namespace of processes ({status})");
         return;
     }
-    // unshare's one child is the process with the number 1 in there.
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
-    let sent = Command::new("kill").args(["-TERM", children.trim()]).status().unwrap();
+    let sent = Command::new("kill").args(["-TERM", first.trim()]).status().unwrap();
     assert!(sent.success());
     let since = std::time::Instant::now();
     while child.try_wait().unwrap().is_none() {

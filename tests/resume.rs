@@ -258,7 +258,7 @@ fn another_kernel_is_told_with_the_way_back() {
     let message = String::from_utf8_lossy(&run.stderr);
     assert_eq!(run.status.code(), Some(2), "{message}");
     assert!(
-        message.contains(" and is portable-f32 (CRAG_KERNEL="),
+        message.contains(" and is portable") && message.contains("-f32 (CRAG_KERNEL="),
         "expected the way back, found {message}"
     );
 }
@@ -620,7 +620,12 @@ fn a_run_killed_at_any_moment_is_gone_on_with_to_the_same_bytes() {
         for attempt in 0..1 + random.below(4) {
             let before = saved();
             let mut child = command(&name, attempt > 0).spawn().unwrap();
-            std::thread::sleep(whole.mul_f64(random.below(1000) as f64 / 900.0));
+            if round % 5 == 1 && attempt == 0 {
+                // At least these hit a run in its middle, however long it takes today.
+                wait_for(|| saved() > 0 || place.exists(&name));
+            } else {
+                std::thread::sleep(whole.mul_f64(random.below(1000) as f64 / 900.0));
+            }
             child.kill().unwrap();
             let status = child.wait().unwrap();
             assert!(

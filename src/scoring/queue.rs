@@ -163,6 +163,8 @@ mod tests {
         assert!(queue.push(1, 1));
         let other = Arc::clone(&queue);
         let producer = std::thread::spawn(move || other.push(2, 1));
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!producer.is_finished());
         queue.abort();
         assert!(!producer.join().unwrap());
         assert_eq!(queue.pop(), None);

@@ -57,6 +57,8 @@ pub struct Settings {
     pub token_leaked: bool,
     /// Bytes of bodies sent.
     pub bytes_sent: usize,
+    /// Names of the files that the second host sent to their ends: nobody closed the connection before.
+    pub sent_whole: Vec<String>,
 }
 
 pub struct Hub {
@@ -175,7 +177,9 @@ fn serve(
                     true => "5".repeat(64),
                     false => sha256(&bytes),
                 };
-                send_file(stream, state, &request, &name, &bytes, &format!("ETag: \"{etag}\"\r\n"))
+                send_file(stream, state, &request, &name, &bytes, &format!("ETag: \"{etag}\"\r\n"))?;
+                lock(settings).sent_whole.push(name);
+                Ok(())
             }
             None => refuse(&mut stream, 404, ""),
         };

@@ -25,9 +25,18 @@ pub fn crag() -> Command {
     for variable in own.filter(|name| name.to_string_lossy().starts_with("CRAG_")) {
         command.env_remove(variable);
     }
-    for variable in ["HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_TOKEN"] {
+    for variable in [
+        "COLUMNS",
+        "HF_ENDPOINT",
+        "HF_HUB_CACHE",
+        "HF_TOKEN",
+        "HUGGINGFACE_HUB_CACHE",
+        "HUGGING_FACE_HUB_TOKEN",
+    ] {
         command.env_remove(variable);
     }
+    // Not where somebody's token and models may be.
+    command.env("HF_HOME", std::env::temp_dir().join("no-hub-of-crag"));
     command.env("HF_HUB_OFFLINE", "1");
     command
 }

@@ -19,6 +19,14 @@ pub fn heed_signals(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(by_default) }
 }
 
+/// Whether the process has a handler for a signal, as Linux tells.
+pub fn heeds(process: u32, signal: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask & 1 << (signal - 1) != 0)
+}
+
 /// Sends a signal by name: `INT`, `TERM`, `HUP`.
 pub fn send(child: &Child, signal: &str) {
     let status = Command::new("kill")
