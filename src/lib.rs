@@ -6,16 +6,16 @@
 //! [`model`] is the dual encoder over candle tensors;
 //! [`kernels`], a package of its own, holds the operations that differ between processors; [`text`] marks entities and tokenizes;
 //! [`checkpoint`] finds weights and reads them; [`files`] are bytes in and out. Arrows point down; [`Side`],
-//! [`Calibration`] and `words` are everybody's:
+//! [`Calibration`], `raw_json` and `words` are everybody's:
 //!
 //! ```text
 //! cli -> scoring, corpora, training, evaluation, model, text, checkpoint, files, kernels' devices
 //! training -> scoring's records and marking, evaluation, text, model, checkpoint, files, kernels' devices, copies and memory
 //! scoring -> text, model, files, kernels' copies, memory and names
-//! evaluation -> scoring's words for broken JSON
 //! corpora -> files
 //! model -> checkpoint, kernels
-//! text, checkpoint, kernels, files -> no sibling
+//! checkpoint -> files' replacing of a file
+//! evaluation, text, kernels, files -> no sibling
 //! ```
 
 mod calibration;
@@ -25,6 +25,7 @@ pub mod corpora;
 pub mod evaluation;
 pub mod files;
 pub mod model;
+mod raw_json;
 pub mod scoring;
 mod side;
 pub mod text;

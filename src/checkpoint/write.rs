@@ -1,9 +1,8 @@
 //! Writing safetensors: header first, then one tensor after the other, so that memory holds one at a time.
 
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use candle_core::{DType, Tensor};
@@ -12,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::packed_mark::{MARK_BYTES, PACKED_MARK, mark_of, nanoseconds_of};
 use super::{CheckpointError, PACKED_PREFIX};
+use crate::files::Replacement;
 
 /// Writes `tensors` (f32, f16 or bf16) to `path` so that it holds either what it held before or all of them.
 ///
@@ -36,7 +36,8 @@ pub fn write_safetensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()
     let (header, offsets) = header(&file_name, &order)?;
 
     let failed = |action, source| CheckpointError::io(path, action, source);
-    let (mut beside, file) = create_beside(path).map_err(|error| failed("creating a file beside it failed", error))?;
+    let replacement = Replacement::begin(path).map_err(|error| failed("creating a file beside it failed", error))?;
+    let mut file = replacement.file();
     let mut out = BufWriter::with_capacity(1 << 20, file);
     let write_failed = |error| failed("writing it failed", error);
     out.write_all(&(header.len() as u64).to_le_bytes())
@@ -48,12 +49,13 @@ pub fn write_safetensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()
             ElementsError::Candle(error) => CheckpointError::tensor(&file_name, name, error.to_string()),
         })?;
     }
-    let mut file = out.into_inner().map_err(|error| write_failed(error.into_error()))?;
+    out.flush().map_err(write_failed)?;
+    drop(out);
     if let Some(at) = memchr::memmem::find(&header, NO_MARK.as_bytes()) {
         let mut own = offsets;
         own.retain(|(name, _)| !name.starts_with(PACKED_PREFIX));
         // SAFETY: the file was created here under a name of its own, and nobody else writes to it or cuts it.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(write_failed)?;
+        let map = unsafe { memmap2::Mmap::map(file) }.map_err(write_failed)?;
         let data = &map[8 + header.len()..];
         let mark = mark_of(&own, data, |_| ());
         drop(map);
@@ -64,12 +66,7 @@ pub fn write_safetensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()
         // Where that is not possible, the hash is computed at each start.
         let _ = file.set_modified(UNIX_EPOCH + marked);
     }
-    file.sync_all().map_err(write_failed)?;
-    drop(file);
-    fs::rename(&beside.path, path).map_err(|error| failed("renaming the finished file failed", error))?;
-    beside.renamed = true;
-    sync_folder(path);
-    Ok(())
+    (replacement.put_in_place()).map_err(|error| failed("putting the finished file in its place failed", error))
 }
 
 type Offsets = Vec<(String, Range<usize>)>;
@@ -155,53 +152,4 @@ fn write_chunks<const N: usize, T: Copy>(
         out.write_all(buffer.as_flattened())?;
     }
     Ok(())
-}
-
-/// A half-written file, removed when dropped unless it was renamed.
-struct Beside {
-    path: PathBuf,
-    renamed: bool,
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        if !self.renamed {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn create_beside(path: &Path) -> io::Result<(Beside, File)> {
-    let Some(name) = path.file_name() else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file name"));
-    };
-    let mut attempt = 0u32;
-    loop {
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{}-{attempt}.partial", std::process::id()));
-        let beside = path.with_file_name(hidden);
-        match OpenOptions::new().read(true).write(true).create_new(true).open(&beside) {
-            Ok(file) => {
-                let beside = Beside {
-                    path: beside,
-                    renamed: false,
-                };
-                return Ok((beside, file));
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < 100 => attempt += 1,
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Makes the rename itself durable where the system lets a folder be synced; elsewhere there is no way to.
-fn sync_folder(path: &Path) {
-    let folder = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
-    }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::scoring::{decode, json_error};
+use crate::raw_json::{self, decode};
 use crate::words::{quoted, shortened};
 
 /// The fields that name a record's document unless one is stated, in order of preference.
@@ -376,7 +376,7 @@ impl Fields {
         };
         let object = object
             .and_then(|object| deserializer.end().map(|()| object))
-            .map_err(|error| ("invalid_json", json_error(&error)))?;
+            .map_err(|error| ("invalid_json", raw_json::describe(&error)))?;
         object.ok_or_else(|| ("not_an_object", format!("expected an object, found {}", found(trimmed))))
     }
 }

@@ -3,10 +3,10 @@
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::names::{folder_of, with_suffix};
-use super::succession::{obstacle, take_over_permissions};
+use super::succession::take_over_permissions;
 
 /// The operations that an output has to survive the failure of. As they stand they do what they say;
 /// tests put failures in between.
@@ -172,7 +172,7 @@ pub(super) fn write_all(disk: &dyn Disk, file: &File, mut bytes: &[u8]) -> io::R
 /// Writes the file `beside` another that [`put_in_place`] will make that one; its contents are on the disk then.
 ///
 /// Its name is always the same, so that what a killed run leaves is the next one's to write over. For files whose owner
-/// holds the output's lock, and refuses inputs of that name; for others there is [`replace_among_others`].
+/// holds the output's lock, and refuses inputs of that name; for others there is [`Replacement`](super::Replacement).
 pub(super) fn write_beside(
     disk: &dyn Disk,
     beside: &Path,
@@ -180,12 +180,7 @@ pub(super) fn write_beside(
     like: Option<&Permissions>,
 ) -> io::Result<()> {
     let file = uninterrupted(|| disk.create(beside, like))?;
-    fill(disk, &file, beside, contents)
-}
-
-/// Writes all of a file just made at `beside` and brings it to the disk, or removes it.
-fn fill(disk: &dyn Disk, file: &File, beside: &Path, contents: &[u8]) -> io::Result<()> {
-    let written = write_all(disk, file, contents).and_then(|()| uninterrupted(|| disk.sync(file)));
+    let written = write_all(disk, &file, contents).and_then(|()| uninterrupted(|| disk.sync(&file)));
     if written.is_err() {
         // A full disk should at least not stay fuller than it was.
         let _ = disk.remove(beside);
@@ -217,41 +212,8 @@ pub(super) fn replace_like(
     take_place(disk, &beside, path)
 }
 
-/// As [`replace`], where what lies beside `path` may be anybody's.
-pub fn replace_among_others(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let (beside, file) = create_own(path)?;
-    fill(&RealDisk, &file, &beside, contents)?;
-    let replaced = take_place(&RealDisk, &beside, path);
-    if replaced.is_err() {
-        let _ = fs::remove_file(&beside);
-    }
-    replaced
-}
-
-/// Makes an empty file beside `path` under a name that nobody else has, so that nothing is written over.
-fn create_own(path: &Path) -> io::Result<(PathBuf, File)> {
-    let mut attempt = 0;
-    loop {
-        let beside = with_suffix(path, &format!(".{}-{attempt}.tmp", std::process::id()));
-        match File::create_new(&beside) {
-            // Of a killed run: in a container numbers of processes come again.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < 100 => attempt += 1,
-            made => return made.map(|file| (beside, file)),
-        }
-    }
-}
-
-/// Tries now whether the file at `path` can be replaced when a run ends, or made; why the old one would stay, where
-/// something is known to be in the way. Errors where no file can be made beside it.
-pub fn try_to_replace(path: &Path) -> io::Result<Option<&'static str>> {
-    // Not kept open until the end: a run that is killed would leave it.
-    let (beside, tried) = create_own(path)?;
-    fs::remove_file(beside)?;
-    Ok(obstacle(path, &tried))
-}
-
 /// Puts a file in the place, and under the permissions, of the one at `path`, where there is one.
-fn take_place(disk: &dyn Disk, beside: &Path, path: &Path) -> io::Result<()> {
+pub(super) fn take_place(disk: &dyn Disk, beside: &Path, path: &Path) -> io::Result<()> {
     take_over_permissions(path, beside);
     put_in_place(disk, beside, path)?;
     uninterrupted(|| disk.sync_folder(folder_of(path)))

@@ -8,8 +8,8 @@ use super::error::{ErrorCode, LineError};
 use super::fields::{
     ADR, ADR_ENTITY, ADR_SPAN, ADR_TEXT, DRUG, DRUG_ENTITY, DRUG_SPAN, DRUG_TEXT, FIELDS, FieldMap, TEXT,
 };
-use super::raw_json;
 use crate::Side;
+use crate::raw_json;
 use crate::words::{quoted, shortened, visible};
 
 /// The context of each side of a pair.

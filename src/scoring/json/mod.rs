@@ -14,8 +14,8 @@ use super::error::{ErrorCode, LineError};
 use super::fields::{FIELDS, FieldMap};
 use super::lines::utf8;
 use super::output::OutputKey;
-use super::raw_json::{decode, kind};
 use super::record::{Record, Rejection, Value, Values};
+use crate::raw_json;
 use crate::words::quoted;
 
 /// How many of an object's own keys a message shows.
@@ -158,7 +158,7 @@ impl JsonReader {
                 ErrorCode::NotAnObject,
                 format!(
                     "expected an object, found {}{}",
-                    kind(other),
+                    raw_json::kind(other),
                     match other {
                         b'[' => format!("; {FROM_ARRAY}"),
                         _ => String::new(),
@@ -181,7 +181,7 @@ fn invalid(line: &str, first: Option<u8>, error: &serde_json::Error) -> String {
     if line.starts_with('\u{feff}') {
         return MARK_INSIDE.to_owned();
     }
-    let reason = json_error(error);
+    let reason = raw_json::describe(error);
     match first {
         Some(b'[') if error.is_eof() => {
             format!("{reason}; expected one object a line: {FROM_ARRAY}")
@@ -203,13 +203,6 @@ fn invalid(line: &str, first: Option<u8>, error: &serde_json::Error) -> String {
 
 /// How many characters of a line that is no JSON a message shows.
 const SHOWN_BEGINNING: usize = 20;
-
-/// What is wrong with a line of JSON, and at which of its bytes; serde would call it line 1 of whatever file.
-pub fn json_error(error: &serde_json::Error) -> String {
-    let place = format!(" at line {} column {}", error.line(), error.column());
-    let reason = error.to_string().replace(&place, "");
-    format!("{reason} at byte {}", error.column())
-}
 
 /// What is kept of an object: the raw values of the fields. `'t` is the reader's.
 #[derive(Default)]
@@ -276,7 +269,9 @@ impl<'de> Visitor<'de> for Level<'de, '_, '_> {
         // Keys stay raw too: one with a lone surrogate is no name of ours, and passes.
         while let Some(raw_key) = map.next_key::<&RawValue>()? {
             let value = map.next_value::<&RawValue>()?.get();
-            let Some(key) = decode(raw_key.get()) else { continue };
+            let Some(key) = raw_json::decode(raw_key.get()) else {
+                continue;
+            };
             let step = self.steps.iter().position(|step| step.key == key);
             if let Some(i) = step {
                 self.take(i, value, &mut seen);

@@ -1,4 +1,4 @@
-//! Raw JSON text of one value: what it is, and what a string says.
+//! Raw JSON text of one value: what it is, what a string says, and what is wrong with it.
 
 use std::borrow::Cow;
 
@@ -22,4 +22,11 @@ pub fn kind(first: u8) -> &'static str {
         b'n' => "null",
         _ => "a number",
     }
+}
+
+/// What is wrong with a line of JSON, and at which of its bytes; serde would call it line 1 of whatever file.
+pub fn describe(error: &serde_json::Error) -> String {
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let reason = error.to_string().replace(&place, "");
+    format!("{reason} at byte {}", error.column())
 }
