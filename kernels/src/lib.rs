@@ -3,7 +3,7 @@
 //! Each file is one operation over candle tensors: it checks shapes once, then hands plain
 //! slices to the processor's own code beneath ([`cpu`], `cuda`). Batches are *packed*: the tokens
 //! of all sequences lie one after another in `[T, H]`, and [`Sequences`] says where each begins,
-//! so padding does not exist here. No kernel sees text, files or settings.
+//! so padding does not exist here. No kernel sees text, settings or what a file is called.
 //!
 //! [`mod@reference`] holds each operation once more in the plainest form; every kernel is tested
 //! against it. A row of a result never depends on which other rows are in the batch: on the CPU sums over
@@ -46,8 +46,8 @@ pub enum Precision {
     Bf16,
     /// Operands rounded to f16, sums in f32; on a GPU alone.
     F16,
-    /// Weights in 8 bits with a scale for each output, rows in 8 bits with a scale and an offset each,
-    /// sums in i32; on the CPU alone.
+    /// In groups of 256 along `k`: weights in 8 bits with a scale, rows in 8 bits with a scale and an offset, sums in i32;
+    /// the groups' in f32. On the CPU alone.
     Int8,
 }
 

@@ -226,7 +226,7 @@ impl Backbone {
             },
         };
         // Added to a variance: one of its own size would leave nothing of what a norm does.
-        if !(0.0..1.0).contains(&*layer_norm_eps) {
+        if !(*layer_norm_eps as f32 > 0.0 && *layer_norm_eps < 1.0) {
             return Err(field(
                 "layer_norm_eps",
                 "a small positive number, such as BERT's 1e-12".into(),

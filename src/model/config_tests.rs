@@ -234,6 +234,11 @@ fn a_value_of_config_json_that_is_none_names_its_field_and_one_that_json_has_no_
             r#"{"layer_norm_eps": 1e308}"#,
             "field \"layer_norm_eps\": expected a small",
         ),
+        // Nothing is left of it in f32.
+        (
+            r#"{"layer_norm_eps": 1e-50}"#,
+            "field \"layer_norm_eps\": expected a small",
+        ),
         (
             "{\"a\": 1,\n \"layer_norm_eps\": Infinity}",
             "m/config.json: line 2, column 20: expected a number, found Infinity, which Python's json writes",

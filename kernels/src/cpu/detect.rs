@@ -122,11 +122,13 @@ impl Kernel {
     }
 
     /// Architecture, precision, instruction set and revision, and how the machine does without instructions
-    /// for that precision. Kernels of one name give the same bits.
+    /// for that precision. Kernels of one name give the same bits; portable code does on machines that all round a product
+    /// before it is added to something, or do not.
     pub fn name(self, precision: Precision) -> String {
         if let InstructionSet::Portable(_) = self.0 {
             return format!(
-                "portable-{}{}{}",
+                "portable{}-{}{}{}",
+                if Portable::HAS_FMA { "-fma" } else { "" },
                 precision.name(),
                 revision(precision),
                 self.way(precision)

@@ -6,9 +6,9 @@
 //! **Split f32.** Where the machine multiplies whole tiles of bf16 many times as fast as vectors of f32, an f32 is
 //! written as the sum of three bf16, `x = h + m + l`, each the rest of those before it rounded: 24 bits of
 //! significand in three times 8, so that nothing is left over (Henry, Tang and Heinecke, arXiv:1904.06376). Of the
-//! nine products of two such sums six are computed; `m l`, `l m` and `l l` are below 2^-26 of the whole, and the
-//! rounding of f32 is 2^-24. Three *planes* of words then follow one another, block by block. Denormal parts count as
-//! zero, so below 2^-110 bits are lost, and what rounds to no finite bf16 (from 3.39e38 on) is not finite.
+//! nine products of two such sums six are computed; `m l`, `l m` and `l l` are together at most about
+//! 2^-24 of the whole, as much as f32 rounds. Three *planes* of words then follow one another, block by block. Denormal parts count as
+//! zero, so below 2^-103 bits are lost, and what rounds to no finite bf16 (from 3.39e38 on) is not finite.
 //!
 //! **int8.** Both operands are cut along k into groups, and each group of a row or a column has a scale
 //! of its own, since the largest of few values is smaller than that of many. A weight is `t q` with `q`
@@ -276,14 +276,19 @@ impl Format for Int8 {
         }
         let (least, most) = (simd.smallest(least), simd.largest(most));
         let scale = (most - least) / 255.0;
-        // What is not finite shows in the sum alone, and has to come through.
+        // What is not finite shows in the sum alone, and has to come through; so, as not finite, does a sum too large for f32.
         let finite = simd.sum(sum).is_finite() && scale.is_finite();
         terms.copy_from_slice(&[if finite { scale } else { f32::NAN }, least]);
     }
 
     #[inline(always)]
     fn pack<S: Simd>(simd: S, values: &Self::Values, terms: &[f32], lines: &mut [[f32; LINE]], _: usize) {
-        let factor = if terms[0] > 0.0 { 1.0 / terms[0] } else { 0.0 };
+        // Of a scale that is denormal there is no finite inverse.
+        let factor = if terms[0] >= f32::MIN_POSITIVE {
+            1.0 / terms[0]
+        } else {
+            0.0
+        };
         simd.pack_u8(values, terms[1], factor, &mut lines[0]);
     }
 
@@ -297,7 +302,8 @@ impl Format for Int8 {
         let most = group.iter().fold(0.0, |most: f32, w| most.max(w.abs()));
         let finite = group.iter().all(|w| w.is_finite());
         let scale = most / 127.0;
-        let factor = if scale > 0.0 { 127.0 / most } else { 0.0 };
+        // As in `pack`.
+        let factor = if scale >= f32::MIN_POSITIVE { 127.0 / most } else { 0.0 };
         let byte = |w: &f32| (w * factor).round_ties_even() as i8;
         let mut total = 0;
         words.fill(0.0);

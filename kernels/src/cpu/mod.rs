@@ -1,7 +1,7 @@
 //! The operations on the CPU.
 //!
-//! What goes from one to the next is f32; the products of linear layers and of the bilinear may be in bf16, those of
-//! linear layers in int8 too.
+//! What goes from one to the next is f32; the products of linear layers and of the bilinear may be in bf16 (and, by whole
+//! tiles, those of attention beside them), those of linear layers in int8 too.
 //!
 //! Each runs on the calling thread alone: work is spread over batches by the caller. Slices are
 //! row-major; shapes are those of the operation of the same name in [`super`], which has checked

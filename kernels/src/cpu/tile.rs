@@ -108,9 +108,6 @@ impl Group {
     }
 }
 
-/// Words that a pair of panels is multiplied with before the loop goes round: 1 or 2% faster than one by one.
-const WORDS_OF_PAIRS: usize = 4;
-
 /// Adds the product of one tile's chunk to its sums.
 ///
 /// # Safety
@@ -192,8 +189,9 @@ unsafe fn tile<S: Simd, F: Format, const ROWS: usize, const PANELS: usize>(simd:
                 };
             }
             if PANELS == 2 {
-                const { assert!(LINE.is_multiple_of(WORDS_OF_PAIRS)) };
-                for word in (0..LINE).step_by(WORDS_OF_PAIRS) {
+                // Four before the loop goes round: 1 or 2% faster than one by one.
+                const { assert!(LINE.is_multiple_of(4)) };
+                for word in (0..LINE).step_by(4) {
                     multiply_word!(word);
                     multiply_word!(word + 1);
                     multiply_word!(word + 2);

@@ -36,7 +36,7 @@ impl<D: Dots> Simd for Avx2<D> {
     const LANES: usize = 8;
 
     /// 4 x 2 vectors of a group's sums, 4 of weights (halves of bf16, signs and magnitudes of bytes) and a broadcast; of 16 registers that
-    /// leaves 3, and the totals wait in memory. Dot products of bytes take weights as they are and 5 cycles, two begun in
+    /// leaves 3, so the compiler keeps totals in memory. Dot products of bytes take weights as they are and 5 cycles, two begun in
     /// each, so that 6 x 2 sums fit and are needed.
     const TILE_ROWS: usize = if D::BYTES { 6 } else { 4 };
 

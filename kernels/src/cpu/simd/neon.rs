@@ -161,7 +161,7 @@ impl<D: Dots> Simd for Neon<D> {
             // SAFETY: as above.
             return unsafe { neon_dots::unsigned_signed_by_halves(a, b, sum) };
         }
-        // In 16 bits, even and odd bytes apart, as on AVX2; no sum can overflow.
+        // In 16 bits, even and odd bytes apart; no sum can overflow.
         let (a, b): (u16x8, i16x8) = (cast(a), cast(b));
         let even = cast::<u16x8, i16x8>(a & u16x8::splat(0xff)).dot((b << 8) >> 8);
         let odd = cast::<u16x8, i16x8>(a >> 8).dot(b >> 8);

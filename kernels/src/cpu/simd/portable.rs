@@ -8,8 +8,10 @@ pub(in super::super) struct Portable;
 
 type V = [f32; 4];
 
-/// Whether `f32::mul_add` is an instruction here; elsewhere it is a call that costs tens of cycles.
-const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+impl Portable {
+    /// Whether `f32::mul_add` is an instruction where this is compiled for; elsewhere it is a call that costs tens of cycles.
+    pub(in super::super) const HAS_FMA: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+}
 
 #[inline(always)]
 fn zip(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
@@ -76,7 +78,7 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn mul_add(self, a: V, b: V, c: V) -> V {
-        if FUSED {
+        if Self::HAS_FMA {
             std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
         } else {
             std::array::from_fn(|i| a[i] * b[i] + c[i])

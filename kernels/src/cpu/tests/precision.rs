@@ -197,6 +197,19 @@ fn constant_rows_and_empty_weights_give_their_sums() {
 }
 
 #[test]
+fn what_is_too_small_for_a_scale_counts_as_the_least_of_its_group() {
+    for_each_variant(|kernel, precision| {
+        for (x, w) in [([5e-37, 1e-37], [1.0, 1.0]), ([1.0, 1.0], [-3e-37, 1e-37])] {
+            let weight = Tensor::new(&[w], &Device::Cpu).unwrap();
+            let layer = PackedLinear::for_kernel(kernel, &weight, None, precision).unwrap();
+            let found = layer.forward(&x, 1, Activation::Identity)[0];
+            let exact = x[0] * w[0] + x[1] * w[1];
+            assert!((found - exact).abs() < 1e-36, "{}: {found:e}", kernel.name(precision));
+        }
+    });
+}
+
+#[test]
 fn what_is_not_finite_comes_through_in_its_row_alone() {
     for_each_variant(|kernel, precision| {
         let k = 70;
@@ -227,9 +240,14 @@ fn what_is_not_finite_comes_through_in_its_row_alone() {
 #[test]
 fn the_name_of_a_kernel_says_what_it_emulates() {
     let name = |setting, precision| Kernel::find(setting).map(|k| k.name(precision));
+    let fma = if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
+        "-fma"
+    } else {
+        ""
+    };
     assert_eq!(
         name("portable", Precision::Bf16).unwrap(),
-        "portable-bf16-r2 (emulated in f32)"
+        format!("portable{fma}-bf16-r2 (emulated in f32)")
     );
     // Unit tests have it on every target.
     let architecture = std::env::consts::ARCH;
