@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::UsageError;
-use crate::files::{Claim, OutputFolder, REPLACED};
+use crate::files::{Claim, OutputFolder, REPLACED, replaced_by};
 use crate::training::state::WorkFolder;
 
 /// All that a model's folder holds besides weights.
@@ -130,11 +130,7 @@ fn foreign_in(folder: &Path, is_own: impl Fn(&str) -> bool) -> anyhow::Result<Op
 
 /// What a file of this name would have become: one that a kill left half-written has a name of its own.
 fn finished(name: &str) -> &str {
-    let of_tensors = || {
-        let (name, process) = name.strip_prefix('.')?.strip_suffix(".partial")?.rsplit_once('.')?;
-        is_of_a_process(process).then_some(name)
-    };
-    of_tensors().or_else(|| name.strip_suffix(".tmp")).unwrap_or(name)
+    replaced_by(name).or_else(|| name.strip_suffix(".tmp")).unwrap_or(name)
 }
 
 fn is_of_weights(name: &str) -> bool {
@@ -147,19 +143,8 @@ fn is_of_weights(name: &str) -> bool {
 }
 
 fn is_of_a_model(name: &str) -> bool {
-    // Of a calibration that was killed.
-    let of_calibration = name
-        .strip_prefix("crag.json.")
-        .and_then(|rest| rest.strip_suffix(".tmp"))
-        .is_some_and(is_of_a_process);
-    NAMES.contains(&name) || is_of_weights(name) || of_calibration
-}
-
-/// Whether this is how names are told apart that processes give to files not yet complete: `4711-0`.
-fn is_of_a_process(part: &str) -> bool {
-    let number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    part.split_once('-')
-        .is_some_and(|(process, attempt)| number(process) && number(attempt))
+    // The latter of a calibration that was killed.
+    NAMES.contains(&name) || is_of_weights(name) || replaced_by(name) == Some("crag.json")
 }
 
 #[cfg(test)]
@@ -191,10 +176,11 @@ mod tests {
     #[test]
     fn a_file_that_a_kill_left_half_written_is_told_by_what_it_would_have_become() {
         for (name, expected) in [
-            (".state-99.safetensors.1-0.partial", "state-99.safetensors"),
+            ("state-99.safetensors.1-0.tmp", "state-99.safetensors"),
             ("state.json.tmp", "state.json"),
             ("log.jsonl", "log.jsonl"),
             (".thesis.partial", ".thesis.partial"),
+            ("state-1.safetensors.a-0.tmp", "state-1.safetensors.a-0"),
         ] {
             assert_eq!(finished(name), expected);
         }

@@ -5,7 +5,6 @@
 //! run out; it ends with the process, however that ends. Nothing is touched but `OUT` and `OUT.partial`; whether what lies
 //! in them may be thrown away, whoever claims them has to look.
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::disk::{Disk as _, RealDisk, uninterrupted};
 use super::error::{OutputError, io_error};
 use super::identity::link_target;
-use super::names::folder_of;
+use super::names::{folder_of, with_suffix};
 use super::output::{Claim, lock};
 use super::succession::{hand_group_down, is_mount_point, take_over_permissions};
 
@@ -63,7 +62,7 @@ impl OutputFolder {
                 "the working folder, which would be gone; name a folder in it",
             ));
         }
-        let partial = target.with_file_name(suffixed(name, ".partial"));
+        let partial = target.with_file_name(with_suffix(Path::new(name), ".partial"));
         let lock = lock_in(&target, &partial, claim)?;
         let output = Self {
             target,
@@ -212,12 +211,6 @@ fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
-}
-
-fn suffixed(name: &std::ffi::OsStr, suffix: &str) -> OsString {
-    let mut name = name.to_owned();
-    name.push(suffix);
-    name
 }
 
 #[cfg(test)]

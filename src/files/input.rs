@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::at_start::stdin_was_missing;
 use super::compression::{Beginning, Compression, recognise};
 use super::decompress::Decompressor;
+use super::steady::Steady;
 use super::waiting::Waiting;
 
 /// Where bytes come from.
@@ -52,11 +54,19 @@ impl Input {
             Input::File(path) => Compression::of_name(path),
             _ => None,
         };
+        let mut steady = None;
         let raw: Box<dyn Read + Send> = match self {
             Input::Stdin if stdin_was_missing() => {
                 return Err(io::Error::other("it is closed, or not open for reading"));
             }
-            Input::Stdin => Box::new(Waiting(io::stdin())),
+            Input::Stdin => {
+                steady = io::stdin()
+                    .as_fd()
+                    .try_clone_to_owned()
+                    .ok()
+                    .and_then(|fd| Steady::of(fd.into()));
+                Box::new(Waiting(io::stdin()))
+            }
             Input::File(path) => {
                 let file = File::open(path)?;
                 // Reading a folder would say so too, but not what to do.
@@ -66,6 +76,7 @@ impl Input {
                         "expected a file, found a folder",
                     ));
                 }
+                steady = file.try_clone().ok().and_then(Steady::of);
                 Box::new(file)
             }
             Input::Reader(_, reader) => reader,
@@ -75,6 +86,7 @@ impl Input {
             hasher: Sha256::new(),
             bytes: 0,
             ended: false,
+            steady,
         };
         let (beginning, compression) = recognise(&mut raw, promised)?;
         let whole = Cursor::new(beginning).chain(raw);
@@ -202,6 +214,8 @@ struct Hashing {
     bytes: u64,
     /// A terminal goes on after its end, and would have to be told again that this was it.
     ended: bool,
+    /// Of a file.
+    steady: Option<Steady>,
 }
 
 impl Read for Hashing {
@@ -210,6 +224,9 @@ impl Read for Hashing {
             match self.inner.read(buffer) {
                 Ok(count) => {
                     self.ended = count == 0;
+                    if let Some(steady) = self.steady.as_ref().filter(|_| self.ended) {
+                        steady.check(self.bytes, &self.hasher)?;
+                    }
                     self.hasher.update(&buffer[..count]);
                     self.bytes += count as u64;
                     return Ok(count);
@@ -223,5 +240,4 @@ impl Read for Hashing {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

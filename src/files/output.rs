@@ -448,7 +448,7 @@ fn remove_if_empty(file: &File, partial: &Path) {
 }
 
 /// Whether `file` is the one that `path` names.
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     Ok(Identity::of_path(path)? == Some(Identity::of_file(file)?))
 }
 

@@ -25,6 +25,7 @@ use redb::{Database, DatabaseError, ReadableDatabase as _, TableDefinition, Tabl
 
 use crate::Side;
 use crate::files::{Disk as _, RealDisk, with_suffix};
+use crate::guard::guarded;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Raised with every change to keys, values or tables.
@@ -154,10 +155,10 @@ impl Cache {
     /// What is kept now. Later writes do not show in it.
     pub fn reader(&self) -> Option<Reader<'_>> {
         let open = || -> Result<_, redb::Error> { Ok(self.file.database.begin_read()?.open_table(REPRESENTATIONS)?) };
-        match open() {
+        match guarded(|| open().map_err(|error| error.to_string())).flatten() {
             Ok(table) => Some(Reader { cache: self, table }),
-            Err(error) => {
-                self.note_unreadable(&error);
+            Err(reason) => {
+                self.note_unreadable(&reason);
                 None
             }
         }
@@ -235,6 +236,13 @@ pub struct Reader<'c> {
 impl Reader<'_> {
     /// The representation of these token ids, if it is kept.
     pub fn find(&self, side: Side, token_ids: &[u32]) -> Option<Box<[f32]>> {
+        guarded(|| self.look_up(side, token_ids)).unwrap_or_else(|reason| {
+            self.cache.note_unreadable(&reason);
+            None
+        })
+    }
+
+    fn look_up(&self, side: Side, token_ids: &[u32]) -> Option<Box<[f32]>> {
         let found = match self.table.get(&self.cache.key(side, token_ids)) {
             Ok(found) => found?,
             Err(error) => {
@@ -264,13 +272,14 @@ impl Writer {
     /// Until the cache is dropped or the file cannot be written.
     fn run(self, receiver: &Receiver<Write>) {
         while let Ok(first) = receiver.recv() {
-            if let Err(error) = self.commit(first, receiver) {
+            let committed = guarded(|| self.commit(first, receiver).map_err(|error| error.to_string()));
+            if let Err(reason) = committed.flatten() {
                 note(
                     &self.failure,
                     CacheError::Run {
                         path: self.path.clone(),
                         action: "writing the cache failed",
-                        reason: error.to_string(),
+                        reason,
                     },
                 );
                 return;

@@ -14,11 +14,9 @@ use std::time::{Duration, Instant};
 use super::counts::Counts;
 use super::resume::{ConsumedInput, SavedOutput, Setting, Start, State};
 use super::resume_error::ResumeError;
-use super::sink::{Progress, Sink};
+use super::sink::{Progress, Sink, WRITE_BYTES};
 use crate::files::{Companion, Compression, MEMBER_BYTES, OutputError, OutputFile, compress};
 
-/// Answers gathered before they are written even though more are ready.
-const WRITE_BYTES: usize = 64 * 1024;
 /// Of the time, at most one part in this many goes into saving.
 const SAVE_SHARE: u32 = 20;
 

@@ -24,7 +24,7 @@ pub enum Content {
 }
 
 const CHUNK_BYTES: usize = 256 * 1024;
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Splits one input into lines of at most `max_bytes`, counted without byte order mark and line end.
 pub struct LineReader<R> {

@@ -7,7 +7,7 @@ use super::fields::{FIELDS, FieldMap};
 use super::warning::Warning;
 
 /// The keys of an answer that is not nested.
-pub const RESERVED_KEYS: [&str; 4] = ["probability", "causal", "warnings", "error"];
+const RESERVED_KEYS: [&str; 4] = ["probability", "causal", "warnings", "error"];
 /// Where a record is kept that cannot take its error.
 const RECORD_KEY: &str = "record";
 /// One more with several models.

@@ -43,7 +43,7 @@ pub trait Sink {
 }
 
 /// Answers gathered before they are written even though more are ready.
-const WRITE_BYTES: usize = 64 * 1024;
+pub(super) const WRITE_BYTES: usize = 64 * 1024;
 
 /// A plain stream of bytes, such as stdout.
 pub struct Stream<'w> {

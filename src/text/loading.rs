@@ -24,7 +24,21 @@ use tokenizers::{AddedToken, PaddingDirection, Tokenizer};
 use super::MARKERS;
 use super::configuration::{Config, TokenizerFiles};
 use super::error::TokenizerError;
-use super::guard::guarded;
+use crate::guard::guarded;
+
+/// A `tokenizer.json` with the entity markers as special tokens, where the model was trained with them and the file lacks them.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn with_markers_added(tokenizer_json: &[u8]) -> Result<String, String> {
+    let add = || -> tokenizers::Result<String> {
+        let mut tokenizer = Tokenizer::from_bytes(tokenizer_json)?;
+        tokenizer.add_special_tokens(MARKERS.map(|marker| AddedToken::from(marker, true)))?;
+        tokenizer.to_string(false)
+    };
+    let unreadable = |reason| format!("the tokenizers library cannot read it ({reason}); copy or download it again");
+    guarded(add).map_err(unreadable)?.map_err(|error| error.to_string())
+}
 
 /// A tokenizer that neither pads nor truncates, and the tokens to put around its output.
 pub(super) struct Loaded {

@@ -8,7 +8,6 @@
 mod configuration;
 mod cuts;
 mod error;
-mod guard;
 mod loading;
 mod marking;
 mod runs;
@@ -16,7 +15,7 @@ mod tokenizer;
 
 pub use configuration::TokenizerFiles;
 pub use error::TokenizerError;
-pub use guard::guarded;
+pub use loading::with_markers_added;
 pub use marking::{MarkError, MarkedText, locate_every, locate_span, mark_every, mark_span, unmarked};
 pub use tokenizer::{Tokenized, Tokenizer, Window};
 

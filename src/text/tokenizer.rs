@@ -13,10 +13,10 @@ use super::MARKERS;
 use super::configuration::TokenizerFiles;
 use super::cuts::Cuts;
 use super::error::TokenizerError;
-use super::guard::guarded;
 use super::loading;
 use super::marking::MarkedText;
 use super::runs::Runs;
+use crate::guard::guarded;
 
 /// Which tokens of a text that is too long are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]

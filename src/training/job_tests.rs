@@ -12,11 +12,13 @@ use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
 use super::{
-    BackboneSettings, Contrastive, Event, Finetune, HeadSettings, Job, LabelledPair, LabelledPairs, NegativeKind,
-    OptimizerSettings, Origin, Parameters, Phase, Settings, Source, Split, Start, TrainError, Trained,
+    BackboneSettings, Event, HeadSettings, Job, LabelledPair, LabelledPairs, NegativeKind, Origin, Parameters, Phase,
+    Settings, Source, Split, Start, TrainError, Trained,
     dataset::{Dataset, Example, Reader, Relations, prepare},
     loss,
     mining::{Kind, Negative},
+    parameters::Parameter,
+    settings::{Contrastive, Finetune, OptimizerSettings},
     state::{Item, WorkFolder},
 };
 use crate::{Side, evaluation::Fields};
@@ -253,7 +255,7 @@ impl Case {
     /// How far each number of each weight is from where it began, by name.
     fn moved(&self, ran: &Ran) -> Vec<(String, Vec<f32>)> {
         let begun = self.parameters();
-        let of_weight = |((name, after), before): (&(String, Vec<f32>), &super::Parameter)| {
+        let of_weight = |((name, after), before): (&(String, Vec<f32>), &Parameter)| {
             let before = values(before.variable.as_tensor());
             let distances = after.iter().zip(&before).map(|(after, before)| (after - before).abs());
             (name.clone(), distances.collect())
@@ -686,7 +688,7 @@ fn a_run_that_is_stopped_in_any_epoch_goes_on_to_the_same_weights_and_the_same_l
             .open(folder.path().join("log.jsonl"))
             .unwrap();
         log.write_all(b"{\"event\":\"step\",\"step\":99}\n").unwrap();
-        fs::write(folder.path().join(".state-99.safetensors.1-0.partial"), "torn").unwrap();
+        fs::write(folder.path().join("state-99.safetensors.1-0.tmp"), "torn").unwrap();
         let resumed = case.run_in(folder.path(), |_| false);
         assert!(resumed.weights == whole.weights, "{place:?}");
         let best = |ran: &Ran| {

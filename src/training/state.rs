@@ -231,7 +231,7 @@ impl WorkFolder {
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let used = name == state.tensors.name || state.best_tensors.as_ref().is_some_and(|best| best.name == name);
-            let unfinished = name.ends_with(".partial") || name.ends_with(".tmp");
+            let unfinished = name.ends_with(".tmp");
             if name.ends_with(".safetensors") && !used || unfinished {
                 let _ = fs::remove_file(entry.path());
             }
@@ -285,11 +285,7 @@ mod tests {
     #[test]
     fn what_a_kill_left_half_written_is_removed_with_the_next_state() {
         let folder = tempfile::tempdir().unwrap();
-        for torn in [
-            ".state-7.safetensors.1-0.partial",
-            ".state.json.1-0.tmp",
-            "state-6.safetensors",
-        ] {
+        for torn in ["state-7.safetensors.1-0.tmp", "state.json.tmp", "state-6.safetensors"] {
             fs::write(folder.path().join(torn), "torn").unwrap();
         }
         fs::write(folder.path().join(LOG), "{}\n").unwrap();

@@ -101,13 +101,13 @@ fn nothing_that_no_run_left_is_removed_from_where_a_run_works() {
     for name in [
         "lock",
         "state-3.safetensors",
-        ".best-3.safetensors.17-0.partial",
+        "best-3.safetensors.17-0.tmp",
         "state.json.tmp",
     ] {
         fs::write(work(name), "").unwrap();
     }
     fs::create_dir(work("done")).unwrap();
-    for name in ["config.json.tmp", ".model.safetensors.17-0.partial", "vocab.txt"] {
+    for name in ["config.json.tmp", "model.safetensors.17-0.tmp", "vocab.txt"] {
         fs::write(work("done").join(name), "").unwrap();
     }
     case.train("out", &["--epochs", "1", "--resume"]).assert().success();

@@ -19,9 +19,9 @@ const RECIPE: &str = "
 seed = 7
 [backbone]
 hidden_size = 16
-layers = 1
-heads = 2
-intermediate = 32
+num_hidden_layers = 1
+num_attention_heads = 2
+intermediate_size = 32
 vocab_size = 160
 max_position_embeddings = 48
 [head]

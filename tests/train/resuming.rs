@@ -57,7 +57,7 @@ fn a_run_killed_again_and_again_resumes_to_the_same_bytes() {
     let mut logged = fs::read(&log).unwrap();
     logged.extend(b"{\"event\":\"step\",\"step\":99}\n");
     fs::write(&log, logged).unwrap();
-    fs::write(case.path("cut.partial/.state-99.safetensors.1-0.partial"), "torn").unwrap();
+    fs::write(case.path("cut.partial/state-99.safetensors.1-0.tmp"), "torn").unwrap();
     let other = case.train("cut", &["--resume", "--epochs", "3"]).assert().code(2);
     let said = stderr(&other);
     assert!(

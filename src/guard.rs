@@ -1,11 +1,16 @@
-//! Calls into the tokenizers library, which is not written for hostile files: an id of `u32::MAX`, for one, overflows inside it,
-//! and a special token that its own table lacks is looked up all the same. Its panics become reasons here, and stay off stderr, where
-//! everything else is one clear line.
+//! Calls into libraries that are not written for hostile or damaged files. (tokenizers: an id of `u32::MAX` overflows inside it, and a
+//! special token that its own table lacks is looked up all the same. redb: a page that another program has written over.) Their panics
+//! become reasons here, and stay off stderr, where everything else is one clear line.
 
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
+
+use crate::words::on_one_line;
+
+/// Of a reason, in characters.
+const LONGEST: usize = 200;
 
 thread_local! {
     static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
@@ -29,29 +34,13 @@ pub fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     let outer = IS_GUARDED.replace(true);
     let result = panic::catch_unwind(AssertUnwindSafe(call));
     IS_GUARDED.set(outer);
-    result.map_err(|payload| one_line(&message(payload.as_ref())))
+    result.map_err(|payload| on_one_line(&message(payload.as_ref()), LONGEST))
 }
 
 fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "it panicked without a message".to_owned())
-}
-
-/// The message may quote any of an untrusted file.
-fn one_line(message: &str) -> String {
-    const LONGEST: usize = 200;
-    let mut line: String = message.chars().take(LONGEST).flat_map(escaped).collect();
-    if message.chars().nth(LONGEST).is_some() {
-        line.push('…');
-    }
-    line
-}
-
-fn escaped(c: char) -> impl Iterator<Item = char> {
-    let control = c.is_control().then(|| c.escape_default());
-    let plain = (!c.is_control()).then_some(c);
-    control.into_iter().flatten().chain(plain)
 }
 
 #[cfg(test)]

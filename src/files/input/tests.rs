@@ -331,3 +331,53 @@ fn what_comes_after_an_end_is_not_read() {
         .unwrap();
     assert_eq!(open.finish().unwrap().bytes, 0);
 }
+
+#[test]
+fn a_file_that_is_written_to_while_it_is_read_is_no_input_that_ended_well() {
+    use std::io::{Seek as _, Write as _};
+    let bytes = "line\n".repeat(100_000).into_bytes();
+    type Change = fn(&mut File);
+    let cases: [(Change, Option<&str>); 5] = [
+        (|_| (), None),
+        // Added to, as a log is.
+        (|file| file.write_all(b"one more\n").unwrap(), None),
+        // The same once more, or only said to be written to.
+        (
+            |file| {
+                file.rewind().unwrap();
+                file.write_all(b"line\n").unwrap();
+            },
+            None,
+        ),
+        (
+            |file| file.set_len(3000).unwrap(),
+            Some("cut short while it was read: "),
+        ),
+        (
+            |file| {
+                file.rewind().unwrap();
+                file.write_all(b"LINE\n").unwrap();
+            },
+            Some("another program wrote to it while it was read"),
+        ),
+    ];
+    for (change, expected) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("in.jsonl");
+        std::fs::write(&path, &bytes).unwrap();
+        let mut open = Input::File(path.clone()).open().unwrap();
+        let mut read = vec![0; 10_000];
+        open.read_exact(&mut read).unwrap();
+        let mut file = File::options().read(true).write(true).open(&path).unwrap();
+        file.seek(io::SeekFrom::End(0)).unwrap();
+        change(&mut file);
+        // Some file systems know no shorter time.
+        let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+        file.set_modified(later).unwrap();
+        let ended = open.read_to_end(&mut read).map_err(|error| error.to_string());
+        match expected {
+            None => assert!(ended.is_ok() && read.starts_with(&bytes), "{ended:?}"),
+            Some(reason) => assert!(ended.as_ref().is_err_and(|error| error.contains(reason)), "{ended:?}"),
+        }
+    }
+}
