@@ -62,8 +62,7 @@ impl Calibration {
     /// The calibrated probability of a scored one. It goes through the decimal that records state, since that is what
     /// the map was fitted to: on the steep part of an isotonic map a hundredth of an f32's spacing shows.
     pub fn apply_scored(&self, probability: f32) -> f32 {
-        let stated = probability.to_string().parse().unwrap_or(f64::from(probability));
-        self.apply(stated) as f32
+        self.apply(stated(probability)) as f32
     }
 
     /// For records that name no documents: their number, which stands in for that of documents, is left out.
@@ -134,10 +133,21 @@ pub fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
+/// An f32 by its shortest decimal, which is how records state probabilities: 0.55, and not the f64 next to it.
+pub fn stated(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_number_is_stated_as_records_do() {
+        assert_eq!(stated(0.55), 0.55);
+        assert_eq!(stated(0.1), 0.1);
+    }
 
     fn isotonic(raw: &[f64], calibrated: &[f64]) -> Calibration {
         Calibration::Isotonic {

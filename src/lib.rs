@@ -2,19 +2,19 @@
 //!
 //! Rooms, from the top: [`cli`] turns arguments into settings and runs a subcommand; [`scoring`]
 //! streams JSONL records through the network; [`corpora`] makes such records of annotated documents;
-//! [`training`] makes checkpoints from labelled pairs; [`evaluation`] judges probabilities against labels;
+//! `training` makes checkpoints from labelled pairs; `evaluation` judges probabilities against labels;
 //! [`model`] is the dual encoder over candle tensors;
 //! [`kernels`], a package of its own, holds the operations that differ between processors; [`text`] marks entities and tokenizes;
 //! [`checkpoint`] finds weights and reads them; [`files`] are bytes in and out. Arrows point down; [`Side`],
-//! [`Calibration`], `raw_json` and `words` are everybody's:
+//! [`Calibration`], `guard`, `raw_json` and `words` are everybody's:
 //!
 //! ```text
-//! cli -> scoring, corpora, training, evaluation, model, text, checkpoint, files, kernels' devices
-//! training -> scoring's records and marking, evaluation, text, model, checkpoint, files, kernels' devices, copies and memory
+//! cli -> scoring, corpora, training, evaluation, model, text, checkpoint, files, kernels' devices, memory and names
+//! training -> scoring's records and marking, evaluation, text, model, checkpoint, files, kernels' memory and slices
 //! scoring -> text, model, files, kernels' copies, memory and names
 //! corpora -> files
 //! model -> checkpoint, kernels
-//! checkpoint -> files' replacing of a file
+//! checkpoint -> files' names and replacing
 //! evaluation, text, kernels, files -> no sibling
 //! ```
 
@@ -22,14 +22,15 @@ mod calibration;
 pub mod checkpoint;
 pub mod cli;
 pub mod corpora;
-pub mod evaluation;
+mod evaluation;
 pub mod files;
+mod guard;
 pub mod model;
 mod raw_json;
 pub mod scoring;
 mod side;
 pub mod text;
-pub mod training;
+mod training;
 mod words;
 
 pub use calibration::{Calibration, FittedOn};

@@ -17,6 +17,18 @@ pub fn quoted(text: &str) -> String {
     }
 }
 
+/// A library's message about an untrusted file, which may quote any of it, made fit for one line of at most `limit` characters.
+pub fn on_one_line(message: &str, limit: usize) -> String {
+    let mut line = String::new();
+    for c in shortened(message, limit).chars() {
+        match c {
+            c if c.is_control() => line.extend(c.escape_debug()),
+            c => line.push(c),
+        }
+    }
+    line
+}
+
 /// Whether a terminal or a page obeys the character instead of showing it: controls, and what turns the direction of what follows.
 pub fn is_obeyed(c: char) -> bool {
     c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -200,6 +200,51 @@ fn a_bad_config_file_stands_in_nobodys_way_to_help() {
 }
 
 #[test]
+fn an_output_that_is_named_beneath_the_command_line_goes_with_its_flags_there() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("x.toml"), "[score]\noutput = \"of-config.jsonl\"\n").unwrap();
+    let base = ["-q", "--model", "demo"];
+    for flags in [
+        &["--resume"][..],
+        &["--force"],
+        &["--save-every", "3", "--lock-timeout", "1", "--resume"],
+    ] {
+        let run = score(
+            folder.path(),
+            &[&base, flags].concat(),
+            &[("CRAG_OUTPUT", "of-variable.jsonl")],
+        );
+        assert_eq!((run.code, run.stdout.len()), (0, 0), "{flags:?}: {}", run.stderr);
+        let run = score(folder.path(), &[&base, flags, &["--config", "x.toml"]].concat(), &[]);
+        assert_eq!((run.code, run.stdout.len()), (0, 0), "{flags:?}: {}", run.stderr);
+        let run = score(folder.path(), &[&base, flags].concat(), &[]);
+        assert!(
+            run.code == 2 && run.stderr.contains("expected -o OUT as well"),
+            "{flags:?}: {}",
+            run.stderr
+        );
+    }
+    for name in ["of-variable.jsonl", "of-config.jsonl"] {
+        assert_eq!(json_lines(&std::fs::read(folder.path().join(name)).unwrap()).len(), 1);
+    }
+    for command in ["extract", "merge"] {
+        let mut crag = crag();
+        crag.args([command, "--force"]);
+        if command == "extract" {
+            crag.args(["--from", "pubtator"]);
+        } else {
+            crag.arg("x.toml");
+        }
+        let output = crag.current_dir(&folder).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.code() == Some(2) && stderr.contains("--force: expected -o OUT as well"),
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
 fn of_quiet_and_verbose_the_one_nearer_to_the_command_line_counts() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("quiet.toml"), "[score]\nquiet = true\n").unwrap();

@@ -89,6 +89,18 @@ fn every_subcommand_has_a_page_with_all_its_flags() {
     for (subcommand, flags) in definitions() {
         assert!(main.contains(&format!("crag-{subcommand}")), "{subcommand}");
         let page = page(&format!("crag-{subcommand}.1"));
+        let help = stdout_of(&[&subcommand, "--help"]);
+        assert_eq!(
+            page.contains(".SH EXAMPLES\n.nf\n  crag "),
+            help.contains("\nExamples:\n  crag "),
+            "{subcommand}"
+        );
+        assert_eq!(
+            page.contains(".SH \"EXIT STATUS\"\n"),
+            help.contains("Exit codes: "),
+            "{subcommand}"
+        );
+        assert!(page.contains(".SH VERSION") && !page.contains("EXTRA"), "{subcommand}");
         for flag in flags {
             assert!(page.contains(&flag), "{subcommand} {flag}");
         }

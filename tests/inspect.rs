@@ -1,6 +1,6 @@
 //! `crag inspect`: what it says about checkpoints, good and bad.
 
-use crate::common::{crag, fixture, json_lines};
+use crate::common::{but_for_views, crag, fixture, json_lines};
 
 #[test]
 fn inspect_lists_parts_settings_and_their_sources() {
@@ -84,7 +84,7 @@ fn a_number_of_heads_that_is_a_guess_is_doubted_in_one_line_and_a_stated_one_is_
         }
         let mut command = crag();
         let output = command.args(["inspect", "--model"]).arg(&folder).output().unwrap();
-        let (stdout, stderr) = (output.stdout, String::from_utf8(output.stderr).unwrap());
+        let (stdout, stderr) = (output.stdout, but_for_views(&output.stderr));
         let stdout = String::from_utf8(stdout).unwrap();
         // The one fixture whose number of heads only its width tells.
         let is_guessed = folder.ends_with("noconfig");
@@ -111,6 +111,37 @@ fn a_number_of_heads_that_is_a_guess_is_doubted_in_one_line_and_a_stated_one_is_
 }
 
 #[test]
+fn views_that_no_settings_state_are_doubted() {
+    let folder = copy("model/safetensors");
+    let said = || {
+        let output = crag().args(["inspect", "--model"]).arg(folder.path()).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (text(output.stdout), text(output.stderr))
+    };
+    let doubt = "nothing states which views the classifier reads, and bilinear, product are taken, one of 20 sets of its width: if";
+    let (stdout, stderr) = said();
+    assert!(stderr.lines().count() == 1 && stderr.contains(doubt), "{stderr}");
+    assert!(
+        stdout
+            .lines()
+            .any(|line| line.starts_with("doubtful ") && line.contains(doubt)),
+        "{stdout}"
+    );
+    // What is converted is doubted no less.
+    let mut convert = crag();
+    convert.args(["convert", "--model"]).arg(folder.path());
+    convert.arg(folder.path().join("converted")).assert().success();
+    let stated = |folder: &std::path::Path| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(folder.join("crag.json")).unwrap()).unwrap()
+    };
+    assert!(stated(&folder.path().join("converted"))["views"].is_null());
+    for views in [r#"["bilinear", "product"]"#, r#"["drug", "abs_diff"]"#] {
+        std::fs::write(folder.path().join("crag.json"), format!(r#"{{"views": {views}}}"#)).unwrap();
+        assert_eq!(said().1, "");
+    }
+}
+
+#[test]
 fn how_projections_end_is_doubted_unless_it_is_the_cards_way_and_crag_json_states_it() {
     let model = copy_with("safetensors", |name, tensor| {
         (!name.contains("_projection.1.")).then(|| (name.replace("_projection.0.", "_projection."), tensor))
@@ -120,8 +151,7 @@ fn how_projections_end_is_doubted_unless_it_is_the_cards_way_and_crag_json_state
         std::fs::write(&sidecar, settings).unwrap();
         let output = crag().args(["inspect", "--model"]).arg(model.path()).output().unwrap();
         assert_eq!(output.status.code(), Some(0));
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        (text(output.stdout), text(output.stderr))
+        (String::from_utf8(output.stdout).unwrap(), but_for_views(&output.stderr))
     };
     let answers = || {
         let mut command = crag();
@@ -208,8 +238,7 @@ fn inspected_after_conversion(folder: &std::path::Path) -> (String, String) {
 
 fn inspected_folder(folder: &std::path::Path) -> (String, String) {
     let output = crag().args(["inspect", "--model"]).arg(folder).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (text(output.stdout), text(output.stderr))
+    (String::from_utf8(output.stdout).unwrap(), but_for_views(&output.stderr))
 }
 
 /// A copy of a fixture whose weights are these of its tensors under these names.

@@ -366,7 +366,7 @@ fn a_run_that_cannot_begin_leaves_no_earlier_summary_behind() {
         (&["--threshold", "7"][..], "threshold"),
         (&["--bogus"], "--bogus"),
         (&["--format", "xml"], "xml"),
-        (&["--resume"], "were not provided: --output <OUT>"),
+        (&["--resume"], "--resume: expected -o OUT as well"),
         (&["--config", "x.toml"], "thresold"),
     ] {
         assert_eq!(score(&[]), Some(3));
@@ -457,6 +457,45 @@ fn an_extraction_that_cannot_begin_or_that_a_signal_ends_leaves_no_earlier_summa
     drop(stdin);
     assert_eq!(read(&summary)["outcome"]["status"], "interrupted");
     assert_eq!(names(folder.path()), ["s.json", "x.toml"]);
+}
+
+#[test]
+fn a_run_that_finds_the_output_taken_or_is_ended_while_it_waits_for_it_says_so_in_its_summary() {
+    use std::process::Stdio;
+    let folder = tempfile::tempdir().unwrap();
+    let summary = folder.path().join("s.json");
+    let score = |arguments: &[&str]| {
+        let mut command = crate::common::process(&crag());
+        command
+            .args(["score", "-q", "--model", "demo", "-o", "out.jsonl"])
+            .args(arguments);
+        command.current_dir(&folder).stdin(Stdio::piped());
+        command
+    };
+    let mut holder = score(&[]).spawn().unwrap();
+    crate::common::place::wait_for(|| folder.path().join("out.jsonl.progress").exists());
+    let earlier = || std::fs::write(&summary, r#"{"outcome":{"status":"complete"},"run_id":"x"}"#).unwrap();
+    earlier();
+    let locked = score(&["--force", "--summary-json", "s.json"]).status().unwrap();
+    assert_eq!(locked.code(), Some(11));
+    let outcome = |status: &str, code: i32| {
+        let outcome = &read(&summary)["outcome"];
+        assert_eq!(
+            (&outcome["status"], &outcome["exit_code"]),
+            (&json!(status), &json!(code))
+        );
+    };
+    outcome("failed", 11);
+    earlier();
+    let mut waiting = score(&["--force", "--lock-timeout", "60", "--summary-json", "s.json"]);
+    let mut waiting = heed_signals(&mut waiting).spawn().unwrap();
+    let id = waiting.id();
+    crate::common::place::wait_for(|| crate::common::signals::has_open(id, "out.jsonl.partial"));
+    send(&waiting, "TERM");
+    assert_eq!(waiting.wait().unwrap().code(), Some(143));
+    outcome("interrupted", 143);
+    drop(holder.stdin.take());
+    assert_eq!(holder.wait().unwrap().code(), Some(0));
 }
 
 /// The names in a folder, sorted.

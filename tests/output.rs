@@ -8,6 +8,7 @@ use crag::files::Companion;
 use serde_json::Value;
 
 use crate::common::place::{Place, pair, pairs, wait_for};
+use crate::common::signals::has_open;
 use crate::common::{crag, json_lines, process};
 
 #[test]
@@ -470,7 +471,11 @@ fn flags_that_need_an_output_say_so() {
     for flag in ["--resume", "--force"] {
         let run = place.score(&[flag, "pairs.jsonl"]);
         assert_eq!(run.code, 2, "{}", run.stderr);
-        assert!(run.stderr.contains("--output <OUT>"), "{}", run.stderr);
+        assert!(
+            run.stderr.contains(&format!("{flag}: expected -o OUT as well")),
+            "{}",
+            run.stderr
+        );
     }
     let message = place.refusal(&["-o", "/dev/fd/2.gz", "pairs.jsonl"], 2);
     assert!(message.contains("only a file is written compressed"), "{message}");
@@ -555,12 +560,7 @@ fn a_second_run_can_wait_for_the_first() {
         .spawn();
     let mut second = second.unwrap();
     // As soon as it has the file open it asks for its lock.
-    let opened = |child: &std::process::Child| {
-        let files = fs::read_dir(format!("/proc/{}/fd", child.id())).into_iter().flatten();
-        let mut files = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
-        files.any(|file| file.ends_with("out.jsonl.partial"))
-    };
-    wait_for(|| opened(&second));
+    wait_for(|| has_open(second.id(), "out.jsonl.partial"));
     assert!(second.try_wait().unwrap().is_none());
     first.stdin.take().unwrap().write_all(pairs(0..1).as_bytes()).unwrap();
     assert_eq!(first.wait().unwrap().code(), Some(0));

@@ -169,7 +169,10 @@ fn settings_that_have_changed_are_named() {
     // Where a record's fields are.
     let message = refused(&place, &[&resume[..], &["--field", "text=/text"]].concat());
     assert!(message.contains("--field text was not set and is /text"), "{message}");
-    place.write("config.json", format!(r#"{{"threshold": {own}}}"#));
+    place.write(
+        "config.json",
+        format!(r#"{{"threshold": {own}, "views": ["bilinear", "product"]}}"#),
+    );
     let message = refused(&place, &[&resume[..], &["--model-config", "config.json"]].concat());
     assert!(
         message.contains("model was ") && message.contains("… and is "),
@@ -268,7 +271,11 @@ fn calibrated_answers_are_gone_on_with_as_such_alone() {
     let settings = |temperature: f64| {
         let calibration = serde_json::json!({"method": "temperature", "temperature": temperature});
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), serde_json::json!({"calibration": calibration}).to_string()).unwrap();
+        fs::write(
+            file.path(),
+            serde_json::json!({"calibration": calibration, "views": ["bilinear", "product"]}).to_string(),
+        )
+        .unwrap();
         file
     };
     let (fitted, refitted) = (settings(2.0), settings(3.0));

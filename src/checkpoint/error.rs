@@ -4,6 +4,8 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::words::on_one_line;
+
 /// Each message names the file (or the hub's repository), what was found, and where possible the way out.
 /// No message ever holds a token.
 #[derive(Debug, Error)]
@@ -124,18 +126,9 @@ impl CheckpointError {
     }
 }
 
-/// A library's message about an untrusted file, which may quote any of it, made fit for one line.
+/// A library's message about an untrusted file, fit for an error.
 pub(super) fn quoting(message: &str) -> String {
-    const LONGEST: usize = 600;
-    let mut out = String::new();
-    for (i, c) in message.chars().enumerate() {
-        match c {
-            _ if i == LONGEST => return out + "…",
-            c if c.is_control() => out.extend(c.escape_debug()),
-            c => out.push(c),
-        }
-    }
-    out
+    on_one_line(message, 600)
 }
 
 /// A name out of an untrusted file, made fit for one line of a message.

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::contents::{Contents, looks_like_anything_but_weights};
 use super::mapped::NO_FILE;
 use super::{CheckpointError, ModelFiles, NamedBytes, WeightFile};
+use crate::files::folder_of;
 
 /// The weights looked for, best first; an index stands for the shards it names.
 pub(super) const WEIGHTS: [&str; 4] = [
@@ -60,11 +61,7 @@ pub(super) fn locate_folder(folder: &Path) -> Result<ModelFiles, CheckpointError
 }
 
 pub(super) fn locate_file(weights: &Path) -> Result<ModelFiles, CheckpointError> {
-    let folder = match weights.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    assemble(folder, weights, weights.display().to_string())
+    assemble(folder_of(weights), weights, weights.display().to_string())
 }
 
 /// The model whose weights (or index) are at `weights` and whose small files are in `folder`.

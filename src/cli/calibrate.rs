@@ -12,9 +12,10 @@ use super::inputs;
 use super::labelled::{LabelledArgs, input, refuse_unfit};
 use super::model::settings_file;
 use super::model_choice::{ModelChoice, model_args, names_model};
-use super::values::{quoted_list, threshold_of};
+use super::values::quoted_list;
 use super::{Outcome, UsageError, console};
 use crate::Calibration;
+use crate::calibration::stated;
 use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, NamedBytes, locate};
 use crate::evaluation::{
     Comparison, Estimate, LabelledSet, MatchBy, Method, Metric, Mistakes, Origin, Plan, Request, Threshold, compare,
@@ -138,7 +139,7 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
     calibration.check().map_err(anyhow::Error::msg)?;
     let request = Request {
         threshold: Threshold {
-            value: threshold_of(Options::default().threshold),
+            value: stated(Options::default().threshold),
             origin: Origin::Default,
         },
         recall: None,
@@ -206,10 +207,7 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
     };
     let printed = super::print(&text)
         .with_context(|| format!("{} is written, but what there is to say of it is not", target.display()))?;
-    Ok(match (printed, incomplete) {
-        (Outcome::Complete, true) => Outcome::Incomplete,
-        (other, _) => other,
-    })
+    Ok(printed.and(Outcome::of_records(incomplete)))
 }
 
 impl CalibrateArgs {
@@ -311,7 +309,7 @@ impl CalibrateArgs {
                 (None, None) => None,
             };
             check(in_use.as_ref())?;
-            let set = self.labelled.read(path, MatchBy::Nothing, Mistakes::none())?;
+            let set = self.labelled.read(path, MatchBy::Nothing, Mistakes::default())?;
             if in_use.is_none() && self.output.is_some() {
                 console::note(
                     "the file gets the calibration alone: with --model-config it stands in place of the model's own \
@@ -325,7 +323,9 @@ impl CalibrateArgs {
         let in_use = parsed(model.description.files.sidecar.as_ref())?;
         check(Some(&in_use))?;
         let named = (&model, self.model.is_some());
-        let set = self.labelled.score(path, named, MatchBy::Nothing, Mistakes::none())?;
+        let set = self
+            .labelled
+            .score(path, named, MatchBy::Nothing, Mistakes::default())?;
         Ok((name, set, Some(in_use)))
     }
 

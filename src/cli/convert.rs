@@ -1,7 +1,6 @@
 //! `crag convert`: a checkpoint as a folder with everything stated.
 
 use std::{
-    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
@@ -9,15 +8,14 @@ use std::{
 };
 
 use anyhow::Context as _;
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 use clap::ValueEnum as _;
 
 use crate::{
-    Side,
     checkpoint::{Checkpoint, HubOptions, ModelSource, locate, write_safetensors},
     files::{Claim, OutputError, REPLACED, RealDisk, replace},
     kernels::Precision,
-    model::{DualEncoder, Roles, packed_tensors},
+    model::{DualEncoder, packed_tensors},
 };
 
 use super::{
@@ -25,6 +23,7 @@ use super::{
     model::{Description, ModelArgs},
     model_folder::{self, CONVERTED},
     signals::SignalWatch,
+    stored_weights::{converted, matrices_of_encoders},
 };
 
 #[derive(Debug, clap::Args)]
@@ -185,51 +184,4 @@ fn write_folder(args: &ConvertArgs, model: &Description, folder: &Path, stop: &A
         write_safetensors(&weights, &tensors)?;
     }
     Ok(!is_stopped())
-}
-
-/// Names of the weights of the encoder layers' linear layers: the matrices that a run in bf16 rounds.
-pub(super) fn matrices_of_encoders(roles: &Roles) -> HashSet<&str> {
-    let layers = Side::BOTH.into_iter().flat_map(|side| &roles.encoder(side).layers);
-    let linears = layers.flat_map(|layer| {
-        [
-            &layer.query,
-            &layer.key,
-            &layer.value,
-            &layer.attention_output,
-            &layer.intermediate,
-            &layer.output,
-        ]
-    });
-    linears.map(|linear| linear.weight.as_str()).collect()
-}
-
-/// A tensor as it is stored where weights are stored as `dtype`: in bf16 those alone that are `in_products`, since rounding
-/// embeddings, norms and head too would triple the error. `flag`: what chose the type, for messages.
-///
-/// # Errors
-/// A value that f16 cannot hold.
-pub(super) fn converted(
-    (name, tensor): (&str, &Tensor),
-    dtype: DType,
-    in_products: &HashSet<&str>,
-    flag: &str,
-) -> anyhow::Result<Tensor> {
-    if dtype == DType::BF16 && !in_products.contains(name) {
-        return Ok(tensor.clone());
-    }
-    let converted = tensor.to_dtype(dtype).with_context(|| format!("tensor \"{name}\""))?;
-    if dtype == DType::F16 {
-        let finite = |t: &Tensor| -> candle_core::Result<bool> {
-            Ok(t.to_dtype(DType::F32)?
-                .flatten_all()?
-                .to_vec1::<f32>()?
-                .iter()
-                .all(|v| v.is_finite()))
-        };
-        anyhow::ensure!(
-            finite(&converted)? || !finite(tensor)?,
-            "tensor \"{name}\": a value is too large for f16; use {flag} bf16 or f32"
-        );
-    }
-    Ok(converted)
 }

@@ -20,7 +20,7 @@ use crate::corpora::{
     self, CompositeUse, CorpusError, DEFAULT_ADR_TYPES, DEFAULT_DRUG_TYPES, DEFAULT_RELATION_TYPES, Format, Labels,
     Options, Overlap, Problem, Scope, Sources, Summary, TypeSet,
 };
-use crate::files::Input;
+use crate::files::{Input, folder_of};
 use crate::words::counted;
 
 /// What to read, which pairs to make of it, and what to say about it.
@@ -77,16 +77,13 @@ pub struct ExtractArgs {
     #[arg(long, value_name = "N")]
     window: Option<usize>,
 
-    /// Annotation type that is a drug; may be given several times [default: Chemical, Drug and the like]
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", help = of_types("Annotation type that is a drug", DEFAULT_DRUG_TYPES))]
     drug_type: Vec<String>,
 
-    /// Annotation type that is a reaction; may be given several times [default: Disease, ADR, ADE and the like]
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", help = of_types("Annotation type that is a reaction", DEFAULT_ADR_TYPES))]
     adr_type: Vec<String>,
 
-    /// Relation type that says "caused"; may be given several times [default: CID, ADE-Drug and the like]
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", help = of_types("Relation type that says \"caused\"", DEFAULT_RELATION_TYPES))]
     relation_type: Vec<String>,
 
     /// Which pairs get a label: those of documents with relations, all, or none
@@ -157,17 +154,16 @@ enum CompositeArg {
     Parts,
 }
 
+/// The help of a flag that takes names of types.
+fn of_types(what: &str, defaults: &[&str]) -> String {
+    format!("{what}; may be given several times [default: {}]", defaults.join(", "))
+}
+
 /// `config`: the file that some of the settings are from, if one was named.
 pub fn run(args: ExtractArgs, config: Option<PathBuf>) -> anyhow::Result<Outcome> {
     let result = extract(&args, config);
-    if let (Some(summary), Err(_) | Ok(Outcome::ClosedPipe)) = (args.earlier_summary(), &result)
-        && let Err(own) = summary.replace(&End::new(&result))
-    {
-        let own = format!("{own:#}");
-        // That it cannot be written may be what the run failed of.
-        if result.as_ref().err().is_none_or(|error| format!("{error:#}") != own) {
-            console::warn(&own);
-        }
+    if let (Some(summary), Err(_) | Ok(Outcome::ClosedPipe)) = (args.earlier_summary(), &result) {
+        summary.tell(&End::new(&result), result.as_ref().err());
     }
     result
 }
@@ -181,9 +177,7 @@ pub fn tell_failure_before_run(summary: PathBuf, matches: &ArgMatches, error: &a
         .collect();
     // Whether the documents are brat's may be what could not be understood.
     others.extend(corpora::is_brat_name(&summary).then(|| summary.clone()));
-    if let Err(error) = earlier_summary(summary, others).replace(&End::failed(error)) {
-        console::warn(&format!("{error:#}"));
-    }
+    earlier_summary(summary, others).tell(&End::failed(error), None);
 }
 
 fn earlier_summary(path: PathBuf, others: Vec<PathBuf>) -> EarlierSummary {
@@ -387,8 +381,7 @@ impl ExtractArgs {
 
     /// Whether a file of this name would be one of the documents in the folders that are read.
     fn would_be_read(&self, path: &Path) -> bool {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new(".")).canonicalize();
+        let folder = folder_of(path).canonicalize();
         let below = |read: &PathBuf| {
             let read = read.canonicalize().ok().filter(|read| read.is_dir());
             read.is_some_and(|read| folder.as_ref().is_ok_and(|folder| folder.starts_with(read)))

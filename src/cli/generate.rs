@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap_complete::Shell;
+use clap_mangen::Man;
 
 use super::{Outcome, UsageError, command, console};
 
@@ -38,14 +39,39 @@ pub fn man(args: ManArgs) -> anyhow::Result<Outcome> {
                 return Err(UsageError(message).into());
             }
             std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-            clap_mangen::generate_to(command(), &folder).with_context(|| folder.display().to_string())?;
+            let mut crag = command().disable_help_subcommand(true);
+            crag.build();
+            let all = crag.get_subcommands().cloned().chain([crag.clone()]);
+            for command in all.filter(|command| !command.is_hide_set()) {
+                let path = folder.join(Man::new(command.clone()).get_filename());
+                std::fs::write(&path, page(command)?).with_context(|| path.display().to_string())?;
+            }
             console::note(&format!("wrote the man pages to {}", folder.display()));
             Ok(Outcome::Complete)
         }
-        None => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(command()).render(&mut page)?;
-            super::print(&String::from_utf8(page)?)
+        None => super::print(&page(command())?),
+    }
+}
+
+/// A man page, with what its command's help says last under the headings that readers of such pages look for.
+fn page(command: clap::Command) -> anyhow::Result<String> {
+    let mut page = Vec::new();
+    Man::new(command).render(&mut page)?;
+    let page = String::from_utf8(page)?;
+    let Some((before, extra)) = page.split_once(".SH EXTRA\n") else {
+        return Ok(page);
+    };
+    let (extra, after) = extra.split_once("\n.SH ").unwrap_or((extra, ""));
+    let (mut notes, mut examples, mut exit_status) = (String::new(), String::new(), String::new());
+    for paragraph in extra.trim_end().split("\n\n") {
+        if let Some(lines) = paragraph.strip_prefix("Examples:\n") {
+            examples = format!(".SH EXAMPLES\n.nf\n{lines}\n.fi\n");
+        } else if let Some(codes) = paragraph.strip_prefix("Exit codes: ") {
+            exit_status = format!(".SH \"EXIT STATUS\"\n{codes}\n");
+        } else {
+            let begin = if notes.is_empty() { ".SH NOTES\n" } else { "\n" };
+            notes += &format!("{begin}{paragraph}\n");
         }
     }
+    Ok(format!("{before}{notes}{examples}{exit_status}.SH {after}"))
 }

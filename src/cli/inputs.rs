@@ -28,7 +28,7 @@ pub struct InputArgs {
     #[arg(help_heading = "Records", long = "field", value_name = "FIELD=PLACE", value_parser = parse_field)]
     pub fields: Vec<(String, String)>,
 
-    /// Take the I-th of N parts of the inputs alone, such as 3/8; `crag merge` puts the parts' answers back together
+    /// Read only the I-th of N parts of the inputs, such as 3/8; `crag merge` puts the parts' answers back together
     #[arg(help_heading = "Records", long, value_name = "I/N", value_parser = Shard::parse)]
     pub shard: Option<Shard>,
 }

@@ -4,17 +4,14 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::Serialize;
 
-use crate::model::{
-    StoredLayouts,
-    config::{Setting, Source, view_names},
-};
+use crate::model::StoredLayouts;
 use crate::words::{thousands, visible};
 
 use super::{
     Outcome,
+    config::SettingRow,
     device::DeviceArgs,
     model::{Description, ModelArgs},
-    values::threshold_of,
 };
 
 #[derive(Debug, clap::Args)]
@@ -58,7 +55,7 @@ struct Report {
     doubts: Vec<String>,
     parameters: usize,
     parts: Vec<Part>,
-    settings: Vec<SettingRow>,
+    settings: Vec<SourceRow>,
     tensors: Vec<TensorRow>,
 }
 
@@ -80,10 +77,20 @@ struct Part {
 }
 
 #[derive(Serialize)]
-pub struct SettingRow {
-    pub setting: &'static str,
-    pub value: serde_json::Value,
-    pub source: String,
+struct SourceRow {
+    setting: String,
+    value: serde_json::Value,
+    source: String,
+}
+
+impl From<SettingRow> for SourceRow {
+    fn from(SettingRow { setting, value, from }: SettingRow) -> Self {
+        Self {
+            setting,
+            value,
+            source: from,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -150,7 +157,7 @@ impl Report {
             doubts: model.doubts.clone(),
             parameters: parts.iter().map(|p| p.parameters).sum(),
             parts,
-            settings: settings(model),
+            settings: model.setting_rows().into_iter().map(SourceRow::from).collect(),
             tensors,
         }
     }
@@ -259,49 +266,6 @@ impl Report {
 fn layer_role(role: &str) -> Option<(usize, &str)> {
     let (index, role) = role.strip_prefix("layer ")?.split_once(' ')?;
     Some((index.parse().ok()?, role))
-}
-
-/// What the model is beyond its shapes, and where each came from.
-pub fn settings(model: &Description) -> Vec<SettingRow> {
-    let mut rows = Vec::new();
-    let mut row = |setting: &'static str, source: String, value: serde_json::Value| {
-        rows.push(SettingRow { setting, value, source });
-    };
-    let c = &model.config;
-    macro_rules! rows {
-        ($($setting:ident = $value:expr;)*) => {
-            $(row(stringify!($setting), model.source_of(&c.$setting), $value.into());)*
-        };
-    }
-    rows! {
-        num_attention_heads = *c.num_attention_heads;
-        layer_norm_eps = *c.layer_norm_eps;
-        hidden_act = c.hidden_act.name();
-        pooling = c.pooling.name();
-        pooling_heads = *c.pooling_heads;
-        views = view_names(&c.views);
-        activation = c.activation.name();
-    }
-    if let Some(projections) = &c.projection_activation {
-        row(
-            "projection_activation",
-            model.source_of(projections),
-            (**projections).into(),
-        );
-    }
-    rows! {
-        markers = *c.markers;
-        max_length = *c.max_length;
-        threshold = threshold_of(*c.threshold);
-    }
-    if let Some(calibration) = &c.calibration {
-        let stated = Setting {
-            value: calibration.method(),
-            source: Source::CragJson,
-        };
-        row("calibration", model.source_of(&stated), stated.value.into());
-    }
-    rows
 }
 
 fn shape(shape: &[usize]) -> String {

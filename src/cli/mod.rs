@@ -12,6 +12,7 @@ mod config;
 mod console;
 mod convert;
 mod device;
+mod doubts;
 mod estimate;
 mod eval;
 mod extract;
@@ -21,7 +22,7 @@ mod inspect;
 mod labelled;
 mod manifest;
 mod merge;
-pub mod model;
+mod model;
 mod model_choice;
 mod model_folder;
 mod progress;
@@ -31,6 +32,7 @@ mod resampling;
 mod score;
 mod signals;
 mod stdout;
+mod stored_weights;
 mod stream;
 mod threads;
 mod train;
@@ -58,8 +60,11 @@ use crate::scoring::{Counts, OpenError, ScoreError};
 Flags can be set elsewhere, too: --some-flag of `crag score` by CRAG_SCORE_SOME_FLAG or CRAG_SOME_FLAG in the \
 environment, or by `some-flag = VALUE` in the file that --config (or CRAG_CONFIG) names, in its section [score] or \
 above all sections. The command line counts most, then the environment, then the file. Several values of a flag \
-that can be repeated are a list, [\"a\", \"b\"], in both. What says what one call is to do (--force, --json, --text \
-and its like) is for the command line alone. Nothing is read from the working folder unless it is named.")]
+that can be repeated are a list, [\"a\", \"b\"], in both. Flags of a single call (--force, --json, --text and the like) \
+work on the command line only. Nothing is read from the working folder unless it is named.
+
+Other variables: CRAG_KERNEL=amx|avx512|avx2|neon|portable forces a kernel; HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT \
+and HF_HUB_OFFLINE are the hub's, HTTPS_PROXY, ALL_PROXY, NO_PROXY and SSL_CERT_FILE the network's.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -122,6 +127,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Of two parts of a run, the second done where the first came to its end.
+    fn and(self, next: Outcome) -> Self {
+        match self {
+            Outcome::Complete => next,
+            other => other,
+        }
+    }
+
     pub fn exit_code(self) -> u8 {
         match self {
             Outcome::Complete => 0,
@@ -146,9 +159,14 @@ impl Outcome {
 
     /// Of a run over records that came to its end.
     fn of(counts: &Counts) -> Self {
-        match counts.errors() {
-            0 => Outcome::Complete,
-            _ => Outcome::Incomplete,
+        Self::of_records(counts.errors() > 0)
+    }
+
+    /// The same, by whether something was wrong with some of them.
+    fn of_records(incomplete: bool) -> Self {
+        match incomplete {
+            false => Outcome::Complete,
+            true => Outcome::Incomplete,
         }
     }
 }

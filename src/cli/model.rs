@@ -6,20 +6,21 @@ use std::sync::OnceLock;
 use anyhow::Context as _;
 
 use crate::{
-    Side,
+    calibration::stated,
     checkpoint::{Checkpoint, CheckpointError, FileHash, HubOptions, ModelFiles, ModelSource, NamedBytes, locate},
     files::Identity,
     model::{
         DualEncoder, ModelConfig, Placement, Roles, StoredLayouts,
-        config::{HEAD_WIDTH, Setting, Sidecar, Source},
+        config::{Setting, Sidecar, Source, view_names},
     },
     scoring::{Cache, MissingEntity, Preparer},
     text::{Tokenizer, TokenizerFiles, Window},
 };
 
+use super::config::SettingRow;
 use super::device::{DeviceArgs, OpenDevice};
+use super::doubts::{check_vocabulary, doubts, markers_are_told, views_are_told, warn_of};
 use super::threads::start_pool;
-use super::values::quoted_list;
 use super::{UsageError, console};
 
 /// The published model.
@@ -217,9 +218,9 @@ impl ModelArgs {
             special_tokens_map: named(&files.special_tokens_map),
         };
         let tokenizer = Tokenizer::load(&tokenizer_files, *config.markers).with_context(|| files.source.clone())?;
+        check_vocabulary(&files.source, &tokenizer, &roles).with_context(|| files.source.clone())?;
         let doubts = doubts(&roles, &config, &tokenizer);
         warn_of(&doubts, &files.source);
-        check_vocabulary(&files.source, &tokenizer, &roles).with_context(|| files.source.clone())?;
         Ok(Description {
             files,
             checkpoint,
@@ -293,6 +294,50 @@ impl OpenModel {
 }
 
 impl Description {
+    /// What the model is beyond its shapes, and where each came from.
+    pub fn setting_rows(&self) -> Vec<SettingRow> {
+        let mut rows = Vec::new();
+        let mut row = |setting: &'static str, from: String, value: serde_json::Value| {
+            let setting = setting.to_owned();
+            rows.push(SettingRow { setting, value, from });
+        };
+        let c = &self.config;
+        macro_rules! rows {
+            ($($setting:ident = $value:expr;)*) => {
+                $(row(stringify!($setting), self.source_of(&c.$setting), $value.into());)*
+            };
+        }
+        rows! {
+            num_attention_heads = *c.num_attention_heads;
+            layer_norm_eps = *c.layer_norm_eps;
+            hidden_act = c.hidden_act.name();
+            pooling = c.pooling.name();
+            pooling_heads = *c.pooling_heads;
+            views = view_names(&c.views);
+            activation = c.activation.name();
+        }
+        if let Some(projections) = &c.projection_activation {
+            row(
+                "projection_activation",
+                self.source_of(projections),
+                (**projections).into(),
+            );
+        }
+        rows! {
+            markers = *c.markers;
+            max_length = *c.max_length;
+            threshold = stated(*c.threshold);
+        }
+        if let Some(calibration) = &c.calibration {
+            let stated = Setting {
+                value: calibration.method(),
+                source: Source::CragJson,
+            };
+            row("calibration", self.source_of(&stated), stated.value.into());
+        }
+        rows
+    }
+
     /// The text side.
     pub fn preparer(&self, window: Window, missing_entity: MissingEntity) -> Preparer<'_> {
         Preparer {
@@ -317,6 +362,9 @@ impl Description {
         let mut settings = self.config.to_sidecar();
         if self.roles.end_guess.is_some() {
             settings.projection_activation = None;
+        }
+        if !views_are_told(&self.roles, &self.config) {
+            settings.views = None;
         }
         if !markers_are_told(&self.roles, &self.config, &self.tokenizer) {
             settings.markers = None;
@@ -370,106 +418,4 @@ fn opened(source: &ModelSource, hub: &HubOptions) -> anyhow::Result<(ModelFiles,
 
 fn named(file: &Option<NamedBytes>) -> Option<(&str, &[u8])> {
     file.as_ref().map(|f| (f.name.as_str(), f.bytes.as_ref()))
-}
-
-/// What a checkpoint that can be used leaves open: each is right for some model, and on another every probability is wrong.
-pub fn doubts(roles: &Roles, config: &ModelConfig, tokenizer: &Tokenizer) -> Vec<String> {
-    let mut doubts = tokenizer.doubts().to_vec();
-    if config.num_attention_heads.source == Source::Default {
-        doubts.push(format!(
-            "no config.json states num_attention_heads, so {} of BERT's usual width {HEAD_WIDTH} are taken: if the backbone has another \
-             number, every probability is wrong; put its config.json beside the weights, or write {{\"num_attention_heads\": N}} into one",
-            *config.num_attention_heads
-        ));
-    }
-    if let Some(family) = &config.unknown_family {
-        doubts.push(format!(
-            "config.json says \"model_type\": \"{family}\", and what is computed is BERT: if that family's encoder is another \
-             (positions, order of norms, attention), every probability is wrong; compare with the original's answers, and state \
-             \"bert\" if they are the same"
-        ));
-    }
-    if !markers_are_told(roles, config, tokenizer) {
-        doubts.push(format!(
-            "no file of the tokenizer has the entity markers, and the word embeddings' {} rows do not tell whether the model was trained \
-             with them ({} ids, markers included): if it was not, every probability is wrong; write {{\"markers\": true}} or \
-             {{\"markers\": false}} into crag.json",
-            roles.encoder(Side::Drug).vocab_size,
-            tokenizer.vocab_size()
-        ));
-    }
-    for guess in &roles.guesses {
-        doubts.push(format!(
-            "{guess}: if the model was trained otherwise, every probability is wrong; compare with its nn.Sequential, and \
-             number its tensors so that the activation's index alone is missing between two linear layers"
-        ));
-    }
-    if let Some(guess) = &roles.end_guess {
-        doubts.push(format!(
-            "{guess}: if the model was trained otherwise, every probability is wrong; compare with its code, and write \
-             {{\"projection_activation\": true}} or {{\"projection_activation\": false}} into crag.json"
-        ));
-    }
-    let without_bias = roles.without_bias();
-    if !without_bias.is_empty() {
-        doubts.push(format!(
-            "no bias goes with {}, but others of the head have one: if one was lost, every probability is \
-             wrong; compare with the original file",
-            quoted_list(&without_bias)
-        ));
-    }
-    doubts
-}
-
-/// Whether anything tells that the model was trained with markers or without: `crag.json`, the tokenizer's files, or a row of the
-/// embeddings for each.
-fn markers_are_told(roles: &Roles, config: &ModelConfig, tokenizer: &Tokenizer) -> bool {
-    let is_a_row_each = Side::BOTH.map(|side| roles.encoder(side).vocab_size) == [tokenizer.vocab_size(); 2];
-    config.markers.source != Source::Default || tokenizer.files_have_markers() || is_a_row_each
-}
-
-pub fn warn_of(doubts: &[String], source: &str) {
-    doubts
-        .iter()
-        .for_each(|doubt| console::warn(&format!("{source}: {doubt}")));
-}
-
-/// Every token id must have a row in both word embeddings; where there are many more rows, a warning.
-pub fn check_vocabulary(source: &str, tokenizer: &Tokenizer, roles: &Roles) -> anyhow::Result<()> {
-    let mut warned = false;
-    for side in Side::BOTH {
-        let encoder = roles.encoder(side);
-        let rows = encoder.vocab_size;
-        if let Some(id) = tokenizer
-            .marker_ids()
-            .and_then(|ids| ids.into_iter().find(|&id| id as usize >= rows))
-        {
-            anyhow::bail!(
-                "tensor \"{}\": expected a row for each entity marker, one of which has id {id}, found {rows} rows; \
-                 if the model was trained without markers, write {{\"markers\": false}} into crag.json",
-                encoder.word_embeddings
-            );
-        }
-        let ids = tokenizer.vocab_size();
-        if ids > rows {
-            anyhow::bail!(
-                "tensor \"{}\": expected a row for each of the tokenizer's {ids} entries, found {rows} rows; \
-                 are tokenizer and weights from the same revision?",
-                encoder.word_embeddings
-            );
-        }
-        if !is_padding(rows - ids, rows) && !warned {
-            warned = true;
-            console::warn(&format!(
-                "{source}: the word embeddings have {rows} rows, the tokenizer {ids} ids: if its vocabulary was cut short or \
-                 is another model's, every probability is wrong"
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Whether that many rows more than there are ids are what some training scripts round up to: a multiple of 8 to 128.
-fn is_padding(spare: usize, rows: usize) -> bool {
-    spare == 0 || (spare < 128 && rows.is_multiple_of(8))
 }

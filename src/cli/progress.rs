@@ -23,8 +23,8 @@ use crate::scoring::{Counts, LineError, Position, Progress, Sink};
 /// How progress is shown.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ProgressArgs {
-    /// How to show progress on stderr: a bar, a line now and then, or not at all; auto is a bar on a terminal that
-    /// the records do not go to as well, and lines elsewhere
+    /// How to show progress on stderr: a bar, a line now and then, or not at all; auto is a bar on a terminal, unless
+    /// the records go there, too, else lines
     #[arg(
         help_heading = "Reports",
         long,

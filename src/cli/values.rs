@@ -9,11 +9,6 @@ pub fn parse_threshold(value: &str) -> Result<f32, String> {
     }
 }
 
-/// An f32 by its shortest decimal, which is how records state probabilities: 0.55, and not the f64 next to it.
-pub fn threshold_of(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or(f64::from(value))
-}
-
 pub fn parse_share(value: &str) -> Result<f64, String> {
     match value.parse::<f64>() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
@@ -115,11 +110,5 @@ mod tests {
         for value in ["NaN", "1.01", "-0.1", "inf", ""] {
             assert!(parse_share(value).is_err(), "{value}");
         }
-    }
-
-    #[test]
-    fn a_threshold_is_compared_as_records_state_probabilities() {
-        assert_eq!(threshold_of(0.55), 0.55);
-        assert_eq!(threshold_of(0.1), 0.1);
     }
 }

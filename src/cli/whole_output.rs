@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use super::signals::SignalWatch;
 use super::stream::open_stream;
-use super::{manifest, stdout};
+use super::{UsageError, manifest, stdout};
 use crate::files::{Destination, Input, WholeOutput, is_same_file, refuse_stdout, with_suffix};
 
 #[derive(Debug, clap::Args)]
@@ -18,8 +18,15 @@ pub struct WholeOutputArgs {
     output: Option<PathBuf>,
 
     /// Replace OUT if it exists (once the new one is complete), and an unfinished OUT.partial
-    #[arg(help_heading = "Output", long, requires = "output")]
+    #[arg(help_heading = "Output", long)]
     force: bool,
+}
+
+/// Said of a flag for files where none is to be written. (What clap requires has to be on the command line, and `-o` may be beneath it.)
+pub fn without_output(flag: &str) -> UsageError {
+    UsageError(format!(
+        "--{flag}: expected -o OUT as well, which names the file that it is for"
+    ))
 }
 
 /// Where the output goes, opened.
@@ -48,6 +55,9 @@ impl WholeOutputArgs {
 
     /// Opens or locks the output, none of `inputs`. Nothing is written. What is there of it goes where a signal ends the process.
     pub fn open(&self, inputs: &[Input], signals: &SignalWatch) -> anyhow::Result<Output> {
+        if self.force && self.output.is_none() {
+            return Err(without_output("force").into());
+        }
         let destination = match &self.output {
             Some(path) => Destination::of(path)?,
             None => Destination::Stdout,

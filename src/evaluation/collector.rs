@@ -27,6 +27,7 @@ pub(super) struct Kept {
 }
 
 /// All that was read of one source of records.
+#[derive(Default)]
 pub struct LabelledSet {
     pub(super) records: Vec<Kept>,
     /// What each record is matched by, where that was asked for.
@@ -88,23 +89,8 @@ impl Collector {
             fields,
             match_by,
             set: LabelledSet {
-                records: Vec::new(),
-                keys: Vec::new(),
-                pairs: Vec::new(),
-                ids: Vec::new(),
-                documents: Vec::new(),
-                document_fields: Vec::new(),
-                without_document: 0,
-                unlabelled: 0,
-                rejected: BTreeMap::new(),
-                without_id: 0,
-                decided_otherwise: 0,
-                of_several: 0,
-                repeated: 0,
-                first_repeated: None,
-                contradicted: 0,
-                first_contradicted: None,
                 mistakes,
+                ..LabelledSet::default()
             },
             numbers: HashMap::new(),
             identities: HashMap::new(),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::bootstrap::{Interval, Made, Plan, interval, resample};
-use super::figures::{Choice, Confusion, Figures, Metric, Wanted, figures};
+use super::figures::{Choice, Figures, Metric, Wanted, figures};
 use super::sample::Sample;
 
 /// A threshold that is not chosen on the records.
@@ -83,7 +83,6 @@ pub struct OperatingPoint {
     pub kind: PointKind,
     /// The interval is that of the threshold chosen anew in each resample; a given one has none.
     pub threshold: Estimate,
-    pub confusion: Confusion,
     /// At this threshold in every resample, as if it had been given.
     pub precision: Estimate,
     pub recall: Estimate,
@@ -165,7 +164,6 @@ struct Judge<'s> {
     wanted: Wanted,
     kinds: Vec<PointKind>,
     unreached: Vec<PointKind>,
-    confusions: Vec<Confusion>,
     base: Flat,
 }
 
@@ -201,7 +199,6 @@ impl<'s> Judge<'s> {
             kinds,
             unreached,
             base: flatten(&found),
-            confusions: found.at,
         }
     }
 
@@ -231,7 +228,6 @@ impl<'s> Judge<'s> {
             OperatingPoint {
                 kind,
                 threshold,
-                confusion: self.confusions[k],
                 precision: of(first),
                 recall: of(first + 1),
                 f1: of(first + 2),

@@ -58,6 +58,13 @@ pub struct Mistakes {
     least: [f64; 2],
 }
 
+/// Keeps none.
+impl Default for Mistakes {
+    fn default() -> Self {
+        Self::new(0, 0.0)
+    }
+}
+
 impl Mistakes {
     /// Keeps the hardest `limit` of each kind at `threshold`.
     pub fn new(limit: usize, threshold: f64) -> Self {
@@ -77,11 +84,6 @@ impl Mistakes {
             all: true,
             ..Self::new(limit, threshold)
         }
-    }
-
-    /// Keeps none.
-    pub fn none() -> Self {
-        Self::new(0, 0.0)
     }
 
     /// Whether a record would be kept; most are not, and need not be read further.

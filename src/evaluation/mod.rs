@@ -26,17 +26,17 @@ mod report;
 mod sample;
 
 pub use bootstrap::{Interval, Made, Plan};
-pub use collector::{Collector, LabelledSet, MatchBy, Rejected};
-pub use curves::{Bin, Curves, Step};
+pub use collector::{Collector, LabelledSet, MatchBy};
+pub use curves::Curves;
 pub use evaluate::{
     Comparison, Differences, Estimate, Evaluation, OperatingPoint, Origin, PointKind, Request, Threshold, compare,
     evaluate,
 };
 pub use fields::{DOCUMENT_FIELDS, Fields, Labels};
-pub use figures::{Confusion, Metric};
-pub use fit::{FitError, Method, cross_fitted, fit};
+pub use figures::Metric;
+pub use fit::{Method, cross_fitted, fit};
 pub use mistakes::{Mistake, Mistakes};
-pub use pairing::{Mismatches, Paired, pair};
+pub use pairing::{Mismatches, pair};
 pub use report::{Report, Run, is_page};
 pub use sample::{Judged, Sample};
 

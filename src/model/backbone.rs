@@ -4,6 +4,7 @@ use serde::{Deserialize as _, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::Side;
+use crate::words::shortened;
 
 use super::{
     roles::Roles,
@@ -93,12 +94,7 @@ fn value<T: DeserializeOwned>(
 
 /// A value of an untrusted file on one line.
 fn shown(value: &Value) -> String {
-    const LONGEST: usize = 60;
-    let text = value.to_string();
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
+    shortened(&value.to_string(), 60)
 }
 
 /// What Python's json writes for numbers that JSON has not, where that is what is wrong.
@@ -193,38 +189,20 @@ impl Backbone {
             return Err(field("is_decoder", expected.into(), "true".into()));
         }
         let hidden = roles.encoder(Side::Drug).hidden_size;
-        let num_attention_heads = match config.num_attention_heads {
-            Some(value) => Setting {
-                value,
-                source: Source::ConfigJson,
-            },
-            // Elsewhere it would not even be a likely guess.
-            None if hidden.is_multiple_of(HEAD_WIDTH) => Setting {
-                value: hidden / HEAD_WIDTH,
-                source: Source::Default,
-            },
-            None => {
-                return Err(ConfigError::NoHeads {
-                    file: name.to_owned(),
-                    is_there: file.is_some(),
-                    hidden,
-                });
-            }
-        };
+        // Elsewhere it would not even be a likely guess.
+        if config.num_attention_heads.is_none() && !hidden.is_multiple_of(HEAD_WIDTH) {
+            return Err(ConfigError::NoHeads {
+                file: name.to_owned(),
+                is_there: file.is_some(),
+                hidden,
+            });
+        }
+        let num_attention_heads = Setting::stated(config.num_attention_heads, Source::ConfigJson, hidden / HEAD_WIDTH);
         if *num_attention_heads == 0 || !hidden.is_multiple_of(*num_attention_heads) {
             let expected = format!("a divisor of the hidden size {hidden}");
             return Err(field("num_attention_heads", expected, num_attention_heads.to_string()));
         }
-        let layer_norm_eps = match config.layer_norm_eps {
-            Some(value) => Setting {
-                value,
-                source: Source::ConfigJson,
-            },
-            None => Setting {
-                value: 1e-12,
-                source: Source::Default,
-            },
-        };
+        let layer_norm_eps = Setting::stated(config.layer_norm_eps, Source::ConfigJson, 1e-12);
         // Added to a variance: one of its own size would leave nothing of what a norm does.
         if !(*layer_norm_eps as f32 > 0.0 && *layer_norm_eps < 1.0) {
             return Err(field(
@@ -233,22 +211,14 @@ impl Backbone {
                 layer_norm_eps.to_string(),
             ));
         }
-        let hidden_act = match config.hidden_act {
-            Some(value) => Setting {
-                value: serde_json::from_value(value.clone()).map_err(|_| {
-                    field(
-                        "hidden_act",
-                        "\"gelu\", \"gelu_new\", \"relu\" or \"tanh\"".into(),
-                        value.to_string(),
-                    )
-                })?,
-                source: Source::ConfigJson,
-            },
-            None => Setting {
-                value: ActivationName::Gelu,
-                source: Source::Default,
-            },
+        let activation = |value: &Value| {
+            ActivationName::deserialize(value).map_err(|_| {
+                let expected = "\"gelu\", \"gelu_new\", \"relu\" or \"tanh\"";
+                field("hidden_act", expected.into(), value.to_string())
+            })
         };
+        let hidden_act = config.hidden_act.as_ref().map(activation).transpose()?;
+        let hidden_act = Setting::stated(hidden_act, Source::ConfigJson, ActivationName::Gelu);
         Ok(Self {
             num_attention_heads,
             layer_norm_eps,

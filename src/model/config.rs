@@ -277,16 +277,7 @@ impl ModelConfig {
 const MIN_LENGTH: usize = 3;
 
 fn stated<T>(value: Option<T>, default: T) -> Setting<T> {
-    match value {
-        Some(value) => Setting {
-            value,
-            source: Source::CragJson,
-        },
-        None => Setting {
-            value: default,
-            source: Source::Default,
-        },
-    }
+    Setting::stated(value, Source::CragJson, default)
 }
 
 fn read_projections(roles: &Roles, stated_end: Option<bool>, file: &str) -> Result<Option<Setting<bool>>, ConfigError> {
@@ -310,6 +301,25 @@ fn read_projections(roles: &Roles, stated_end: Option<bool>, file: &str) -> Resu
 /// Width of `views` side by side.
 pub fn views_width(roles: &Roles, views: &[View]) -> usize {
     views.iter().map(|&view| view_width(roles, view)).sum()
+}
+
+/// Every ordered set of distinct views that is as wide as the classifier's input.
+pub fn view_sets(roles: &Roles) -> Vec<Vec<View>> {
+    let mut found = Vec::new();
+    let mut pending: Vec<Vec<View>> = vec![Vec::new()];
+    while let Some(views) = pending.pop() {
+        let width = views_width(roles, &views);
+        if width == roles.classifier_width() {
+            found.push(views);
+        } else if width < roles.classifier_width() {
+            for view in View::ALL.into_iter().rev() {
+                if !views.contains(&view) && (view != View::Bilinear || roles.bilinear.is_some()) {
+                    pending.push(views.iter().copied().chain([view]).collect());
+                }
+            }
+        }
+    }
+    found
 }
 
 fn view_width(roles: &Roles, view: View) -> usize {
@@ -339,10 +349,8 @@ fn read_views(roles: &Roles, stated_views: Option<Vec<View>>, file: &str) -> Res
         }
         let width = views_width(roles, &views);
         if width != classifier_width {
-            let count = views.len();
             return Err(ConfigError::ViewsWidth {
                 views,
-                count,
                 views_width: width,
                 classifier_width,
             });
@@ -366,5 +374,4 @@ fn read_views(roles: &Roles, stated_views: Option<Vec<View>>, file: &str) -> Res
 }
 
 #[cfg(test)]
-#[path = "config_tests.rs"]
 mod tests;

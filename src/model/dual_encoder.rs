@@ -138,10 +138,6 @@ impl DualEncoder {
         &self.placement
     }
 
-    pub fn views(&self) -> &[View] {
-        &self.views
-    }
-
     /// Device memory that encoding needs for each token of a batch, at most, weights aside.
     pub fn token_bytes(&self) -> usize {
         self.token_bytes

@@ -310,5 +310,4 @@ pub(super) fn output_width(steps: &[HeadStep]) -> Option<usize> {
 }
 
 #[cfg(test)]
-#[path = "roles_tests.rs"]
 mod tests;

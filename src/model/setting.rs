@@ -13,6 +13,19 @@ pub struct Setting<T> {
     pub source: Source,
 }
 
+impl<T> Setting<T> {
+    /// What `source` states, or the default.
+    pub fn stated(value: Option<T>, source: Source, default: T) -> Self {
+        match value {
+            Some(value) => Self { value, source },
+            None => Self {
+                value: default,
+                source: Source::Default,
+            },
+        }
+    }
+}
+
 impl<T> Deref for Setting<T> {
     type Target = T;
 
@@ -175,7 +188,6 @@ pub enum ConfigError {
     )]
     ViewsWidth {
         views: Vec<View>,
-        count: usize,
         views_width: usize,
         classifier_width: usize,
     },

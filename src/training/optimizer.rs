@@ -7,26 +7,8 @@ use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor, ba
 use rayon::prelude::*;
 
 use super::parameters::{Parameter, Parameters};
-
-/// What stays the same over a phase.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamW {
-    pub beta1: f64,
-    pub beta2: f64,
-    pub eps: f64,
-    pub weight_decay: f64,
-}
-
-impl Default for AdamW {
-    fn default() -> Self {
-        Self {
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            weight_decay: 0.01,
-        }
-    }
-}
+use super::settings::OptimizerSettings;
+use crate::kernels::f32_slice as slice;
 
 /// Gradients of one optimizer step, by the order of the parameters; none where nothing flowed.
 #[derive(Debug, Default)]
@@ -98,7 +80,7 @@ impl Moments {
         parameters: &Parameters,
         gradients: &Gradients,
         scale: f64,
-        settings: &AdamW,
+        settings: &OptimizerSettings,
         rate: impl Fn(&Parameter) -> f64,
     ) -> Result<()> {
         self.step += 1;
@@ -191,7 +173,7 @@ impl InplaceOp2 for Accumulate {
     }
 
     fn cpu_fwd(&self, sum: &mut CpuStorage, layout: &Layout, x: &CpuStorage, lx: &Layout) -> Result<()> {
-        let (sum, x) = (slice_mut(sum, layout)?, crate::kernels::f32_slice(self.name(), x, lx)?);
+        let (sum, x) = (slice_mut(sum, layout)?, slice(self.name(), x, lx)?);
         let pairs = sum.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
         pairs.for_each(|(sum, x)| sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x));
         Ok(())
@@ -230,7 +212,7 @@ impl InplaceOp2 for Decay {
     }
 
     fn cpu_fwd(&self, m: &mut CpuStorage, layout: &Layout, g: &CpuStorage, lg: &Layout) -> Result<()> {
-        let (m, g) = (slice_mut(m, layout)?, crate::kernels::f32_slice(self.name(), g, lg)?);
+        let (m, g) = (slice_mut(m, layout)?, slice(self.name(), g, lg)?);
         m.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK)).for_each(|(m, g)| {
             for (m, g) in m.iter_mut().zip(g) {
                 let g = g * self.scale;
@@ -264,10 +246,7 @@ impl InplaceOp3 for Update {
         lv: &Layout,
     ) -> Result<()> {
         let p = slice_mut(p, layout)?;
-        let (m, v) = (
-            crate::kernels::f32_slice("adamw", m, lm)?,
-            crate::kernels::f32_slice("adamw", v, lv)?,
-        );
+        let (m, v) = (slice("adamw", m, lm)?, slice("adamw", v, lv)?);
         let parts = p
             .par_chunks_mut(CHUNK)
             .zip(m.par_chunks(CHUNK).zip(v.par_chunks(CHUNK)));
@@ -281,5 +260,4 @@ impl InplaceOp3 for Update {
 }
 
 #[cfg(test)]
-#[path = "optimizer_tests.rs"]
 mod tests;

@@ -317,7 +317,7 @@ impl Job<'_> {
             // As torch.nn.utils.clip_grad_norm_ has it.
             let scale = (optimizer.max_grad_norm / (norm + 1e-6)).min(1.0);
             let rate = pace.learning_rate * schedule::factor(state.phase_steps, total, optimizer.warmup_ratio);
-            moments.step(self.parameters, &gradients, scale, &optimizer.adamw(), |parameter| {
+            moments.step(self.parameters, &gradients, scale, optimizer, |parameter| {
                 rate * schedule::layer_factor(optimizer.layerwise_decay, parameter.depth)
             })?;
             state.step += 1;

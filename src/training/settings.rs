@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernels::memory;
 use crate::model::{Pooling, View, config::ActivationName};
 
-use super::{TrainError, optimizer::AdamW, phase::Phase};
+use super::{TrainError, phase::Phase};
 
 /// All of it; a table of TOML each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,11 +32,8 @@ pub struct Settings {
 #[serde(default, deny_unknown_fields)]
 pub struct BackboneSettings {
     pub hidden_size: usize,
-    #[serde(alias = "layers")]
     pub num_hidden_layers: usize,
-    #[serde(alias = "heads")]
     pub num_attention_heads: usize,
-    #[serde(alias = "intermediate")]
     pub intermediate_size: usize,
     /// Word pieces at most, the four markers not counted.
     pub vocab_size: usize,
@@ -215,31 +212,14 @@ impl Default for Finetune {
 
 impl Default for OptimizerSettings {
     fn default() -> Self {
-        let AdamW {
-            beta1,
-            beta2,
-            eps,
-            weight_decay,
-        } = AdamW::default();
         Self {
             warmup_ratio: 0.1,
             layerwise_decay: 0.9,
-            weight_decay,
+            weight_decay: 0.01,
             max_grad_norm: 1.0,
-            beta1,
-            beta2,
-            eps,
-        }
-    }
-}
-
-impl OptimizerSettings {
-    pub(super) fn adamw(&self) -> AdamW {
-        AdamW {
-            beta1: self.beta1,
-            beta2: self.beta2,
-            eps: self.eps,
-            weight_decay: self.weight_decay,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
         }
     }
 }

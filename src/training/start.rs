@@ -16,7 +16,7 @@ use crate::{
     Side,
     checkpoint::{Checkpoint, ModelFiles, NamedBytes, TensorInfo},
     model::{ModelConfig, Pooling, Roles, View, config::Sidecar},
-    text::{MARKERS, Tokenizer, TokenizerError, TokenizerFiles, guarded},
+    text::{MARKERS, Tokenizer, TokenizerError, TokenizerFiles, with_markers_added},
 };
 
 /// A network before its first step.
@@ -302,22 +302,7 @@ fn with_markers(files: &ModelFiles, markers: bool, in_vocabulary: bool) -> Resul
     if let Some(file) = &files.tokenizer_json {
         let mut bytes = file.bytes.clone().into_owned();
         if markers && in_vocabulary {
-            let marked = guarded(|| -> Result<String, String> {
-                let mut tokenizer = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| error.to_string())?;
-                let tokens = MARKERS.map(|marker| tokenizers::AddedToken::from(marker, true));
-                tokenizer
-                    .add_special_tokens(tokens)
-                    .map_err(|error| error.to_string())?;
-                tokenizer.to_string(false).map_err(|error| error.to_string())
-            });
-            let unreadable = |reason| {
-                malformed(
-                    file,
-                    format!("the tokenizers library cannot read it ({reason}); copy or download it again"),
-                )
-            };
-            bytes = marked
-                .map_err(unreadable)?
+            bytes = with_markers_added(&bytes)
                 .map_err(|reason| malformed(file, reason))?
                 .into_bytes();
         }

@@ -27,11 +27,14 @@ pub fn crag() -> Command {
     }
     for variable in [
         "COLUMNS",
+        "CURL_CA_BUNDLE",
         "HF_ENDPOINT",
         "HF_HUB_CACHE",
         "HF_TOKEN",
         "HUGGINGFACE_HUB_CACHE",
         "HUGGING_FACE_HUB_TOKEN",
+        "REQUESTS_CA_BUNDLE",
+        "SSL_CERT_FILE",
     ] {
         command.env_remove(variable);
     }
@@ -66,6 +69,15 @@ fn root() -> PathBuf {
 /// A file or folder under `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
     root().join("tests/fixtures").join(name)
+}
+
+/// What was said, but for the doubt about views where no settings state them.
+pub fn but_for_views(stderr: &[u8]) -> String {
+    let stderr = std::str::from_utf8(stderr).expect("messages are UTF-8");
+    let lines = stderr.split_inclusive('\n');
+    lines
+        .filter(|line| !line.contains(": nothing states which views "))
+        .collect()
 }
 
 /// The lines of a JSONL file or of captured output as objects.

@@ -27,6 +27,13 @@ pub fn heeds(process: u32, signal: i32) -> bool {
     caught.is_some_and(|mask| mask & 1 << (signal - 1) != 0)
 }
 
+/// Whether the process has a file of this name open, as Linux tells.
+pub fn has_open(process: u32, name: &str) -> bool {
+    let files = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten();
+    let mut files = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+    files.any(|file| file.ends_with(name))
+}
+
 /// Sends a signal by name: `INT`, `TERM`, `HUP`.
 pub fn send(child: &Child, signal: &str) {
     let status = Command::new("kill")

@@ -259,3 +259,28 @@ fn a_model_in_the_cache_does_not_wait_for_a_hub_that_has_too_many_requests() {
     );
     assert_eq!(world.hub.take_requests().len(), 1);
 }
+
+#[test]
+fn a_large_download_is_said_where_no_bar_is_drawn() {
+    let world = World::new();
+    let large = super::weights(1 << 22);
+    world.set_files(|files| {
+        files.insert("model.safetensors".into(), large);
+    });
+    let mut command = crate::common::crag();
+    command
+        .env("HF_ENDPOINT", world.hub.endpoint())
+        .env("HF_HUB_CACHE", world.cache.path())
+        .env("HF_HUB_OFFLINE", "0")
+        .args(["inspect", "--model", ID]);
+    let stderr = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    let said = stderr
+        .lines()
+        .filter(|line| line.contains("downloading"))
+        .collect::<Vec<_>>();
+    assert_eq!(
+        said,
+        ["crag: owner/model: downloading model.safetensors (16.8 MB)"],
+        "{stderr}"
+    );
+}

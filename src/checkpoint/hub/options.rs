@@ -17,6 +17,8 @@ pub struct HubOptions {
     pub token: Option<String>,
     /// Where the token is from, for messages: a variable's name or a file.
     pub token_source: Option<String>,
+    /// A file of the certificates (PEM) of those who are trusted in place of the public authorities, and the variable that names it.
+    pub certificates: Option<(PathBuf, &'static str)>,
     /// Make no connection at all.
     pub offline: bool,
     /// Draw progress bars on stderr.
@@ -28,7 +30,8 @@ pub struct HubOptions {
 impl HubOptions {
     /// `HF_ENDPOINT`; `HF_HUB_CACHE`, else `HUGGINGFACE_HUB_CACHE`, else `hub` in `HF_HOME`, else in
     /// `huggingface` in `XDG_CACHE_HOME` or `~/.cache`; `HF_TOKEN`, else `HUGGING_FACE_HUB_TOKEN`, else the file
-    /// `token` in `HF_HOME`; `HF_HUB_OFFLINE` (1, true, yes, on). Progress is drawn where stderr is a terminal,
+    /// `token` in `HF_HOME`; `SSL_CERT_FILE`, else `REQUESTS_CA_BUNDLE`, else `CURL_CA_BUNDLE`, as Python's libraries heed them;
+    /// `HF_HUB_OFFLINE` (1, true, yes, on). Progress is drawn where stderr is a terminal,
     /// unless `HF_HUB_DISABLE_PROGRESS_BARS` is set.
     pub fn from_env() -> Self {
         Self::from_vars(|name| std::env::var_os(name), std::io::stderr().is_terminal())
@@ -60,6 +63,7 @@ impl HubOptions {
             cache_dir: cache_dir(&var),
             token,
             token_source,
+            certificates: certificates(&var),
             offline: flag("HF_HUB_OFFLINE"),
             progress: terminal && !flag("HF_HUB_DISABLE_PROGRESS_BARS"),
             tell: None,
@@ -80,6 +84,7 @@ impl fmt::Debug for HubOptions {
             .field("cache_dir", &self.cache_dir)
             .field("token", &self.token.as_ref().map(|_| "(hidden)"))
             .field("token_source", &self.token_source)
+            .field("certificates", &self.certificates)
             .field("offline", &self.offline)
             .field("progress", &self.progress)
             .finish()
@@ -108,6 +113,15 @@ fn cache_dir(var: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     path(&var, "HF_HUB_CACHE")
         .or_else(|| path(&var, "HUGGINGFACE_HUB_CACHE"))
         .or_else(|| Some(home(&var)?.join("hub")))
+}
+
+fn certificates(var: impl Fn(&str) -> Option<OsString>) -> Option<(PathBuf, &'static str)> {
+    let named = |name| Some((path(&var, name)?, name));
+    let found = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]
+        .into_iter()
+        .find_map(named)?;
+    // Some of those who heed the variable take a folder, too.
+    (!found.0.is_dir()).then_some(found)
 }
 
 #[cfg(test)]

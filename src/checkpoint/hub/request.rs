@@ -4,10 +4,12 @@
 //! addresses.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
 use ureq::http::{HeaderMap, Response};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 use super::HubOptions;
@@ -85,6 +87,15 @@ impl Client {
         if origin(&endpoint).is_some_and(|(_, host)| host.starts_with("127.0.0.1") || host.starts_with("localhost")) {
             // A proxy elsewhere cannot reach this machine's own ports.
             config = config.proxy(None);
+        }
+        if let Some((path, variable)) = &options.certificates {
+            let authorities = authorities(path).map_err(|reason| {
+                refuse(format!(
+                    "{variable} is \"{}\": {reason}",
+                    shorten(&path.to_string_lossy())
+                ))
+            })?;
+            config = config.tls_config(TlsConfig::builder().root_certs(authorities).build());
         }
         let config = config
             .http_status_as_error(false)
@@ -297,9 +308,31 @@ impl Client {
         let reason = match error {
             ureq::Error::HostNotFound => "the host is not found; is the network up?".to_string(),
             ureq::Error::Timeout(_) => format!("no answer in time ({error})"),
+            other if other.to_string().contains("invalid peer certificate") => format!(
+                "{other}: what lies between opens what is encrypted, or the hub's certificate is a company's own; name a file (PEM) of who \
+                 issues it in SSL_CERT_FILE"
+            ),
             other => other.to_string(),
         };
         Failure::Passing(reason)
+    }
+}
+
+/// Those who are trusted by a file of certificates.
+fn authorities(path: &Path) -> Result<RootCerts, String> {
+    let pem = std::fs::read(path).map_err(|error| error.to_string())?;
+    let certificate = |item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(Ok(certificate)),
+        Ok(_) => None,
+        Err(error) => Some(Err(error)),
+    };
+    let found: Vec<Certificate<'static>> = parse_pem(&pem)
+        .filter_map(certificate)
+        .collect::<Result<_, _>>()
+        .map_err(|error| error.to_string())?;
+    match found.is_empty() {
+        true => Err("expected certificates (PEM), found none".to_owned()),
+        false => Ok(RootCerts::new_with_certs(&found)),
     }
 }
 

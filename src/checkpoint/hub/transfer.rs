@@ -6,7 +6,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -164,6 +164,7 @@ impl Client {
         job.reached = start;
 
         let bar = self.bar(job.name, found.size, answer.start);
+        let mut account = Account::new(self, job.name, found.size);
         let mut body = answer.body.into_body().into_reader();
         let mut buffer = vec![0; 256 << 10];
         loop {
@@ -182,6 +183,7 @@ impl Client {
                 return Err(Failure::Final(self.altered(job.name, reason)));
             }
             bar.inc(count as u64);
+            account.go_on(job.reached);
         }
         if let Some(size) = found.size.filter(|size| *size != job.reached) {
             return Err(Failure::Passing(format!("{} of {size} bytes arrived", job.reached)));
@@ -209,6 +211,12 @@ impl Client {
 
     fn waiting(&self, name: &str) -> ProgressBar {
         if !self.progress {
+            if let Some(tell) = self.tell {
+                tell(&format!(
+                    "{}: waiting for another process, which is downloading {name}",
+                    self.id
+                ));
+            }
             return ProgressBar::hidden();
         }
         let spinner = ProgressBar::new_spinner().with_message(format!("another process is downloading {name}"));
@@ -229,6 +237,57 @@ impl Client {
         bar.set_position(start);
         bar
     }
+}
+
+/// What is said of a large file on its way where no bar can be drawn.
+struct Account<'c> {
+    client: &'c Client,
+    name: &'c str,
+    of: String,
+    last: Instant,
+}
+
+/// Between two lines.
+const MINUTE: Duration = Duration::from_secs(60);
+/// Of smaller files nothing is said until a minute has gone by.
+const LARGE: u64 = 10 << 20;
+
+impl<'c> Account<'c> {
+    fn new(client: &'c Client, name: &'c str, size: Option<u64>) -> Self {
+        let of = size.map_or(String::new(), |size| format!(" of {}", megabytes(size)));
+        let account = Self {
+            client,
+            name,
+            of,
+            last: Instant::now(),
+        };
+        if let Some(size) = size.filter(|size| *size >= LARGE) {
+            account.tell(&format!("downloading {name} ({})", megabytes(size)));
+        }
+        account
+    }
+
+    fn go_on(&mut self, reached: u64) {
+        if self.last.elapsed() >= MINUTE {
+            self.last = Instant::now();
+            self.tell(&format!(
+                "{}: {}{} have arrived",
+                self.name,
+                megabytes(reached),
+                self.of
+            ));
+        }
+    }
+
+    fn tell(&self, what: &str) {
+        if let Some(tell) = self.client.tell.filter(|_| !self.client.progress) {
+            tell(&format!("{}: {what}", self.client.id));
+        }
+    }
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
 /// One file on its way.

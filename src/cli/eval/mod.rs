@@ -13,8 +13,9 @@ use super::inputs::is_regular;
 use super::labelled::{LabelledArgs, input, refuse_unfit};
 use super::model_choice::{ModelChoice, model_args, names_model};
 use super::report_file::ReportFile;
-use super::values::{parse_share, threshold_of};
+use super::values::parse_share;
 use super::{Outcome, UsageError, console};
+use crate::calibration::stated;
 use crate::evaluation::{
     Curves, Differences, Estimate, Evaluation, LabelledSet, MatchBy, Metric, Mismatches, Mistakes, Origin, Report,
     Request, Run, Threshold, compare, evaluate, is_page, pair,
@@ -160,10 +161,7 @@ pub fn run(mut args: EvalArgs, settings: &[SettingRow]) -> anyhow::Result<Outcom
         true => json::render(&args, &found)?,
         false => table::render(&args, &found),
     };
-    Ok(match (super::print(&text)?, found.incomplete) {
-        (Outcome::Complete, true) => Outcome::Incomplete,
-        (other, _) => other,
-    })
+    Ok(super::print(&text)?.and(Outcome::of_records(found.incomplete)))
 }
 
 impl EvalArgs {
@@ -207,7 +205,7 @@ impl EvalArgs {
                 origin: Origin::Given,
             },
             None => Threshold {
-                value: threshold_of(beneath),
+                value: stated(beneath),
                 origin,
             },
         }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{EvalArgs, Found};
 use crate::evaluation::{Estimate, Interval, Metric, Mistake, PointKind, Run};
-use crate::words::{counted, visible};
+use crate::words::{counted, shortened, visible};
 
 /// Characters of a text that a line shows.
 const SHOWN: usize = 90;
@@ -162,10 +162,7 @@ fn between(interval: Option<Interval>, digits: usize) -> String {
 
 fn shown(mistake: &Mistake) -> String {
     let text = mistake.texts.first().map_or("", String::as_str);
-    let cut = match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    };
+    let cut = shortened(text, SHOWN);
     let id = mistake.id.as_ref().map_or(String::new(), |id| format!("  id {id}"));
     visible(&format!(
         "  {:.4}  {}{id}  {} -> {}  {cut}",

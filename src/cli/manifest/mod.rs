@@ -104,6 +104,9 @@ pub fn evidence(path: &Path) -> anyhow::Result<Option<Value>> {
     Ok(Some(manifest.get_mut("resume").map(Value::take).unwrap_or_default()))
 }
 
+/// How a run that is on has ended so far.
+const RUNNING: &str = "running";
+
 /// A number that stands for this run, wherever it is told of.
 pub fn run_id() -> String {
     uuid::Uuid::new_v4().to_string()
@@ -122,14 +125,6 @@ pub struct ModelRecord {
     /// The small files that were read: settings and tokenizer.
     pub files: Vec<FileHash>,
     pub settings: Vec<SettingRow>,
-}
-
-/// An input as it was read.
-#[derive(Clone, Debug, Serialize)]
-pub struct FileRecord {
-    pub name: String,
-    pub bytes: u64,
-    pub sha256: String,
 }
 
 /// The output as it was written.
@@ -183,7 +178,7 @@ pub struct RunRecord {
     pub threads: usize,
     pub settings: Vec<SettingRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub inputs: Option<Vec<FileRecord>>,
+    pub inputs: Option<Vec<FileHash>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<OutputRecord>,
     /// From which a later `--resume` can tell that the output is this run's.
@@ -248,7 +243,7 @@ impl End {
     /// Of a run that has begun: what a kill leaves.
     pub fn not_yet() -> Self {
         Self {
-            status: "running",
+            status: RUNNING,
             exit_code: None,
             error: None,
         }

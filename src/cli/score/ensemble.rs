@@ -3,13 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::calibration::stated;
 use crate::checkpoint::CheckpointError;
 use crate::cli::config::SettingRow;
 use crate::cli::device::{DeviceArgs, OpenDevice};
-use crate::cli::inspect;
 use crate::cli::manifest::{ModelRecord, Threshold};
 use crate::cli::model::{Description, ModelsArgs, OpenModel, small_files};
-use crate::cli::values::threshold_of;
 use crate::scoring::{Cache, Member, MissingEntity, Preparer};
 use crate::text::Window;
 
@@ -74,7 +73,7 @@ impl Ensemble {
 
     /// What is in force: `given` on the command line or beneath it, else the models' own.
     pub fn threshold_record(&self, given: Option<&SettingRow>, value: f32) -> Threshold {
-        let value = threshold_of(value).into();
+        let value = stated(value).into();
         let from = match (given, self.models.as_slice()) {
             (Some(given), _) => given.from.clone(),
             (None, [one]) => {
@@ -90,18 +89,13 @@ impl Ensemble {
     pub fn records(&self) -> Result<Vec<ModelRecord>, CheckpointError> {
         let record = |EnsembleModel { name, model, .. }: &EnsembleModel| {
             let description = &model.description;
-            let setting = |row: inspect::SettingRow| SettingRow {
-                setting: row.setting.to_owned(),
-                value: row.value,
-                from: row.source,
-            };
             Ok(ModelRecord {
                 name: name.clone(),
                 source: description.files.source.clone(),
                 revision: description.files.revision.clone(),
                 weights: description.checkpoint.weight_hashes()?,
                 files: small_files(&description.files),
-                settings: inspect::settings(description).into_iter().map(setting).collect(),
+                settings: description.setting_rows(),
             })
         };
         self.models.iter().map(record).collect()

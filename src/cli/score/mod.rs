@@ -131,7 +131,7 @@ enum OnErrorArg {
 /// `config`: the file that some of the settings are from, if one was named.
 pub fn run(mut args: ScoreArgs, settings: Vec<SettingRow>, config: Option<PathBuf>) -> anyhow::Result<Outcome> {
     args.config = config;
-    match prepare(&mut args) {
+    match prepare(&mut args, &settings) {
         Ok(prepared) => prepared.score(&args, &settings),
         Err(error) => {
             let output = args.output.target();
@@ -155,7 +155,7 @@ struct Prepared {
     ensemble: Ensemble,
 }
 
-fn prepare(args: &mut ScoreArgs) -> anyhow::Result<Prepared> {
+fn prepare(args: &mut ScoreArgs, settings: &[SettingRow]) -> anyhow::Result<Prepared> {
     // What can be wrong before a model has been fetched and read is said before.
     let record = args.pair.record()?;
     if record.is_some() && args.records.input.say_how() {
@@ -163,6 +163,7 @@ fn prepare(args: &mut ScoreArgs) -> anyhow::Result<Prepared> {
             "one pair given by flags has no --format, --field or --shard (nor from the environment or --config)";
         return Err(UsageError(message.to_owned()).into());
     }
+    args.output.check(settings)?;
     // Before headers are looked at: what the answers hold says which names are taken.
     let key = args.records.output_key.take().unwrap_or_default();
     let key = key.of_members(args.model.each()?.len());
@@ -173,6 +174,19 @@ fn prepare(args: &mut ScoreArgs) -> anyhow::Result<Prepared> {
         Some(record) => vec![flags_as_input(record)],
         None => what.open(),
     };
+    let earlier = args.reports.earlier_summary(
+        args.output.target().as_deref(),
+        args.cache.as_deref(),
+        &args.files_read(),
+    );
+    if let Some(summary) = earlier.clone() {
+        // While another run's lock is waited for.
+        signals.before_end(move |signal| {
+            if !summary.is_of_a_run_under_way() {
+                let _ = summary.replace(&End::new(&Ok(Outcome::Interrupted(signal))));
+            }
+        });
+    }
     let output = args.output.claim(&inputs)?;
     if let Some(remark) = (args.output.target()).and_then(|path| named_otherwise(&path, what.format)) {
         console::warn(&remark);
@@ -184,11 +198,7 @@ fn prepare(args: &mut ScoreArgs) -> anyhow::Result<Prepared> {
         &output,
         args.cache.as_deref(),
     )?;
-    if let Some(summary) = args.reports.earlier_summary(
-        args.output.target().as_deref(),
-        args.cache.as_deref(),
-        &args.files_read(),
-    ) {
+    if let Some(summary) = earlier {
         summary.begin()?;
         signals.before_end(move |signal| {
             let _ = summary.replace(&End::new(&Ok(Outcome::Interrupted(signal))));
@@ -391,10 +401,7 @@ impl Run<'_> {
             } else {
                 answer
             };
-            Ok(match super::print(&text)? {
-                Outcome::Complete => Outcome::of(&counts),
-                other => other,
-            })
+            Ok(super::print(&text)?.and(Outcome::of(&counts)))
         };
         (print(), counts)
     }

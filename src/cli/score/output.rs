@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cli::config::SettingRow;
 use crate::cli::manifest::{self, numbers};
 use crate::cli::stream::open_stream;
 use crate::cli::values::parse_seconds;
+use crate::cli::whole_output::without_output;
 use crate::cli::{Outcome, UsageError, console, note};
 use crate::files::{Claim, Companion, Destination, Input, OutputError, OutputFile, RealDisk, refuse_stdout};
 use crate::scoring::{self, Counts, FileSink, Finished, Opened, Options, Plan, ScoreError, Setting, Sink};
@@ -20,19 +22,19 @@ pub struct OutputArgs {
 
     /// Replace OUT if it exists (once the new one is complete), and an unfinished OUT.partial; with --resume an
     /// unfinished run is gone on with, and an OUT that another command made is replaced
-    #[arg(help_heading = "Output", long, requires = "output")]
+    #[arg(help_heading = "Output", long)]
     force: bool,
 
     /// Go on where an earlier run of the same command ended; from the beginning if there was none
-    #[arg(help_heading = "Output", long, requires = "output")]
+    #[arg(help_heading = "Output", long)]
     resume: bool,
 
     /// Keep what --resume needs at most this often
-    #[arg(help_heading = "Output", long, value_name = "SECONDS", default_value = "1", value_parser = parse_seconds, requires = "output")]
+    #[arg(help_heading = "Output", long, value_name = "SECONDS", default_value = "1", value_parser = parse_seconds)]
     save_every: Duration,
 
     /// Wait this long for another run that is writing OUT
-    #[arg(help_heading = "Output", long, value_name = "SECONDS", default_value = "0", value_parser = parse_seconds, requires = "output")]
+    #[arg(help_heading = "Output", long, value_name = "SECONDS", default_value = "0", value_parser = parse_seconds)]
     lock_timeout: Duration,
 }
 
@@ -54,6 +56,18 @@ impl OutputArgs {
         match Destination::of(self.output.as_ref()?) {
             Ok(Destination::File(target)) => Some(target),
             _ => None,
+        }
+    }
+
+    /// Errors where a flag on the command line says how to write a file, and no file is named there or beneath it.
+    pub fn check(&self, settings: &[SettingRow]) -> Result<(), UsageError> {
+        let of_file = ["resume", "save-every", "lock-timeout"];
+        let is_of_file = |row: &&SettingRow| row.from == "flag" && of_file.contains(&row.setting.as_str());
+        // `--force` is for the command line alone, and no setting.
+        let force = self.force.then_some("force");
+        match force.or_else(|| settings.iter().find(is_of_file).map(|row| row.setting.as_str())) {
+            Some(flag) if self.output.is_none() => Err(without_output(flag)),
+            _ => Ok(()),
         }
     }
 

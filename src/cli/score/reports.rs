@@ -11,11 +11,11 @@ use serde_json::Value;
 
 use super::ensemble::Ensemble;
 use super::output::Output;
-use crate::checkpoint::CheckpointError;
+use crate::checkpoint::{CheckpointError, FileHash};
 use crate::cli::config::SettingRow;
-use crate::cli::manifest::{self, EarlierSummary, End, FileRecord, Manifest, ModelRecord, OutputRecord, RunRecord};
+use crate::cli::manifest::{self, EarlierSummary, End, Manifest, ModelRecord, OutputRecord, RunRecord};
 use crate::cli::report_file::ReportFile;
-use crate::cli::{UsageError, console, paths_given};
+use crate::cli::{UsageError, paths_given};
 use crate::files::{Companion, Destination, Input, is_same_file, with_suffix};
 use crate::scoring::{Counts, InputReport, Options};
 
@@ -35,17 +35,11 @@ pub struct ReportArgs {
 impl ReportArgs {
     /// Says in the summary, if one is wanted, that the run could not begin.
     pub fn tell_failure(&self, error: &anyhow::Error, output: Option<&Path>, cache: Option<&Path>, read: &[PathBuf]) {
-        // The run that holds the lock will write its own.
-        if crate::cli::exit_code(error) == crate::cli::LOCKED {
-            return;
-        }
-        let Some(summary) = self.earlier_summary(output, cache, read) else {
-            return;
-        };
-        match summary.replace(&End::failed(error)) {
-            // That it cannot be written may be what the run failed of.
-            Err(own) if format!("{own:#}") != format!("{error:#}") => console::warn(&format!("{own:#}")),
-            _ => {}
+        let is_locked = crate::cli::exit_code(error) == crate::cli::LOCKED;
+        if let Some(summary) = self.earlier_summary(output, cache, read)
+            && !(is_locked && summary.is_of_a_run_under_way())
+        {
+            summary.tell(&End::failed(error), Some(error));
         }
     }
 
@@ -80,9 +74,7 @@ fn earlier_summary(path: PathBuf, others: Vec<PathBuf>) -> EarlierSummary {
 pub fn tell_failure_before_run(summary: PathBuf, matches: &ArgMatches, error: &anyhow::Error) {
     let others = ["files", "output", "manifest", "cache", "config"].into_iter();
     let others: Vec<PathBuf> = others.flat_map(|name| paths_given(matches, name)).collect();
-    if let Err(error) = earlier_summary(summary, others).replace(&End::failed(error)) {
-        console::warn(&format!("{error:#}"));
-    }
+    earlier_summary(summary, others).tell(&End::failed(error), None);
 }
 
 /// The files that tell of the run, opened.
@@ -289,12 +281,12 @@ impl Account<'_> {
         output: Option<OutputRecord>,
         resume: Option<Value>,
     ) -> anyhow::Result<Value> {
-        let input = |report: &InputReport| FileRecord {
+        let input = |report: &InputReport| FileHash {
             name: report.name.clone(),
             bytes: report.digest.bytes,
             sha256: report.digest.sha256_hex(),
         };
-        let inputs: Vec<FileRecord> = counts.inputs.iter().map(input).collect();
+        let inputs: Vec<FileHash> = counts.inputs.iter().map(input).collect();
         let given = self.settings.iter().find(|row| row.setting == "threshold");
         let device = &self.ensemble.device;
         let run = RunRecord {

@@ -20,16 +20,16 @@ use self::progress::Progress;
 use self::recipe::RecipeArgs;
 use super::config::SettingRow;
 use super::device::PlaceArgs;
+use super::doubts::{check_vocabulary, doubts, warn_of};
 use super::inputs::{expect_jsonl, given_twice, input, is_stdin, note_typing};
-use super::manifest::FileRecord;
-use super::model::{check_vocabulary, doubts, hub_options, warn_of};
+use super::model::hub_options;
 use super::model_folder;
 use super::progress::ProgressArgs;
 use super::signals::SignalWatch;
 use super::threads::start_pool;
 use super::values::{parse_bytes, parse_seconds, parse_threads};
 use super::{Outcome, UsageError, console, note};
-use crate::checkpoint::{ModelSource, locate};
+use crate::checkpoint::{FileHash, ModelSource, locate};
 use crate::evaluation::Fields;
 use crate::files::Claim;
 use crate::training::{
@@ -168,7 +168,7 @@ struct Data {
     valid: Dataset,
     related: Relations,
     negatives: NegativeKind,
-    files: Vec<FileRecord>,
+    files: Vec<FileHash>,
     /// `file:line: reason`
     rejected: Vec<String>,
 }
@@ -361,7 +361,7 @@ impl TrainArgs {
     }
 
     /// All pairs, split by document, and the files as they were read.
-    fn read(&self, settings: &Settings) -> anyhow::Result<(Split, LabelledPairs, Vec<FileRecord>)> {
+    fn read(&self, settings: &Settings) -> anyhow::Result<(Split, LabelledPairs, Vec<FileHash>)> {
         let fields = Fields {
             gold: self.gold.clone(),
             document: self.document.clone(),
@@ -422,7 +422,7 @@ impl TrainArgs {
         Ok((split, all, files))
     }
 
-    fn read_file(&self, path: &Path, fields: &Fields, pairs: &mut LabelledPairs) -> anyhow::Result<FileRecord> {
+    fn read_file(&self, path: &Path, fields: &Fields, pairs: &mut LabelledPairs) -> anyhow::Result<FileHash> {
         expect_jsonl(path)?;
         let file = input(path);
         note_typing(
@@ -447,7 +447,7 @@ impl TrainArgs {
             ));
         }
         let digest = open.finish().with_context(|| name.clone())?;
-        Ok(FileRecord {
+        Ok(FileHash {
             name,
             bytes: digest.bytes,
             sha256: digest.sha256_hex(),
@@ -479,7 +479,7 @@ fn prepare(
     start: &Start,
     split: &Split,
     all: &LabelledPairs,
-    files: Vec<FileRecord>,
+    files: Vec<FileHash>,
 ) -> anyhow::Result<Data> {
     let reader = dataset::Reader {
         tokenizer: &start.tokenizer,

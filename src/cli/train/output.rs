@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use super::Data;
 use crate::checkpoint::{Checkpoint, FileHash, HubOptions, ModelFiles, ModelSource, locate, write_safetensors};
 use crate::cli::config::SettingRow;
-use crate::cli::convert::{converted, matrices_of_encoders};
-use crate::cli::manifest::{self, End, FileRecord, Manifest};
+use crate::cli::manifest::{self, End, Manifest};
 use crate::cli::model::small_files;
 use crate::cli::model_folder::TRAINED;
+use crate::cli::stored_weights::{converted, matrices_of_encoders};
 use crate::cli::{Outcome, UsageError};
 use crate::files::{RealDisk, replace};
 use crate::training::{Origin, Settings, Start, Trained, dataset::Dataset, svg};
@@ -90,7 +90,7 @@ struct TrainRecord<'a> {
     /// All of it, whatever part of it was stated.
     recipe: &'a Settings,
     settings: &'a [SettingRow],
-    inputs: &'a [FileRecord],
+    inputs: &'a [FileHash],
     device: &'a str,
     threads: usize,
     save_dtype: &'static str,

@@ -11,7 +11,7 @@
 mod json;
 mod xml;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::Deserialize;
 
@@ -316,8 +316,7 @@ impl BiocDocument {
         add_mentions(&mut document.mentions, self.annotations, None);
         levels.resize(document.mentions.len(), Level::Document);
         name_by_level(&mut document.mentions, &levels, &mut relations);
-        let kinds: Vec<String> = document.mentions.iter().map(|mention| plain(&mention.kind)).collect();
-        let kinds: std::collections::BTreeSet<String> = kinds.into_iter().collect();
+        let kinds: BTreeSet<String> = document.mentions.iter().map(|mention| plain(&mention.kind)).collect();
         let mut ids: HashSet<String> = relations.iter().map(|(_, relation)| relation.id.clone()).collect();
         document.mentions.iter().for_each(|mention| {
             ids.remove(&mention.key);

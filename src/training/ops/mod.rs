@@ -23,7 +23,9 @@ mod tests;
 
 use std::ops::Deref;
 
-use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
+use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
+
+use crate::kernels::f32_slice as slice;
 
 pub(super) use attention::attention;
 pub(super) use dropout::{Dropout, dropout, dropout_add};
@@ -84,11 +86,6 @@ impl Lengths {
         }
         parts
     }
-}
-
-/// The f32 elements of a contiguous CPU storage.
-fn slice<'a>(op: &'static str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    crate::kernels::f32_slice(op, storage, layout)
 }
 
 /// The elements of a contiguous f32 CPU tensor, for as long as its storage is held.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::{Device, Tensor, Var};
 use serde::Deserialize;
 
-use super::{AdamW, Gradients, Moments};
+use super::{Gradients, Moments, OptimizerSettings};
 use crate::training::parameters::{Parameter, Parameters};
 
 #[derive(Deserialize)]
@@ -67,7 +67,7 @@ fn step(parameters: &Parameters, moments: &mut Moments, step: &Step, parts: usiz
     let scale = (1.0 / (norm + 1e-6)).min(1.0);
     let rate = |parameter: &Parameter| 1e-2 * crate::training::schedule::layer_factor(0.9, parameter.depth);
     moments
-        .step(parameters, &gradients, scale, &AdamW::default(), rate)
+        .step(parameters, &gradients, scale, &OptimizerSettings::default(), rate)
         .unwrap();
 }
 
