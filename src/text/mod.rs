@@ -10,6 +10,7 @@ mod cuts;
 mod error;
 mod loading;
 mod marking;
+mod pieces;
 mod runs;
 mod tokenizer;
 

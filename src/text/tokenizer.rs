@@ -1,8 +1,8 @@
 //! The tokenizer: a marked text to at most `max_length` token ids, the first of them `[CLS]` and
 //! the last `[SEP]`, as the Hugging Face fast tokenizer gives them.
 //!
-//! Reading the files is `loading`'s; where a long text may be cut before it is tokenized, `cuts`'; what of it need not be
-//! seen, `runs`'.
+//! Reading the files is `loading`'s; where a text may be cut before it is tokenized, `cuts`'; what of it need not be seen,
+//! `runs`'; what has been tokenized before, `pieces`'.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,6 +15,7 @@ use super::cuts::Cuts;
 use super::error::TokenizerError;
 use super::loading;
 use super::marking::MarkedText;
+use super::pieces::Pieces;
 use super::runs::Runs;
 use crate::guard::guarded;
 
@@ -44,6 +45,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     cuts: Cuts,
     runs: Runs,
+    pieces: Option<Pieces>,
     cls: u32,
     sep: u32,
     marker_ids: Option<[u32; 4]>,
@@ -53,15 +55,14 @@ pub struct Tokenizer {
     files_have_markers: bool,
 }
 
-/// Texts up to this long are tokenized whole before anything else is considered; longer ones
-/// piece by piece. 4 KiB is some 900 tokens of English.
+/// The first piece of a text where nothing is remembered. 4 KiB is some 900 tokens of English.
 const WHOLE_BYTES: usize = 4 << 10;
 
 /// A piece's length: the tokenizers crate needs some 100 bytes of memory for one of text.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// A token id and its byte range in the marked text.
-type Token = (u32, Range<usize>);
+pub(super) type Token = (u32, Range<usize>);
 
 impl Tokenizer {
     /// Reads `tokenizer.json`, else `vocab.txt`, and what the other files add.
@@ -92,6 +93,7 @@ impl Tokenizer {
         Ok(Tokenizer {
             cuts: Cuts::new(&tokenizer),
             runs: Runs::new(&tokenizer),
+            pieces: Pieces::new(&tokenizer),
             inner: tokenizer,
             cls,
             sep,
@@ -156,13 +158,6 @@ impl Tokenizer {
         window: Window,
     ) -> Result<Tokenized, TokenizerError> {
         let budget = max_length.saturating_sub(2);
-        if marked.text.len() <= WHOLE_BYTES {
-            // Offsets cost time, and most texts fit.
-            let encoding = encoded(&marked.text, || self.inner.encode_fast(marked.text.as_str(), false))?;
-            if encoding.len() <= budget {
-                return Ok(self.tokenized(encoding.get_ids().iter().copied(), false, false));
-            }
-        }
         let tokens = self.first_tokens(&marked.text, budget)?;
         if tokens.len() <= budget {
             return Ok(self.tokenized(tokens.into_iter().map(|(id, _)| id), false, false));
@@ -183,6 +178,17 @@ impl Tokenizer {
 
     /// More than `budget` tokens from the start of the text, or all there are.
     fn first_tokens(&self, text: &str, budget: usize) -> Result<Vec<Token>, TokenizerError> {
+        if let Some(pieces) = &self.pieces {
+            let encode = |piece, tokens: &mut Vec<Token>| self.encode_piece(text, piece, |token| tokens.push(token));
+            if let Some(tokens) = pieces.first_tokens(text, budget, encode)? {
+                return Ok(tokens);
+            }
+        }
+        self.first_tokens_by_cuts(text, budget)
+    }
+
+    /// The same, of which nothing is remembered.
+    fn first_tokens_by_cuts(&self, text: &str, budget: usize) -> Result<Vec<Token>, TokenizerError> {
         let mut tokens = Vec::new();
         let mut from = 0;
         while tokens.len() <= budget && from < text.len() {

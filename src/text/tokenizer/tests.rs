@@ -693,6 +693,19 @@ fn a_run_in_which_an_added_token_could_stand_is_tokenized_whole() {
     }
 }
 
+#[test]
+fn nothing_is_remembered_where_an_added_token_reaches_across_white_space() {
+    for (content, strips, is_remembered) in [("[x]", false, true), ("[x y]", false, false), ("[x]", true, false)] {
+        let config = format!(
+            r#"{{"added_tokens_decoder": {{"23": {{"content": "{content}", "special": true, "normalized": false,
+                "lstrip": {strips}, "rstrip": false, "single_word": false}}}}}}"#
+        );
+        let tokenizer = load(VOCABULARY, Some(&config), false).unwrap();
+        assert_eq!(tokenizer.pieces.is_some(), is_remembered, "{config}");
+        assert_eq!(ids(&tokenizer, &format!("a {content} b")), [2, 5, 23, 6, 3], "{config}");
+    }
+}
+
 /// Words, markers and oddities, put together at random.
 fn odd_text() -> impl Strategy<Value = String> {
     let part = prop_oneof![
@@ -735,6 +748,22 @@ proptest! {
         let (ids, places): (Vec<u32>, Vec<_>) = tokens.into_iter().map(|(id, at)| (id, (at.start, at.end))).unzip();
         prop_assert_eq!(&ids, &whole.get_ids());
         prop_assert_eq!(&places, &whole.get_offsets());
+    }
+
+    #[test]
+    fn what_is_remembered_of_texts_changes_no_token_and_no_place(
+        texts in prop::collection::vec(odd_text(), 1..4), budget in 0usize..80,
+    ) {
+        let tokenizer = tokenizer();
+        // What the first round leaves is looked up in the second.
+        for text in texts.iter().chain(&texts) {
+            let whole = tokenizer.inner.encode(text.as_str(), false).unwrap();
+            let tokens = tokenizer.first_tokens(text, budget).unwrap();
+            prop_assert!(tokens.len() == whole.len() || tokens.len() > budget);
+            let (ids, places): (Vec<u32>, Vec<_>) = tokens.into_iter().map(|(id, at)| (id, (at.start, at.end))).unzip();
+            prop_assert_eq!(&ids[..], &whole.get_ids()[..ids.len()]);
+            prop_assert_eq!(&places[..], &whole.get_offsets()[..places.len()]);
+        }
     }
 
     #[test]
