@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::words::quoted;
+
 /// The value of a raw JSON string, none if it holds a lone surrogate.
 pub fn decode(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
@@ -10,6 +12,11 @@ pub fn decode(raw: &str) -> Option<Cow<'_, str>> {
     } else {
         Some(Cow::Borrowed(inner))
     }
+}
+
+/// A raw string's value in quotes, for a message.
+pub fn shown(raw: &str) -> String {
+    decode(raw).map_or_else(|| raw.to_owned(), |value| quoted(&value))
 }
 
 /// What a JSON value is, by its first byte.

@@ -162,7 +162,7 @@ struct Object<'a> {
     documents: [Option<&'a str>; DOCUMENT_FIELDS.len()],
     shown: [Option<&'a str>; SHOWN_FIELDS.len()],
     twice: Option<String>,
-    keys: Vec<String>,
+    keys: Vec<&'a str>,
     /// Whether there is more than what stands for a line that could not be read.
     is_of_a_record: bool,
 }
@@ -245,7 +245,7 @@ impl<'de> Visitor<'de> for ObjectVisitor<'_> {
             // Data frames give every record the fields that any has.
             object.is_of_a_record |= !is_of_an_answer && value != "null";
             if object.keys.len() < LISTED_KEYS {
-                object.keys.push(quoted(key));
+                object.keys.push(raw_key.get());
             }
         }
         Ok(object)
@@ -314,7 +314,12 @@ impl Fields {
             };
             let message = format!(
                 "field {place}: expected a probability, found no such field; the object has {}",
-                object.keys.join(", ")
+                object
+                    .keys
+                    .iter()
+                    .map(|key| raw_json::shown(key))
+                    .collect::<Vec<_>>()
+                    .join(", ")
             );
             return Err(reject("missing_probability", message));
         };

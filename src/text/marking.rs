@@ -101,8 +101,9 @@ fn occurrences(text: &str, entity: &str) -> Vec<Range<usize>> {
     if entity.is_empty() {
         return Vec::new();
     }
-    text.match_indices(entity)
-        .map(|(start, found)| start..start + found.len())
+    // Much faster than `match_indices`, which looks at the entity anew for each text; the same places, whole characters.
+    memchr::memmem::find_iter(text.as_bytes(), entity)
+        .map(|start| start..start + entity.len())
         .collect()
 }
 

@@ -121,12 +121,12 @@ impl JsonReader {
         })
     }
 
-    fn inventory(&self, first_steps: u16, keys: &[String], more_keys: bool) -> String {
+    fn inventory(&self, first_steps: u16, keys: &[&str], more_keys: bool) -> String {
         let steps = self.tree.iter().enumerate();
         let known = steps
             .filter(|(i, _)| first_steps & 1 << i != 0)
             .map(|(_, step)| quoted(&step.key));
-        let keys: Vec<String> = known.chain(keys.iter().cloned()).collect();
+        let keys: Vec<String> = known.chain(keys.iter().map(|key| raw_json::shown(key))).collect();
         match keys.is_empty() {
             true => "the object is empty".to_owned(),
             false => format!(
@@ -216,7 +216,7 @@ struct Object<'a, 't> {
     error_taken: bool,
     /// Which steps of the outermost level are there, and the first of the other keys.
     first_steps: u16,
-    keys: Vec<String>,
+    keys: Vec<&'a str>,
     more_keys: bool,
 }
 
@@ -284,7 +284,7 @@ impl<'de> Visitor<'de> for Level<'de, '_, '_> {
             } else if step.is_some() {
                 // Listed with `first_steps`.
             } else if object.keys.len() < SHOWN_KEYS {
-                object.keys.push(quoted(&key));
+                object.keys.push(raw_key.get());
             } else {
                 object.more_keys = true;
             }
