@@ -4,7 +4,7 @@
 use std::io::{self, Read};
 
 use super::error::ScoreError;
-use super::rows::RowEnds;
+use super::rows::{BYTE_ORDER_MARK, RowEnds};
 
 /// One line, without its line end.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,7 +24,6 @@ pub enum Content {
 }
 
 const CHUNK_BYTES: usize = 256 * 1024;
-pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Splits one input into lines of at most `max_bytes`, counted without byte order mark and line end.
 pub struct LineReader<R> {

@@ -9,7 +9,9 @@ use std::ops::Range;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use super::cuts::added_tokens;
-use super::tokenizer::Token;
+
+/// A token id and its byte range in a text.
+pub(super) type Token = (u32, Range<usize>);
 
 /// Pieces and what they become, shared between threads.
 #[derive(Default)]

@@ -15,7 +15,7 @@ use super::cuts::Cuts;
 use super::error::TokenizerError;
 use super::loading;
 use super::marking::MarkedText;
-use super::pieces::Pieces;
+use super::pieces::{Pieces, Token};
 use super::runs::Runs;
 use crate::guard::guarded;
 
@@ -60,9 +60,6 @@ const WHOLE_BYTES: usize = 4 << 10;
 
 /// A piece's length: the tokenizers crate needs some 100 bytes of memory for one of text.
 const PIECE_BYTES: usize = 64 << 10;
-
-/// A token id and its byte range in the marked text.
-pub(super) type Token = (u32, Range<usize>);
 
 impl Tokenizer {
     /// Reads `tokenizer.json`, else `vocab.txt`, and what the other files add.
