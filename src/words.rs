@@ -1,5 +1,10 @@
 //! Words of messages and reports: numbers and others' texts, fit for a line.
 
+/// In lower-case hexadecimal.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The first `limit` characters of a text, and whether there are more.
 pub fn shortened(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {

@@ -442,13 +442,9 @@ fn an_extraction_that_cannot_begin_or_that_a_signal_ends_leaves_no_earlier_summa
     command.stdin(std::process::Stdio::piped());
     let mut child = heed_signals(&mut command).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    let document = |i: usize| {
-        format!(
-            "{i}|t|Aspirin caused a rash.\n{i}|a|\n{i}\t0\t7\tAspirin\tChemical\tD1\n{i}\t17\t21\trash\tDisease\tD2\n\n"
-        )
-    };
-    let documents: String = (1..3000).map(document).collect();
-    stdin.write_all(documents.as_bytes()).unwrap();
+    stdin
+        .write_all(crate::common::place::documents(1..3000).as_bytes())
+        .unwrap();
     let partial = folder.path().join("pairs.jsonl.partial");
     crate::common::place::wait_for(|| partial.metadata().is_ok_and(|partial| partial.len() > 0));
     // Closed, its input would be the end of the documents.

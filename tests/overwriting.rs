@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::common::place::{Place, pairs, wait_for};
+use crate::common::place::{Place, documents, pairs, wait_for};
 use crate::common::signals::{heed_signals, send};
 use crate::common::{crag, fixture, json_lines, process};
 
@@ -403,13 +403,7 @@ fn a_signal_takes_what_an_extraction_has_written_away() {
         let mut extract = command(&place, &["extract", "-q", "--from", "pubtator", "-o", "out.jsonl"]);
         let mut child = heed_signals(&mut extract).stdin(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        let document = |i: usize| {
-            format!(
-                "{i}|t|Aspirin caused a rash.\n{i}|a|\n{i}\t0\t7\tAspirin\tChemical\tD1\n{i}\t17\t21\trash\tDisease\tD2\n\n"
-            )
-        };
-        let documents: String = (1..3000).map(document).collect();
-        stdin.write_all(documents.as_bytes()).unwrap();
+        stdin.write_all(documents(1..3000).as_bytes()).unwrap();
         wait_for(|| fs::metadata(place.path("out.jsonl.partial")).is_ok_and(|partial| partial.len() > 0));
         send(&child, signal);
         assert_eq!(child.wait().unwrap().code(), Some(code));

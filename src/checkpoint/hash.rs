@@ -4,6 +4,7 @@ use blake3::Hasher;
 use sha2::{Digest as _, Sha256};
 
 use super::{Checkpoint, CheckpointError, ModelFiles, NamedBytes};
+use crate::words::hexadecimal;
 
 /// A file as others can check it: `sha256sum` gives the same, and so does the hub for weights.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -20,14 +21,9 @@ impl FileHash {
         Self {
             name: name.to_owned(),
             bytes,
-            sha256: digits(sha256),
+            sha256: hexadecimal(&sha256.finalize()),
         }
     }
-}
-
-/// In lower-case hexadecimal.
-pub(super) fn digits(sha256: Sha256) -> String {
-    sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl NamedBytes {

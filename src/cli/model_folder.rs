@@ -143,7 +143,7 @@ fn is_of_weights(name: &str) -> bool {
 }
 
 fn is_of_a_model(name: &str) -> bool {
-    // The latter of a calibration that was killed.
+    // The last is what a calibration that was killed left.
     NAMES.contains(&name) || is_of_weights(name) || replaced_by(name) == Some("crag.json")
 }
 

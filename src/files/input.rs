@@ -14,6 +14,7 @@ use super::compression::{Beginning, Compression, recognise};
 use super::decompress::Decompressor;
 use super::steady::Steady;
 use super::waiting::Waiting;
+use crate::words::hexadecimal;
 
 /// Where bytes come from.
 pub enum Input {
@@ -203,7 +204,7 @@ pub struct Digest {
 impl Digest {
     /// The SHA-256 as `sha256sum` prints it.
     pub fn sha256_hex(&self) -> String {
-        self.sha256.iter().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(&self.sha256)
     }
 }
 

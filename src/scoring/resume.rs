@@ -389,7 +389,7 @@ mod text_or_hex {
         match std::str::from_utf8(bytes) {
             Ok(text) => Form::Text(text.into()),
             Err(_) => Form::Hex {
-                hex: bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+                hex: crate::words::hexadecimal(bytes),
             },
         }
         .serialize(serializer)

@@ -96,6 +96,16 @@ impl Place {
     }
 }
 
+/// PubTator documents, each with a drug and a reaction in one sentence.
+pub fn documents(range: std::ops::Range<usize>) -> String {
+    let document = |i: usize| {
+        format!(
+            "{i}|t|Aspirin caused a rash.\n{i}|a|\n{i}\t0\t7\tAspirin\tChemical\tD1\n{i}\t17\t21\trash\tDisease\tD2\n\n"
+        )
+    };
+    range.map(document).collect()
+}
+
 pub fn pair(i: usize) -> String {
     format!(r#"{{"id": {i}, "text":"Patient {i} took aspirin and had bleeding.","drug":"aspirin","adr":"bleeding"}}"#)
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 
@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use super::World;
+use super::{World, asking};
 
 /// Makes an authority and a certificate of `localhost` from it; false where there is no program to make them with.
 fn make_certificates(folder: &Path) -> bool {
@@ -79,17 +79,6 @@ fn hand_on(stream: TcpStream, config: Arc<ServerConfig>, hub: &str) -> std::io::
     stream.flush()
 }
 
-fn inspect(endpoint: &str, world: &World, variables: &[(&str, &Path)]) -> Output {
-    let mut command = crate::common::crag();
-    command
-        .env("HF_ENDPOINT", endpoint)
-        .env("HF_HUB_CACHE", world.cache.path())
-        .env("HF_HUB_OFFLINE", "0")
-        .envs(variables.iter().copied())
-        .args(["inspect", "-q", "--model", "owner/none"]);
-    command.output().unwrap()
-}
-
 #[test]
 fn who_issues_the_hubs_certificate_is_trusted_where_a_file_names_them() {
     let world = World::new();
@@ -102,7 +91,12 @@ fn who_issues_the_hubs_certificate_is_trusted_where_a_file_names_them() {
     fs::write(&empty, "no certificate\n").unwrap();
     let endpoint = encrypting(world.hub.endpoint(), folder.path());
     let said = |variables: &[(&str, &Path)]| {
-        let output = inspect(&endpoint, &world, variables);
+        let mut command = asking(&world, &endpoint);
+        command.envs(variables.iter().copied());
+        let output = command
+            .args(["inspect", "-q", "--model", "owner/none"])
+            .output()
+            .unwrap();
         assert_eq!(output.status.code(), Some(1));
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(stderr.lines().count(), 1, "{stderr}");

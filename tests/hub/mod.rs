@@ -139,13 +139,19 @@ fn a_cold_cache_downloads_what_is_needed_and_a_warm_one_asks_once() {
 
 /// A command against the world's hub and cache.
 fn inspect(world: &World, endpoint: &str, offline: &str) -> std::process::Output {
+    let mut command = asking(world, endpoint);
+    command.env("HF_HUB_OFFLINE", offline);
+    command.args(["inspect", "-q", "--model", ID]).output().unwrap()
+}
+
+/// A command that may ask this hub.
+fn asking(world: &World, endpoint: &str) -> assert_cmd::Command {
     let mut command = crate::common::crag();
     command
         .env("HF_ENDPOINT", endpoint)
         .env("HF_HUB_CACHE", world.cache.path())
-        .env("HF_HUB_OFFLINE", offline)
-        .args(["inspect", "-q", "--model", ID]);
-    command.output().unwrap()
+        .env("HF_HUB_OFFLINE", "0");
+    command
 }
 
 /// A world whose hub has a model that can be used.

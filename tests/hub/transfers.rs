@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crag::checkpoint::locate;
 
-use super::{ID, World, inspect, one_line, source, usable};
+use super::{ID, World, asking, inspect, one_line, source, usable};
 use crate::common::hub::{COMMIT, sha256};
 
 #[test]
@@ -224,13 +224,9 @@ fn what_does_not_say_when_to_come_back_is_tried_again_soon() {
 fn a_wait_is_said_and_one_that_is_too_long_is_an_error() {
     let world = usable();
     limit(&world, 1, "RateLimit: \"api\";r=0;t=1");
-    let mut command = crate::common::crag();
-    command
-        .env("HF_ENDPOINT", world.hub.endpoint())
-        .env("HF_HUB_CACHE", world.cache.path())
-        .env("HF_HUB_OFFLINE", "0")
-        .args(["inspect", "--model", ID]);
-    let stderr = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    let mut command = asking(&world, &world.hub.endpoint());
+    let output = command.args(["inspect", "--model", ID]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
     let said = "owner/model: status 429, too many requests from this address; with a token (HF_TOKEN) more are allowed; the hub asks to \
         come back in 1 s; waiting";
     assert!(stderr.contains(said), "{stderr}");
@@ -267,13 +263,9 @@ fn a_large_download_is_said_where_no_bar_is_drawn() {
     world.set_files(|files| {
         files.insert("model.safetensors".into(), large);
     });
-    let mut command = crate::common::crag();
-    command
-        .env("HF_ENDPOINT", world.hub.endpoint())
-        .env("HF_HUB_CACHE", world.cache.path())
-        .env("HF_HUB_OFFLINE", "0")
-        .args(["inspect", "--model", ID]);
-    let stderr = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    let mut command = asking(&world, &world.hub.endpoint());
+    let output = command.args(["inspect", "--model", ID]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
     let said = stderr
         .lines()
         .filter(|line| line.contains("downloading"))

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::checkpoint::hash::digits;
+use crate::words::hexadecimal;
 
 /// The hash of a file's bytes so far; nothing where none is stated.
 pub(super) struct Check(Option<(String, Sha256)>);
@@ -45,7 +45,7 @@ impl Check {
         let Some((stated, sha256)) = self.0 else {
             return Ok(());
         };
-        let found = digits(sha256);
+        let found = hexadecimal(&sha256.finalize());
         match found == stated {
             true => Ok(()),
             false => Err(format!(

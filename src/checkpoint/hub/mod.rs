@@ -11,6 +11,7 @@ mod attempts;
 mod cache;
 mod digest;
 mod options;
+mod progress;
 mod request;
 mod transfer;
 

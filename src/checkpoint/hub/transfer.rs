@@ -6,9 +6,6 @@
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::attempts::{Attempts, Failure};
 use super::cache::{RepoCache, is_plain_commit};
@@ -163,8 +160,7 @@ impl Client {
         let start = answer.start;
         job.reached = start;
 
-        let bar = self.bar(job.name, found.size, answer.start);
-        let mut account = Account::new(self, job.name, found.size);
+        let mut arriving = self.arriving(job.name, found.size, answer.start);
         let mut body = answer.body.into_body().into_reader();
         let mut buffer = vec![0; 256 << 10];
         loop {
@@ -182,13 +178,12 @@ impl Client {
                 let reason = format!("it is larger than {LARGEST_SMALL_FILE} bytes");
                 return Err(Failure::Final(self.altered(job.name, reason)));
             }
-            bar.inc(count as u64);
-            account.go_on(job.reached);
+            arriving.go_on(job.reached);
         }
         if let Some(size) = found.size.filter(|size| *size != job.reached) {
             return Err(Failure::Passing(format!("{} of {size} bytes arrived", job.reached)));
         }
-        bar.finish_and_clear();
+        arriving.finish();
         self.keep_if_right(job, check, part, start)?;
         file.sync_all().map_err(failed)
     }
@@ -208,86 +203,6 @@ impl Client {
         }
         Err(Failure::Final(self.altered(job.name, reason)))
     }
-
-    fn waiting(&self, name: &str) -> ProgressBar {
-        if !self.progress {
-            if let Some(tell) = self.tell {
-                tell(&format!(
-                    "{}: waiting for another process, which is downloading {name}",
-                    self.id
-                ));
-            }
-            return ProgressBar::hidden();
-        }
-        let spinner = ProgressBar::new_spinner().with_message(format!("another process is downloading {name}"));
-        spinner.enable_steady_tick(Duration::from_millis(200));
-        spinner
-    }
-
-    fn bar(&self, name: &str, size: Option<u64>, start: u64) -> ProgressBar {
-        if !self.progress {
-            return ProgressBar::hidden();
-        }
-        let bar = size.map_or_else(ProgressBar::no_length, ProgressBar::new);
-        let template = "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} ({eta})";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        bar.set_message(name.to_string());
-        bar.set_position(start);
-        bar
-    }
-}
-
-/// What is said of a large file on its way where no bar can be drawn.
-struct Account<'c> {
-    client: &'c Client,
-    name: &'c str,
-    of: String,
-    last: Instant,
-}
-
-/// Between two lines.
-const MINUTE: Duration = Duration::from_secs(60);
-/// Of smaller files nothing is said until a minute has gone by.
-const LARGE: u64 = 10 << 20;
-
-impl<'c> Account<'c> {
-    fn new(client: &'c Client, name: &'c str, size: Option<u64>) -> Self {
-        let of = size.map_or(String::new(), |size| format!(" of {}", megabytes(size)));
-        let account = Self {
-            client,
-            name,
-            of,
-            last: Instant::now(),
-        };
-        if let Some(size) = size.filter(|size| *size >= LARGE) {
-            account.tell(&format!("downloading {name} ({})", megabytes(size)));
-        }
-        account
-    }
-
-    fn go_on(&mut self, reached: u64) {
-        if self.last.elapsed() >= MINUTE {
-            self.last = Instant::now();
-            self.tell(&format!(
-                "{}: {}{} have arrived",
-                self.name,
-                megabytes(reached),
-                self.of
-            ));
-        }
-    }
-
-    fn tell(&self, what: &str) {
-        if let Some(tell) = self.client.tell.filter(|_| !self.client.progress) {
-            tell(&format!("{}: {what}", self.client.id));
-        }
-    }
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
 /// One file on its way.
