@@ -15,15 +15,14 @@ use super::model_choice::{ModelChoice, model_args, names_model};
 use super::values::quoted_list;
 use super::{Outcome, UsageError, console};
 use crate::Calibration;
-use crate::calibration::stated;
 use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, NamedBytes, locate};
 use crate::evaluation::{
-    Comparison, Estimate, LabelledSet, MatchBy, Method, Metric, Mistakes, Origin, Plan, Request, Threshold, compare,
-    cross_fitted, evaluate, fit,
+    CALIBRATED, Estimate, Improvement, LabelledSet, MatchBy, Method, Mistakes, Plan, Sample, cross_fitted, fit,
+    improvement,
 };
 use crate::files::{Destination, is_same_file, refuse_inputs, refuse_stdout, replace_among_others, try_to_replace};
 use crate::model::config::Sidecar;
-use crate::scoring::{CALIBRATED_KEY, Options};
+use crate::scoring::CALIBRATED_KEY;
 use crate::words::counted;
 
 /// What to fit, to which records, and where to.
@@ -85,9 +84,6 @@ enum MethodArg {
     Isotonic,
 }
 
-/// The figures that a calibration is meant to change.
-const JUDGED: [Metric; 3] = [Metric::Brier, Metric::CalibrationError, Metric::LogLoss];
-
 /// Fewer records than this make an isotonic curve follow chance.
 const ISOTONIC_RECORDS: usize = 1000;
 
@@ -137,26 +133,24 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
         calibration.forget_documents();
     }
     calibration.check().map_err(anyhow::Error::msg)?;
-    let request = Request {
-        threshold: Threshold {
-            value: stated(Options::default().threshold),
-            origin: Origin::Default,
-        },
-        recall: None,
-        precision: None,
-        bins: args.labelled.bins,
-    };
     let plan = args.labelled.plan();
     let same = sample.mapped(|record| calibration.apply(record.probability));
     let judged = match args.folds {
         1 => same.clone(),
         folds => cross_fitted(&sample, method, folds, plan.seed).with_context(|| format!("{name}: --folds {folds}"))?,
     };
-    let comparison = args
+    let bins = args.labelled.bins;
+    let on_unseen = args
         .labelled
-        .resampled(|plan, made| compare((&sample, &request), (&judged, &request), plan, made));
+        .resampled(|plan, made| improvement(&sample, &judged, bins, plan, made));
     let without_intervals = Plan { resamples: 0, ..plan };
-    let on_same = evaluate(&same, &request, &without_intervals, &|| ()).metrics;
+    let on_same = improvement(&sample, &same, bins, &without_intervals, &|| ());
+    let judged = Judged {
+        sample: &sample,
+        on_unseen,
+        on_same: on_same.after,
+        unit,
+    };
 
     let existing = existing.unwrap_or_default();
     let mut sidecar = match in_use {
@@ -200,14 +194,25 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
     }
     let text = match args.json {
         true => {
-            let value = args.json(&target, &calibration, &comparison, &on_same, (&set, unit));
+            let value = args.json(&target, &calibration, &judged, &set);
             serde_json::to_string_pretty(&value)? + "\n"
         }
-        false => args.table(&target, &calibration, &comparison, &on_same, unit),
+        false => args.table(&target, &calibration, &judged),
     };
     let printed = super::print(&text)
         .with_context(|| format!("{} is written, but what there is to say of it is not", target.display()))?;
     Ok(printed.and(Outcome::of_records(incomplete)))
+}
+
+/// What is said of a calibration.
+struct Judged<'s> {
+    sample: &'s Sample,
+    /// On documents that its maps have not seen, where there are folds.
+    on_unseen: Improvement,
+    /// On the records that it was fitted to, in the order of [`CALIBRATED`].
+    on_same: [Estimate; CALIBRATED.len()],
+    /// What the sample's documents are.
+    unit: &'static str,
 }
 
 impl CalibrateArgs {
@@ -329,41 +334,34 @@ impl CalibrateArgs {
         Ok((name, set, Some(in_use)))
     }
 
-    fn table(
-        &self,
-        target: &Path,
-        calibration: &Calibration,
-        comparison: &Comparison,
-        on_same: &[Estimate],
-        unit: &str,
-    ) -> String {
+    fn table(&self, target: &Path, calibration: &Calibration, judged: &Judged<'_>) -> String {
         let mut out = String::new();
-        let first = &comparison.first;
+        let Judged { sample, unit, .. } = judged;
         // Writing to a string cannot fail.
         let _ = writeln!(
             out,
             "{} fitted to {} records{}, {} positive",
             described(calibration),
-            first.records,
-            if unit == "records" {
+            sample.records().len(),
+            if *unit == "records" {
                 String::new()
             } else {
-                format!(" of {} {unit}", first.documents)
+                format!(" of {} {unit}", sample.documents())
             },
-            first.positives
+            sample.positives()
         );
-        let judged = match self.folds {
+        let after = match self.folds {
             1 => "after".to_owned(),
             folds => format!("after, on unseen {unit} ({folds} folds)"),
         };
         let _ = writeln!(
             out,
-            "\n{:<28}{:>10}  {judged:>34}  {:>30}  {:>14}",
+            "\n{:<28}{:>10}  {after:>34}  {:>30}  {:>14}",
             "", "before", "change", "on the same"
         );
-        for metric in JUDGED {
-            let i = metric as usize;
-            let change = comparison.differences.metrics[i];
+        let Improvement { before, after, change } = judged.on_unseen;
+        for (i, metric) in CALIBRATED.into_iter().enumerate() {
+            let change = change[i];
             let interval = change
                 .interval
                 .map_or(String::new(), |i| format!(" ({:+.4} to {:+.4})", i.low, i.high));
@@ -371,13 +369,13 @@ impl CalibrateArgs {
                 out,
                 "{:<28}{:>10}  {:>34}  {:>30}  {:>14}",
                 metric.name(),
-                number(&first.metrics[i]),
-                number(&comparison.second.metrics[i]),
+                number(&before[i]),
+                number(&after[i]),
                 format!(
                     "{}{interval}",
                     change.value.map_or("-".to_owned(), |value| format!("{value:+.4}"))
                 ),
-                number(&on_same[i])
+                number(&judged.on_same[i])
             );
         }
         let _ = writeln!(
@@ -392,28 +390,20 @@ impl CalibrateArgs {
         out
     }
 
-    fn json(
-        &self,
-        target: &Path,
-        calibration: &Calibration,
-        comparison: &Comparison,
-        on_same: &[Estimate],
-        (set, unit): (&LabelledSet, &str),
-    ) -> Value {
-        let of = |metrics: &[Estimate]| {
-            let members = JUDGED.map(|metric| {
-                let estimate = &metrics[metric as usize];
+    fn json(&self, target: &Path, calibration: &Calibration, judged: &Judged<'_>, set: &LabelledSet) -> Value {
+        let of = |estimates: &[Estimate]| {
+            let members = CALIBRATED.iter().zip(estimates).map(|(metric, estimate)| {
                 let interval = estimate.interval.map(|i| [i.low, i.high]);
                 (
                     metric.key().to_owned(),
                     json!({"value": estimate.value, "interval": interval}),
                 )
             });
-            Value::Object(members.into_iter().collect())
+            Value::Object(members.collect())
         };
         let judged_on = match self.folds {
             1 => "the records it was fitted to".to_owned(),
-            _ => format!("unseen {unit}"),
+            _ => format!("unseen {}", judged.unit),
         };
         json!({
             "crag": env!("CARGO_PKG_VERSION"),
@@ -421,11 +411,11 @@ impl CalibrateArgs {
             "calibration": calibration,
             "folds": self.folds,
             "bins": self.labelled.bins,
-            "before": of(&comparison.first.metrics),
-            "after": of(&comparison.second.metrics),
+            "before": of(&judged.on_unseen.before),
+            "after": of(&judged.on_unseen.after),
             "after_judged_on": judged_on,
-            "change": of(&comparison.differences.metrics),
-            "after_on_the_same_records": of(on_same),
+            "change": of(&judged.on_unseen.change),
+            "after_on_the_same_records": of(&judged.on_same),
             "left_out": {"unlabelled": set.unlabelled, "rejected": set.rejected},
         })
     }

@@ -1,7 +1,8 @@
 //! Curves for pictures: what happens at every threshold, and how probabilities are spread.
 
-use super::figures::{Sum, bin_of};
+use super::figures::bin_of;
 use super::sample::Sample;
+use super::sum::Sum;
 
 /// Predictions at one of the sample's own probabilities.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::bootstrap::{Interval, Made, Plan, interval, resample};
+use super::bootstrap::{Made, Plan, resample};
+use super::estimate::Estimate;
 use super::figures::{Choice, Figures, Metric, Wanted, figures};
 use super::sample::Sample;
 
@@ -42,17 +43,6 @@ pub struct Request {
     pub precision: Option<f64>,
     /// Bins of the expected calibration error and of the reliability diagram; at least 1.
     pub bins: usize,
-}
-
-/// A figure of the sample with the interval that resamples give it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Estimate {
-    /// None where the sample does not define it.
-    pub value: Option<f64>,
-    /// None without resamples, where no resample defines the figure, or where [`Metric::has_interval`] says so.
-    pub interval: Option<Interval>,
-    /// Resamples that did not define the figure and are not part of the interval.
-    pub undefined: usize,
 }
 
 /// Why a threshold is looked at.
@@ -139,11 +129,11 @@ pub fn compare(first: (&Sample, &Request), second: (&Sample, &Request), plan: &P
     let difference = |i: usize| {
         let value = judges[1].base[i] - judges[0].base[i];
         let values = of_first.iter().zip(&of_second).map(|(a, b)| b[i] - a[i]);
-        estimate(value, values.collect(), plan)
+        Estimate::new(value, values.collect(), plan)
     };
     Comparison {
         differences: Differences {
-            metrics: std::array::from_fn(|i| of_metric(i, difference(i))),
+            metrics: std::array::from_fn(|i| Estimate::of_metric(Metric::ALL[i], difference(i))),
             at_threshold: std::array::from_fn(|k| difference(POINTS + k)),
         },
         first: judges[0].evaluation(&of_first, plan),
@@ -161,6 +151,7 @@ const AT_POINT: usize = 7;
 
 struct Judge<'s> {
     sample: &'s Sample,
+    /// Of a resample.
     wanted: Wanted,
     kinds: Vec<PointKind>,
     unreached: Vec<PointKind>,
@@ -173,7 +164,7 @@ impl<'s> Judge<'s> {
             thresholds: vec![request.threshold.value],
             recall: request.recall,
             precision: request.precision,
-            bins: request.bins,
+            bins: None,
         };
         let found = figures(sample, &wanted, |_| 1);
         let (mut kinds, mut unreached) = (vec![PointKind::Given(request.threshold.origin)], Vec::new());
@@ -192,13 +183,16 @@ impl<'s> Judge<'s> {
                 (None, _) => {}
             }
         }
-        let found = figures(sample, &wanted, |_| 1);
+        let with_calibration_error = Wanted {
+            bins: Some(request.bins),
+            ..wanted.clone()
+        };
         Self {
+            base: flatten(&figures(sample, &with_calibration_error, |_| 1)),
             sample,
             wanted,
             kinds,
             unreached,
-            base: flatten(&found),
         }
     }
 
@@ -211,7 +205,7 @@ impl<'s> Judge<'s> {
     fn evaluation(&self, resamples: &[Flat], plan: &Plan) -> Evaluation {
         let of = |i: usize| {
             let values = resamples.iter().map(|flat| flat[i]).collect();
-            estimate(self.base[i], values, plan)
+            Estimate::new(self.base[i], values, plan)
         };
         let points = self.kinds.iter().enumerate().map(|(k, &kind)| {
             let first = POINTS + k * AT_POINT;
@@ -238,27 +232,10 @@ impl<'s> Judge<'s> {
             records: self.sample.records().len(),
             positives: self.sample.positives(),
             documents: self.sample.documents(),
-            metrics: std::array::from_fn(|i| of_metric(i, of(i))),
+            metrics: std::array::from_fn(|i| Estimate::of_metric(Metric::ALL[i], of(i))),
             points: points.collect(),
             unreached: self.unreached.clone(),
         }
-    }
-}
-
-fn estimate(value: f64, values: Vec<f64>, plan: &Plan) -> Estimate {
-    let undefined = values.iter().filter(|value| value.is_nan()).count();
-    Estimate {
-        value: (!value.is_nan()).then_some(value),
-        // An interval around nothing would suggest that there was something.
-        interval: (!value.is_nan()).then(|| interval(values, plan.confidence)).flatten(),
-        undefined,
-    }
-}
-
-fn of_metric(i: usize, estimate: Estimate) -> Estimate {
-    Estimate {
-        interval: estimate.interval.filter(|_| Metric::ALL[i].has_interval()),
-        ..estimate
     }
 }
 

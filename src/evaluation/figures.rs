@@ -1,8 +1,9 @@
-//! Every figure of a sample in one pass, with a weight for each document, so that a resample costs no sorting.
+//! Every figure of a sample, with a weight for each document, so that a resample costs no sorting.
 
 use serde::Serialize;
 
 use super::sample::Sample;
+use super::sum::Sum;
 
 /// A figure that needs no threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +98,8 @@ pub struct Wanted {
     pub thresholds: Vec<f64>,
     pub recall: Option<f64>,
     pub precision: Option<f64>,
-    /// Bins of the expected calibration error; at least 1.
-    pub bins: usize,
+    /// Bins of the expected calibration error, at least 1; None for none.
+    pub bins: Option<usize>,
 }
 
 /// All figures of one sample or resample.
@@ -139,20 +140,8 @@ fn lower_edge_of(bin: usize, bins: usize) -> f64 {
 
 /// Computes everything, counting each record as often as `weight` says of its document.
 pub fn figures(sample: &Sample, wanted: &Wanted, weight: impl Fn(u32) -> u64) -> Figures {
-    let records = sample.records();
-    // What is drawn and what it is labelled is chance to a processor that predicts branches: both are multiplied instead.
-    let of_label = |weight: u64, label: bool| {
-        let positive = weight * u64::from(label);
-        (positive, weight - positive)
-    };
-    let weights: Vec<u64> = records.iter().map(|record| weight(record.document)).collect();
-    let (mut positives, mut negatives) = (0u64, 0u64);
-    for (record, &weight) in records.iter().zip(&weights) {
-        let (positive, negative) = of_label(weight, record.label);
-        positives += positive;
-        negatives += negative;
-    }
-    let total = positives + negatives;
+    let totals = sample.totals(&weight);
+    let (positives, negatives) = (totals.positives, totals.negatives);
     let confusion = |tp: u64, fp: u64| Confusion {
         true_positives: tp,
         false_positives: fp,
@@ -164,27 +153,17 @@ pub fn figures(sample: &Sample, wanted: &Wanted, weight: impl Fn(u32) -> u64) ->
     let (mut tp, mut fp) = (0u64, 0u64);
     // Twice the number of (positive, negative) pairs in the right order, ties counting half.
     let mut ordered_twice = 0u128;
-    let (mut precisions, mut squares, mut losses) = (Sum::default(), Sum::default(), Sum::default());
-    let (mut gap, mut gaps) = (Sum::default(), Sum::default());
-    // Below this probability the next bin begins.
-    let mut lower_edge = f64::INFINITY;
+    let mut precisions = Sum::default();
     let mut search = Search::new(wanted, positives);
     let (mut group_positives, mut group_negatives) = (0u64, 0u64);
 
-    for (i, (record, &weight)) in records.iter().zip(&weights).enumerate() {
-        let (positive, negative) = of_label(weight, record.label);
+    let records = sample.records();
+    for (i, record) in records.iter().enumerate() {
+        let weight = weight(record.document);
+        // What is drawn and what it is labelled is chance to a processor that predicts branches: it is multiplied instead.
+        let positive = weight * u64::from(record.label);
         group_positives += positive;
-        group_negatives += negative;
-        let times = weight as f64;
-        let error = record.probability - f64::from(u8::from(record.label));
-        squares.add(times * error * error);
-        losses.add(times * sample.log_losses()[i]);
-        // Records are sorted, so each bin's lie together.
-        if record.probability <= lower_edge {
-            gaps.add(std::mem::take(&mut gap).value().abs());
-            lower_edge = lower_edge_of(bin_of(record.probability, wanted.bins), wanted.bins);
-        }
-        gap.add(times * error);
+        group_negatives += weight - positive;
         let ends_tie = records
             .get(i + 1)
             .is_none_or(|next| next.probability != record.probability);
@@ -203,23 +182,43 @@ pub fn figures(sample: &Sample, wanted: &Wanted, weight: impl Fn(u32) -> u64) ->
         search.offer(record.probability, confusion(tp, fp));
         (group_positives, group_negatives) = (0, 0);
     }
-    gaps.add(gap.value().abs());
 
-    let mean = |sum: Sum| (total > 0).then(|| sum.value() / total as f64);
     let pairs = u128::from(positives) * u128::from(negatives);
+    let calibration_error = |bins| calibration_error(sample, bins, weight);
     Figures {
         metrics: [
             (pairs > 0).then(|| ordered_twice as f64 / (2 * pairs) as f64),
             (positives > 0).then(|| precisions.value() / positives as f64),
-            mean(squares),
-            mean(losses),
-            mean(gaps),
+            totals.brier(),
+            totals.log_loss(),
+            wanted.bins.and_then(calibration_error),
         ],
         at,
         best_f1: search.best_f1,
         for_recall: search.for_recall,
         for_precision: search.for_precision,
     }
+}
+
+/// The expected calibration error: how far the mean probability of each of `bins` (at least 1) is from its share of
+/// positives, weighted by its records. None without records.
+pub fn calibration_error(sample: &Sample, bins: usize, weight: impl Fn(u32) -> u64) -> Option<f64> {
+    let mut records = 0u64;
+    let (mut gap, mut gaps) = (Sum::default(), Sum::default());
+    // Below this probability the next bin begins.
+    let mut lower_edge = f64::INFINITY;
+    for record in sample.records() {
+        // Records are sorted, so each bin's lie together.
+        if record.probability <= lower_edge {
+            gaps.add(std::mem::take(&mut gap).value().abs());
+            lower_edge = lower_edge_of(bin_of(record.probability, bins), bins);
+        }
+        let weight = weight(record.document);
+        records += weight;
+        gap.add(weight as f64 * (record.probability - f64::from(u8::from(record.label))));
+    }
+    gaps.add(gap.value().abs());
+    (records > 0).then(|| gaps.value() / records as f64)
 }
 
 /// Looks for the best thresholds while they pass from high to low.
@@ -275,27 +274,5 @@ impl<'w> Search<'w> {
         {
             self.for_precision = Some(choice);
         }
-    }
-}
-
-/// Neumaier's compensated sum: the error does not grow with the number of records.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Sum {
-    sum: f64,
-    compensation: f64,
-}
-
-impl Sum {
-    pub fn add(&mut self, value: f64) {
-        let sum = self.sum + value;
-        self.compensation += match self.sum.abs() >= value.abs() {
-            true => (self.sum - sum) + value,
-            false => (value - sum) + self.sum,
-        };
-        self.sum = sum;
-    }
-
-    pub fn value(self) -> f64 {
-        self.sum + self.compensation
     }
 }

@@ -2,9 +2,10 @@
 
 use rand::seq::SliceRandom as _;
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
+use rayon::prelude::*;
 
-use super::figures::Sum;
 use super::sample::{Judged, Sample};
+use super::sum::Sum;
 use crate::Calibration;
 use crate::calibration::{FittedOn, bounded_logit, sigmoid};
 
@@ -60,14 +61,16 @@ pub fn cross_fitted(sample: &Sample, method: Method, folds: usize, seed: u64) ->
     }
     let mut dealt: Vec<usize> = (0..sample.documents()).map(|i| i % folds).collect();
     dealt.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-    let maps = (0..folds).map(|fold| {
+    let maps = (0..folds).into_par_iter().map(|fold| {
         let others = sample
             .records()
             .iter()
             .filter(|record| dealt[record.document as usize] != fold);
         fit_records(&others.copied().collect::<Vec<_>>(), 0, method)
     });
-    let maps = maps.collect::<Result<Vec<_>, _>>()?;
+    // All, so that of several errors it is always the first fold's.
+    let maps: Vec<Result<Calibration, FitError>> = maps.collect();
+    let maps = maps.into_iter().collect::<Result<Vec<_>, _>>()?;
     Ok(sample.mapped(|record| maps[dealt[record.document as usize]].apply(record.probability)))
 }
 
@@ -113,32 +116,52 @@ fn temperature(records: &[Judged]) -> Result<f64, FitError> {
             (bounded_logit(record.probability), label)
         })
         .collect();
-    let slope = |inverse: f64| {
-        let mut sum = Sum::default();
+    // By the logarithm of the inverse, so that both ends are found equally well: the slope and the slope's own.
+    let slope = |log_inverse: f64| {
+        let inverse = log_inverse.exp();
+        let (mut slope, mut rise) = (Sum::default(), Sum::default());
         for (logit, label) in &logits {
-            sum.add(logit * (sigmoid(inverse * logit) - label));
+            let p = sigmoid(inverse * logit);
+            slope.add(logit * (p - label));
+            rise.add(inverse * logit * logit * p * (1.0 - p));
         }
-        sum.value()
+        (slope.value(), rise.value())
     };
-    // In logarithms, so that both ends are found equally well.
-    let (mut low, mut high) = (-LARGEST_TEMPERATURE.ln(), LARGEST_TEMPERATURE.ln());
-    if slope(low.exp()) >= 0.0 {
+    let (low, high) = (-LARGEST_TEMPERATURE.ln(), LARGEST_TEMPERATURE.ln());
+    if slope(low).0 >= 0.0 {
         return Err(match rises(&logits) {
             true => FitError::WrongSide,
             false => FitError::Uninformative,
         });
     }
-    if slope(high.exp()) <= 0.0 {
+    if slope(high).0 <= 0.0 {
         return Err(FitError::Separated);
     }
+    Ok((-root(slope, low, high)).exp())
+}
+
+/// Where a rising function is zero between `low` and `high`, by Newton's steps where they stay between the two and
+/// halve what is left, else by halving. `f` gives the value and its slope.
+fn root(f: impl Fn(f64) -> (f64, f64), mut low: f64, mut high: f64) -> f64 {
+    let mut x = (low + high) / 2.0;
+    let mut step = high - low;
+    // Halving alone would need as many.
     for _ in 0..64 {
-        let middle = (low + high) / 2.0;
-        match slope(middle.exp()) < 0.0 {
-            true => low = middle,
-            false => high = middle,
+        let (value, slope) = f(x);
+        match value < 0.0 {
+            true => low = x,
+            false => high = x,
+        }
+        let newton = x - value / slope;
+        let is_fast = newton > low && newton < high && 2.0 * (newton - x).abs() < step;
+        let next = if is_fast { newton } else { (low + high) / 2.0 };
+        step = (next - x).abs();
+        x = next;
+        if step <= f64::EPSILON * x.abs().max(1.0) {
+            break;
         }
     }
-    Ok((-(low + high) / 2.0).exp())
+    x
 }
 
 /// Whether the logits of positive records are the higher ones, on the whole.

@@ -16,25 +16,27 @@
 mod bootstrap;
 mod collector;
 mod curves;
+mod estimate;
 mod evaluate;
 mod fields;
 mod figures;
 mod fit;
+mod improvement;
 mod mistakes;
 mod pairing;
 mod report;
 mod sample;
+mod sum;
 
 pub use bootstrap::{Interval, Made, Plan};
 pub use collector::{Collector, LabelledSet, MatchBy};
 pub use curves::Curves;
-pub use evaluate::{
-    Comparison, Differences, Estimate, Evaluation, OperatingPoint, Origin, PointKind, Request, Threshold, compare,
-    evaluate,
-};
+pub use estimate::Estimate;
+pub use evaluate::{Differences, Evaluation, OperatingPoint, Origin, PointKind, Request, Threshold, compare, evaluate};
 pub use fields::{DOCUMENT_FIELDS, Fields, Labels};
 pub use figures::Metric;
 pub use fit::{Method, cross_fitted, fit};
+pub use improvement::{CALIBRATED, Improvement, improvement};
 pub use mistakes::{Mistake, Mistakes};
 pub use pairing::{Mismatches, pair};
 pub use report::{Report, Run, is_page};

@@ -9,7 +9,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::bootstrap::Plan;
 use super::curves::Curves;
-use super::evaluate::{Differences, Estimate, Evaluation, PointKind};
+use super::estimate::Estimate;
+use super::evaluate::{Differences, Evaluation, PointKind};
 use super::figures::Metric;
 use super::mistakes::Mistake;
 use crate::words::{is_obeyed, thousands};

@@ -1,4 +1,6 @@
-//! The records that figures are computed from: probability, label and document, sorted once.
+//! The records that figures are computed from: probability, label and document, sorted once and summed by document.
+
+use super::sum::Sum;
 
 /// One usable record.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -14,9 +16,36 @@ pub struct Judged {
 #[derive(Clone, Debug)]
 pub struct Sample {
     records: Vec<Judged>,
-    /// Of each record, minus the logarithm of the probability that its label got.
-    log_losses: Vec<f64>,
-    documents: usize,
+    /// Of each document's records.
+    of_documents: Vec<Totals>,
+}
+
+/// What records add up to that need not be in order.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    pub positives: u64,
+    pub negatives: u64,
+    /// Of what lies between probability and label.
+    pub squares: f64,
+    /// Of minus the logarithms of the probabilities that labels got.
+    pub log_losses: f64,
+}
+
+impl Totals {
+    /// The mean square of what lies between probability and label; none without records.
+    pub fn brier(&self) -> Option<f64> {
+        self.mean(self.squares)
+    }
+
+    /// The mean log loss; none without records.
+    pub fn log_loss(&self) -> Option<f64> {
+        self.mean(self.log_losses)
+    }
+
+    fn mean(&self, sum: f64) -> Option<f64> {
+        let records = self.positives + self.negatives;
+        (records > 0).then(|| sum / records as f64)
+    }
 }
 
 /// Probabilities are held this far from 0 and 1 in logarithms, as scikit-learn's `log_loss` does.
@@ -30,11 +59,25 @@ impl Sample {
                 .then(b.label.cmp(&a.label))
                 .then(a.document.cmp(&b.document))
         });
-        let log_losses = records.iter().map(log_loss).collect();
+        let mut of_documents = vec![(Totals::default(), Sum::default(), Sum::default()); documents];
+        for record in &records {
+            let (totals, squares, log_losses) = &mut of_documents[record.document as usize];
+            match record.label {
+                true => totals.positives += 1,
+                false => totals.negatives += 1,
+            }
+            let error = record.probability - f64::from(u8::from(record.label));
+            squares.add(error * error);
+            log_losses.add(log_loss(record));
+        }
+        let of_documents = of_documents.into_iter().map(|(totals, squares, log_losses)| Totals {
+            squares: squares.value(),
+            log_losses: log_losses.value(),
+            ..totals
+        });
         Self {
+            of_documents: of_documents.collect(),
             records,
-            log_losses,
-            documents,
         }
     }
 
@@ -42,13 +85,27 @@ impl Sample {
         &self.records
     }
 
-    pub fn log_losses(&self) -> &[f64] {
-        &self.log_losses
-    }
-
     /// How many documents there are to draw from.
     pub fn documents(&self) -> usize {
-        self.documents
+        self.of_documents.len()
+    }
+
+    /// The totals of all records, each counted as often as `weight` says of its document.
+    pub fn totals(&self, weight: impl Fn(u32) -> u64) -> Totals {
+        let mut totals = Totals::default();
+        let (mut squares, mut log_losses) = (Sum::default(), Sum::default());
+        for (document, of_document) in (0..).zip(&self.of_documents) {
+            let weight = weight(document);
+            totals.positives += weight * of_document.positives;
+            totals.negatives += weight * of_document.negatives;
+            squares.add(weight as f64 * of_document.squares);
+            log_losses.add(weight as f64 * of_document.log_losses);
+        }
+        Totals {
+            squares: squares.value(),
+            log_losses: log_losses.value(),
+            ..totals
+        }
     }
 
     pub fn positives(&self) -> usize {
@@ -61,7 +118,7 @@ impl Sample {
             probability: map(record),
             ..*record
         });
-        Self::new(records.collect(), self.documents)
+        Self::new(records.collect(), self.documents())
     }
 }
 

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::bootstrap::Plan;
-use super::evaluate::{Estimate, Origin, Request, Threshold, compare, evaluate};
+use super::estimate::Estimate;
+use super::evaluate::{Origin, Request, Threshold, compare, evaluate};
 use super::figures::{Figures, Metric, Wanted, figures};
 use super::fit::{FitError, Method, cross_fitted, fit};
 use super::sample::{Judged, Sample};
@@ -54,7 +55,7 @@ fn wanted(case: &Value) -> Wanted {
         thresholds: vec![case["threshold"].as_f64().unwrap()],
         recall: case["wanted_recall"].as_f64(),
         precision: case["wanted_precision"].as_f64(),
-        bins: 10,
+        bins: Some(10),
     }
 }
 
@@ -127,7 +128,7 @@ fn of_thresholds_with_one_f1_the_highest_is_the_best() {
         thresholds: vec![],
         recall: None,
         precision: None,
-        bins: 10,
+        bins: Some(10),
     };
     let best = figures(&tied, &wanted, |_| 1).best_f1.unwrap();
     assert_eq!((best.threshold, best.confusion.f1()), (0.9, Some(2.0 / 3.0)));
@@ -357,7 +358,7 @@ proptest! {
         use rand_chacha::rand_core::SeedableRng as _;
         let mut shuffled = pairs.clone();
         shuffled.shuffle(&mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
-        let wanted = Wanted { thresholds: vec![0.5], recall: Some(0.8), precision: Some(0.8), bins: 7 };
+        let wanted = Wanted { thresholds: vec![0.5], recall: Some(0.8), precision: Some(0.8), bins: Some(7) };
         let (a, b) = (figures(&records(pairs), &wanted, |_| 1), figures(&records(shuffled), &wanted, |_| 1));
         prop_assert_eq!(bits(&a), bits(&b));
         prop_assert_eq!((a.at, a.best_f1, a.for_recall, a.for_precision), (b.at, b.best_f1, b.for_recall, b.for_precision));
@@ -365,7 +366,7 @@ proptest! {
 
     #[test]
     fn ranking_figures_survive_any_rising_map(pairs in any_records(), bend in 0.2f64..5.0) {
-        let wanted = Wanted { thresholds: vec![], recall: None, precision: None, bins: 10 };
+        let wanted = Wanted { thresholds: vec![], recall: None, precision: None, bins: Some(10) };
         // Rounded to keep distinct values distinct under the map, and away from 0 where it would underflow.
         let pairs: Vec<(f64, bool)> = pairs.into_iter().map(|(p, y)| ((p * 1000.0).round() / 1000.0, y)).collect();
         let mapped = pairs.iter().map(|&(p, y)| (p.powf(bend), y));
@@ -381,7 +382,7 @@ proptest! {
     fn counting_a_record_twice_is_the_same_as_having_it_twice(
         pairs in any_records(), counts in prop::collection::vec(0u64..4, 120)
     ) {
-        let wanted = Wanted { thresholds: vec![0.4], recall: Some(0.7), precision: Some(0.6), bins: 10 };
+        let wanted = Wanted { thresholds: vec![0.4], recall: Some(0.7), precision: Some(0.6), bins: Some(10) };
         let weighted = figures(&records(pairs.clone()), &wanted, |i| counts[i as usize]);
         let repeated = pairs.iter().enumerate()
             .flat_map(|(i, &pair)| std::iter::repeat_n(pair, counts[i] as usize));
