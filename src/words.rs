@@ -49,6 +49,19 @@ pub fn visible(text: &str) -> String {
     text.chars().map(visible).collect()
 }
 
+/// A line as text, or which of its bytes is none.
+pub fn utf8(line: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(line).map_err(|error| {
+        let at = error.valid_up_to();
+        format!(
+            "expected UTF-8, found the byte 0x{:02x} at byte {}; if all of it is text from Windows, iconv -f CP1252 -t \
+             UTF-8 converts it",
+            line[at],
+            at + 1
+        )
+    })
+}
+
 /// A number and what it counts.
 pub fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })

@@ -41,8 +41,8 @@ mod gpu {
     use candle_core::{DType, Device, Tensor};
     use crag::kernels::cuda::{device, refused_products};
     use crag::kernels::{
-        Activation, Bilinear, Embedding, LayerNorm, Linear, Precision, Sequences, abs_diff, attention, attention_pool,
-        download, first_token_pool, mean_pool, product, reference, upload,
+        Activation, Bilinear, Embedding, LayerNorm, Linear, Precision, Rows, Sequences, abs_diff, attention,
+        attention_pool, download, first_token_pool, mean_pool, product, reference, upload,
     };
 
     const DTYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
@@ -622,6 +622,50 @@ mod gpu {
                 (0, n),
                 "{dtype:?}: of {n} elements; {refused:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_row_of_any_layer_is_what_it_is_alone_to_the_bit_in_batches_of_any_size() {
+        let Some(gpu) = gpu() else { return };
+        let batches: &[usize] = if is_emulated(&gpu) {
+            &[7, 130]
+        } else {
+            &[7, 41, 128, 400, 2048]
+        };
+        let most = batches[batches.len() - 1];
+        let layers = [
+            (Rows::Texts, 4 * 768, 192, DType::F32),
+            (Rows::Texts, 512, 256, DType::F32),
+            (Rows::Texts, 256, 128, DType::F32),
+            (Rows::Texts, 128, 1, DType::F32),
+            (Rows::Pairs, 256, 512, DType::F32),
+            (Rows::Tokens, 768, 2304, DType::BF16),
+            (Rows::Tokens, 768, 768, DType::F32),
+        ];
+        for (rows, k, n, dtype) in layers {
+            let weight = tensor(&random(n * k, 1.0 / (k as f32).sqrt(), 90), &[n, k], dtype, &gpu);
+            let bias = tensor(&random(n, 0.5, 91), &[n], DType::F32, &gpu);
+            let layer = Linear::for_rows(rows, &weight, Some(&bias), precision(dtype), &gpu).unwrap();
+            let x = tensor(&random(most * k, 1.0, 92), &[most, k], dtype, &gpu);
+            let of = |first: usize, count: usize| {
+                let out = layer
+                    .forward(&x.narrow(0, first, count).unwrap(), Activation::Identity)
+                    .unwrap();
+                download(&out).unwrap()
+            };
+            for &batch in batches {
+                let together = of(0, batch);
+                // The first, one in the middle and the last.
+                for row in [0, batch / 2, batch - 1] {
+                    let what = format!("row {row} of {batch}, {k} to {n} as {rows:?} in {dtype:?}");
+                    assert!(
+                        together[row * n..][..n] == of(row, 1),
+                        "{what}: {:?}",
+                        refused_products()
+                    );
+                }
+            }
         }
     }
 

@@ -30,7 +30,7 @@ def seconds(f, repeats=9, calls=20):
     return sorted(times)[len(times) // 2]
 
 
-def small_copy(kib, copies=64):
+def small_copy(kib, copies=160):
     """Microseconds of the host for each of some copies from ordinary memory behind half a second of products."""
     x = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
     pieces = [torch.randn(kib * 256) for _ in range(copies)]

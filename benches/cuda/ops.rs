@@ -1,13 +1,14 @@
 //! Time of each GPU operation at the model's shapes, next to what the card can do.
 //!
-//! `ops [TOKENS]`: a batch of about that many tokens (default 16384) in sequences as long as ADE
+//! `ops [TOKENS] [products]`: a batch of about that many tokens (default 16384) in sequences as long as ADE
 //! sentences are, bf16. Prints one line an operation, a whole encoder, and the pairs per second
-//! that two encoders in turn would give; nothing here reads text. Exits with 3 where there is no GPU.
+//! that two encoders in turn would give; nothing here reads text. `products`: the encoder's products alone, and by which of
+//! cublasLt's algorithms. Exits with 3 where there is no GPU.
 
 use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor};
-use crag::kernels::cuda::device;
+use crag::kernels::cuda::{chosen_algorithms, device, refused_products};
 use crag::kernels::{
     Activation, Embedding, LayerNorm, Linear, Precision, Sequences, attention, attention_pool, download, upload,
 };
@@ -71,13 +72,14 @@ fn main() {
             std::process::exit(3);
         }
     };
-    if let Err(error) = run(gpu, tokens) {
+    let products_alone = std::env::args().any(|a| a == "products");
+    if let Err(error) = run(gpu, tokens, products_alone) {
         eprintln!("{error}");
         std::process::exit(1);
     }
 }
 
-fn run(gpu: Device, tokens: usize) -> Result<()> {
+fn run(gpu: Device, tokens: usize, products_alone: bool) -> Result<()> {
     let dtype = DType::BF16;
     let random = |shape: &[usize], deviation: f32| Tensor::randn(0f32, deviation, shape, &gpu)?.to_dtype(dtype);
     let linear = |n: usize, k: usize| -> Result<Linear> {
@@ -103,11 +105,33 @@ fn run(gpu: Device, tokens: usize) -> Result<()> {
     let seconds = bench.time(|| square.forward(&x, Activation::Identity))?;
     bench.gemm_tflops = 2.0 * (side as f64).powi(3) / seconds / 1e12;
     bench.product("ceiling: product 8192 x 8192 x 8192", seconds, side, side, side);
+    drop((x, square));
     let big = Tensor::zeros(1 << 28, DType::F32, &gpu)?;
     let seconds = bench.time(|| big.copy())?;
     bench.copy_tbs = (2 * 4 * (1usize << 28)) as f64 / seconds / 1e12;
     bench.pass("ceiling: copy of 1 GiB", seconds, 2 * 4 * (1 << 28));
-    drop((x, square, big));
+    drop(big);
+    let products = || -> Result<()> {
+        for (n, k) in [
+            (3 * HIDDEN, HIDDEN),
+            (HIDDEN, HIDDEN),
+            (INTERMEDIATE, HIDDEN),
+            (HIDDEN, INTERMEDIATE),
+        ] {
+            let layer = Linear::new(&random(&[n, k], 0.03)?, None, Precision::Bf16, &gpu)?;
+            let input = random(&[tokens, k], 1.0)?;
+            let seconds = bench.time(|| layer.forward(&input, Activation::Identity))?;
+            bench.product(&format!("product [{tokens}, {k}] x [{k}, {n}]"), seconds, tokens, k, n);
+        }
+        Ok(())
+    };
+    if products_alone {
+        products()?;
+        for line in chosen_algorithms().iter().chain(&refused_products()) {
+            println!("{line}");
+        }
+        return Ok(());
+    }
 
     // lengths of ADE sentences: mean 41, most between 15 and 75
     let mut lengths = Vec::new();
@@ -154,17 +178,7 @@ fn run(gpu: Device, tokens: usize) -> Result<()> {
         bench.time(|| embedding.forward(&ids, &sequences))?,
         2 * row,
     );
-    let plain = |n: usize, k: usize| Linear::new(&random(&[n, k], 0.03)?, None, Precision::Bf16, &gpu);
-    for (n, k) in [
-        (3 * HIDDEN, HIDDEN),
-        (HIDDEN, HIDDEN),
-        (INTERMEDIATE, HIDDEN),
-        (HIDDEN, INTERMEDIATE),
-    ] {
-        let (layer, input) = (plain(n, k)?, if k == HIDDEN { &hidden } else { &wide });
-        let seconds = bench.time(|| layer.forward(input, Activation::Identity))?;
-        bench.product(&format!("product [{tokens}, {k}] x [{k}, {n}]"), seconds, tokens, k, n);
-    }
+    products()?;
     let seconds = bench.time(|| qkv.forward(&hidden, Activation::Identity))?;
     bench.product("query, key, value + bias", seconds, tokens, HIDDEN, 3 * HIDDEN);
     bench.pass(

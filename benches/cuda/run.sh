@@ -100,7 +100,9 @@ checkpoint() {
 }
 kernels() { # the tests of the kernels take the GPU, while the checkpoint is made on the CPU
   [ "$device" = cuda ] && [ -n "$tests" ] || return
-  CRAG_REQUIRE_GPU=1 step tests 150 "$tests" --nocapture cuda::gpu
+  # what reaches beyond 2^31 elements comes last and alone: a fault of the library there would fail all that runs beside it
+  CRAG_REQUIRE_GPU=1 step tests 150 "$tests" --nocapture --skip tensors_of_more cuda::gpu
+  CRAG_REQUIRE_GPU=1 step alone-tensors_of_more 45 "$tests" --nocapture tensors_of_more
   # a kernel that faults spoils the GPU for all tests after it in the process: each that failed once more, alone
   for name in $(sed -n 's/^    \(cuda::gpu::[a-z0-9_]*\)$/\1/p' "$results/tests.log" | sort -u | head -20); do
     [ $SECONDS -lt 130 ] || break # accuracy tells more than further reruns
@@ -153,8 +155,16 @@ decisive() {
     head -40000 "$work/pairs.jsonl" > "$work/profiled.jsonl"
     CRAG_CUDA_PROFILE=1 score profile 60 "$work/profiled.jsonl" --device cuda --dtype $dtype --no-reuse
     step ceilings 60 "$python" "$here/ceilings.py" "$results/ceilings.json"
+    # whether another algorithm of cublasLt's, or cuBLAS proper, is faster than the one that was taken
+    if [ -n "$ops" ]; then
+      step ops 40 "$ops" 16384
+      for place in 0 1 2 3 4 5 6 7 8; do CRAG_CUDA_LT=$place step products-$place 15 "$ops" 16384 products; done
+    fi
+    CRAG_CUDA_LT=0 score speed-$dtype-cublas 60 "$work/pairs.jsonl" --device cuda --dtype $dtype --no-reuse
+    rm -f "$results/speed-$dtype-cublas.jsonl"
   fi
   step tokens 40 "$python" "$here/inputs.py" tokens "$work/model" "$work/pairs.jsonl"
+  step peer-eager 60 "$python" "$here/peer.py" speed "$work/model" "$work/pairs.jsonl" "$results/peer-eager.json" --device $device --limit $eager --budgets ${peer_budgets%% *}
   if [ -n "$compile" ]; then
     step peer-compiled 260 "$python" "$here/peer.py" speed "$work/model" "$work/pairs.jsonl" "$results/peer-compiled.json" --device $device --limit $compiled --budgets $peer_budgets $compile
   fi
@@ -164,12 +174,6 @@ sweep() {
     score speed-$dtype-$budget 60 "$work/pairs.jsonl" --device $device --dtype $dtype --no-reuse --batch-tokens $budget
     rm -f "$results/speed-$dtype-$budget.jsonl"
   done
-  if [ "$device" = cuda ]; then
-    CRAG_CUDA_LT=0 score speed-$dtype-cublas 60 "$work/pairs.jsonl" --device cuda --dtype $dtype --no-reuse
-    rm -f "$results/speed-$dtype-cublas.jsonl"
-    [ -n "$ops" ] && step ops 60 "$ops" 16384
-  fi
-  step peer-eager 100 "$python" "$here/peer.py" speed "$work/model" "$work/pairs.jsonl" "$results/peer-eager.json" --device $device --limit $eager --budgets $peer_budgets
 }
 
 nvidia-smi --query-gpu=name,memory.total,driver_version,power.limit,clocks.max.sm,persistence_mode --format=csv,noheader > "$results/gpu.txt" 2>/dev/null

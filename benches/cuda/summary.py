@@ -192,7 +192,8 @@ def main():
         except Exception as error:
             # what one step has left may be anything; the other sections are worth having all the same
             row("a section of this table failed", "", repr(error)[:200])
-    for name in "ops.log", "profile.err":
+    by_algorithm = sorted(path.name for path in FOLDER.glob("products-*.log"))
+    for name in "ops.log", "profile.err", *by_algorithm:
         text = read(name).strip()
         if text:
             print(f"\n{name}:\n{text}")

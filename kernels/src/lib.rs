@@ -38,6 +38,13 @@ pub use sequences::Sequences;
 pub use transfer::{download, upload};
 pub use views::{abs_diff, product};
 
+/// Which of cublasLt's algorithms multiplies on a GPU, from 1, where not the first that takes any number of rows; 0 for cuBLAS
+/// proper. To compare them.
+pub const CUDA_LT_VARIABLE: &str = "CRAG_CUDA_LT";
+
+/// Anything but 0 times the operations on a GPU.
+pub const CUDA_PROFILE_VARIABLE: &str = "CRAG_CUDA_PROFILE";
+
 /// How the products of an encoder's linear layers are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Precision {

@@ -48,6 +48,24 @@ pub(super) fn is_small(name: &str) -> bool {
     is_index(name) || BESIDE.contains(&name)
 }
 
+/// Whether a file of this name in a model's folder holds weights: all of them, or a shard.
+pub fn is_weights(name: &str) -> bool {
+    let mut weights = WEIGHTS.into_iter().filter(|weights| !is_index(weights));
+    weights.any(|weights| {
+        let is_shard = || {
+            let (stem, ending) = weights.rsplit_once('.')?;
+            let shard = name.strip_prefix(stem)?.strip_prefix('-')?;
+            shard.strip_suffix(ending)?.strip_suffix('.')?.split_once("-of-")
+        };
+        name == weights || is_shard().is_some()
+    })
+}
+
+/// Whether a file of this name in a model's folder is part of the model.
+pub fn is_of_a_model(name: &str) -> bool {
+    is_weights(name) || WEIGHTS.contains(&name) || BESIDE.contains(&name)
+}
+
 pub(super) fn locate_folder(folder: &Path) -> Result<ModelFiles, CheckpointError> {
     // A link that leads nowhere is there, and is said to be broken when it is opened.
     let is_there = |name: &&str| folder.join(name).symlink_metadata().is_ok();

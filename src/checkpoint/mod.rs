@@ -30,6 +30,7 @@ mod tests;
 
 pub use contents::{Checkpoint, PACKED_PREFIX, TensorInfo};
 pub use error::CheckpointError;
+pub use folder::{is_of_a_model, is_weights};
 pub use hash::FileHash;
 pub use hub::HubOptions;
 pub use mapped::MappedFile;

@@ -16,7 +16,9 @@ use super::values::{parse_bytes, parse_count, parse_share, parse_threads};
 use super::{UsageError, console, manifest};
 use crate::evaluation::{Collector, DOCUMENT_FIELDS, Fields, LabelledSet, Made, MatchBy, Mistakes, Plan};
 use crate::files::Input;
-use crate::scoring::{Content, LineReader, Member, Options, OutputKey, Progress, RowEnds, ScoreError, Sink, run_into};
+use crate::scoring::{
+    Content, LineReader, Member, Options, OutputKey, Progress, RowEnds, ScoreError, Sink, run_into, too_long,
+};
 use crate::words::{counted, visible};
 
 #[derive(Debug, clap::Args)]
@@ -135,14 +137,10 @@ impl LabelledArgs {
             match content {
                 Content::Bytes(line) => collector.push(&name, number, &line),
                 Content::TooLong { bytes, .. } => {
-                    let message = format!(
-                        "expected at most {} bytes, found {bytes}; raise --max-line-bytes",
-                        self.max_line_bytes
-                    );
+                    let message = too_long(self.max_line_bytes, bytes);
                     collector.push_unreadable(&name, number, "line_too_long", &message);
                 }
-                // Lines of JSONL are neither headers nor another shard's.
-                Content::Blank | Content::Header(_) | Content::Elsewhere => {}
+                Content::Blank => {}
             }
         }
         self.usable(&name, collector)

@@ -6,25 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::UsageError;
+use crate::checkpoint::{is_of_a_model, is_weights};
 use crate::files::{Claim, OutputFolder, REPLACED, replaced_by};
 use crate::training::state::WorkFolder;
 
-/// All that a model's folder holds besides weights.
-const NAMES: [&str; 13] = [
-    "added_tokens.json",
-    "config.json",
-    "crag.json",
-    "curve.svg",
-    "log.jsonl",
-    "manifest.json",
-    "model.safetensors.index.json",
-    "pytorch_model.bin.index.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-    "vocab.json",
-];
+/// What `crag train` puts beside a model, and a vocabulary that is not read.
+const NAMES: [&str; 4] = ["curve.svg", "log.jsonl", "manifest.json", "vocab.json"];
 
 /// Where in `OUT.partial` `crag convert` puts its folder together.
 pub const CONVERTED: &str = "converted";
@@ -73,9 +60,7 @@ fn refuse_foreign_work(output: &OutputFolder) -> anyhow::Result<()> {
         let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
         let is_folder = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
         let foreign = match is_folder {
-            true if [CONVERTED, TRAINED, REPLACED].contains(&name) => {
-                foreign_in(&path, |name| is_of_a_model(finished(name)))?
-            }
+            true if [CONVERTED, TRAINED, REPLACED].contains(&name) => foreign_in(&path, |name| is_own(finished(name)))?,
             false if WorkFolder::is_own(finished(name)) => None,
             _ => Some(path),
         };
@@ -93,7 +78,7 @@ fn refuse_foreign_work(output: &OutputFolder) -> anyhow::Result<()> {
 
 /// Errors unless the folder is a model's and holds nothing else.
 fn refuse_foreign_folder(folder: &Path) -> anyhow::Result<()> {
-    if let Some(foreign) = foreign_in(folder, is_of_a_model)? {
+    if let Some(foreign) = foreign_in(folder, is_own)? {
         let message = format!(
             "{}: holds {}, which is no part of a model and would be deleted; name another folder, or move it away",
             folder.display(),
@@ -105,7 +90,7 @@ fn refuse_foreign_folder(folder: &Path) -> anyhow::Result<()> {
     // Names such as log.jsonl and vocab.json are others' too.
     let holds_weights = names
         .flatten()
-        .any(|entry| entry.file_name().to_str().is_some_and(is_of_weights));
+        .any(|entry| entry.file_name().to_str().is_some_and(is_weights));
     if !holds_weights {
         let message = format!(
             "{}: holds no weights (model.safetensors, pytorch_model.bin), so it is no model's folder, and it would be deleted; \
@@ -133,18 +118,10 @@ fn finished(name: &str) -> &str {
     replaced_by(name).or_else(|| name.strip_suffix(".tmp")).unwrap_or(name)
 }
 
-fn is_of_weights(name: &str) -> bool {
-    let is_shard =
-        |(start, end): &(&str, &str)| name.starts_with(start) && name.ends_with(end) && name.contains("-of-");
-    ["model.safetensors", "pytorch_model.bin"].contains(&name)
-        || [("model-", ".safetensors"), ("pytorch_model-", ".bin")]
-            .iter()
-            .any(is_shard)
-}
-
-fn is_of_a_model(name: &str) -> bool {
+/// Whether a folder that holds a file of this name can be a model's.
+fn is_own(name: &str) -> bool {
     // The last is what a calibration that was killed left.
-    NAMES.contains(&name) || is_of_weights(name) || replaced_by(name) == Some("crag.json")
+    is_of_a_model(name) || NAMES.contains(&name) || replaced_by(name) == Some("crag.json")
 }
 
 #[cfg(test)]
@@ -159,7 +136,7 @@ mod tests {
             "crag.json.4711-0.tmp",
             "model-00001-of-00002.safetensors",
         ] {
-            assert!(is_of_a_model(name), "{name}");
+            assert!(is_own(name), "{name}");
         }
         for name in [
             "pairs.jsonl",
@@ -169,7 +146,7 @@ mod tests {
             "crag.json.tmp",
             "",
         ] {
-            assert!(!is_of_a_model(name), "{name}");
+            assert!(!is_own(name), "{name}");
         }
     }
 

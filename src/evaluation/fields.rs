@@ -12,7 +12,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::raw_json::{self, decode};
-use crate::words::{quoted, shortened};
+use crate::words::{quoted, shortened, utf8};
 
 /// The fields that name a record's document unless one is stated, in order of preference.
 pub const DOCUMENT_FIELDS: [&str; 3] = ["doc_id", "pmid", "document_id"];
@@ -384,13 +384,6 @@ impl Fields {
             .map_err(|error| ("invalid_json", raw_json::describe(&error)))?;
         object.ok_or_else(|| ("not_an_object", format!("expected an object, found {}", found(trimmed))))
     }
-}
-
-fn utf8(line: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(line).map_err(|error| {
-        let at = error.valid_up_to();
-        format!("expected UTF-8, found another byte at byte {}", at + 1)
-    })
 }
 
 fn twice(key: &str) -> String {

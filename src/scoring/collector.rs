@@ -128,26 +128,26 @@ impl<'c> Collector<'c> {
                 });
             }
             Message::Encoded {
-                window,
-                members,
+                window: of_window,
+                numbers,
                 tokens,
                 result,
             } => {
-                let number = window.checked_sub(self.first_window).map(|number| number as usize);
-                let Some(open) = number.and_then(|number| self.windows.get_mut(number)) else {
+                let place = of_window.checked_sub(self.first_window).map(|place| place as usize);
+                let Some(open) = place.and_then(|place| self.windows.get_mut(place)) else {
                     return;
                 };
                 match result {
                     Ok(representations) => {
-                        self.counts.encoded += members.len() as u64;
+                        self.counts.encoded += numbers.len() as u64;
                         self.counts.tokens += tokens;
-                        for (member, representation) in members.into_iter().zip(representations) {
-                            open.representations[member] = Representation::Ready(representation);
+                        for (number, representation) in numbers.into_iter().zip(representations) {
+                            open.representations[number] = Representation::Ready(representation);
                         }
                     }
                     Err(error) => {
-                        for member in members {
-                            open.representations[member] = Representation::Failed;
+                        for number in numbers {
+                            open.representations[number] = Representation::Failed;
                         }
                         open.failure.get_or_insert(error);
                     }

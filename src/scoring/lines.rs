@@ -10,10 +10,6 @@ use super::rows::{BYTE_ORDER_MARK, RowEnds};
 #[derive(Debug, PartialEq, Eq)]
 pub enum Content {
     Bytes(Vec<u8>),
-    /// The header of a table: what is written for it, nothing for that of a further input.
-    Header(Vec<u8>),
-    /// Lines up to here are for other shards.
-    Elsewhere,
     /// Longer than the limit: only the numbers of its bytes and, of a row of a table, of its lines are known.
     TooLong {
         bytes: u64,
@@ -207,17 +203,9 @@ impl<R: Read> LineReader<R> {
     }
 }
 
-/// The line as text, or what is not.
-pub fn utf8(line: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(line).map_err(|error| {
-        let at = error.valid_up_to();
-        format!(
-            "expected UTF-8, found the byte 0x{:02x} at byte {}; if all of it is text from Windows, iconv -f CP1252 -t \
-             UTF-8 converts it",
-            line[at],
-            at + 1
-        )
-    })
+/// Of a line with more bytes than the limit, in a message.
+pub fn too_long(limit: usize, found: u64) -> String {
+    format!("expected at most {limit} bytes, found {found}; --max-line-bytes raises the limit")
 }
 
 #[cfg(test)]

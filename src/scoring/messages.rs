@@ -47,7 +47,7 @@ pub(super) enum Message {
     /// Representations of sequences of a window, windows counted from 0.
     Encoded {
         window: u64,
-        members: Vec<usize>,
+        numbers: Vec<usize>,
         /// How many tokens those sequences have.
         tokens: u64,
         result: anyhow::Result<Vec<Box<[f32]>>>,

@@ -79,7 +79,7 @@ pub use error::{ErrorCode, LineError, ScoreError};
 pub use fields::{FIELDS, FieldMap};
 pub use file_sink::{FileSink, Finished, OpenError, Opened, Plan};
 pub use format::Format;
-pub use lines::{Content, LineReader};
+pub use lines::{Content, LineReader, too_long};
 pub use member::{Member, PairModel};
 pub use network::batches_cut_to;
 pub use options::{OnError, Options};

@@ -226,7 +226,7 @@ fn encode_jobs(members: &[Member<'_>], pool: &ThreadPool, jobs: &Queue<Job>, sen
     }) = jobs.pop()
     {
         let token_ids: Vec<&[u32]> = batch
-            .members
+            .numbers
             .iter()
             .map(|&number| sequences.token_ids(number))
             .collect();
@@ -250,7 +250,7 @@ fn encode_jobs(members: &[Member<'_>], pool: &ThreadPool, jobs: &Queue<Job>, sen
         if sender
             .send(Message::Encoded {
                 window,
-                members: batch.members,
+                numbers: batch.numbers,
                 tokens,
                 result,
             })

@@ -6,7 +6,7 @@ use super::error::ScoreError;
 use super::fields::FieldMap;
 use super::format::Format;
 use super::formats::record_format;
-use super::lines::{Content, LineReader};
+use super::lines::{Content, LineReader, too_long};
 use super::output::OutputKey;
 use super::record::Record;
 
@@ -27,14 +27,8 @@ pub fn read_records(
     let mut lines = LineReader::new(input, name.to_owned(), max_line_bytes, format.ends());
     while let Some((number, content)) = lines.next_line()? {
         match content {
-            // Lines of JSONL are neither headers nor another shard's.
-            Content::Blank | Content::Header(_) | Content::Elsewhere => {}
-            Content::TooLong { bytes, .. } => {
-                each(
-                    number,
-                    Err(format!("expected at most {max_line_bytes} bytes, found {bytes}")),
-                );
-            }
+            Content::Blank => {}
+            Content::TooLong { bytes, .. } => each(number, Err(too_long(max_line_bytes, bytes))),
             Content::Bytes(line) => match format.parse(&line) {
                 Ok(record) => each(number, Ok((record, &line))),
                 Err(rejection) => each(number, Err(rejection.error.message)),

@@ -23,9 +23,18 @@ pub(super) enum Incoming {
         position: Position,
         /// Bytes of the input that the line took, line end included.
         length: u64,
-        content: Content,
+        line: Dealt,
     },
     End(ScoreError),
+}
+
+/// What a line is to this run.
+pub(super) enum Dealt {
+    Ours(Content),
+    /// The header of a table: what is written for it, nothing for that of a further input.
+    Header(Vec<u8>),
+    /// Lines up to here are for other shards.
+    Elsewhere,
 }
 
 pub(super) struct Reader {
@@ -61,27 +70,27 @@ impl Reader {
                 let position = Position { source, line, digest };
                 let is_answered = self.start.has_answered(&position, last_line, &name)?;
                 last_line = line;
-                let content = if header_awaited && content != Content::Blank {
+                let dealt = if header_awaited && content != Content::Blank {
                     header_awaited = false;
-                    Content::Header(take_header(&*self.format, &name, line, &content)?)
+                    Dealt::Header(take_header(&*self.format, &name, line, &content)?)
                 } else if dealer.is_ours(&content) {
-                    content
+                    Dealt::Ours(content)
                 } else {
-                    Content::Elsewhere
+                    Dealt::Elsewhere
                 };
                 if is_answered {
                     // Counted by the run that answered it.
                     handed_on = lines.bytes_read();
                     continue;
                 }
-                if content == Content::Elsewhere {
+                if matches!(dealt, Dealt::Elsewhere) {
                     passed = Some(position);
                     continue;
                 }
                 let length = lines.bytes_read() - handed_on;
                 handed_on += length;
                 // Those of other shards count with the next of ours.
-                if !self.push_passed(passed.take()) || !self.push(position, length, content) {
+                if !self.push_passed(passed.take()) || !self.push(position, length, dealt) {
                     return Ok(());
                 }
             }
@@ -99,20 +108,16 @@ impl Reader {
 
     /// The lines of other shards are one line without an answer, so that progress goes past them.
     fn push_passed(&self, passed: Option<Position>) -> bool {
-        passed.is_none_or(|position| self.push(position, 0, Content::Elsewhere))
+        passed.is_none_or(|position| self.push(position, 0, Dealt::Elsewhere))
     }
 
     /// False when nobody takes lines any more.
-    fn push(&self, position: Position, length: u64, content: Content) -> bool {
-        let weight = match &content {
-            Content::Bytes(bytes) => bytes.len(),
+    fn push(&self, position: Position, length: u64, line: Dealt) -> bool {
+        let weight = match &line {
+            Dealt::Ours(Content::Bytes(bytes)) => bytes.len(),
             _ => 0,
         };
-        let line = Incoming::Line {
-            position,
-            length,
-            content,
-        };
+        let line = Incoming::Line { position, length, line };
         self.queue.push(line, weight)
     }
 

@@ -13,13 +13,13 @@ use rayon::prelude::*;
 
 use super::cache::Reader;
 use super::error::{ErrorCode, LineError, ScoreError};
-use super::lines::Content;
+use super::lines::{Content, too_long};
 use super::member::{Member, PairModel, with_name};
 use super::messages::{Job, Line, Message, Outcome, Window};
 use super::options::{OnError, Options};
 use super::prepare::{Context, Prepared};
 use super::queue::Queue;
-use super::reader::Incoming;
+use super::reader::{Dealt, Incoming};
 use super::record::Rejection;
 use super::record_format::RecordFormat;
 use super::rows::lines_taken;
@@ -157,12 +157,8 @@ impl Stage<'_> {
 
     /// A line with its sequences, of each member the drug's and the reaction's; none if it is not a pair.
     fn prepare_line(&self, incoming: Incoming) -> Result<(Line, Vec<Sequence>), ScoreError> {
-        let (position, length, content) = match incoming {
-            Incoming::Line {
-                position,
-                length,
-                content,
-            } => (position, length, content),
+        let (position, length, dealt) = match incoming {
+            Incoming::Line { position, length, line } => (position, length, line),
             Incoming::End(error) => return Err(error),
         };
         let line = |bytes, outcome| Line {
@@ -174,20 +170,17 @@ impl Stage<'_> {
         if self.stopped.load(Ordering::Relaxed) {
             return Ok((line(Vec::new(), Outcome::Blank), Vec::new()));
         }
+        let content = match dealt {
+            Dealt::Ours(content) => content,
+            Dealt::Header(bytes) => return Ok((line(bytes, Outcome::Verbatim), Vec::new())),
+            Dealt::Elsewhere => return Ok((line(Vec::new(), Outcome::Verbatim), Vec::new())),
+        };
         let bytes = match content {
             Content::Bytes(bytes) => bytes,
             Content::Blank => return Ok((line(Vec::new(), Outcome::Blank), Vec::new())),
-            Content::Header(bytes) => return Ok((line(bytes, Outcome::Verbatim), Vec::new())),
-            Content::Elsewhere => return Ok((line(Vec::new(), Outcome::Verbatim), Vec::new())),
-            Content::TooLong { bytes: length, lines } => {
-                let limit = self.options.max_line_bytes;
-                let error = LineError::new(
-                    ErrorCode::LineTooLong,
-                    format!(
-                        "expected at most {limit} bytes, found {length}; --max-line-bytes raises the limit{}",
-                        lines_taken(lines)
-                    ),
-                );
+            Content::TooLong { bytes: found, lines } => {
+                let message = too_long(self.options.max_line_bytes, found) + &lines_taken(lines);
+                let error = LineError::new(ErrorCode::LineTooLong, message);
                 return Ok((
                     line(
                         Vec::new(),

@@ -37,11 +37,12 @@ pub struct Sequence {
     pub token_ids: Vec<u32>,
 }
 
-/// Sequences of one encoder that are encoded together: numbers into [`Sequences`].
+/// Sequences of one encoder that are encoded together.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Batch {
     pub encoder: Encoder,
-    pub members: Vec<usize>,
+    /// Their numbers in [`Sequences`].
+    pub numbers: Vec<usize>,
 }
 
 /// How a window's sequences are cut into batches.
@@ -127,7 +128,7 @@ impl Sequences {
             if !of_encoder.open.is_empty() && (over_budget || of_encoder.has_share()) {
                 batches.push(Batch {
                     encoder: sequence.encoder,
-                    members: of_encoder.close(),
+                    numbers: of_encoder.close(),
                 });
             }
             of_encoder.open.push(number);
@@ -138,11 +139,11 @@ impl Sequences {
             .into_iter()
             .filter_map(|of_encoder| {
                 let encoder = self.sequences[*of_encoder.open.first()?].encoder;
-                let members = of_encoder.open;
-                Some(Batch { encoder, members })
+                let numbers = of_encoder.open;
+                Some(Batch { encoder, numbers })
             })
             .collect();
-        rest.sort_by_key(|batch| batch.members[0]);
+        rest.sort_by_key(|batch| batch.numbers[0]);
         batches.extend(rest);
         batches
     }
@@ -260,7 +261,7 @@ mod tests {
                 member: i / 2,
                 side: Side::BOTH[i % 2],
             };
-            assert_eq!((batch.encoder, &batch.members), (encoder, &vec![i, i + 6]));
+            assert_eq!((batch.encoder, &batch.numbers), (encoder, &vec![i, i + 6]));
         }
     }
 
@@ -294,7 +295,7 @@ mod tests {
                     member: 0,
                     side: Side::Drug
                 },
-                members: vec![0, 2, 4]
+                numbers: vec![0, 2, 4]
             }
         );
         assert_eq!(
@@ -304,16 +305,16 @@ mod tests {
                     member: 0,
                     side: Side::Adr
                 },
-                members: vec![1, 3, 5]
+                numbers: vec![1, 3, 5]
             }
         );
-        let mut members: Vec<usize> = batches.iter().flat_map(|b| b.members.clone()).collect();
-        members.sort();
-        assert_eq!(members, (0..20).collect::<Vec<_>>());
+        let mut numbers: Vec<usize> = batches.iter().flat_map(|b| b.numbers.clone()).collect();
+        numbers.sort();
+        assert_eq!(numbers, (0..20).collect::<Vec<_>>());
         assert!(
             batches
                 .iter()
-                .all(|b| b.members.iter().all(|m| Side::BOTH[m % 2] == b.encoder.side))
+                .all(|b| b.numbers.iter().all(|m| Side::BOTH[m % 2] == b.encoder.side))
         );
     }
 
@@ -330,7 +331,7 @@ mod tests {
                     member: 0,
                     side: Side::Adr
                 },
-                members: vec![15, 17, 19]
+                numbers: vec![15, 17, 19]
             }]
         );
         sequences.set_known(|_| true);
@@ -355,7 +356,7 @@ mod tests {
         let sizes: Vec<usize> = sequences
             .batches(cut(1000, 1))
             .iter()
-            .map(|b| b.members.len())
+            .map(|b| b.numbers.len())
             .collect();
         assert_eq!(sizes, [55, 55]);
     }
@@ -368,7 +369,7 @@ mod tests {
         for (workers, expected) in [(1, 18), (4, 20), (16, 32)] {
             let batches = sequences.batches(cut(512, workers));
             assert_eq!(batches.len(), expected, "{workers} workers");
-            let sizes = batches.iter().map(|batch| batch.members.len());
+            let sizes = batches.iter().map(|batch| batch.numbers.len());
             let (least, most) = (sizes.clone().min().unwrap(), sizes.max().unwrap());
             assert!(most - least <= 1, "{workers} workers: {least} to {most} sequences");
         }
@@ -384,10 +385,10 @@ mod tests {
                 ..cut(512, workers)
             };
             let batches = sequences.batches(cut);
-            let mut members: Vec<usize> = batches.iter().flat_map(|batch| batch.members.clone()).collect();
-            members.sort();
-            assert_eq!(members, (0..256).collect::<Vec<_>>());
-            batches.iter().map(|batch| 16 * batch.members.len()).collect::<Vec<_>>()
+            let mut numbers: Vec<usize> = batches.iter().flat_map(|batch| batch.numbers.clone()).collect();
+            numbers.sort();
+            assert_eq!(numbers, (0..256).collect::<Vec<_>>());
+            batches.iter().map(|batch| 16 * batch.numbers.len()).collect::<Vec<_>>()
         };
         let whole = [512; 6];
         assert_eq!(

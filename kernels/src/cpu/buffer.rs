@@ -73,8 +73,9 @@ impl Words {
     pub fn as_slice(&self) -> &[f32] {
         match self {
             Self::Owned(buffer) => buffer.as_slice(),
-            // SAFETY: every bit pattern is an f32; `mapped` has checked that nothing is left out at either
-            // end. Whoever made the map has promised that the file does not change under it.
+            // SAFETY: every bit pattern is an f32, and `mapped` has checked that nothing is left out at either end. A
+            // program that writes to the file meanwhile changes numbers, which whoever opened it finds out afterwards;
+            // one that truncates it ends the process with SIGBUS.
             Self::Mapped { map, range } => unsafe { map[range.clone()].align_to().1 },
         }
     }

@@ -117,7 +117,7 @@ impl Source for Intermediate<'_> {
                 let after = p + at_once::<S, F>(panels - p);
                 let finish = FinishPanels {
                     residual: None,
-                    // SAFETY: a panel's results are values.
+                    // SAFETY: `Segment::finish` writes f32s there and reads nothing.
                     out: unsafe { as_uninit(run) },
                     n: RUN,
                     range: p * width - begin..end.min(after * width) - begin,

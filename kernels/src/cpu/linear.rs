@@ -148,7 +148,7 @@ impl PackedLinear {
     }
 
     /// A layer as [`Self::layout`], [`Self::panel_bytes`], [`Self::columns`] and [`Self::bias`] gave it, its panels
-    /// read from `range` of `map`: nothing is copied. The file must not change while it is mapped.
+    /// read from `range` of `map`: nothing is copied. If the file is written to, results are those of what it holds then.
     ///
     /// Errors if the layout is not the selected kernel's or a length is not the layout's.
     pub fn from_mapped(

@@ -112,7 +112,7 @@ impl<F: Format> Task for (F, SelfAttention<'_>) {
                     let after = j + panels.len();
                     let finish = FinishPanels {
                         residual: None,
-                        // SAFETY: a panel's results are values.
+                        // SAFETY: `Segment::finish` writes f32s there and reads nothing.
                         out: unsafe { as_uninit(qkv) },
                         n: 3 * width,
                         range: j * panel..after * panel,

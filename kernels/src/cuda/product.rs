@@ -28,8 +28,8 @@ use candle_core::{CudaDevice, Result, bail};
 use half::{bf16, f16};
 
 use super::launch::{Float, checked, int};
-use crate::Rows;
 use crate::bilinear::PAIRS_AT_ONCE;
+use crate::{CUDA_LT_VARIABLE, Rows};
 
 /// How many rows there are in a batch that fills a large GPU, for which an algorithm is chosen: texts have some forty
 /// tokens.
@@ -177,7 +177,10 @@ impl Plan {
             few.iter()
                 .all(|layouts| is_supported(library, &description, layouts, algorithm))
         };
-        let found = candidates.iter().position(takes_any_rows);
+        let found = match wanted() {
+            Wanted::Algorithm(place) => Some(place - 1),
+            _ => candidates.iter().position(takes_any_rows),
+        };
         let Some(best) = candidates.get(found.unwrap_or(0)) else {
             return Err(LtError(cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED));
         };
@@ -360,10 +363,31 @@ fn does_not_fit(error: &LtError) -> bool {
     )
 }
 
-/// Whether products go through cublasLt: `CRAG_CUDA_LT=0` sends every one through cuBLAS proper, to compare the two.
+/// What [`CUDA_LT_VARIABLE`] asks for.
+#[derive(Clone, Copy, PartialEq)]
+enum Wanted {
+    /// The fastest that takes any number of rows.
+    Suitable,
+    /// By its place among cublasLt's, from 1.
+    Algorithm(usize),
+    CublasAlone,
+}
+
+fn wanted() -> Wanted {
+    static WANTED: OnceLock<Wanted> = OnceLock::new();
+    *WANTED.get_or_init(|| {
+        let value = std::env::var(CUDA_LT_VARIABLE).ok();
+        match value.and_then(|value| value.parse().ok()) {
+            None => Wanted::Suitable,
+            Some(0) => Wanted::CublasAlone,
+            Some(place) => Wanted::Algorithm(place),
+        }
+    })
+}
+
+/// Whether products go through cublasLt, by [`CUDA_LT_VARIABLE`].
 pub fn uses_cublas_lt() -> bool {
-    static WANTED: OnceLock<bool> = OnceLock::new();
-    *WANTED.get_or_init(|| std::env::var_os("CRAG_CUDA_LT").is_none_or(|value| value != "0"))
+    wanted() != Wanted::CublasAlone
 }
 
 /// Bytes; what NVIDIA recommends for Hopper.

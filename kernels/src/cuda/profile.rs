@@ -9,6 +9,8 @@ use candle_core::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::CudaEvent;
 use candle_core::cuda_backend::cudarc::driver::sys::CUevent_flags;
 
+use crate::CUDA_PROFILE_VARIABLE;
+
 struct Record {
     op: &'static str,
     flops: f64,
@@ -26,7 +28,7 @@ static SUBMITTING: Mutex<()> = Mutex::new(());
 pub fn enabled() -> bool {
     static ENABLED: OnceLock<bool> = OnceLock::new();
     *ENABLED
-        .get_or_init(|| std::env::var_os("CRAG_CUDA_PROFILE").is_some_and(|value| !value.is_empty() && value != "0"))
+        .get_or_init(|| std::env::var_os(CUDA_PROFILE_VARIABLE).is_some_and(|value| !value.is_empty() && value != "0"))
 }
 
 /// Times what is submitted to the device's stream until it is dropped.

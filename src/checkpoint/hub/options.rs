@@ -27,7 +27,32 @@ pub struct HubOptions {
     pub tell: Option<fn(&str)>,
 }
 
+/// The first of these that is set names [`HubOptions::certificates`].
+const CERTIFICATES: [&str; 3] = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"];
+
 impl HubOptions {
+    /// The variables that say where models come from and are kept, but for tokens.
+    pub const VARIABLES: [&str; 17] = [
+        "HF_ENDPOINT",
+        "HF_HOME",
+        "HF_HUB_CACHE",
+        "HF_HUB_OFFLINE",
+        "HUGGINGFACE_HUB_CACHE",
+        "XDG_CACHE_HOME",
+        CERTIFICATES[0],
+        CERTIFICATES[1],
+        CERTIFICATES[2],
+        // Of the library that makes connections.
+        "ALL_PROXY",
+        "HTTPS_PROXY",
+        "HTTP_PROXY",
+        "NO_PROXY",
+        "all_proxy",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+    ];
+
     /// `HF_ENDPOINT`; `HF_HUB_CACHE`, else `HUGGINGFACE_HUB_CACHE`, else `hub` in `HF_HOME`, else in
     /// `huggingface` in `XDG_CACHE_HOME` or `~/.cache`; `HF_TOKEN`, else `HUGGING_FACE_HUB_TOKEN`, else the file
     /// `token` in `HF_HOME`; `SSL_CERT_FILE`, else `REQUESTS_CA_BUNDLE`, else `CURL_CA_BUNDLE`, as Python's libraries heed them;
@@ -117,9 +142,7 @@ fn cache_dir(var: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 
 fn certificates(var: impl Fn(&str) -> Option<OsString>) -> Option<(PathBuf, &'static str)> {
     let named = |name| Some((path(&var, name)?, name));
-    let found = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]
-        .into_iter()
-        .find_map(named)?;
+    let found = CERTIFICATES.into_iter().find_map(named)?;
     // Some of those who heed the variable take a folder, too.
     (!found.0.is_dir()).then_some(found)
 }

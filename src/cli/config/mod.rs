@@ -26,13 +26,14 @@ use serde::Serialize;
 use self::file::ConfigFile;
 use super::UsageError;
 use crate::kernels::cpu::KERNEL_VARIABLE;
+use crate::kernels::{CUDA_LT_VARIABLE, CUDA_PROFILE_VARIABLE};
 
 /// What all variables begin with.
 const PREFIX: &str = "CRAG_";
 /// Names the file where no `--config` does.
 const FILE_VARIABLE: &str = "CRAG_CONFIG";
 /// Variables that stand for no flag.
-const OTHER_VARIABLES: [&str; 3] = [KERNEL_VARIABLE, "CRAG_CUDA_LT", "CRAG_CUDA_PROFILE"];
+const OTHER_VARIABLES: [&str; 3] = [KERNEL_VARIABLE, CUDA_LT_VARIABLE, CUDA_PROFILE_VARIABLE];
 /// Flags that say what one call is to do, and so are for the command line alone.
 const CALL_ONLY: [&str; 5] = ["help", "version", "config", "json", "force"];
 /// The heading of flags that hold data, which are for the command line alone too.

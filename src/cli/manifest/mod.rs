@@ -22,34 +22,22 @@ use super::about::{ABOUT, About};
 use super::config::SettingRow;
 use super::console;
 use super::report_file::is_object_with;
-use crate::checkpoint::FileHash;
+use crate::checkpoint::{FileHash, HubOptions};
 use crate::files::with_suffix;
+use crate::kernels::CUDA_LT_VARIABLE;
 use crate::kernels::cpu::KERNEL_VARIABLE;
 use crate::scoring::{Counts, ErrorCode, Warning};
 
 const FORMAT: u32 = 1;
 
-/// Variables that change what a run does and that no flag stands for.
-const ENVIRONMENT: [&str; 19] = [
+/// Variables that change what a run does and that no flag stands for, beside [`HubOptions::VARIABLES`].
+const VARIABLES: [&str; 6] = [
     KERNEL_VARIABLE,
-    "ALL_PROXY",
-    "CRAG_CUDA_LT",
+    CUDA_LT_VARIABLE,
     "CUDA_VISIBLE_DEVICES",
-    "HF_ENDPOINT",
-    "HF_HOME",
-    "HF_HUB_CACHE",
-    "HF_HUB_OFFLINE",
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
-    "HUGGINGFACE_HUB_CACHE",
-    "NO_PROXY",
     "RAYON_NUM_THREADS",
     "SLURM_ARRAY_TASK_ID",
     "SLURM_JOB_ID",
-    "all_proxy",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
 ];
 
 /// A report as it is written.
@@ -196,7 +184,7 @@ impl<R: Serialize> Manifest<R> {
             command,
             arguments: std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect(),
             working_folder: std::env::current_dir().ok().map(|folder| folder.display().to_string()),
-            environment: ENVIRONMENT.iter().filter_map(set).collect(),
+            environment: VARIABLES.iter().chain(&HubOptions::VARIABLES).filter_map(set).collect(),
             host: Host {
                 os: std::env::consts::OS,
                 arch: std::env::consts::ARCH,

@@ -12,11 +12,10 @@ use serde_json::value::RawValue;
 
 use super::error::{ErrorCode, LineError};
 use super::fields::{FIELDS, FieldMap};
-use super::lines::utf8;
 use super::output::OutputKey;
 use super::record::{Record, Rejection, Value, Values};
 use crate::raw_json;
-use crate::words::quoted;
+use crate::words::{quoted, utf8};
 
 /// How many of an object's own keys a message shows.
 const SHOWN_KEYS: usize = 6;

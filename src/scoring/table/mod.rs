@@ -11,13 +11,12 @@ use std::sync::OnceLock;
 use super::error::{ErrorCode, LineError, ScoreError};
 use super::fields::{ADR, ADR_ENTITY, ADR_TEXT, DRUG, DRUG_ENTITY, DRUG_TEXT, FIELDS, FieldMap, TEXT};
 use super::format::Format;
-use super::lines::utf8;
 use super::output::{CALIBRATED_KEY, OutputKey, PROBABILITIES, write_probabilities, write_probability};
 use super::record::{Record, Rejection, Value, Values};
 use super::record_format::{Answer, RecordFormat};
 use super::rows::{self, Field, RowEnds, Shape};
 use super::warning::Warning;
-use crate::words::quoted;
+use crate::words::{quoted, utf8};
 
 /// The columns that are appended.
 const COLUMNS: [&str; 7] = [
