@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use super::signals::SignalWatch;
 use super::stream::open_stream;
 use super::{UsageError, manifest, stdout};
-use crate::files::{Destination, Input, WholeOutput, is_same_file, refuse_stdout, with_suffix};
+use crate::files::{Destination, Input, WholeOutput, is_same_file, refuse_stdout, stand_ins};
 
 #[derive(Debug, clap::Args)]
 pub struct WholeOutputArgs {
@@ -48,9 +48,10 @@ impl WholeOutputArgs {
 
     /// Whether the output, or what stands in for it until it is complete, is at `path`.
     pub fn writes_under(&self, path: &Path) -> bool {
-        let own = self.output.iter();
-        let mut names = own.flat_map(|output| ["", ".partial", ".progress"].map(|ending| with_suffix(output, ending)));
-        names.any(|name| is_same_file(&name, path))
+        self.output.as_deref().is_some_and(|output| {
+            let stand_ins = stand_ins(output);
+            is_same_file(output, path) || stand_ins.iter().any(|name| is_same_file(name, path))
+        })
     }
 
     /// Opens or locks the output, none of `inputs`. Nothing is written. What is there of it goes where a signal ends the process.

@@ -5,6 +5,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
 use super::names::{folder_of, with_suffix};
 use super::succession::take_over_permissions;
 
@@ -46,7 +49,7 @@ pub trait Disk: Send + Sync {
 
     /// As [`Self::rename`], but what is at `to` stays, and is an error of the kind `AlreadyExists`.
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
-        if rename_with(from, to, RENAME_NOREPLACE)? {
+        if rename_with(from, to, RenameFlags::NOREPLACE)? {
             return Ok(());
         }
         // The system cannot do it at once; this leaves a moment in between.
@@ -58,7 +61,7 @@ pub trait Disk: Send + Sync {
 
     /// Lets two files or folders change places at once. False, and nothing done, where the system cannot.
     fn exchange(&self, one: &Path, other: &Path) -> io::Result<bool> {
-        rename_with(one, other, RENAME_EXCHANGE)
+        rename_with(one, other, RenameFlags::EXCHANGE)
     }
 
     /// Returns when the names in the folder would survive a loss of power, as far as this process may ask for that and the file
@@ -98,45 +101,14 @@ fn with_permissions(like: Option<&Permissions>) -> OpenOptions {
     options
 }
 
-#[cfg(target_os = "linux")]
-use libc::{RENAME_EXCHANGE, RENAME_NOREPLACE};
-#[cfg(not(target_os = "linux"))]
-const RENAME_EXCHANGE: u32 = 0;
-#[cfg(not(target_os = "linux"))]
-const RENAME_NOREPLACE: u32 = 0;
-
 /// Renames in a way that has no name in the standard library. False, and nothing done, where the system cannot.
-#[cfg(target_os = "linux")]
-fn rename_with(one: &Path, other: &Path, flags: u32) -> io::Result<bool> {
-    use std::ffi::CString;
-    use std::os::unix::ffi::OsStrExt as _;
-    let [one, other] = [one, other].map(|path| CString::new(path.as_os_str().as_bytes()));
-    let (one, other) = (one?, other?);
-    // SAFETY: both names end in a zero byte and outlive the call, which changes names on the disk and no memory.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_renameat2,
-            libc::AT_FDCWD,
-            one.as_ptr(),
-            libc::AT_FDCWD,
-            other.as_ptr(),
-            flags,
-        )
-    };
-    if done == 0 {
-        return Ok(true);
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
+fn rename_with(one: &Path, other: &Path, flags: RenameFlags) -> io::Result<bool> {
+    match renameat_with(CWD, one, CWD, other, flags) {
+        Ok(()) => Ok(true),
         // An old kernel, or a file system that has no such thing.
-        Some(libc::ENOSYS | libc::EINVAL | libc::EOPNOTSUPP) => Ok(false),
-        _ => Err(error),
+        Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => Ok(false),
+        Err(error) => Err(error.into()),
     }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn rename_with(_: &Path, _: &Path, _: u32) -> io::Result<bool> {
-    Ok(false)
 }
 
 /// The disk as it is.

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use super::disk::{Disk as _, RealDisk, uninterrupted};
 use super::error::{OutputError, io_error};
 use super::identity::link_target;
-use super::names::{folder_of, with_suffix};
-use super::output::{Claim, lock};
+use super::lock::lock;
+use super::names::{folder_of, partial_of};
+use super::output::Claim;
 use super::succession::{hand_group_down, is_mount_point, take_over_permissions};
 
 const LOCK: &str = "lock";
@@ -62,7 +63,7 @@ impl OutputFolder {
                 "the working folder, which would be gone; name a folder in it",
             ));
         }
-        let partial = target.with_file_name(with_suffix(Path::new(name), ".partial"));
+        let partial = target.with_file_name(partial_of(Path::new(name)));
         let lock = lock_in(&target, &partial, claim)?;
         let output = Self {
             target,

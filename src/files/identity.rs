@@ -54,6 +54,11 @@ impl Identity {
     }
 }
 
+/// Whether `file` is the one that `path` names.
+pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    Ok(Identity::of_path(path)? == Some(Identity::of_file(file)?))
+}
+
 /// Whether two names lead to one place, where a file need not be yet. Hard links are two places.
 pub fn is_same_file(one: &Path, other: &Path) -> bool {
     one == other || real_name(one) == real_name(other)

@@ -4,6 +4,7 @@
 //! is for those above. It has no sibling.
 
 mod at_start;
+mod companion;
 mod compress;
 mod compression;
 mod decompress;
@@ -13,6 +14,7 @@ mod error;
 mod folder;
 mod identity;
 mod input;
+mod lock;
 mod names;
 mod open_files;
 mod output;
@@ -26,6 +28,7 @@ mod waiting;
 mod whole_output;
 
 pub use at_start::stdout_was_missing;
+pub use companion::Companion;
 pub use compress::{MEMBER_BYTES, compress};
 pub use compression::Compression;
 pub use destination::{Destination, refuse_inputs, refuse_stdout};
@@ -34,9 +37,9 @@ pub use error::OutputError;
 pub use folder::{OutputFolder, REPLACED};
 pub use identity::{Identity, is_same_file};
 pub use input::{Digest, Gauge, Input, OpenInput};
-pub use names::{folder_of, with_suffix};
+pub use names::{folder_of, stand_ins, with_suffix};
 pub use open_files::{allow_open_files, are_too_many_open};
-pub use output::{Claim, Companion, OutputFile, hash_beginning};
+pub use output::{Claim, OutputFile, hash_beginning};
 pub use replacement::{Replacement, replace_among_others, replaced_by, try_to_replace};
 pub use sealed::{check_seal, seal};
 pub use succession::may_replace;

@@ -16,3 +16,19 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.push(suffix);
     PathBuf::from(name)
 }
+
+/// What stands in for the output at `target` until it is complete.
+pub(super) fn partial_of(target: &Path) -> PathBuf {
+    with_suffix(target, ".partial")
+}
+
+/// What a run that stopped is gone on with from, beside its `OUT.partial`.
+pub(super) fn state_of(target: &Path) -> PathBuf {
+    with_suffix(target, ".progress")
+}
+
+/// All names that are written under until the output at `target` is complete.
+pub fn stand_ins(target: &Path) -> [PathBuf; 3] {
+    let state = state_of(target);
+    [partial_of(target), with_suffix(&state, ".tmp"), state]
+}

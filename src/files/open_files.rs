@@ -2,24 +2,21 @@
 
 use std::io;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// Lets the process open as many files as it may let itself: up to the hard limit. Where that cannot be done, the limit
 /// stays, and says itself when it is reached.
 pub fn allow_open_files() {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: `limit` is a place for a limit, which the call fills in.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        return;
-    }
-    // macOS states no hard limit and takes no more than this (its OPEN_MAX).
-    const TAKEN_EVERYWHERE: libc::rlim_t = 10_240;
-    let soft = limit.rlim_cur;
-    for wanted in [limit.rlim_max, limit.rlim_max.min(TAKEN_EVERYWHERE)] {
-        limit.rlim_cur = wanted.max(soft);
-        // SAFETY: `limit` is a limit, which the call only reads.
-        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } == 0 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // None is no limit. macOS states no hard one and takes no more than this (its OPEN_MAX).
+    const TAKEN_EVERYWHERE: u64 = 10_240;
+    let fewer = maximum.map_or(TAKEN_EVERYWHERE, |maximum| maximum.min(TAKEN_EVERYWHERE));
+    for wanted in [maximum, Some(fewer)] {
+        let raised = Rlimit {
+            current: current.zip(wanted).map(|(current, wanted)| wanted.max(current)),
+            maximum,
+        };
+        if setrlimit(Resource::Nofile, raised).is_ok() {
             return;
         }
     }

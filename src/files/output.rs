@@ -13,19 +13,21 @@
 //! | the rename in [`OutputFile::publish`] | complete | none | the last state |
 //! | the end of it | complete | none | none |
 
-use std::fs::{File, Permissions, TryLockError};
+use std::fs::{File, Permissions};
 use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Input;
+use super::companion::{Companion, Placed};
 use super::destination::refuse_inputs;
 use super::disk::{Disk, put_in_place, replace_like, uninterrupted, write_all, write_beside};
 use super::error::{OutputError, io_error};
-use super::identity::{Identity, real_name};
-use super::names::{folder_of, with_suffix};
-use super::succession::{may_replace, obstacle, take_over_permissions};
+use super::identity::is_at;
+use super::lock::lock;
+use super::names::{folder_of, partial_of, state_of};
+use super::succession::{obstacle, take_over_permissions};
 
 /// What to do about what is there already.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,86 +60,6 @@ pub struct OutputFile {
     permissions: Option<Permissions>,
 }
 
-/// A file that appears together with the output, such as one that says how it came about.
-pub struct Companion {
-    pub path: PathBuf,
-    pub contents: Vec<u8>,
-    /// Whether what is there already, by its contents, is an earlier one, which goes.
-    pub replaces: fn(&[u8]) -> bool,
-}
-
-impl Companion {
-    /// Where the companion at `path` of the output at `target` lies until both are put in place: no run of another output
-    /// writes there, though it may have a companion of the same name.
-    pub fn beside(path: &Path, target: &Path) -> PathBuf {
-        let target = blake3::hash(real_name(target).as_os_str().as_encoded_bytes()).to_hex();
-        with_suffix(path, &format!(".{}.tmp", &target[..12]))
-    }
-
-    /// Whether something lies in its place that it does not replace.
-    fn is_blocked(&self) -> bool {
-        !may_replace(&self.path, self.replaces).unwrap_or(false)
-    }
-
-    /// Whether there can be a file of that name: it is longer than any other of the output's.
-    pub fn try_beside(path: &Path, target: &Path) -> io::Result<()> {
-        let beside = Self::beside(path, target);
-        match File::create_new(&beside) {
-            // Of a killed run.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            made => made.and_then(|_| std::fs::remove_file(beside)),
-        }
-    }
-}
-
-/// A companion in its place, until the output is in its own.
-struct Placed<'p> {
-    path: &'p Path,
-    /// Where the one is that was there before; none where there was none, or where it is gone.
-    old: Option<PathBuf>,
-    /// Nothing was there before.
-    is_new: bool,
-}
-
-impl<'p> Placed<'p> {
-    /// Puts what is at `beside` there.
-    fn put(disk: &dyn Disk, beside: PathBuf, path: &'p Path) -> io::Result<Self> {
-        let is_new = path.symlink_metadata().is_err();
-        if !is_new {
-            take_over_permissions(path, &beside);
-            if uninterrupted(|| disk.exchange(&beside, path))? {
-                let old = Some(beside);
-                return Ok(Self { path, old, is_new });
-            }
-        }
-        put_in_place(disk, &beside, path)?;
-        Ok(Self {
-            path,
-            old: None,
-            is_new,
-        })
-    }
-
-    /// Puts the one that was there before back, as far as that can be.
-    fn take_back(self, disk: &dyn Disk) {
-        match self.old {
-            Some(old) => {
-                let _ = put_in_place(disk, &old, self.path);
-            }
-            None if self.is_new => {
-                let _ = disk.remove(self.path);
-            }
-            None => {}
-        }
-    }
-
-    fn settle(self, disk: &dyn Disk) {
-        if let Some(old) = self.old {
-            let _ = disk.remove(&old);
-        }
-    }
-}
-
 impl OutputFile {
     /// Locks the output at `target`, which [`Destination::of`](super::Destination::of) says is a file.
     ///
@@ -145,7 +67,7 @@ impl OutputFile {
     /// Another run has it; it is one of `inputs`; without `force` and `resume`: it exists, or an earlier run left it
     /// unfinished. Nothing has been changed then.
     pub fn claim(disk: Arc<dyn Disk>, target: &Path, inputs: &[Input], claim: Claim) -> Result<Self, OutputError> {
-        let (partial, state) = (with_suffix(target, ".partial"), with_suffix(target, ".progress"));
+        let (partial, state) = (partial_of(target), state_of(target));
         for path in [target, &partial, &state] {
             refuse_inputs(path, inputs)?;
         }
@@ -447,50 +369,9 @@ fn remove_if_empty(file: &File, partial: &Path) {
     }
 }
 
-/// Whether `file` is the one that `path` names.
-pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    Ok(Identity::of_path(path)? == Some(Identity::of_file(file)?))
-}
-
 /// A hasher that has seen the first `length` bytes; none if there are not as many.
 pub fn hash_beginning(file: &File, length: u64) -> io::Result<Option<blake3::Hasher>> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(file.take(length))?;
     Ok((hasher.count() == length).then_some(hasher))
-}
-
-/// Another run's lock is tried again this often.
-const LOCK_POLL: Duration = Duration::from_millis(50);
-
-/// Opens and locks `partial`, which is made like a file with the permissions `like`.
-pub(super) fn lock(
-    disk: &dyn Disk,
-    target: &Path,
-    partial: &Path,
-    wait: Duration,
-    like: Option<&Permissions>,
-) -> Result<File, OutputError> {
-    let started = Instant::now();
-    loop {
-        let file = uninterrupted(|| disk.open(partial, like))
-            .map_err(|source| io_error(partial, "cannot be opened for writing", source))?;
-        match file.try_lock() {
-            Ok(()) => {
-                // Its holder may have made it the output, or removed it, between the opening and the locking.
-                if is_at(&file, partial).map_err(|source| io_error(partial, "cannot be looked at", source))? {
-                    return Ok(file);
-                }
-            }
-            Err(TryLockError::WouldBlock) if started.elapsed() >= wait => {
-                return Err(OutputError::Locked {
-                    path: target.display().to_string(),
-                    partial: partial.display().to_string(),
-                });
-            }
-            Err(TryLockError::WouldBlock) => {
-                std::thread::sleep(LOCK_POLL.min(wait.saturating_sub(started.elapsed())));
-            }
-            Err(TryLockError::Error(source)) => return Err(io_error(partial, "cannot be locked", source)),
-        }
-    }
 }

@@ -5,8 +5,8 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::disk::{RealDisk, take_place, uninterrupted};
+use super::identity::is_at;
 use super::names::with_suffix;
-use super::output::is_at;
 use super::succession::obstacle;
 
 /// A file beside the one at a path, under a name that nothing else had, until it is put in that one's place: whoever looks, also

@@ -113,36 +113,25 @@ pub(super) fn hand_group_down(old: &Path, new: &Path) {
 
 #[cfg(target_os = "linux")]
 mod access_list {
-    use std::ffi::{CStr, CString};
-    use std::io;
-    use std::os::unix::ffi::OsStrExt as _;
+    use rustix::fs::{XattrFlags, getxattr, removexattr, setxattr};
+    use rustix::io::Errno;
 
     use super::Path;
 
-    const NAME: &CStr = c"system.posix_acl_access";
+    const NAME: &str = "system.posix_acl_access";
     /// The kernel's limit of an attribute.
     const MOST_BYTES: usize = 64 * 1024;
 
     /// False if there is one that could not be given to `new`, or none and that of `new` (of its folder's making) could not be
     /// taken away.
     pub fn hand_on(old: &Path, new: &Path) -> bool {
-        let [Ok(old), Ok(new)] = [old, new].map(|path| CString::new(path.as_os_str().as_bytes())) else {
-            return false;
-        };
+        let is_none = |error| matches!(error, Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS);
         let mut list = vec![0u8; MOST_BYTES];
-        // SAFETY: both names end in a zero byte; at most `list.len()` bytes are written to it, which outlives the call.
-        let length = unsafe { libc::getxattr(old.as_ptr(), NAME.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
-        let there_is_none = || {
-            let error = io::Error::last_os_error().raw_os_error();
-            matches!(error, Some(libc::ENODATA | libc::EOPNOTSUPP | libc::ENOSYS))
-        };
-        let Ok(length) = usize::try_from(length) else {
-            // SAFETY: both names end in a zero byte.
-            return there_is_none()
-                && (unsafe { libc::removexattr(new.as_ptr(), NAME.as_ptr()) } == 0 || there_is_none());
-        };
-        // SAFETY: as above; `length` bytes of `list`, of which the kernel has written as many, are read.
-        unsafe { libc::setxattr(new.as_ptr(), NAME.as_ptr(), list.as_ptr().cast(), length, 0) == 0 }
+        match getxattr(old, NAME, &mut list[..]) {
+            Ok(length) => setxattr(new, NAME, &list[..length], XattrFlags::empty()).is_ok(),
+            Err(error) if is_none(error) => removexattr(new, NAME).err().is_none_or(is_none),
+            Err(_) => false,
+        }
     }
 }
 

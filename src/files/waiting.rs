@@ -5,63 +5,49 @@
 //! byte is lost by waiting and asking again.
 
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 /// A stream whose reads and writes wait, however it is set.
 pub struct Waiting<S>(pub S);
 
-impl<S: AsRawFd> Waiting<S> {
-    fn when_ready<T>(&mut self, event: Event, mut operation: impl FnMut(&mut S) -> io::Result<T>) -> io::Result<T> {
+impl<S: AsFd> Waiting<S> {
+    fn when_ready<T>(
+        &mut self,
+        awaited: PollFlags,
+        mut operation: impl FnMut(&mut S) -> io::Result<T>,
+    ) -> io::Result<T> {
         loop {
             match operation(&mut self.0) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => event.wait_for(&self.0)?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for(awaited, &self.0)?,
                 done => return done,
             }
         }
     }
 }
 
-impl<S: Read + AsRawFd> Read for Waiting<S> {
+impl<S: Read + AsFd> Read for Waiting<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.when_ready(Event::Readable, |stream| stream.read(buffer))
+        self.when_ready(PollFlags::IN, |stream| stream.read(buffer))
     }
 }
 
-impl<S: Write + AsRawFd> Write for Waiting<S> {
+impl<S: Write + AsFd> Write for Waiting<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.when_ready(Event::Writable, |stream| stream.write(bytes))
+        self.when_ready(PollFlags::OUT, |stream| stream.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.when_ready(Event::Writable, S::flush)
+        self.when_ready(PollFlags::OUT, S::flush)
     }
 }
 
-#[derive(Clone, Copy)]
-enum Event {
-    Readable,
-    Writable,
-}
-
-impl Event {
-    /// Returns when it has happened, or cannot happen any more, or a signal came.
-    fn wait_for(self, stream: &impl AsRawFd) -> io::Result<()> {
-        let events = match self {
-            Event::Readable => libc::POLLIN,
-            Event::Writable => libc::POLLOUT,
-        };
-        let mut asked = libc::pollfd {
-            fd: stream.as_raw_fd(),
-            events,
-            revents: 0,
-        };
-        // SAFETY: it writes to one entry, which outlives the call.
-        if unsafe { libc::poll(&mut asked, 1, -1) } >= 0 {
-            return Ok(());
-        }
-        match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            error => Err(error),
-        }
+/// Returns when what is awaited has happened, or cannot happen any more, or a signal came.
+fn wait_for(awaited: PollFlags, stream: &impl AsFd) -> io::Result<()> {
+    match poll(&mut [PollFd::new(stream, awaited)], None) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }

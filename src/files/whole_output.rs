@@ -9,7 +9,7 @@ use super::compress::{MEMBER_BYTES, compress};
 use super::compression::Compression;
 use super::disk::RealDisk;
 use super::error::OutputError;
-use super::names::with_suffix;
+use super::names::state_of;
 use super::output::{Claim, OutputFile};
 
 /// Bytes written at once where nothing is compressed.
@@ -59,7 +59,7 @@ impl WholeOutput {
             force,
             ..Claim::default()
         };
-        let state = with_suffix(target, ".progress");
+        let state = state_of(target);
         let has_state = || state.symlink_metadata().is_ok();
         let unfinished_score = || OutputError::UnfinishedScore {
             path: target.display().to_string(),

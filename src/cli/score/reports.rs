@@ -16,7 +16,7 @@ use crate::cli::config::SettingRow;
 use crate::cli::manifest::{self, EarlierSummary, End, Manifest, ModelRecord, OutputRecord, RunRecord};
 use crate::cli::report_file::ReportFile;
 use crate::cli::{UsageError, paths_given};
-use crate::files::{Companion, Destination, Input, is_same_file, with_suffix};
+use crate::files::{Companion, Destination, Input, is_same_file, stand_ins};
 use crate::scoring::{Counts, InputReport, Options};
 
 /// What is written about a run besides its answers.
@@ -201,12 +201,14 @@ fn own_names(
         _ => None,
     };
     let (target, beside) = (file(output), file(manifest));
-    let until_complete =
-        |target: &PathBuf| [".partial", ".progress", ".progress.tmp"].map(|end| with_suffix(target, end));
     let together = target.as_ref().zip(beside);
     let together = together.map(|(target, manifest)| Companion::beside(&manifest, target));
     let files = [
-        ("-o", output, target.iter().flat_map(until_complete).collect()),
+        (
+            "-o",
+            output,
+            target.iter().flat_map(|target| stand_ins(target)).collect(),
+        ),
         ("--manifest", manifest, Vec::from_iter(together)),
         ("--summary-json", summary, Vec::new()),
         ("--cache", cache, Vec::new()),
