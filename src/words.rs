@@ -62,6 +62,18 @@ pub fn utf8(line: &[u8]) -> Result<&str, String> {
     })
 }
 
+/// A message of serde's with numbers called as people would.
+pub fn with_numbers_named(message: &str) -> String {
+    let whole = ["usize", "u64", "u32"]
+        .iter()
+        .fold(message.to_owned(), |message, integer| {
+            message.replace(&format!("expected {integer}"), "expected a whole number of at least 0")
+        });
+    whole
+        .replace("expected f32", "expected a number")
+        .replace("expected f64", "expected a number")
+}
+
 /// A number and what it counts.
 pub fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })

@@ -48,6 +48,11 @@ fn an_output_whose_name_says_another_format_is_a_warning() {
             "table.csv",
             Some("the name says jsonl, and the records in it are csv"),
         ),
+        (
+            "out.jsonl.xz",
+            "pairs.jsonl",
+            Some("the name says xz, and the records in it are jsonl"),
+        ),
         ("out.CSV", "table.csv", None),
         ("out.ndjson", "pairs.jsonl", None),
         ("out.txt", "table.csv", None),

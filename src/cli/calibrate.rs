@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::config::SettingRow;
 use super::inputs;
-use super::labelled::{LabelledArgs, input, refuse_unfit};
+use super::labelled::{LabelledArgs, input, refuse_unfit, refuse_unused};
 use super::model::settings_file;
 use super::model_choice::{ModelChoice, model_args, names_model};
 use super::values::quoted_list;
@@ -90,6 +90,9 @@ const ISOTONIC_RECORDS: usize = 1000;
 pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<Outcome> {
     if !names_model(settings) {
         args.choice.beneath = args.model.take().into_iter().collect();
+    }
+    if args.labelled.scored {
+        refuse_unused(settings, &[])?;
     }
     let target = args.target()?;
     let inputs = [inputs::input(args.path())];
@@ -263,10 +266,13 @@ impl CalibrateArgs {
         }
         match source.transpose() {
             Ok(source) => source.and_then(|source| source.sidecar()).ok_or_else(|| {
-                UsageError(
-                    "where to write: give --model a folder, or --output FILE for use with crag score --model-config FILE"
-                        .to_owned(),
-                )
+                let beneath = match self.choice.beneath.is_empty() {
+                    true => "",
+                    false => " (what the environment or a file names is a default, and nothing is written there)",
+                };
+                UsageError(format!(
+                    "where to write: give --model a folder, or --output FILE for use with crag score --model-config FILE{beneath}"
+                ))
                 .into()
             }),
             // As it is said of a model that is to be opened.
@@ -307,11 +313,11 @@ impl CalibrateArgs {
         if self.labelled.scored {
             let in_use = match (&self.choice.model_config, &self.model) {
                 (Some(path), _) => Some(parsed(Some(&settings_file(path)?))?),
-                (None, Some(model)) => {
-                    let settings = model_args(Some(model), &self.choice)?.settings()?;
+                (None, named) if named.is_some() || !self.choice.beneath.is_empty() => {
+                    let settings = model_args(named.as_deref(), &self.choice)?.settings()?;
                     Some(parsed(settings.as_ref())?)
                 }
-                (None, None) => None,
+                (None, _) => None,
             };
             check(in_use.as_ref())?;
             let set = self.labelled.read(path, MatchBy::Nothing, Mistakes::default())?;

@@ -13,7 +13,7 @@ use super::inputs::{is_stdin, named_otherwise, note_typing};
 use super::manifest::{self, EarlierSummary, End};
 use super::report_file::{ReportFile, is_closed_pipe, is_object_with};
 use super::signals::SignalWatch;
-use super::values::{parse_bytes, parse_count};
+use super::values::{parse_bytes, parse_count, parse_whole};
 use super::whole_output::{Output, WholeOutputArgs};
 use super::{Outcome, UsageError, console, paths_given};
 use crate::corpora::{
@@ -73,8 +73,9 @@ pub struct ExtractArgs {
     #[arg(long, value_name = "SCOPE", default_value = "sentence")]
     scope: ScopeArg,
 
-    /// Keep this many sentences on each side of the mentions in the text [default: 0 for sentences, else all]
-    #[arg(long, value_name = "N")]
+    /// Keep this many sentences of the mentions' own passages on each side of them in the text [default: 0 for sentences, else
+    /// the whole scope]
+    #[arg(long, value_name = "N", value_parser = parse_whole::<usize>)]
     window: Option<usize>,
 
     #[arg(long, value_name = "TYPE", help = of_types("Annotation type that is a drug", DEFAULT_DRUG_TYPES))]
@@ -357,6 +358,9 @@ impl ExtractArgs {
                 return Ok(Sources::Brat(corpora::find_brat(&self.files)?));
             }
         };
+        if self.files.iter().filter(|path| is_stdin(path)).count() > 1 {
+            return Err(UsageError("stdin (-) can be read only once".to_owned()).into());
+        }
         let mut inputs = Vec::new();
         for path in &self.files {
             inputs.push(match is_stdin(path) {

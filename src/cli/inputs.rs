@@ -123,14 +123,21 @@ pub fn format_of(named: Option<FormatArg>, files: &[PathBuf]) -> Result<Format, 
 
 /// What to say where the name of an output says another format than its records have.
 pub fn named_otherwise(output: &Path, format: Format) -> Option<String> {
-    let named = named_format(output).filter(|named| *named != format)?;
+    let ending = output.extension()?.to_str()?.to_ascii_lowercase();
+    let named = match named_format(output) {
+        Some(named) if named != format => named.name(),
+        None if NOT_WRITTEN.contains(&ending.as_str()) => &ending,
+        _ => return None,
+    };
     Some(format!(
-        "{}: the name says {}, and the records in it are {}",
+        "{}: the name says {named}, and the records in it are {}",
         output.display(),
-        named.name(),
         format.name()
     ))
 }
+
+/// Endings of what is compressed or packed in a way that is never written here.
+const NOT_WRITTEN: [&str; 10] = ["7z", "br", "lz4", "lzma", "parquet", "sz", "xlsx", "xz", "z", "zip"];
 
 /// Errors where the file's name says that it is a table, which not every command reads.
 pub fn expect_jsonl(path: &Path) -> Result<(), UsageError> {

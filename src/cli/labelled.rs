@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
+use super::config::SettingRow;
 use super::device::{DeviceArgs, tell_gpu_work};
 use super::inputs::{self, expect_jsonl, is_regular, is_stdin, note_typing};
 use super::model::OpenModel;
@@ -12,7 +13,7 @@ use super::progress::{InputSizes, ProgressArgs, Watched};
 use super::records::{MissingEntityArg, WindowArg};
 use super::resampling::Resampling;
 use super::threads::start_pool;
-use super::values::{parse_bytes, parse_count, parse_share, parse_threads};
+use super::values::{parse_bytes, parse_count, parse_share, parse_threads, parse_whole};
 use super::{UsageError, console, manifest};
 use crate::evaluation::{Collector, DOCUMENT_FIELDS, Fields, LabelledSet, Made, MatchBy, Mistakes, Plan};
 use crate::files::Input;
@@ -75,7 +76,7 @@ pub struct LabelledArgs {
     confidence: f64,
 
     /// Seed of all random draws: the same seed and records give the same output
-    #[arg(long, value_name = "N", default_value = "0", help_heading = "Intervals")]
+    #[arg(long, value_name = "N", default_value = "0", value_parser = parse_whole::<u64>, help_heading = "Intervals")]
     seed: u64,
 
     /// Equally wide bins of the expected calibration error and of the reliability diagram
@@ -279,7 +280,7 @@ impl LabelledArgs {
     }
 
     /// What intervals are made of, and what to know about it.
-    pub fn documents(&self, name: &str, set: &LabelledSet) -> (&'static str, Option<String>) {
+    pub fn documents(&self, name: &str, set: &LabelledSet) -> (&'static str, Vec<String>) {
         if set.document_fields.is_empty() {
             let fields = match &self.document {
                 Some(field) => format!("\"{field}\""),
@@ -289,16 +290,49 @@ impl LabelledArgs {
                 "{name}: no record names its document ({fields}): intervals draw single records, and are too narrow if \
                  several come from one document; --document names the field"
             );
-            return ("records", Some(sentence));
+            return ("records", vec![sentence]);
         }
-        let sentence = (set.without_document > 0).then(|| {
-            format!(
+        let mut sentences = Vec::new();
+        if set.without_document > 0 {
+            sentences.push(format!(
                 "{name}: {} no document (\"{}\"); each counts as a document of its own",
                 counted(set.without_document, "record names", "records name"),
                 set.document_fields.join("\" or \"")
-            )
-        });
-        ("documents", sentence)
+            ));
+        }
+        if set.document_fields.len() > 1 {
+            sentences.push(format!("{name}: {}", of_several_fields(&set.document_fields)));
+        }
+        ("documents", sentences)
+    }
+}
+
+/// What to know where documents are named by several `fields`.
+pub fn of_several_fields<S: AsRef<str>>(fields: impl IntoIterator<Item = S>) -> String {
+    let names: Vec<String> = fields
+        .into_iter()
+        .map(|field| format!("\"{}\"", field.as_ref()))
+        .collect();
+    format!(
+        "documents are named by {}: one value of two fields counts as two documents; --document names the field that all have",
+        names.join(" and ")
+    )
+}
+
+/// Errors if the command line says how to score, or which model's settings to score with, where nothing is scored.
+/// `unused`: beside the flags of every command.
+pub fn refuse_unused(settings: &[SettingRow], unused: &[&str]) -> Result<(), UsageError> {
+    let is_unused =
+        |setting: &str| ["device", "dtype", "missing-entity", "window"].contains(&setting) || unused.contains(&setting);
+    match settings
+        .iter()
+        .find(|row| row.from == "flag" && is_unused(&row.setting))
+    {
+        None => Ok(()),
+        Some(SettingRow { setting, .. }) => Err(UsageError(format!(
+            "--{setting} says how to score, and records that have probabilities are read as they are: leave it out, or score \
+             with --model"
+        ))),
     }
 }
 

@@ -3,10 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::inputs::{FormatArg, format_of, given_twice, input, is_regular, is_stdin};
+use super::inputs::{FormatArg, format_of, given_twice, input, is_regular, is_stdin, named_otherwise};
 use super::signals::SignalWatch;
 use super::whole_output::WholeOutputArgs;
-use super::{Outcome, UsageError, manifest};
+use super::{Outcome, UsageError, console, manifest};
 use crate::files::{Input, allow_open_files};
 use crate::scoring::{
     EvidenceError, Format, MergeError, ShardEvidence, check_evidence, check_shards, merge, stated_format,
@@ -52,6 +52,9 @@ pub fn run(args: MergeArgs, config: Option<PathBuf>) -> anyhow::Result<Outcome> 
         false => Vec::new(),
     };
     let format = format(&args, &evidence)?;
+    if let Some(remark) = args.output.path().and_then(|path| named_otherwise(path, format)) {
+        console::warn(&remark);
+    }
     if args.shards.iter().any(|path| is_stdin(path)) {
         return Err(UsageError("expected files, found - (stdin)".to_owned()).into());
     }

@@ -1,5 +1,6 @@
 //! Values of flags, as typed: numbers with their limits, sizes with their units; and numbers as they are said.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 pub fn parse_threshold(value: &str) -> Result<f32, String> {
@@ -14,6 +15,18 @@ pub fn parse_share(value: &str) -> Result<f64, String> {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
         _ => Err("expected a number from 0 to 1".to_owned()),
     }
+}
+
+/// Any whole number that the type holds.
+pub fn parse_whole<T: FromStr>(value: &str) -> Result<T, String> {
+    value
+        .parse()
+        .map_err(|_| "expected a whole number of at least 0".to_owned())
+}
+
+/// Any number; which of them make sense is told by whoever takes it.
+pub fn parse_number(value: &str) -> Result<f64, String> {
+    value.parse().map_err(|_| "expected a number".to_owned())
 }
 
 pub fn parse_count(value: &str) -> Result<usize, String> {

@@ -212,9 +212,8 @@ impl Documents for Reader {
 fn pmid_of(line: &[u8]) -> Option<String> {
     const LONGEST: usize = 100;
     let end = memchr::memchr(b'|', line).filter(|&end| end <= LONGEST)?;
-    std::str::from_utf8(&line[..end])
-        .ok()
-        .map(|pmid| pmid.trim().to_owned())
+    let pmid = std::str::from_utf8(&line[..end]).ok()?.trim();
+    (!pmid.is_empty()).then(|| pmid.to_owned())
 }
 
 fn parse(line: &str, place: &Place) -> Result<Relation, String> {
@@ -233,6 +232,12 @@ fn parse(line: &str, place: &Place) -> Result<Relation, String> {
             quoted(line)
         ));
     };
+    if pmid.trim().is_empty() {
+        return Err(format!(
+            "expected a PMID before the first bar, found none in {}",
+            quoted(line)
+        ));
+    }
     let number = |field: &str| {
         let message = || format!("expected an offset, found {}", quoted(field));
         field.trim().parse::<u64>().map_err(|_| message())

@@ -234,7 +234,7 @@ impl Miss {
             .iter()
             .take(4)
             .map(|&(start, end)| match start {
-                NOWHERE => "no number".to_owned(),
+                NOWHERE => "no offset of at least 0".to_owned(),
                 start => format!("{start}-{end}"),
             })
             .collect();

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::words::with_numbers_named;
 use crate::{Calibration, Side};
 
 use super::{backbone::Backbone, roles::Roles};
@@ -80,22 +81,19 @@ impl Sidecar {
             reason,
         };
         // An array would pass for the settings in their order.
-        let settings: Map<String, Value> = serde_json::from_slice(bytes).map_err(|error| syntax(error.to_string()))?;
+        let settings: Map<String, Value> = serde_json::from_slice(bytes)
+            .map_err(|error| syntax(format!("expected one JSON object of settings: {error}")))?;
         serde_json::from_slice(bytes).map_err(|error| {
             let alone = |(key, value): (String, Value)| {
                 let error = Self::deserialize(Value::Object(Map::from_iter([(key.clone(), value)]))).err()?;
                 Some(format!("\"{key}\": {error}"))
             };
-            // serde names neither the key nor a number as people would.
+            // serde does not name the key.
             let named = settings
                 .into_iter()
                 .find_map(alone)
                 .unwrap_or_else(|| error.to_string());
-            syntax(
-                named
-                    .replace("expected usize", "expected a whole number")
-                    .replace("expected f32", "expected a number"),
-            )
+            syntax(with_numbers_named(&named))
         })
     }
 

@@ -7,6 +7,7 @@ use crate::{
     checkpoint::CheckpointError,
     kernels::memory,
     model::{ConfigError, RolesError},
+    scoring::ScoreError,
     text::TokenizerError,
 };
 
@@ -14,6 +15,9 @@ use crate::{
 pub enum TrainError {
     #[error("{place}: {reason}")]
     Settings { place: String, reason: String },
+    /// The data cannot be read.
+    #[error(transparent)]
+    Read(#[from] ScoreError),
     #[error("{place}: {reason}")]
     Data { place: String, reason: String },
     #[error("{place}: not a BERT backbone: {reason}")]

@@ -1,6 +1,7 @@
 //! Labelled records from JSONL: `crag score`'s fields, and beside them a label and a document as `crag eval` reads
 //! them.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 
 use serde::Deserialize;
@@ -58,6 +59,8 @@ pub struct LabelledPairs {
     pub pairs: Vec<LabelledPair>,
     /// `file:line: reason`
     pub rejected: Vec<String>,
+    /// Fields that name documents.
+    pub document_fields: BTreeSet<String>,
 }
 
 impl LabelledPairs {
@@ -80,6 +83,11 @@ impl LabelledPairs {
             let pair = record.and_then(|(record, bytes)| {
                 let labels = fields.labels(bytes)?;
                 has_labels |= labels.has_field;
+                if let Some((field, _)) = &labels.document
+                    && !self.document_fields.contains(*field)
+                {
+                    self.document_fields.insert((*field).to_owned());
+                }
                 labelled(&record, labels, Concepts::of(bytes), place.clone())
             });
             match pair {
@@ -87,7 +95,7 @@ impl LabelledPairs {
                 Err(reason) => rejected.push(format!("{place}: {reason}")),
             }
         });
-        read.map_err(|error| TrainError::data(name, error.to_string()))?;
+        read?;
         if has_labels {
             pairs.retain(|pair| {
                 let labelled = pair.label.is_some();

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernels::memory;
 use crate::model::{Pooling, View, config::ActivationName};
+use crate::words::with_numbers_named;
 
 use super::{TrainError, phase::Phase};
 
@@ -229,7 +230,7 @@ impl Settings {
     pub fn parse(file: &str, text: &str) -> Result<Self, TrainError> {
         toml::from_str(text).map_err(|error| TrainError::Settings {
             place: file.to_owned(),
-            reason: error.to_string().trim_end().to_owned(),
+            reason: with_numbers_named(error.to_string().trim_end()),
         })
     }
 
@@ -308,6 +309,13 @@ impl Settings {
             if value == 0 || value > 1 << 24 {
                 return wrong(name, format!("expected 1 to {}, found {value}", 1 << 24));
             }
+        }
+        if let Some(backbone) = &self.backbone
+            && !backbone.hidden_size.is_multiple_of(backbone.num_attention_heads)
+        {
+            let (size, heads) = (backbone.hidden_size, backbone.num_attention_heads);
+            let reason = format!("expected a multiple of num_attention_heads ({heads}), found {size}");
+            return wrong("backbone.hidden_size", reason);
         }
         if let Some(memory) = memory::host_bytes() {
             for (name, parameters) in self.largest() {

@@ -113,11 +113,25 @@ fn a_model_named_in_the_environment_is_a_default_and_no_command() {
     );
     let (code, _, stderr) = with_variable(&["eval", &pairs], "[\"demo\", \"other\"]", String::new());
     assert!(code == 2 && stderr.contains("found 2 in the environment"), "{stderr}");
-    // No file is written that only the environment names.
+    // No file is written that only the environment names; where one is named, the settings of its model go along.
+    let (code, _, stderr) = with_variable(
+        &["calibrate", "--scored", "-o", &folder.name("c.json")],
+        "demo",
+        lines.clone(),
+    );
+    assert_eq!(code, 0, "{stderr}");
+    let written: Value = serde_json::from_slice(&std::fs::read(folder.name("c.json")).unwrap()).unwrap();
+    assert!(
+        written["threshold"].is_number() && written["calibration"].is_object(),
+        "{written}"
+    );
     let model = model_copy(&folder);
     let before = std::fs::read(model.join("crag.json")).ok();
     let (code, _, stderr) = with_variable(&["calibrate", "--scored"], &model.display().to_string(), lines);
-    assert!(code == 2 && stderr.contains("--output"), "{stderr}");
+    assert!(
+        code == 2 && stderr.contains("--output") && stderr.contains("is a default"),
+        "{stderr}"
+    );
     assert_eq!(std::fs::read(model.join("crag.json")).ok(), before);
 }
 

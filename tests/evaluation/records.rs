@@ -267,6 +267,39 @@ fn scored_records_are_known_as_such_behind_error_records_and_from_a_pipe() {
 }
 
 #[test]
+fn how_to_score_is_refused_where_nothing_is_scored() {
+    let folder = Folder::new();
+    let out = folder.name("crag.json");
+    let calibrate = ["calibrate", "--scored", "-o", &out];
+    for command in [&["eval", "--scored"][..], &calibrate] {
+        for flag in [["--dtype", "bf16"], ["--window", "mention"], ["--device", "cpu"]] {
+            let refused = run(&[command, &flag].concat(), scored(60, 0.1));
+            assert_eq!((refused.code, refused.stdout.as_str()), (2, ""), "{flag:?}");
+            assert!(
+                refused.stderr.contains(flag[0]) && refused.stderr.contains("how to score"),
+                "{}",
+                refused.stderr
+            );
+        }
+    }
+    // Defaults of a machine are no orders.
+    let output = crag()
+        .env("CRAG_DTYPE", "bf16")
+        .args(["eval", "--scored", "--resamples", "0"])
+        .write_stdin(scored(60, 0.1))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn documents_that_two_fields_name_are_told() {
+    let lines = scored(60, 0.1).replacen("\"pmid\"", "\"doc_id\"", 20);
+    let found = run(&["eval", "--scored"], lines);
+    assert!(found.stderr.contains("documents are named by"), "{}", found.stderr);
+}
+
+#[test]
 fn a_table_is_refused_by_its_name() {
     let folder = Folder::new();
     let table = folder.write("t.csv", "label,probability\n1,0.5\n");

@@ -174,7 +174,10 @@ fn a_line_that_is_too_long_costs_itself_and_exit_code_3() {
     fs::write(case.path("pairs.jsonl"), format!("{long}\n{lines}")).unwrap();
     let arguments = ["--epochs", "1", "--max-line-bytes", "2KiB"];
     let said = stderr(&case.train("out", &arguments).assert().code(3));
-    assert!(said.contains("pairs.jsonl:1: expected at most 2048 bytes"), "{said}");
+    assert!(
+        said.contains("pairs.jsonl:1: expected at most 2048 bytes") && said.contains("--max-line-bytes"),
+        "{said}"
+    );
     let data = &case.json("out", "manifest.json")["data"];
     assert_eq!(data["rejected_lines"], 1);
     let pairs = ["train", "valid"].map(|half| data[half]["pairs"].as_u64().unwrap());
@@ -200,6 +203,18 @@ fn what_is_doubtful_about_pairs_is_said() {
         "{}",
         stderr(&renamed)
     );
+    let by_two_names = "documents are named by \"doc_id\" and \"pmid\"";
+    assert!(stderr(&renamed).contains(by_two_names), "{}", stderr(&renamed));
+    let half: String = lines
+        .lines()
+        .zip(0..)
+        .map(|(line, i)| line.replace("\"doc_id\"", if i % 2 == 0 { "\"doc_id\"" } else { "\"no\"" }) + "\n")
+        .collect();
+    fs::write(case.path("half.jsonl"), half).unwrap();
+    let nameless = case.train("half", &["--train", "half.jsonl", "--epochs", "1"]);
+    let said = stderr(&{ nameless }.assert().success());
+    let count = lines.lines().count() / 2;
+    assert!(said.contains(&format!("{count} pairs name no document")), "{said}");
     let floats: String = held_out
         .lines()
         .map(|line| {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Case, stderr};
 use crate::common::signals::{heed_signals, send};
@@ -94,6 +94,37 @@ fn resuming_begins_where_there_is_nothing_and_sees_that_nothing_is_left_to_do() 
     let assert = case.train("out", &[]).assert().code(2);
     assert!(stderr(&assert).contains("--force"), "{}", stderr(&assert));
     assert!(!case.path("out.partial").exists());
+}
+
+#[test]
+fn a_finished_model_that_is_whole_no_more_is_not_called_complete() {
+    let case = Case::new();
+    case.train("out", &["--epochs", "1"]).assert().success();
+    let again = || case.train("out", &["--epochs", "1", "--resume"]).assert();
+    for (name, reason) in [
+        ("model.safetensors", "its weights have been changed"),
+        ("vocab.txt", "vocab.txt has been changed"),
+    ] {
+        let path = case.path("out").join(name);
+        let whole = fs::read(&path).unwrap();
+        let mut changed = whole.clone();
+        *changed.last_mut().unwrap() ^= 1;
+        fs::write(&path, changed).unwrap();
+        let said = stderr(&again().code(2));
+        assert!(said.contains(reason) && said.contains("--force"), "{name}: {said}");
+        fs::remove_file(&path).unwrap();
+        let said = stderr(&again().code(2));
+        assert!(
+            said.contains("the output exists") && said.contains("--force"),
+            "{name}: {said}"
+        );
+        fs::write(&path, whole).unwrap();
+    }
+    // What has been fitted to it since is part of it.
+    let mut sidecar = case.json("out", "crag.json");
+    sidecar["calibration"] = json!({"method": "temperature", "temperature": 2.0});
+    fs::write(case.path("out/crag.json"), sidecar.to_string()).unwrap();
+    assert!(stderr(&again().success()).contains("nothing to do"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use super::config::SettingRow;
 use super::inputs;
 use super::inputs::is_regular;
-use super::labelled::{LabelledArgs, input, refuse_unfit};
+use super::labelled::{LabelledArgs, input, refuse_unfit, refuse_unused};
 use super::model_choice::{ModelChoice, model_args, names_model};
 use super::report_file::ReportFile;
 use super::values::parse_share;
@@ -127,6 +127,9 @@ pub fn run(mut args: EvalArgs, settings: &[SettingRow]) -> anyhow::Result<Outcom
         args.choice.beneath = std::mem::take(&mut args.model);
     }
     args.check()?;
+    if args.reads_probabilities() {
+        refuse_unused(settings, &["model-config", "revision"])?;
+    }
     refuse_stdout(&args.inputs())?;
     let report = args
         .report
@@ -187,6 +190,11 @@ impl EvalArgs {
             return usage("--by-line goes with two files");
         }
         Ok(())
+    }
+
+    /// Whether nothing is scored.
+    fn reads_probabilities(&self) -> bool {
+        self.labelled.scored || self.files.len() == 2
     }
 
     /// All that will be read.

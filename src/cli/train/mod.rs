@@ -22,6 +22,7 @@ use super::config::SettingRow;
 use super::device::PlaceArgs;
 use super::doubts::{check_vocabulary, doubts, warn_of};
 use super::inputs::{expect_jsonl, given_twice, input, is_stdin, note_typing};
+use super::labelled::of_several_fields;
 use super::model::hub_options;
 use super::model_folder;
 use super::progress::ProgressArgs;
@@ -378,7 +379,11 @@ impl TrainArgs {
         let (pairs, mut held_out) = (read(&self.train)?, read(&self.valid)?);
         let mut all = pairs.clone();
         all.rejected.append(&mut held_out.rejected);
-        if !all.pairs.iter().any(|pair| pair.document.is_some()) {
+        all.document_fields.append(&mut held_out.document_fields);
+        let without_document =
+            |pairs: &LabelledPairs| pairs.pairs.iter().filter(|pair| pair.document.is_none()).count();
+        let without_documents = without_document(&pairs) + without_document(&held_out);
+        if without_documents == pairs.pairs.len() + held_out.pairs.len() {
             if let Some(field) = &self.document {
                 let message = format!("--document {field}: no record has a string or a number in this field");
                 return Err(UsageError(message).into());
@@ -387,6 +392,15 @@ impl TrainArgs {
                 "no record names its document, so each text is one of its own; if several are of one document, name the \
                  field with --document",
             );
+        } else if without_documents > 0 {
+            console::warn(&format!(
+                "{} no document, so each text of theirs is one of its own: it may be trained on while another of the same \
+                 document is validated on; --document names the field that all have",
+                counted(without_documents as u64, "pair names", "pairs name")
+            ));
+        }
+        if all.document_fields.len() > 1 {
+            console::warn(&of_several_fields(&all.document_fields));
         }
         let split = match self.valid.is_empty() {
             true => Split::by_fraction(pairs.pairs, settings.valid_fraction, settings.seed),
@@ -400,8 +414,8 @@ impl TrainArgs {
         }
         if split.repeated > 0 {
             console::warn(&format!(
-                "{} pairs to train on have a text that is validated on too, in a document of another name: validation \
-                 will flatter the model",
+                "{} pairs to train on have a text that is validated on too, in another document or one without a name: \
+                 validation will flatter the model",
                 split.repeated
             ));
         }

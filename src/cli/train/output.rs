@@ -117,13 +117,47 @@ impl Facts<'_> {
             found == Some(expected)
         };
         if says("fingerprint", &self.origin.fingerprint()) && says("save_dtype", self.save_dtype.as_str()) {
-            return Ok(());
+            let weights = manifest.as_ref().map_or(&Value::Null, |manifest| &manifest["weights"]);
+            return self.check_unchanged(target, weights);
         }
         Err(UsageError(format!(
             "{}: the output exists, and its {MANIFEST} does not say that it is of these settings, data and backbone; give \
              the same again, or --force to replace it",
             target.display()
         )))
+    }
+
+    /// That the model in `target` is whole and the one that was written there: whoever repeats a command until it succeeds
+    /// takes it for that. `weights`: their hashes, as the manifest states them. What `crag calibrate` adds to crag.json is
+    /// no change.
+    fn check_unchanged(&self, target: &Path, weights: &Value) -> Result<(), UsageError> {
+        let changed = |what: &str| {
+            UsageError(format!(
+                "{}: the output exists, and {what} since its run wrote it; --force trains it again",
+                target.display()
+            ))
+        };
+        for (name, bytes) in &self.start.files {
+            match fs::read(target.join(name)) {
+                Ok(found) if found == *bytes => {}
+                Ok(_) => return Err(changed(&format!("{name} has been changed"))),
+                Err(_) => return Err(changed(&format!("{name} has become unreadable"))),
+            }
+        }
+        let hashes = locate(&ModelSource::Folder(target.to_owned()), &HubOptions::default())
+            .and_then(|files| Checkpoint::open(&files)?.weight_hashes());
+        let found =
+            hashes.map_err(|error| changed(&format!("its model cannot be opened ({error}), which was whole")))?;
+        let found: Vec<Value> = found.iter().map(|hash| json!(hash.sha256)).collect();
+        let stated = weights
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|hash| hash["sha256"].clone());
+        match stated.eq(found) {
+            true => Ok(()),
+            false => Err(changed("its weights have been changed")),
+        }
     }
 }
 

@@ -61,10 +61,12 @@ fn what_fits_nowhere_is_reported() {
                      9|Aspirin caused rash.|fever|15|20|Aspirin|0|7\n\
                      9|Aspirin caused rash.|rash|3|7|Aspirin|0|7\n\
                      9|Aspirin|rash|x|7|Aspirin|0|7\n9|a|b\n9|A||0|0|A|0|1\n\
+                     \x20|Aspirin caused rash.|rash|15|19|Aspirin|0|7\n\
                      9|A bar | in Aspirin rash.|rash|19|23|Aspirin|11|18\n");
     assert_eq!(
         found.reasons,
         [
+            "malformed_line",
             "malformed_line",
             "malformed_line",
             "malformed_line",
@@ -75,9 +77,9 @@ fn what_fits_nowhere_is_reported() {
     );
     assert_eq!(found.ids(), ["9:11-18:19-23"]);
     assert!(
-        found.problems[3].starts_with("test:1: document \"9\""),
+        found.problems[4].starts_with("test:1: document \"9\""),
         "{}",
-        found.problems[3]
+        found.problems[4]
     );
 }
 
