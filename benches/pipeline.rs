@@ -11,7 +11,7 @@ use crag::{
     files::Input,
     kernels::Precision,
     scoring::{self, MissingEntity, Options, PairModel, Preparer},
-    text::Window,
+    text::Truncation,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -68,7 +68,7 @@ fn pipeline(criterion: &mut Criterion) {
         tokenizer: &model.tokenizer,
         markers: *model.config.markers,
         max_length: *model.config.max_length,
-        window: Window::Start,
+        truncation: Truncation::Start,
         missing_entity: MissingEntity::Error,
     };
     let score = |network: &dyn PairModel, threads: usize| {

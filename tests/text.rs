@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crag::Side;
-use crag::text::{Tokenizer, TokenizerFiles, Window, mark_every, unmarked};
+use crag::text::{Tokenizer, TokenizerFiles, Truncation, mark_every, unmarked};
 use serde::Deserialize;
 
 fn fixtures() -> PathBuf {
@@ -96,7 +96,7 @@ fn every_case_of_every_checkpoint_has_the_original_s_token_ids() {
                     unmarked(text)
                 };
                 tokenizer
-                    .tokenize(&marked, settings.max_length, Window::Start)
+                    .tokenize(&marked, settings.max_length, Truncation::Start)
                     .unwrap()
                     .token_ids
             };
@@ -135,7 +135,9 @@ fn odd_strings_have_the_same_token_ids_from_either_tokenizer_file() {
             assert_eq!(tokenizer.vocab_size(), 2_004);
             assert_eq!(tokenizer.marker_ids(), Some([2_000, 2_001, 2_002, 2_003]));
             for Plain { text, token_ids } in &plain {
-                let tokenized = tokenizer.tokenize(&unmarked(text), usize::MAX, Window::Start).unwrap();
+                let tokenized = tokenizer
+                    .tokenize(&unmarked(text), usize::MAX, Truncation::Start)
+                    .unwrap();
                 assert_eq!(&tokenized.token_ids, token_ids, "{route}: {text:?}");
             }
         }
@@ -151,9 +153,9 @@ fn an_entity_beyond_the_cut_is_reported_and_the_mention_window_finds_it() {
         .find(|case| case.id == "long-entities-beyond-the-cut")
         .unwrap();
     let marked = mark_every(case.text.as_ref().unwrap(), &case.drug, Side::Drug);
-    let start = tokenizer.tokenize(&marked, 128, Window::Start).unwrap();
+    let start = tokenizer.tokenize(&marked, 128, Truncation::Start).unwrap();
     assert!(start.truncated && start.mention_truncated && start.token_ids.len() == 128);
-    let mention = tokenizer.tokenize(&marked, 128, Window::Mention).unwrap();
+    let mention = tokenizer.tokenize(&marked, 128, Truncation::Mention).unwrap();
     assert!(mention.truncated && !mention.mention_truncated && mention.token_ids.len() == 128);
     let [opening, closing, ..] = tokenizer.marker_ids().unwrap();
     assert!(mention.token_ids.contains(&opening) && mention.token_ids.contains(&closing));

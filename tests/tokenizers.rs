@@ -1,6 +1,6 @@
 //! What tokenizer files say of single tokens and of classes, against the ids that transformers 5.23.0 gives for the same files.
 
-use crag::text::{Tokenizer, TokenizerFiles, Window, unmarked};
+use crag::text::{Tokenizer, TokenizerFiles, Truncation, unmarked};
 
 const VOCABULARY: &str =
     "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\nc\n##a\n##b\n##c\nasp\n##irin\nα\n中\n,\n-\n[\n]\n/\ndrug\ne\n.";
@@ -29,7 +29,7 @@ fn load(files: &TokenizerFiles) -> Tokenizer {
 }
 
 fn ids(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
-    let tokenized = tokenizer.tokenize(&unmarked(text), usize::MAX, Window::Start);
+    let tokenized = tokenizer.tokenize(&unmarked(text), usize::MAX, Truncation::Start);
     tokenized.unwrap().token_ids
 }
 

@@ -3,7 +3,7 @@
 use super::console;
 use super::values::quoted_list;
 use crate::Side;
-use crate::model::config::{HEAD_WIDTH, Source, view_names, view_sets};
+use crate::model::config::{ATTENTION_HEAD_SIZE, Source, view_names, view_sets};
 use crate::model::{ModelConfig, Roles};
 use crate::text::Tokenizer;
 
@@ -12,7 +12,7 @@ pub fn doubts(roles: &Roles, config: &ModelConfig, tokenizer: &Tokenizer) -> Vec
     let mut doubts = tokenizer.doubts().to_vec();
     if config.num_attention_heads.source == Source::Default {
         doubts.push(format!(
-            "no config.json states num_attention_heads, so {} of BERT's usual width {HEAD_WIDTH} are taken: if the backbone has another \
+            "no config.json states num_attention_heads, so {} of BERT's usual width {ATTENTION_HEAD_SIZE} are taken: if the backbone has another \
              number, every probability is wrong; put its config.json beside the weights, or write {{\"num_attention_heads\": N}} into one",
             *config.num_attention_heads
         ));

@@ -13,7 +13,7 @@ mod console;
 mod convert;
 mod device;
 mod doubts;
-mod estimate;
+
 mod eval;
 mod extract;
 mod generate;
@@ -35,6 +35,7 @@ mod stdout;
 mod stored_weights;
 mod stream;
 mod threads;
+mod time_left;
 mod train;
 mod values;
 mod verify;

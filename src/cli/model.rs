@@ -14,7 +14,7 @@ use crate::{
         config::{Setting, Sidecar, Source, view_names},
     },
     scoring::{Cache, MissingEntity, Preparer},
-    text::{Tokenizer, TokenizerFiles, Window},
+    text::{Tokenizer, TokenizerFiles, Truncation},
 };
 
 use super::config::SettingRow;
@@ -339,12 +339,12 @@ impl Description {
     }
 
     /// The text side.
-    pub fn preparer(&self, window: Window, missing_entity: MissingEntity) -> Preparer<'_> {
+    pub fn preparer(&self, truncation: Truncation, missing_entity: MissingEntity) -> Preparer<'_> {
         Preparer {
             tokenizer: &self.tokenizer,
             markers: *self.config.markers,
             max_length: *self.config.max_length,
-            window,
+            truncation,
             missing_entity,
         }
     }

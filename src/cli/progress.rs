@@ -15,7 +15,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::console;
-use super::estimate::Estimate;
+use super::time_left::TimeLeft;
 use super::values::parse_pause;
 use crate::files::{Compression, Gauge};
 use crate::scoring::{Counts, LineError, Position, Progress, Sink};
@@ -96,7 +96,7 @@ pub enum Shown {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InputSizes {
     plain: u64,
-    packed: u64,
+    compressed: u64,
 }
 
 impl InputSizes {
@@ -106,7 +106,7 @@ impl InputSizes {
         for path in files {
             let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
             match Compression::of_file(path).ok()? {
-                Some(_) => sizes.packed += metadata.len(),
+                Some(_) => sizes.compressed += metadata.len(),
                 None => sizes.plain += metadata.len(),
             }
         }
@@ -125,13 +125,13 @@ impl Work {
     /// Bytes of all lines; of compressed inputs by how those read so far have grown.
     fn total_bytes(&self) -> Option<u64> {
         match self.sizes? {
-            InputSizes { plain, packed: 0 } => Some(plain),
-            InputSizes { plain, packed } => Some(plain + self.gauge.unpacked(packed)?),
+            InputSizes { plain, compressed: 0 } => Some(plain),
+            InputSizes { plain, compressed } => Some(plain + self.gauge.unpacked(compressed)?),
         }
     }
 
     fn is_estimated(&self) -> bool {
-        self.sizes.is_some_and(|sizes| sizes.packed > 0)
+        self.sizes.is_some_and(|sizes| sizes.compressed > 0)
     }
 }
 
@@ -173,7 +173,7 @@ impl Meter {
             let view = View {
                 state: Arc::clone(&state),
                 started,
-                estimate: Estimate::new(work.total_bytes()),
+                time_left: TimeLeft::new(work.total_bytes()),
                 work,
             };
             let run = move || match shown {
@@ -252,7 +252,7 @@ struct View {
     state: Arc<Mutex<State>>,
     started: Instant,
     work: Work,
-    estimate: Estimate,
+    time_left: TimeLeft,
 }
 
 impl View {
@@ -264,10 +264,10 @@ impl View {
             (state.counts(elapsed), earlier)
         };
         if let Some((tokens, bytes)) = earlier {
-            self.estimate.begin_at(tokens, bytes);
+            self.time_left.begin_at(tokens, bytes);
         }
-        self.estimate.total_bytes = self.work.total_bytes();
-        self.estimate.add(elapsed, counts.tokens, counts.bytes);
+        self.time_left.total_bytes = self.work.total_bytes();
+        self.time_left.add(elapsed, counts.tokens, counts.bytes);
         counts
     }
 
@@ -280,11 +280,11 @@ impl View {
         while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(DRAW_EVERY) {
             let counts = self.look();
             let mut message = told(&counts);
-            if let Some(left) = self.estimate.left() {
+            if let Some(left) = self.time_left.left() {
                 message += &format!(", {} left", duration(left));
             }
             bar.set_message(message);
-            match self.estimate.total_bytes {
+            match self.time_left.total_bytes {
                 Some(total) => {
                     if !has_length {
                         bar.set_style(style("{bar:24} {percent:>3}% {msg}"));
@@ -316,19 +316,19 @@ impl View {
             // Not as many at once as a pause of the process has left out.
             next = Instant::now() + every;
             let mut text = told(&counts);
-            let share = self.estimate.share();
-            if let (Some(share), Some(total)) = (share, self.estimate.total_bytes) {
+            let share = self.time_left.share();
+            if let (Some(share), Some(total)) = (share, self.time_left.total_bytes) {
                 let about = if self.work.is_estimated() { "about " } else { "" };
                 text += &format!(", {:.1}% of {about}{}", 100.0 * share, HumanBytes(total));
             }
-            let left = self.estimate.left();
+            let left = self.time_left.left();
             if let Some(left) = left {
                 text += &format!(", {} left", duration(left));
             }
             let fields = json!({
                 "scored": counts.scored, "errors": counts.errors(), "seconds": counts.elapsed.as_secs_f64(),
                 "pairs_per_second": counts.pairs_per_second(), "bytes": counts.bytes,
-                "total_bytes": self.estimate.total_bytes, "share": share,
+                "total_bytes": self.time_left.total_bytes, "share": share,
                 "seconds_left": left.map(|left| left.as_secs_f64().round()),
             });
             console::report("progress", &text, fields);
@@ -379,7 +379,7 @@ mod tests {
             let sizes = InputSizes::of(&[path]).unwrap();
             let length = bytes.len() as u64;
             let expected = if is_packed { (0, length) } else { (length, 0) };
-            assert_eq!((sizes.plain, sizes.packed), expected, "{name}");
+            assert_eq!((sizes.plain, sizes.compressed), expected, "{name}");
         }
     }
 

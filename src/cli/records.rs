@@ -3,7 +3,7 @@
 use super::inputs::{InputArgs, Inputs};
 use super::values::parse_bytes;
 use crate::scoring::{MissingEntity, Options, OutputKey};
-use crate::text::Window;
+use crate::text::Truncation;
 
 #[derive(Debug, clap::Args)]
 pub struct RecordArgs {
@@ -45,11 +45,11 @@ pub enum WindowArg {
     Mention,
 }
 
-impl From<WindowArg> for Window {
+impl From<WindowArg> for Truncation {
     fn from(arg: WindowArg) -> Self {
         match arg {
-            WindowArg::Start => Window::Start,
-            WindowArg::Mention => Window::Mention,
+            WindowArg::Start => Truncation::Start,
+            WindowArg::Mention => Truncation::Mention,
         }
     }
 }

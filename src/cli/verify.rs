@@ -9,7 +9,7 @@ use crate::{
         config::{Source, view_names, view_sets},
         probability,
     },
-    text::{Window, locate_every, mark_every},
+    text::{Truncation, locate_every, mark_every},
 };
 
 use super::{
@@ -137,6 +137,6 @@ fn encode(model: &OpenModel, side: Side, text: &str, entity: &str) -> anyhow::Re
     };
     let tokens = description
         .tokenizer
-        .tokenize(&marked, *description.config.max_length, Window::Start)?;
+        .tokenize(&marked, *description.config.max_length, Truncation::Start)?;
     Ok(model.network.encode(side, &[&tokens.token_ids])?)
 }

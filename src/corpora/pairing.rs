@@ -17,7 +17,7 @@ use super::candidates::{Candidate, candidates, overlaps};
 use super::document::Document;
 use super::labels::{Position, Stated, Verdict};
 use super::options::{Labels, Options, Overlap, Scope};
-use super::record::{self, Fields, Side};
+use super::record::{self, Fields, Half};
 use super::resolve::slice;
 use super::sentences::sentences;
 use super::summary::Summary;
@@ -258,7 +258,7 @@ impl<'a> PairWriter<'a> {
         record::write(output, &mut self.line, &fields)
     }
 
-    fn side<'s>(&self, candidate: &'s Candidate<'_>, extent: Extent) -> Side<'s>
+    fn side<'s>(&self, candidate: &'s Candidate<'_>, extent: Extent) -> Half<'s>
     where
         'a: 's,
     {
@@ -272,7 +272,7 @@ impl<'a> PairWriter<'a> {
             at(range.start)..at(range.end)
         };
         let discontinuous = candidate.fragments.len() > 1;
-        Side {
+        Half {
             entity: slice(&passage.text, candidate.fragments),
             span: in_text(&candidate.hull),
             fragments: if discontinuous {

@@ -16,7 +16,7 @@ use std::ops::Range;
 
 /// One side of a pair.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Side<'a> {
+pub struct Half<'a> {
     pub entity: &'a str,
     /// Code points of the text.
     pub span: Range<u64>,
@@ -36,8 +36,8 @@ pub struct Fields<'a> {
     pub occurrence: u32,
     pub section: Option<&'a str>,
     pub text_json: &'a str,
-    pub drug: Side<'a>,
-    pub adr: Side<'a>,
+    pub drug: Half<'a>,
+    pub adr: Half<'a>,
     pub overlap: bool,
     pub label: Option<bool>,
 }
@@ -94,7 +94,7 @@ pub fn write(output: &mut dyn Write, line: &mut Vec<u8>, fields: &Fields<'_>) ->
     output.write_all(line)
 }
 
-fn list(side: &Side<'_>) -> String {
+fn list(side: &Half<'_>) -> String {
     let spans = side
         .document_spans
         .iter()

@@ -94,11 +94,11 @@ impl Input {
         let bytes = match compression {
             None => Bytes::Plain(whole),
             Some(compression) => {
-                let packed = Measured {
+                let compressed = Measured {
                     inner: BufReader::with_capacity(BUFFER_BYTES, whole),
                     gauge: Arc::clone(&gauge),
                 };
-                Bytes::Packed(Box::new(Decompressor::new(packed, compression)?), gauge)
+                Bytes::Compressed(Box::new(Decompressor::new(compressed, compression)?), gauge)
             }
         };
         let beginning = Beginning::new(compression);
@@ -109,18 +109,18 @@ impl Input {
 /// How much compressed inputs have grown by unpacking them, so far. Shared with whoever watches.
 #[derive(Debug, Default)]
 pub struct Gauge {
-    packed: AtomicU64,
+    compressed: AtomicU64,
     unpacked: AtomicU64,
 }
 
 impl Gauge {
-    /// What `packed` bytes of such inputs would become, in bytes; none before anything has been unpacked.
-    pub fn unpacked(&self, packed: u64) -> Option<u64> {
+    /// What `compressed` bytes of such inputs would become, in bytes; none before anything has been unpacked.
+    pub fn unpacked(&self, compressed: u64) -> Option<u64> {
         let (read, became) = (
-            self.packed.load(Ordering::Relaxed),
+            self.compressed.load(Ordering::Relaxed),
             self.unpacked.load(Ordering::Relaxed),
         );
-        (read > 0 && became > 0).then(|| (packed as f64 * (became as f64 / read as f64)).round() as u64)
+        (read > 0 && became > 0).then(|| (compressed as f64 * (became as f64 / read as f64)).round() as u64)
     }
 }
 
@@ -133,7 +133,7 @@ struct Measured<R> {
 impl<R: BufRead> Read for Measured<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        self.gauge.packed.fetch_add(count as u64, Ordering::Relaxed);
+        self.gauge.compressed.fetch_add(count as u64, Ordering::Relaxed);
         Ok(count)
     }
 }
@@ -144,7 +144,7 @@ impl<R: BufRead> BufRead for Measured<R> {
     }
 
     fn consume(&mut self, count: usize) {
-        self.gauge.packed.fetch_add(count as u64, Ordering::Relaxed);
+        self.gauge.compressed.fetch_add(count as u64, Ordering::Relaxed);
         self.inner.consume(count);
     }
 }
@@ -159,14 +159,14 @@ type Raw = Chain<Cursor<Vec<u8>>, Hashing>;
 
 enum Bytes {
     Plain(Raw),
-    Packed(Box<Decompressor<Measured<BufReader<Raw>>>>, Arc<Gauge>),
+    Compressed(Box<Decompressor<Measured<BufReader<Raw>>>>, Arc<Gauge>),
 }
 
 impl Read for OpenInput {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = match &mut self.bytes {
             Bytes::Plain(raw) => raw.read(buffer)?,
-            Bytes::Packed(decompressor, gauge) => {
+            Bytes::Compressed(decompressor, gauge) => {
                 let count = decompressor.read(buffer)?;
                 gauge.unpacked.fetch_add(count as u64, Ordering::Relaxed);
                 count
@@ -183,7 +183,9 @@ impl OpenInput {
         io::copy(&mut self, &mut io::sink())?;
         let raw = match self.bytes {
             Bytes::Plain(raw) => Some(raw),
-            Bytes::Packed(decompressor, _) => decompressor.into_inner().map(|packed| packed.inner.into_inner()),
+            Bytes::Compressed(decompressor, _) => decompressor
+                .into_inner()
+                .map(|compressed| compressed.inner.into_inner()),
         };
         let hashing = raw.map(|raw| raw.into_inner().1);
         let hashing = hashing.ok_or_else(|| io::Error::other("read on after an error"))?;

@@ -8,7 +8,7 @@ use crate::words::shortened;
 
 use super::{
     roles::Roles,
-    setting::{ActivationName, ConfigError, HEAD_WIDTH, NamedFile, Setting, Source},
+    setting::{ATTENTION_HEAD_SIZE, ActivationName, ConfigError, NamedFile, Setting, Source},
 };
 
 /// Families whose encoder is BERT's, as transformers computes it. (An ELECTRA whose embeddings are narrower than its layers has
@@ -190,14 +190,18 @@ impl Backbone {
         }
         let hidden = roles.encoder(Side::Drug).hidden_size;
         // Elsewhere it would not even be a likely guess.
-        if config.num_attention_heads.is_none() && !hidden.is_multiple_of(HEAD_WIDTH) {
+        if config.num_attention_heads.is_none() && !hidden.is_multiple_of(ATTENTION_HEAD_SIZE) {
             return Err(ConfigError::NoHeads {
                 file: name.to_owned(),
                 is_there: file.is_some(),
                 hidden,
             });
         }
-        let num_attention_heads = Setting::stated(config.num_attention_heads, Source::ConfigJson, hidden / HEAD_WIDTH);
+        let num_attention_heads = Setting::stated(
+            config.num_attention_heads,
+            Source::ConfigJson,
+            hidden / ATTENTION_HEAD_SIZE,
+        );
         if *num_attention_heads == 0 || !hidden.is_multiple_of(*num_attention_heads) {
             let expected = format!("a divisor of the hidden size {hidden}");
             return Err(field("num_attention_heads", expected, num_attention_heads.to_string()));

@@ -12,7 +12,7 @@ use crate::{Calibration, Side};
 use super::{backbone::Backbone, roles::Roles};
 
 pub use super::setting::{
-    ActivationName, ConfigError, HEAD_WIDTH, NamedFile, Pooling, Setting, Source, View, view_names,
+    ATTENTION_HEAD_SIZE, ActivationName, ConfigError, NamedFile, Pooling, Setting, Source, View, view_names,
 };
 
 /// The sidecar file: what shapes cannot say about the head. Every key may be left out.
@@ -42,11 +42,11 @@ pub struct Sidecar {
 /// The model card's: a pair with at least this probability is called causal where neither crag.json nor a flag says otherwise.
 pub const DEFAULT_THRESHOLD: f32 = 0.55;
 /// And the rest of what is taken where `crag.json` does not state it.
-const POOLING_HEADS: usize = 4;
-const MAX_LENGTH: usize = 128;
-const ACTIVATION: ActivationName = ActivationName::Gelu;
+pub const POOLING_HEADS: usize = 4;
+pub const MAX_LENGTH: usize = 128;
+pub const ACTIVATION: ActivationName = ActivationName::Gelu;
 /// The card's two views, and the four that the family's other card names.
-const USUAL_VIEWS: [&[View]; 3] = [
+pub const USUAL_VIEWS: [&[View]; 3] = [
     &[View::Bilinear, View::Product],
     &[View::Bilinear],
     &[View::Bilinear, View::Drug, View::Adr, View::Product],

@@ -135,7 +135,7 @@ impl ActivationName {
 }
 
 /// BERT's heads are 64 wide at every size that Google published; others' are not (MiniLM's are 32).
-pub const HEAD_WIDTH: usize = 64;
+pub const ATTENTION_HEAD_SIZE: usize = 64;
 
 /// Why a configuration does not fit; `file` names the file to mend.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +152,7 @@ pub enum ConfigError {
         found: String,
     },
     #[error(
-        "{file}: {}; heads of BERT's usual width {HEAD_WIDTH} do not make up the hidden size {hidden}: put the backbone's own \
+        "{file}: {}; heads of BERT's usual width {ATTENTION_HEAD_SIZE} do not make up the hidden size {hidden}: put the backbone's own \
          config.json there, or write {{\"num_attention_heads\": N}} with its number into it",
         if *.is_there {
             "field \"num_attention_heads\": not stated"

@@ -2,7 +2,7 @@
 
 use super::error::{ErrorCode, LineError};
 use crate::Side;
-use crate::text::{MarkedText, Tokenizer, Window, locate_every, locate_span, mark_every, mark_span};
+use crate::text::{MarkedText, Tokenizer, Truncation, locate_every, locate_span, mark_every, mark_span};
 use crate::words::quoted;
 
 /// One side of a pair: its text, the entity in it, and which occurrence is meant.
@@ -50,7 +50,7 @@ pub struct Preparer<'t> {
     pub markers: bool,
     /// Most tokens in a sequence, `[CLS]` and `[SEP]` included.
     pub max_length: usize,
-    pub window: Window,
+    pub truncation: Truncation,
     pub missing_entity: MissingEntity,
 }
 
@@ -67,7 +67,7 @@ impl Prepare for Preparer<'_> {
         };
         let tokenized = self
             .tokenizer
-            .tokenize(&marked, self.max_length, self.window)
+            .tokenize(&marked, self.max_length, self.truncation)
             .map_err(|error| not_tokenized(error.to_string()))?;
         if tokenized.token_ids.is_empty() {
             return Err(not_tokenized("it gave no tokens".to_owned()));

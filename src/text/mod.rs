@@ -18,7 +18,7 @@ pub use configuration::TokenizerFiles;
 pub use error::TokenizerError;
 pub use loading::with_markers_added;
 pub use marking::{MarkError, MarkedText, locate_every, locate_span, mark_every, mark_span, unmarked};
-pub use tokenizer::{Tokenized, Tokenizer, Window};
+pub use tokenizer::{Tokenized, Tokenizer, Truncation};
 
 use crate::Side;
 

@@ -21,7 +21,7 @@ use crate::guard::guarded;
 
 /// Which tokens of a text that is too long are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Window {
+pub enum Truncation {
     /// The first ones, as `truncation=True` does.
     #[default]
     Start,
@@ -141,7 +141,7 @@ impl Tokenizer {
 
     /// The token ids of a text, at most `max_length` of them (but never fewer than `[CLS]`, `[SEP]`).
     ///
-    /// [`Window::Start`] keeps what `max_length=…, truncation=True` keeps. [`Window::Mention`] keeps
+    /// [`Truncation::Start`] keeps what `max_length=…, truncation=True` keeps. [`Truncation::Mention`] keeps
     /// as many tokens with the first mention in their middle, moved inward where the text ends
     /// before the window does; a mention longer than the window keeps its start. The two agree where
     /// everything fits and where nothing is mentioned.
@@ -152,15 +152,15 @@ impl Tokenizer {
         &self,
         marked: &MarkedText,
         max_length: usize,
-        window: Window,
+        truncation: Truncation,
     ) -> Result<Tokenized, TokenizerError> {
         let budget = max_length.saturating_sub(2);
         let tokens = self.first_tokens(&marked.text, budget)?;
         if tokens.len() <= budget {
             return Ok(self.tokenized(tokens.into_iter().map(|(id, _)| id), false, false));
         }
-        match (window, marked.mentions.first()) {
-            (Window::Mention, Some(mention)) => self.around(&marked.text, mention, budget),
+        match (truncation, marked.mentions.first()) {
+            (Truncation::Mention, Some(mention)) => self.around(&marked.text, mention, budget),
             (_, first_mention) => {
                 let dropped_from = tokens[budget].1.start;
                 let mention_truncated = first_mention.is_some_and(|mention| mention.end > dropped_from);

@@ -3,14 +3,14 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{
-    TrainError,
+    HeadSettings, TrainError,
     random::{mixed, named},
     records::{LabelledPair, Mention},
 };
 use crate::{
     Side,
     scoring::{Context, MissingEntity, Prepare as _, Preparer},
-    text::{Tokenizer, Window},
+    text::{Tokenizer, Truncation},
 };
 
 /// One side's text, marked and tokenized.
@@ -155,20 +155,25 @@ impl Split {
     }
 }
 
-/// How texts become token ids.
-pub struct Reader<'t> {
-    pub tokenizer: &'t Tokenizer,
-    pub markers: bool,
-    pub max_length: usize,
+/// How a model with this head is to see its texts.
+pub fn preparer<'t>(head: &HeadSettings, tokenizer: &'t Tokenizer) -> Preparer<'t> {
+    Preparer {
+        tokenizer,
+        markers: head.markers,
+        max_length: head.max_length,
+        // A mention beyond the end would teach nothing, and `crag score` warns of it.
+        truncation: Truncation::Start,
+        missing_entity: MissingEntity::Error,
+    }
 }
 
-/// Tokenizes both halves of a split. Lines whose entity does not occur, and the like, are added to `rejected`.
-pub fn prepare(split: &Split, reader: &Reader<'_>, rejected: &mut Vec<String>) -> (Dataset, Dataset, Relations) {
+/// Tokenizes both halves of a split by `preparer`. Lines whose entity does not occur, and the like, are added to `rejected`.
+pub fn prepare(split: &Split, preparer: &Preparer<'_>, rejected: &mut Vec<String>) -> (Dataset, Dataset, Relations) {
     let mut entities = Entities::default();
     let mut half = |pairs: &[LabelledPair]| {
         let mut builder = Builder::default();
         for pair in pairs {
-            if let Err(reason) = builder.add(pair, reader, &mut entities) {
+            if let Err(reason) = builder.add(pair, preparer, &mut entities) {
                 rejected.push(format!("{}: {reason}", pair.place));
             }
         }
@@ -211,10 +216,10 @@ struct Builder {
 }
 
 impl Builder {
-    fn add(&mut self, pair: &LabelledPair, reader: &Reader<'_>, entities: &mut Entities) -> Result<(), String> {
+    fn add(&mut self, pair: &LabelledPair, preparer: &Preparer<'_>, entities: &mut Entities) -> Result<(), String> {
         let mut numbers = [0; 2];
         for side in Side::BOTH {
-            numbers[side as usize] = self.text(side, pair.side(side), reader, entities)?;
+            numbers[side as usize] = self.text(side, pair.side(side), preparer, entities)?;
         }
         let example = Example {
             drug: numbers[0],
@@ -229,20 +234,12 @@ impl Builder {
         &mut self,
         side: Side,
         mention: &Mention,
-        reader: &Reader<'_>,
+        preparer: &Preparer<'_>,
         entities: &mut Entities,
     ) -> Result<u32, String> {
         if let Some(number) = self.known[side as usize].get(mention) {
             return Ok(*number);
         }
-        let preparer = Preparer {
-            tokenizer: reader.tokenizer,
-            markers: reader.markers,
-            max_length: reader.max_length,
-            // A mention beyond the end would teach nothing, and `crag score` warns of it.
-            window: Window::Start,
-            missing_entity: MissingEntity::Error,
-        };
         let name = side.name();
         let prepared = preparer.prepare(Context {
             side,
@@ -317,14 +314,15 @@ mod tests {
             vocab_txt: Some(("vocab.txt", b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")),
             ..TokenizerFiles::default()
         };
-        let reader = Reader {
-            tokenizer: &Tokenizer::load(&files, true).unwrap(),
-            markers: true,
+        let head = HeadSettings {
             max_length: 16,
+            ..HeadSettings::default()
         };
+        let tokenizer = Tokenizer::load(&files, true).unwrap();
+        let preparer = preparer(&head, &tokenizer);
         let split = Split::of_files(pairs(train), pairs(valid));
         let mut rejected = Vec::new();
-        let found = prepare(&split, &reader, &mut rejected);
+        let found = prepare(&split, &preparer, &mut rejected);
         assert!(rejected.is_empty(), "{rejected:?}");
         found
     }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{
     BackboneSettings, Event, HeadSettings, Job, LabelledPair, LabelledPairs, NegativeKind, Origin, Parameters, Phase,
     Settings, Source, Split, Start, TrainError, Trained,
-    dataset::{Dataset, Example, Reader, Relations, prepare},
+    dataset::{Dataset, Example, Relations, prepare, preparer},
     loss,
     mining::{Kind, Negative},
     parameters::Parameter,
@@ -165,13 +165,9 @@ impl Case {
         let split = Split::of_files(pairs(train), pairs(valid));
         let backbone = settings.backbone.as_ref().unwrap();
         let start = Start::from_scratch(backbone, &settings.head, &split.train, settings.seed).unwrap();
-        let reader = Reader {
-            tokenizer: &start.tokenizer,
-            markers: true,
-            max_length: settings.head.max_length,
-        };
+        let preparer = preparer(&settings.head, &start.tokenizer);
         let mut rejected = Vec::new();
-        let (train, valid, related) = prepare(&split, &reader, &mut rejected);
+        let (train, valid, related) = prepare(&split, &preparer, &mut rejected);
         assert!(rejected.is_empty(), "{rejected:?}");
         Self {
             settings,

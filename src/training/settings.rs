@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::memory;
-use crate::model::{Pooling, View, config::ActivationName};
+use crate::model::config::{ACTIVATION, ActivationName, MAX_LENGTH, POOLING_HEADS, USUAL_VIEWS};
+use crate::model::{Pooling, View};
 use crate::words::with_numbers_named;
 
 use super::{TrainError, phase::Phase};
@@ -166,12 +167,12 @@ impl Default for HeadSettings {
     fn default() -> Self {
         Self {
             pooling: Pooling::Attention,
-            pooling_heads: 4,
-            views: vec![View::Bilinear, View::Product],
+            pooling_heads: POOLING_HEADS,
+            views: USUAL_VIEWS[0].to_vec(),
             width: 256,
-            activation: ActivationName::Gelu,
+            activation: ACTIVATION,
             markers: true,
-            max_length: 128,
+            max_length: MAX_LENGTH,
         }
     }
 }

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use self::cache::RepoCache;
 pub use self::options::HubOptions;
-use self::request::{Client, Listing};
+use self::request::{Client, RevisionFiles};
 use super::folder::{self, BESIDE, WEIGHTS};
 use super::{CheckpointError, ModelFiles};
 
@@ -151,7 +151,7 @@ impl Model<'_> {
         }
     }
 
-    fn online(&self, client: &Client, listing: Option<Listing>) -> Result<ModelFiles, CheckpointError> {
+    fn online(&self, client: &Client, listing: Option<RevisionFiles>) -> Result<ModelFiles, CheckpointError> {
         let mut download = Download {
             model: self,
             client,

@@ -28,12 +28,12 @@ pub(super) const ADVICE: &str =
     "check the network and HF_ENDPOINT, or use --offline with a model that is already cached";
 
 /// What the hub says about a revision.
-pub(super) struct Listing {
+pub(super) struct RevisionFiles {
     pub commit: String,
     pub files: BTreeSet<String>,
 }
 
-/// [`Listing`] as the hub writes it.
+/// [`RevisionFiles`] as the hub writes it.
 #[derive(Deserialize)]
 struct RevisionInfo {
     sha: String,
@@ -137,7 +137,7 @@ impl Client {
     }
 
     /// The commit and the files of a revision; `None` where this hub keeps no such list. `waits`: as of [`Attempts::new`].
-    pub(super) fn info(&self, revision: &str, waits: bool) -> Result<Option<Listing>, CheckpointError> {
+    pub(super) fn info(&self, revision: &str, waits: bool) -> Result<Option<RevisionFiles>, CheckpointError> {
         let url = format!(
             "{}/api/models/{}/revision/{}",
             self.endpoint,
@@ -164,7 +164,7 @@ impl Client {
         }
     }
 
-    fn request_list(&self, url: &str, revision: &str) -> Result<Option<Listing>, Failure> {
+    fn request_list(&self, url: &str, revision: &str) -> Result<Option<RevisionFiles>, Failure> {
         let answer = self.get(url, revision, 0)?;
         if answer.status != 200 {
             return Ok(None);
@@ -179,7 +179,7 @@ impl Client {
         let list = serde_json::from_slice::<RevisionInfo>(&text)
             .ok()
             .filter(|info| is_plain_commit(&info.sha));
-        Ok(list.map(|info| Listing {
+        Ok(list.map(|info| RevisionFiles {
             commit: info.sha,
             files: info.siblings.into_iter().map(|file| file.rfilename).collect(),
         }))

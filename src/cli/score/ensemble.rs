@@ -10,7 +10,7 @@ use crate::cli::device::{DeviceArgs, OpenDevice};
 use crate::cli::manifest::{ModelRecord, Threshold};
 use crate::cli::model::{Description, ModelsArgs, OpenModel, small_files};
 use crate::scoring::{Cache, Member, MissingEntity, Preparer};
-use crate::text::Window;
+use crate::text::Truncation;
 
 /// One model, or the several of an ensemble, in the order in which they were named.
 pub struct Ensemble {
@@ -102,9 +102,9 @@ impl Ensemble {
     }
 
     /// The text side of each model.
-    pub fn preparers(&self, window: Window, missing_entity: MissingEntity) -> Vec<Preparer<'_>> {
+    pub fn preparers(&self, truncation: Truncation, missing_entity: MissingEntity) -> Vec<Preparer<'_>> {
         let descriptions = self.models.iter().map(|model| &model.model.description);
-        descriptions.map(|d| d.preparer(window, missing_entity)).collect()
+        descriptions.map(|d| d.preparer(truncation, missing_entity)).collect()
     }
 
     /// The models as scoring takes them, each with its text side.

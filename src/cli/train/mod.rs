@@ -495,13 +495,9 @@ fn prepare(
     all: &LabelledPairs,
     files: Vec<FileHash>,
 ) -> anyhow::Result<Data> {
-    let reader = dataset::Reader {
-        tokenizer: &start.tokenizer,
-        markers: settings.head.markers,
-        max_length: settings.head.max_length,
-    };
+    let preparer = dataset::preparer(&settings.head, &start.tokenizer);
     let mut rejected = all.rejected.clone();
-    let (train, valid, relations) = dataset::prepare(split, &reader, &mut rejected);
+    let (train, valid, relations) = dataset::prepare(split, &preparer, &mut rejected);
     let negatives = settings.negatives.kind.unwrap_or(match train.is_short_of_negatives() {
         true => NegativeKind::Hard,
         false => NegativeKind::None,

@@ -24,7 +24,7 @@ fn tokenizer() -> Tokenizer {
 
 fn ids(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
     tokenizer
-        .tokenize(&unmarked(text), usize::MAX, Window::Start)
+        .tokenize(&unmarked(text), usize::MAX, Truncation::Start)
         .unwrap()
         .token_ids
 }
@@ -35,7 +35,7 @@ fn markers_take_the_next_free_ids_and_are_never_split() {
     assert_eq!(tokenizer.marker_ids(), Some([23, 24, 25, 26]));
     assert_eq!(tokenizer.vocab_size(), 27);
     let marked = mark_every("Aspirin-b", "Aspirin", Side::Drug);
-    let tokenized = tokenizer.tokenize(&marked, 128, Window::Start).unwrap();
+    let tokenized = tokenizer.tokenize(&marked, 128, Truncation::Start).unwrap();
     assert_eq!(tokenized.token_ids, [2, 23, 11, 12, 24, 16, 6, 3]);
     assert!(!tokenized.truncated && !tokenized.mention_truncated);
     assert_eq!(
@@ -338,7 +338,7 @@ fn a_tokenizer_that_panics_or_takes_without_bound_is_an_error() {
     let pre_tokenizer = (r#"{"type":"BertPreTokenizer"}"#, r#"{"type":"FixedLength","length":0}"#);
     let panics = json(&bert(true), pre_tokenizer).unwrap();
     let message = panics
-        .tokenize(&unmarked("a"), 8, Window::Start)
+        .tokenize(&unmarked("a"), 8, Truncation::Start)
         .unwrap_err()
         .to_string();
     assert!(
@@ -577,7 +577,7 @@ fn a_hostile_tokenizer_json_is_an_error() {
 fn a_long_text_loses_its_right_end_and_keeps_sep() {
     let tokenizer = tokenizer();
     let marked = mark_every("a b c aspirin b c", "aspirin", Side::Drug);
-    let at = |max_length| tokenizer.tokenize(&marked, max_length, Window::Start).unwrap();
+    let at = |max_length| tokenizer.tokenize(&marked, max_length, Truncation::Start).unwrap();
     assert_eq!(at(11).token_ids, [2, 5, 6, 7, 23, 11, 12, 24, 6, 7, 3]);
     assert!(!at(11).truncated);
     assert_eq!(at(9).token_ids, [2, 5, 6, 7, 23, 11, 12, 24, 3]);
@@ -585,8 +585,8 @@ fn a_long_text_loses_its_right_end_and_keeps_sep() {
     assert_eq!(at(8).token_ids, [2, 5, 6, 7, 23, 11, 12, 3]);
     assert!(at(8).mention_truncated);
     for tiny in 0..3 {
-        for window in [Window::Start, Window::Mention] {
-            let tokenized = tokenizer.tokenize(&marked, tiny, window).unwrap();
+        for truncation in [Truncation::Start, Truncation::Mention] {
+            let tokenized = tokenizer.tokenize(&marked, tiny, truncation).unwrap();
             assert_eq!(tokenized.token_ids, [2, 3]);
             assert!(tokenized.truncated && tokenized.mention_truncated);
         }
@@ -597,7 +597,7 @@ fn a_long_text_loses_its_right_end_and_keeps_sep() {
 fn a_later_mention_that_is_cut_off_is_no_loss_while_an_earlier_one_is_kept() {
     let tokenizer = tokenizer();
     let marked = mark_every("b a a a b", "b", Side::Adr);
-    let tokenized = tokenizer.tokenize(&marked, 7, Window::Start).unwrap();
+    let tokenized = tokenizer.tokenize(&marked, 7, Truncation::Start).unwrap();
     assert!(tokenized.truncated && !tokenized.mention_truncated);
 }
 
@@ -606,7 +606,7 @@ fn the_window_around_a_mention_wastes_nothing_at_the_ends() {
     let tokenizer = tokenizer();
     let around = |text: &str, span| {
         let marked = mark_span(text, "b", span, Side::Drug).unwrap();
-        tokenizer.tokenize(&marked, 9, Window::Mention).unwrap()
+        tokenizer.tokenize(&marked, 9, Truncation::Mention).unwrap()
     };
     let a = [5; 20];
     let with = |before: usize, after: usize| [&[2], &a[..before], &[23, 6, 24], &a[..after], &[3]].concat();
@@ -623,7 +623,7 @@ fn the_window_around_a_mention_wastes_nothing_at_the_ends() {
 fn a_mention_longer_than_the_window_keeps_its_start() {
     let tokenizer = tokenizer();
     let marked = mark_every("c c a a a a a a b", "a a a a a a", Side::Drug);
-    let tokenized = tokenizer.tokenize(&marked, 6, Window::Mention).unwrap();
+    let tokenized = tokenizer.tokenize(&marked, 6, Truncation::Mention).unwrap();
     assert_eq!(tokenized.token_ids, [2, 23, 5, 5, 5, 3]);
     assert!(tokenized.truncated && tokenized.mention_truncated);
 }
@@ -634,11 +634,11 @@ fn a_mention_without_markers_is_watched_too() {
     let located = locate_every("c c c c aspirin a", "spiri");
     assert!(
         tokenizer
-            .tokenize(&located, 7, Window::Start)
+            .tokenize(&located, 7, Truncation::Start)
             .unwrap()
             .mention_truncated
     );
-    let kept = tokenizer.tokenize(&located, 4, Window::Mention).unwrap();
+    let kept = tokenizer.tokenize(&located, 4, Truncation::Mention).unwrap();
     assert_eq!(kept.token_ids, [2, 11, 12, 3]);
     assert!(!kept.mention_truncated);
 }
@@ -650,9 +650,9 @@ fn sixteen_mebibytes_cost_what_the_window_needs() {
     let text = format!("{half}aspirin {half}");
     let marked = mark_span(&text, "aspirin", [half.len(), half.len() + 7], Side::Drug).unwrap();
     let started = std::time::Instant::now();
-    let start = tokenizer.tokenize(&marked, 128, Window::Start).unwrap();
+    let start = tokenizer.tokenize(&marked, 128, Truncation::Start).unwrap();
     assert!(start.truncated && start.mention_truncated && start.token_ids.len() == 128);
-    let mention = tokenizer.tokenize(&marked, 128, Window::Mention).unwrap();
+    let mention = tokenizer.tokenize(&marked, 128, Truncation::Mention).unwrap();
     assert!(mention.truncated && !mention.mention_truncated && mention.token_ids.len() == 128);
     assert_eq!(mention.token_ids[62..66], [23, 11, 12, 24]);
     assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
@@ -662,7 +662,7 @@ fn sixteen_mebibytes_cost_what_the_window_needs() {
 fn mebibytes_without_a_place_to_cut_are_linear() {
     let tokenizer = tokenizer();
     let text = "α".repeat(2 << 20);
-    let tokenized = tokenizer.tokenize(&unmarked(&text), 128, Window::Start).unwrap();
+    let tokenized = tokenizer.tokenize(&unmarked(&text), 128, Truncation::Start).unwrap();
     assert!(tokenized.token_ids.len() <= 3);
 }
 
@@ -773,7 +773,7 @@ proptest! {
         let params = tokenizers::TruncationParams { max_length: max_length - 2, ..Default::default() };
         reference.with_truncation(Some(params)).unwrap();
         let expected = reference.encode(text.as_str(), false).unwrap();
-        let found = tokenizer.tokenize(&unmarked(&text), max_length, Window::Start).unwrap();
+        let found = tokenizer.tokenize(&unmarked(&text), max_length, Truncation::Start).unwrap();
         prop_assert_eq!(&found.token_ids[1..found.token_ids.len() - 1], expected.get_ids());
         prop_assert_eq!(found.truncated, ids(&tokenizer, &text).len() > max_length);
     }
@@ -786,7 +786,7 @@ proptest! {
         let tokenizer = tokenizer();
         let mut marked = mark_every(&text, "aspirin", Side::Drug);
         marked.mentions.drain(..nth.min(marked.mentions.len().saturating_sub(1)));
-        let found = tokenizer.tokenize(&marked, max_length, Window::Mention).unwrap();
+        let found = tokenizer.tokenize(&marked, max_length, Truncation::Mention).unwrap();
 
         let whole = tokenizer.inner.encode(marked.text.as_str(), false).unwrap();
         let budget = max_length - 2;
@@ -804,8 +804,8 @@ proptest! {
     #[test]
     fn arbitrary_strings_never_panic(text in any::<String>(), entity in any::<String>(), max_length in 0usize..20) {
         let tokenizer = tokenizer();
-        for window in [Window::Start, Window::Mention] {
-            tokenizer.tokenize(&mark_every(&text, &entity, Side::Adr), max_length, window).unwrap();
+        for truncation in [Truncation::Start, Truncation::Mention] {
+            tokenizer.tokenize(&mark_every(&text, &entity, Side::Adr), max_length, truncation).unwrap();
         }
     }
 }

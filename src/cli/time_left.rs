@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// What is left of a run, from what it has done.
-pub struct Estimate {
+pub struct TimeLeft {
     /// Of all inputs, if that is known.
     pub total_bytes: Option<u64>,
     /// When, tokens encoded and bytes answered by then; the last of them now.
@@ -16,7 +16,7 @@ const RECENT: Duration = Duration::from_secs(60);
 /// Before this much time nothing can be said.
 const SETTLED: Duration = Duration::from_secs(2);
 
-impl Estimate {
+impl TimeLeft {
     pub fn new(total_bytes: Option<u64>) -> Self {
         let history = VecDeque::from([(Duration::ZERO, 0, 0)]);
         Self { total_bytes, history }
@@ -75,64 +75,64 @@ mod tests {
 
     #[test]
     fn what_is_left_is_told_from_tokens_and_not_from_lines() {
-        let mut estimate = Estimate::new(Some(10_000));
+        let mut time_left = TimeLeft::new(Some(10_000));
         for second in 1..=10 {
-            estimate.add(seconds(second), 100 * second, 200 * second);
+            time_left.add(seconds(second), 100 * second, 200 * second);
         }
         // 2,000 bytes were 1,000 tokens at 100 a second; 8,000 bytes are 4,000 tokens.
-        assert_eq!(estimate.left(), Some(seconds(40)));
-        assert_eq!(estimate.share(), Some(0.2));
+        assert_eq!(time_left.left(), Some(seconds(40)));
+        assert_eq!(time_left.share(), Some(0.2));
         // Ten seconds in which a stretch of reused texts flies by do not make the rest look quick.
         for second in 11..=20 {
-            estimate.add(seconds(second), 100 * second, 200 * second + 100 * (second - 10));
+            time_left.add(seconds(second), 100 * second, 200 * second + 100 * (second - 10));
         }
-        let left = estimate.left().unwrap();
+        let left = time_left.left().unwrap();
         assert_eq!(left, Duration::from_secs_f64(5_000.0 * 2_000.0 / 5_000.0 / 100.0));
     }
 
     #[test]
     fn the_present_speed_counts() {
-        let mut estimate = Estimate::new(Some(100_000));
+        let mut time_left = TimeLeft::new(Some(100_000));
         for second in 1..=100 {
-            estimate.add(seconds(second), 100 * second, 100 * second);
+            time_left.add(seconds(second), 100 * second, 100 * second);
         }
         for second in 101..=200 {
-            estimate.add(
+            time_left.add(
                 seconds(second),
                 10_000 + 10 * (second - 100),
                 10_000 + 10 * (second - 100),
             );
         }
         // 89,000 left at the 10 a second of the last minute.
-        assert_eq!(estimate.left().unwrap().as_secs(), 8_900);
-        assert!(estimate.history.len() < 70);
+        assert_eq!(time_left.left().unwrap().as_secs(), 8_900);
+        assert!(time_left.history.len() < 70);
     }
 
     #[test]
     fn what_earlier_runs_did_is_no_speed_of_this_one() {
-        let mut estimate = Estimate::new(Some(2_000));
-        estimate.add(seconds(1), 0, 0);
-        estimate.begin_at(1_000, 1_000);
-        estimate.add(seconds(10), 1_100, 1_100);
+        let mut time_left = TimeLeft::new(Some(2_000));
+        time_left.add(seconds(1), 0, 0);
+        time_left.begin_at(1_000, 1_000);
+        time_left.add(seconds(10), 1_100, 1_100);
         // 900 left at 100 in 10 seconds.
-        assert_eq!(estimate.left(), Some(seconds(90)));
-        assert_eq!(estimate.share(), Some(0.55));
+        assert_eq!(time_left.left(), Some(seconds(90)));
+        assert_eq!(time_left.share(), Some(0.55));
     }
 
     #[test]
     fn nothing_is_said_that_is_not_known() {
-        let mut unknown = Estimate::new(None);
+        let mut unknown = TimeLeft::new(None);
         unknown.add(seconds(10), 100, 100);
         assert_eq!((unknown.left(), unknown.share()), (None, None));
-        let mut early = Estimate::new(Some(100));
+        let mut early = TimeLeft::new(Some(100));
         assert_eq!(early.left(), None);
         early.add(seconds(1), 10, 10);
         assert_eq!(early.left(), None);
-        let mut stalled = Estimate::new(Some(100));
+        let mut stalled = TimeLeft::new(Some(100));
         stalled.add(seconds(10), 0, 0);
         assert_eq!(stalled.left(), None);
         // All from the cache: bytes tell.
-        let mut cached = Estimate::new(Some(100));
+        let mut cached = TimeLeft::new(Some(100));
         cached.add(seconds(10), 0, 50);
         assert_eq!(cached.left(), Some(seconds(10)));
         // A file that grew while it was read.
