@@ -158,7 +158,7 @@ impl Outcome {
         }
     }
 
-    /// Of a run over records that came to its end.
+    /// How a run ended that answered all its records.
     fn of(counts: &Counts) -> Self {
         Self::of_records(counts.errors() > 0)
     }

@@ -19,7 +19,7 @@ pub(super) struct Steady {
 const CHUNK_BYTES: usize = 256 * 1024;
 
 impl Steady {
-    /// None of what is no file on a disk.
+    /// For a file on a disk; none for pipes and the like.
     pub fn of(mut file: File) -> Option<Self> {
         let metadata = file.metadata().ok().filter(|metadata| metadata.is_file())?;
         Some(Self {

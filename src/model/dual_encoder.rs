@@ -143,7 +143,7 @@ impl DualEncoder {
         self.token_bytes
     }
 
-    /// The same network with other views; their width must be the classifier's.
+    /// Makes the classifier see other views. Whether their width is its own shows in [`Self::logits`]' error.
     pub fn set_views(&mut self, views: Vec<View>) {
         self.views = views;
     }

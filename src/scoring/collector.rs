@@ -20,7 +20,7 @@ const GROUP_PAIRS: usize = 2048;
 
 /// Representations of a drug and a reaction.
 pub(super) type Pair<'r> = (&'r [f32], &'r [f32]);
-/// Of a member, by number, and pairs.
+/// Takes a member's number and pairs; gives a probability for each.
 type Classify<'c> = &'c dyn Fn(usize, &[Pair<'_>]) -> anyhow::Result<Vec<f32>>;
 
 pub(super) struct Collector<'c> {

@@ -184,7 +184,7 @@ impl SavedOutput {
     }
 }
 
-/// All of it, as it is kept.
+/// What `OUT.progress` holds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct State {
     format: u64,

@@ -1,8 +1,8 @@
 //! Negatives that the data does not have: pairs of contexts that are related nowhere in it.
 //!
-//! Of every related pair comes one negative. Half are hard, each of one of three kinds in turn: the same drug's
-//! context with another reaction's, the same reaction's with another drug's, and one side with a context that the
-//! encoder places near the other side. The other half are two contexts drawn at random.
+//! Of every related pair comes one negative. The recipe's `hard_ratio` says which share is hard, each of one of three kinds in
+//! turn: the same drug's context with another reaction's, the same reaction's with another drug's, and one side with a
+//! context that the encoder places near the other side. The others are two contexts drawn at random.
 
 use std::collections::HashSet;
 

@@ -1,8 +1,7 @@
 //! The run: phases, epochs and steps, from a [`Start`](super::start::Start) to the best epoch's weights.
 
 use std::collections::HashMap;
-use std::fs::OpenOptions;
-use std::io::{Seek as _, SeekFrom, Write as _};
+use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -99,27 +98,13 @@ impl Job<'_> {
         let valid = self.validation_pairs();
         self.check_classes(&valid)?;
         let (mut state, mut moments) = self.resume(folder)?;
-        let mut log = OpenOptions::new();
+        let mut log = folder.open_log(&mut state)?;
         let path = folder.log();
-        let failed = |action| move |error| TrainError::io(&path.clone(), action, error);
-        let mut log = log
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(folder.log())
-            .map_err(failed.clone()("opening it failed"))?;
-        // What was logged after the state was written will be logged again. (A loss of power may have taken more.)
-        log.metadata()
-            .and_then(|metadata| {
-                state.log_bytes = state.log_bytes.min(metadata.len());
-                log.set_len(state.log_bytes)?;
-                log.seek(SeekFrom::End(0))
-            })
-            .map_err(failed.clone()("cutting it failed"))?;
         let mut note = |event: &Event, state: &mut State| -> Result<(), TrainError> {
             let mut line = serde_json::to_vec(event).unwrap_or_default();
             line.push(b'\n');
-            log.write_all(&line).map_err(failed.clone()("writing it failed"))?;
+            log.write_all(&line)
+                .map_err(|error| TrainError::io(&path, "writing it failed", error))?;
             state.log_bytes += line.len() as u64;
             tell(event);
             Ok(())

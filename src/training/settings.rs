@@ -9,7 +9,7 @@ use crate::words::with_numbers_named;
 
 use super::{TrainError, phase::Phase};
 
-/// All of it; a table of TOML each.
+/// The whole recipe; each member is a table or a key of the TOML file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -62,7 +62,7 @@ pub struct HeadSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NegativeKind {
-    /// As many as positives, half of them hard.
+    /// As many as positives, [`NegativeSettings::hard_ratio`] of them hard.
     Hard,
     /// As many as positives, both sides drawn at random.
     Random,

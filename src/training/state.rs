@@ -5,8 +5,8 @@
 //! beside them in the same way. `state.json` knows the hash of each, so that nothing goes on from other bytes.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
@@ -137,6 +137,24 @@ impl WorkFolder {
 
     pub fn log(&self) -> PathBuf {
         self.path.join(LOG)
+    }
+
+    /// The log, to be written on after what `state` knows of. What was logged after the state was written will be logged
+    /// again; a loss of power may have taken more, and then `state` learns of it.
+    pub(super) fn open_log(&self, state: &mut State) -> Result<File, TrainError> {
+        let path = self.log();
+        let failed = |action, error| TrainError::io(&path, action, error);
+        let mut options = OpenOptions::new();
+        let log = options.create(true).truncate(false).write(true).open(&path);
+        let mut log = log.map_err(|error| failed("opening it failed", error))?;
+        let mut cut = || -> io::Result<()> {
+            state.log_bytes = state.log_bytes.min(log.metadata()?.len());
+            log.set_len(state.log_bytes)?;
+            log.seek(SeekFrom::End(0))?;
+            Ok(())
+        };
+        cut().map_err(|error| failed("cutting it failed", error))?;
+        Ok(log)
     }
 
     /// Where the last state is described.

@@ -25,7 +25,7 @@ use super::signals::SignalWatch;
 use super::threads::start_pool;
 use super::values::{parse_count, parse_threads, parse_threshold};
 use super::{Outcome, UsageError, console};
-use crate::files::{Companion, Input, is_same_file};
+use crate::files::{Companion, Input, OutputFile, is_same_file};
 use crate::scoring::{
     self, Counts, Finished, KERNEL, ON_ERROR, OnError, Options, OutputKey, RECORD_FORMAT, SHARD, ScoreError, Setting,
     Sink, Stream,
@@ -312,58 +312,7 @@ impl Run<'_> {
                 self.score(inputs, &mut Stream::new(&mut stdout), options, &meter)
             }
             Output::Stream(mut file) => self.score(inputs, &mut Stream::new(&mut file), options, &meter),
-            Output::File(file) => {
-                let target = file.target().to_owned();
-                let path = target.display().to_string();
-                let manifest = reports.beside_output(file.target());
-                let settings = match self.settings(options) {
-                    Ok(settings) => settings,
-                    Err(error) => return (Err(error), meter.counts()),
-                };
-                let plan = self.args.output.plan(&inputs, settings, &manifest);
-                let score = |inputs, sink: &mut dyn Sink, options: &Options| {
-                    meter.goes_on_from(&options.start.counts);
-                    self.score(inputs, sink, options, &meter)
-                };
-                let companions = |finished: &Finished| {
-                    let output = OutputRecord {
-                        path,
-                        bytes: finished.bytes,
-                        blake3: finished.digest.to_hex().to_string(),
-                    };
-                    let resume = Some(finished.evidence.clone());
-                    let end = End::new(&Ok(Outcome::of(&finished.counts)));
-                    let text = self
-                        .account
-                        .manifest(models, &end, &finished.counts, Some(output), resume)?;
-                    let contents = manifest::to_text(&text)?;
-                    let path = manifest.clone();
-                    let replaces = manifest::is_manifest;
-                    Ok(vec![Companion {
-                        path,
-                        contents,
-                        replaces,
-                    }])
-                };
-                let output = &self.args.output;
-                let options = options.clone();
-                let can_be_reread = inputs.iter().all(Input::can_be_reread);
-                let again = can_be_reread.then(|| what.open());
-                let scored = output.score_to_file(file, plan, inputs, again, options, score, companions);
-                let so_far = meter.counts();
-                drop(meter);
-                return match scored {
-                    Ok(scored) => {
-                        let is_new = matches!(scored, Scored::Complete { .. });
-                        if is_new && !is_same_file(&manifest, &manifest::beside(&target)) {
-                            manifest::remove_stale(&target);
-                        }
-                        let (outcome, counts) = scored.report(|| self.signals.outcome());
-                        (Ok(outcome), counts.unwrap_or(so_far))
-                    }
-                    Err(error) => (Err(error), so_far),
-                };
-            }
+            Output::File(file) => return self.score_file(inputs, what, file, (reports, models), meter),
         };
         let so_far = meter.counts();
         // The bar goes before anything else is said.
@@ -379,6 +328,68 @@ impl Run<'_> {
                 (Ok(self.signals.outcome()), so_far)
             }
             Err(error) => (Err(error.into()), so_far),
+        }
+    }
+
+    /// As [`Self::score_lines`], into a file that appears when it is complete.
+    fn score_file(
+        &self,
+        inputs: Vec<Input>,
+        what: &Inputs,
+        file: OutputFile,
+        (reports, models): (&Reports, &Models<'_>),
+        meter: Meter,
+    ) -> (anyhow::Result<Outcome>, Counts) {
+        let options = self.account.options;
+        let target = file.target().to_owned();
+        let path = target.display().to_string();
+        let manifest = reports.beside_output(file.target());
+        let settings = match self.settings(options) {
+            Ok(settings) => settings,
+            Err(error) => return (Err(error), meter.counts()),
+        };
+        let plan = self.args.output.plan(&inputs, settings, &manifest);
+        let score = |inputs, sink: &mut dyn Sink, options: &Options| {
+            meter.goes_on_from(&options.start.counts);
+            self.score(inputs, sink, options, &meter)
+        };
+        let companions = |finished: &Finished| {
+            let output = OutputRecord {
+                path,
+                bytes: finished.bytes,
+                blake3: finished.digest.to_hex().to_string(),
+            };
+            let resume = Some(finished.evidence.clone());
+            let end = End::new(&Ok(Outcome::of(&finished.counts)));
+            let text = self
+                .account
+                .manifest(models, &end, &finished.counts, Some(output), resume)?;
+            let contents = manifest::to_text(&text)?;
+            let path = manifest.clone();
+            let replaces = manifest::is_manifest;
+            Ok(vec![Companion {
+                path,
+                contents,
+                replaces,
+            }])
+        };
+        let output = &self.args.output;
+        let options = options.clone();
+        let can_be_reread = inputs.iter().all(Input::can_be_reread);
+        let again = can_be_reread.then(|| what.open());
+        let scored = output.score_to_file(file, plan, inputs, again, options, score, companions);
+        let so_far = meter.counts();
+        drop(meter);
+        match scored {
+            Ok(scored) => {
+                let is_new = matches!(scored, Scored::Complete { .. });
+                if is_new && !is_same_file(&manifest, &manifest::beside(&target)) {
+                    manifest::remove_stale(&target);
+                }
+                let (outcome, counts) = scored.report(|| self.signals.outcome());
+                (Ok(outcome), counts.unwrap_or(so_far))
+            }
+            Err(error) => (Err(error), so_far),
         }
     }
 

@@ -35,6 +35,7 @@ use crate::evaluation::Fields;
 use crate::files::Claim;
 use crate::training::{
     BackboneSettings, Job, LabelledPairs, NegativeKind, Origin, Parameters, Settings, Source, Split, Start, TrainError,
+    Trained,
     dataset::{self, Dataset, Relations},
     state::WorkFolder,
 };
@@ -276,6 +277,13 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
     };
     let done = finished.write(output.partial())?;
     output.publish(&done)?;
+    let text = said_of(&trained, &args.out, mined);
+    console::report("summary", &text, finished.numbers());
+    Ok(outcome)
+}
+
+/// What came of a run whose model is written to `out`; warns where that is not much.
+fn said_of(trained: &Trained, out: &Path, mined: usize) -> String {
     let best = trained.judgement;
     if best.roc_auc < CHANCE {
         console::warn(&format!(
@@ -289,17 +297,15 @@ pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
              are",
         );
     }
-    let text = format!(
+    format!(
         "wrote {}: epoch {} of fine-tuning, F1 {:.4}, ROC-AUC {:.4} on the validation pairs{}, threshold {:.3}",
-        args.out.display(),
+        out.display(),
         trained.epoch,
         best.f1,
         best.roc_auc,
         and_mined(mined),
         best.threshold
-    );
-    console::report("summary", &text, finished.numbers());
-    Ok(outcome)
+    )
 }
 
 /// Resuming something else, and a recipe that cannot be or does not fit the backbone, are mistakes of the command line.
