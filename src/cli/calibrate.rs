@@ -233,7 +233,7 @@ impl CalibrateArgs {
 
     /// The crag.json to write.
     fn target(&self) -> anyhow::Result<PathBuf> {
-        let revision = self.choice.revision.as_deref();
+        let revision = self.choice.from.revision.as_deref();
         let source = self.model.as_deref().map(|model| ModelSource::parse(model, revision));
         if self.labelled.scored
             && let Some(source) = &source
@@ -253,7 +253,13 @@ impl CalibrateArgs {
         }
         let output = self.output.as_deref().map(|path| ("--output", path));
         // Else the settings that the fit holds for.
-        let in_use = || self.choice.model_config.as_deref().map(|path| ("--model-config", path));
+        let in_use = || {
+            self.choice
+                .from
+                .model_config
+                .as_deref()
+                .map(|path| ("--model-config", path))
+        };
         if let Some((flag, path)) = output.or_else(in_use) {
             // Links are followed, so that what they lead to is written.
             return match Destination::of(path).context(flag)? {
@@ -311,7 +317,7 @@ impl CalibrateArgs {
         let path = self.path();
         let name = input(path)?.name();
         if self.labelled.scored {
-            let in_use = match (&self.choice.model_config, &self.model) {
+            let in_use = match (&self.choice.from.model_config, &self.model) {
                 (Some(path), _) => Some(parsed(Some(&settings_file(path)?))?),
                 (None, named) if named.is_some() || !self.choice.beneath.is_empty() => {
                     let settings = model_args(named.as_deref(), &self.choice)?.settings()?;

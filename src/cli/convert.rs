@@ -91,10 +91,11 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
         resume: true,
         wait: Duration::ZERO,
     };
-    let source = ModelSource::parse(&args.model.model, args.model.revision.as_deref())?;
+    let source = ModelSource::parse(&args.model.model, args.model.from.revision.as_deref())?;
     let mut reads: Vec<_> = source.path().map(|path| ("--model", path)).into_iter().collect();
     reads.extend(
         args.model
+            .from
             .model_config
             .iter()
             .map(|path| ("--model-config", path.as_path())),

@@ -36,6 +36,13 @@ pub struct ModelArgs {
     #[arg(help_heading = "Model", long, short, default_value = DEFAULT_MODEL, value_name = "MODEL")]
     pub model: String,
 
+    #[command(flatten)]
+    pub from: ModelFrom,
+}
+
+/// What goes with the name of one model.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+pub struct ModelFrom {
     /// Branch, tag or commit on the hub [default: main]
     #[arg(help_heading = "Model", long, value_name = "REV")]
     pub revision: Option<String>,
@@ -114,9 +121,11 @@ impl ModelsArgs {
             let model_config = self.model_config.get(i).filter(|path| path.as_os_str() != "-");
             let args = ModelArgs {
                 model: model.clone(),
-                revision: revision.cloned(),
-                offline: self.offline,
-                model_config: model_config.cloned(),
+                from: ModelFrom {
+                    revision: revision.cloned(),
+                    offline: self.offline,
+                    model_config: model_config.cloned(),
+                },
             };
             if models.iter().any(|other| other.args.is_same(&args)) {
                 return Err(UsageError(format!(
@@ -177,15 +186,15 @@ impl ModelArgs {
             std::fs::canonicalize(source.path()?).ok()
         };
         let is_same_model = self.model == other.model || path(self).is_some_and(|own| path(other) == Some(own));
-        is_same_model && (&self.revision, &self.model_config) == (&other.revision, &other.model_config)
+        is_same_model && self.from == other.from
     }
 
     /// Finds the files, fetching them from the hub if need be; of the weights what names and shapes say.
     fn find(&self) -> anyhow::Result<(ModelFiles, Checkpoint)> {
-        let source = ModelSource::parse(&self.model, self.revision.as_deref())?;
-        let (mut files, checkpoint) = opened(&source, &hub_options(self.offline))?;
+        let source = ModelSource::parse(&self.model, self.from.revision.as_deref())?;
+        let (mut files, checkpoint) = opened(&source, &hub_options(self.from.offline))?;
         files.warnings.iter().for_each(|warning| console::warn(warning));
-        if let Some(path) = &self.model_config {
+        if let Some(path) = &self.from.model_config {
             files.sidecar = Some(settings_file(path)?);
         }
         Ok((files, checkpoint))
@@ -228,7 +237,7 @@ impl ModelArgs {
             config,
             tokenizer,
             doubts,
-            model_config: self.model_config.clone(),
+            model_config: self.from.model_config.clone(),
         })
     }
 

@@ -1,10 +1,8 @@
 //! Which one model, where the command line need not name one: `crag eval` and `crag calibrate` read records that are scored, too.
 
-use std::path::PathBuf;
-
 use super::UsageError;
 use super::config::SettingRow;
-use super::model::{DEFAULT_MODEL, ModelArgs};
+use super::model::{DEFAULT_MODEL, ModelArgs, ModelFrom};
 
 /// What goes with `--model`.
 #[derive(Debug, clap::Args)]
@@ -13,17 +11,8 @@ pub struct ModelChoice {
     #[arg(skip)]
     pub beneath: Vec<String>,
 
-    /// Branch, tag or commit on the hub [default: main]
-    #[arg(long, value_name = "REV", help_heading = "Model")]
-    pub revision: Option<String>,
-
-    /// Make no network connection: cached files only (also HF_HUB_OFFLINE=1)
-    #[arg(long, help_heading = "Model")]
-    pub offline: bool,
-
-    /// Settings to use in place of the crag.json beside the weights
-    #[arg(long, value_name = "FILE", help_heading = "Model")]
-    pub model_config: Option<PathBuf>,
+    #[command(flatten)]
+    pub from: ModelFrom,
 }
 
 /// The model named by `name`, the one that `crag score` takes by default where none is.
@@ -42,9 +31,7 @@ pub fn model_args(name: Option<&str>, args: &ModelChoice) -> Result<ModelArgs, U
     };
     Ok(ModelArgs {
         model: model.to_owned(),
-        revision: args.revision.clone(),
-        offline: args.offline,
-        model_config: args.model_config.clone(),
+        from: args.from.clone(),
     })
 }
 

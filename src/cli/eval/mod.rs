@@ -183,7 +183,7 @@ impl EvalArgs {
         if self.labelled.scored && !self.model.is_empty() {
             return usage("--scored reads probabilities and --model computes them: give one of the two");
         }
-        if self.model.len() == 2 && (self.choice.revision.is_some() || self.choice.model_config.is_some()) {
+        if self.model.len() == 2 && (self.choice.from.revision.is_some() || self.choice.from.model_config.is_some()) {
             return usage("--revision and --model-config go with one --model; give the second as a folder");
         }
         if self.by_line && self.files.len() < 2 {
