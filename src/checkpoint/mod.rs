@@ -35,4 +35,4 @@ pub use hash::FileHash;
 pub use hub::HubOptions;
 pub use mapped::MappedFile;
 pub use source::{ModelFiles, ModelSource, NamedBytes, WeightFile, locate};
-pub use write::write_safetensors;
+pub use write::{Unwritten, write_each, write_safetensors};

@@ -13,6 +13,39 @@ use super::packed_mark::{MARK_BYTES, PACKED_MARK, mark_of, nanoseconds_of};
 use super::{CheckpointError, PACKED_PREFIX};
 use crate::files::Replacement;
 
+/// A tensor to write, which is made when its turn comes.
+pub struct Unwritten<'t, E> {
+    pub name: String,
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+    make: Box<dyn Fn() -> Result<Tensor, E> + 't>,
+}
+
+impl<'t, E> Unwritten<'t, E> {
+    /// `make` gives a tensor of that type and shape.
+    pub fn new(name: String, dtype: DType, shape: Vec<usize>, make: impl Fn() -> Result<Tensor, E> + 't) -> Self {
+        let make = Box::new(make);
+        Self {
+            name,
+            dtype,
+            shape,
+            make,
+        }
+    }
+}
+
+/// [`write_each`] of tensors that are there.
+///
+/// # Errors
+/// A type other than the three, two tensors of one name, or a failure to write.
+pub fn write_safetensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), CheckpointError> {
+    let unwritten = tensors.iter().map(|(name, tensor)| {
+        let shape = tensor.dims().to_vec();
+        Unwritten::new(name.clone(), tensor.dtype(), shape, || Ok(tensor.clone()))
+    });
+    write_each(path, unwritten.collect())
+}
+
 /// Writes `tensors` (f32, f16 or bf16) to `path` so that it holds either what it held before or all of them.
 ///
 /// The bytes depend on the tensors alone: packed weights first (see [`PACKED_PREFIX`]), each at a multiple of
@@ -20,20 +53,19 @@ use crate::files::Replacement;
 /// They go to a file beside `path`, which is synced and then renamed over it.
 ///
 /// # Errors
-/// A type other than the three, two tensors of one name, or a failure to write.
-pub fn write_safetensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), CheckpointError> {
+/// A type other than the three, two tensors of one name, a tensor that cannot be made, or a failure to write.
+pub fn write_each<E: From<CheckpointError>>(path: &Path, mut tensors: Vec<Unwritten<'_, E>>) -> Result<(), E> {
     let file_name = path.display().to_string();
-    let mut order: Vec<&(String, Tensor)> = tensors.iter().collect();
-    order.sort_by(|(a, left), (b, right)| {
-        let rank = |name: &String, tensor: &Tensor| {
+    tensors.sort_by(|left, right| {
+        let rank = |tensor: &Unwritten<'_, E>| {
             (
-                !name.starts_with(PACKED_PREFIX),
-                std::cmp::Reverse(tensor.dtype().size_in_bytes()),
+                !tensor.name.starts_with(PACKED_PREFIX),
+                std::cmp::Reverse(tensor.dtype.size_in_bytes()),
             )
         };
-        rank(a, left).cmp(&rank(b, right)).then_with(|| a.cmp(b))
+        rank(left).cmp(&rank(right)).then_with(|| left.name.cmp(&right.name))
     });
-    let (header, offsets) = header(&file_name, &order)?;
+    let (header, offsets) = header(&file_name, &tensors)?;
 
     let failed = |action, source| CheckpointError::io(path, action, source);
     let replacement = Replacement::begin(path).map_err(|error| failed("creating a file beside it failed", error))?;
@@ -43,8 +75,19 @@ pub fn write_safetensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()
     out.write_all(&(header.len() as u64).to_le_bytes())
         .map_err(write_failed)?;
     out.write_all(&header).map_err(write_failed)?;
-    for (name, tensor) in order {
-        write_elements(&mut out, tensor).map_err(|error| match error {
+    for unwritten in &tensors {
+        let tensor = (unwritten.make)()?;
+        let name = &unwritten.name;
+        if (tensor.dtype(), tensor.dims()) != (unwritten.dtype, &unwritten.shape) {
+            let (dtype, shape) = (unwritten.dtype, &unwritten.shape);
+            let reason = format!(
+                "expected {dtype:?} {shape:?}, found {:?} {:?}",
+                tensor.dtype(),
+                tensor.dims()
+            );
+            return Err(CheckpointError::tensor(&file_name, name, reason).into());
+        }
+        write_elements(&mut out, &tensor).map_err(|error| match error {
             ElementsError::Io(error) => write_failed(error),
             ElementsError::Candle(error) => CheckpointError::tensor(&file_name, name, error.to_string()),
         })?;
@@ -66,7 +109,8 @@ pub fn write_safetensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()
         // Where that is not possible, the hash is computed at each start.
         let _ = file.set_modified(UNIX_EPOCH + marked);
     }
-    (replacement.put_in_place()).map_err(|error| failed("putting the finished file in its place failed", error))
+    (replacement.put_in_place()).map_err(|error| failed("putting the finished file in its place failed", error))?;
+    Ok(())
 }
 
 type Offsets = Vec<(String, Range<usize>)>;
@@ -76,19 +120,20 @@ const NO_MARK: &str = "---------------------------------------------------------
 const _: () = assert!(NO_MARK.len() == MARK_BYTES);
 
 /// The header, and where each tensor's bytes will be behind it.
-fn header(file: &str, tensors: &[&(String, Tensor)]) -> Result<(Vec<u8>, Offsets), CheckpointError> {
+fn header<E>(file: &str, tensors: &[Unwritten<'_, E>]) -> Result<(Vec<u8>, Offsets), CheckpointError> {
     let mut entries = Map::new();
     // Python's loaders ask for this key.
     let mut metadata = json!({"format": "pt"});
-    if tensors.iter().any(|(name, _)| name.starts_with(PACKED_PREFIX)) {
+    if tensors.iter().any(|tensor| tensor.name.starts_with(PACKED_PREFIX)) {
         // In its place when all has been written.
         metadata[PACKED_MARK] = json!(NO_MARK);
     }
     entries.insert("__metadata__".into(), metadata);
     let mut offset = 0usize;
     let mut offsets = Offsets::new();
-    for (name, tensor) in tensors {
-        let dtype = match tensor.dtype() {
+    for Unwritten { name, dtype, shape, .. } in tensors {
+        let size = dtype.size_in_bytes();
+        let dtype = match dtype {
             DType::F32 => "F32",
             DType::F16 => "F16",
             DType::BF16 => "BF16",
@@ -97,8 +142,8 @@ fn header(file: &str, tensors: &[&(String, Tensor)]) -> Result<(Vec<u8>, Offsets
                 return Err(CheckpointError::tensor(file, name, reason));
             }
         };
-        let end = offset + tensor.elem_count() * tensor.dtype().size_in_bytes();
-        let entry = json!({"dtype": dtype, "shape": tensor.dims(), "data_offsets": [offset, end]});
+        let end = offset + shape.iter().product::<usize>() * size;
+        let entry = json!({"dtype": dtype, "shape": shape, "data_offsets": [offset, end]});
         if entries.insert(name.clone(), entry).is_some() {
             return Err(CheckpointError::tensor(file, name, "there are two of this name"));
         }

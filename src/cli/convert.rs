@@ -12,7 +12,7 @@ use candle_core::DType;
 use clap::ValueEnum as _;
 
 use crate::{
-    checkpoint::{Checkpoint, HubOptions, ModelSource, locate, write_safetensors},
+    checkpoint::{Checkpoint, HubOptions, ModelSource, Unwritten, locate, write_each},
     files::{Claim, OutputError, REPLACED, RealDisk, replace},
     kernels::Precision,
     model::{DualEncoder, packed_tensors},
@@ -23,7 +23,7 @@ use super::{
     model::{Description, ModelArgs},
     model_folder::{self, CONVERTED},
     signals::SignalWatch,
-    stored_weights::{converted, matrices_of_encoders},
+    stored_weights::{converted, matrices_of_encoders, stored_dtype},
 };
 
 #[derive(Debug, clap::Args)]
@@ -123,12 +123,13 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
     fs::create_dir(&work).with_context(|| work.display().to_string())?;
     let stop = signals.run_begins();
     let written = write_folder(&args, &model, &work, &stop);
-    if !matches!(written, Ok(true)) {
+    if let Err(error) = written {
         // The error that led here is the one to report.
         let _ = output.clear();
-    }
-    if !written? {
-        return Ok(signals.outcome());
+        return match error.is::<Stopped>() {
+            true => Ok(signals.outcome()),
+            false => Err(error),
+        };
     }
     if let Err(error) = output.publish(&work) {
         // Twice the model's size would stay behind.
@@ -145,8 +146,11 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<Outcome> {
     Ok(Outcome::Complete)
 }
 
-/// Writes all of it, unless it is stopped: then it returns false.
-fn write_folder(args: &ConvertArgs, model: &Description, folder: &Path, stop: &AtomicBool) -> anyhow::Result<bool> {
+/// Writes all of it, a tensor at a time.
+///
+/// # Errors
+/// [`Stopped`] by a signal; what cannot be read, converted or written.
+fn write_folder(args: &ConvertArgs, model: &Description, folder: &Path, stop: &AtomicBool) -> anyhow::Result<()> {
     let write = |name: &str, bytes: &[u8]| {
         let path = folder.join(name);
         replace(&RealDisk, &path, bytes).with_context(|| path.display().to_string())
@@ -159,30 +163,52 @@ fn write_folder(args: &ConvertArgs, model: &Description, folder: &Path, stop: &A
     }
     let sidecar = serde_json::to_string_pretty(&model.settings())? + "\n";
     write("crag.json", sidecar.as_bytes())?;
-    let in_products = matrices_of_encoders(&model.roles);
-    let is_stopped = || stop.load(Ordering::SeqCst);
-    let mut tensors = Vec::new();
-    for info in model.checkpoint.tensors() {
-        if is_stopped() {
-            return Ok(false);
-        }
-        let tensor = model.checkpoint.tensor(&info.name)?;
-        let stored = match args.dtype.dtype() {
-            Some(dtype) => converted((&info.name, &tensor), dtype, &in_products, "--dtype")?,
-            None => tensor,
-        };
-        tensors.push((info.name.clone(), stored));
-    }
-    model.checkpoint.check_unchanged()?;
+    let in_products = &matrices_of_encoders(&model.roles);
     let weights = folder.join("model.safetensors");
-    write_safetensors(&weights, &tensors)?;
-    if let (Some(precision), false) = (args.dtype.precision(), args.no_packed || is_stopped()) {
+    let own = model.checkpoint.tensors().iter().map(|info| {
+        let stored = match args.dtype.dtype() {
+            Some(dtype) => stored_dtype((&info.name, info.dtype), dtype, in_products),
+            None => info.dtype,
+        };
+        let make = move || {
+            go_on(stop)?;
+            let tensor = model.checkpoint.tensor(&info.name)?;
+            match args.dtype.dtype() {
+                Some(dtype) => converted((&info.name, &tensor), dtype, in_products, "--dtype"),
+                None => Ok(tensor),
+            }
+        };
+        Unwritten::new(info.name.clone(), stored, info.shape.clone(), make)
+    });
+    write_each(&weights, own.collect())?;
+    model.checkpoint.check_unchanged()?;
+    if let (Some(precision), false) = (args.dtype.precision(), args.no_packed) {
         // Packed from what has just been written, so that both give the same answers.
         let files = locate(&ModelSource::Folder(folder.to_owned()), &HubOptions::default())?;
         let checkpoint = Checkpoint::open(&files)?;
+        go_on(stop)?;
         let packed = DualEncoder::packed_weights(&checkpoint, &model.roles, &model.config, precision)?;
-        tensors.extend(packed_tensors(&packed)?);
-        write_safetensors(&weights, &tensors)?;
+        let mut tensors = packed_tensors::<anyhow::Error>(&packed)?;
+        tensors.extend(checkpoint.tensors().iter().map(|info| {
+            let make = || {
+                go_on(stop)?;
+                Ok(checkpoint.tensor(&info.name)?)
+            };
+            Unwritten::new(info.name.clone(), info.dtype, info.shape.clone(), make)
+        }));
+        write_each(&weights, tensors)?;
     }
-    Ok(!is_stopped())
+    Ok(go_on(stop)?)
 }
+
+fn go_on(stop: &AtomicBool) -> Result<(), Stopped> {
+    match stop.load(Ordering::SeqCst) {
+        true => Err(Stopped),
+        false => Ok(()),
+    }
+}
+
+/// A signal came.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+struct Stopped;

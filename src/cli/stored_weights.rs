@@ -24,8 +24,17 @@ pub fn matrices_of_encoders(roles: &Roles) -> HashSet<&str> {
     linears.map(|linear| linear.weight.as_str()).collect()
 }
 
-/// A tensor as it is stored where weights are stored as `dtype`: in bf16 those alone that are `in_products`, since rounding
-/// embeddings, norms and head too would triple the error. `flag`: what chose the type, for messages.
+/// The type that a tensor of the type `own` is stored in where weights are stored as `dtype`: in bf16 those alone that are
+/// `in_products`, since rounding embeddings, norms and head too would triple the error.
+pub fn stored_dtype((name, own): (&str, DType), dtype: DType, in_products: &HashSet<&str>) -> DType {
+    match dtype == DType::BF16 && !in_products.contains(name) {
+        true => own,
+        false => dtype,
+    }
+}
+
+/// A tensor as it is stored where weights are stored as `dtype`, see [`stored_dtype`]. `flag`: what chose the type, for
+/// messages.
 ///
 /// # Errors
 /// A value that f16 cannot hold.
@@ -35,9 +44,7 @@ pub fn converted(
     in_products: &HashSet<&str>,
     flag: &str,
 ) -> anyhow::Result<Tensor> {
-    if dtype == DType::BF16 && !in_products.contains(name) {
-        return Ok(tensor.clone());
-    }
+    let dtype = stored_dtype((name, tensor.dtype()), dtype, in_products);
     let converted = tensor.to_dtype(dtype).with_context(|| format!("tensor \"{name}\""))?;
     if dtype == DType::F16 {
         let finite = |t: &Tensor| -> candle_core::Result<bool> {

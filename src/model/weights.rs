@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::{
     Side,
-    checkpoint::{Checkpoint, CheckpointError, PACKED_PREFIX},
+    checkpoint::{Checkpoint, CheckpointError, PACKED_PREFIX, Unwritten},
     kernels::{
         LayerNorm, Linear, Precision, Rows,
         cpu::{self, PackedLayout, PackedLinear},
@@ -198,18 +198,30 @@ impl Loader<'_> {
 /// its panels.
 const TERMS: &str = "#terms";
 
-/// Packed weights as tensors, under the names by which `Loader::packed_or` finds them.
-pub fn packed_tensors(packed: &PackedWeights) -> candle_core::Result<Vec<(String, Tensor)>> {
+/// Packed weights as tensors to write, under the names by which `Loader::packed_or` finds them.
+pub fn packed_tensors<'p, E>(packed: &'p PackedWeights) -> candle_core::Result<Vec<Unwritten<'p, E>>>
+where
+    E: From<candle_core::Error> + 'p,
+{
     let mut tensors = Vec::with_capacity(2 * packed.len());
     for (name, linear) in packed {
         let stored = format!("{PACKED_PREFIX}{}.{name}", linear.layout()?.name);
-        let (words, _) = linear.panel_bytes()?.as_chunks::<4>();
-        let words: Vec<f32> = words.iter().map(|word| f32::from_ne_bytes(*word)).collect();
-        let count = words.len();
         let terms = [linear.bias(), linear.columns()].concat();
-        let terms = Tensor::from_slice(&terms, terms.len(), &Device::Cpu)?;
-        tensors.push((format!("{stored}{TERMS}"), terms));
-        tensors.push((stored, Tensor::from_vec(words, count, &Device::Cpu)?));
+        let count = terms.len();
+        let terms = move || Ok(Tensor::from_slice(&terms, count, &Device::Cpu)?);
+        tensors.push(Unwritten::new(
+            format!("{stored}{TERMS}"),
+            DType::F32,
+            vec![count],
+            terms,
+        ));
+        let (words, _) = linear.panel_bytes()?.as_chunks::<4>();
+        let panels = move || {
+            let words: Vec<f32> = words.iter().map(|word| f32::from_ne_bytes(*word)).collect();
+            let count = words.len();
+            Ok(Tensor::from_vec(words, count, &Device::Cpu)?)
+        };
+        tensors.push(Unwritten::new(stored, DType::F32, vec![words.len()], panels));
     }
     Ok(tensors)
 }
