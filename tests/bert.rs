@@ -12,6 +12,8 @@ use crag::{
     model::{DualEncoder, ModelConfig, Placement, Roles},
 };
 
+use crate::common::random::Random;
+
 const HIDDEN: usize = 96;
 const LAYERS: usize = 3;
 const INTERMEDIATE: usize = 160;
@@ -19,23 +21,10 @@ const VOCABULARY: usize = 70;
 const POSITIONS: usize = 48;
 const HEADS: usize = 4;
 
-/// A small linear congruential generator: the same weights on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        self.0 >> 33
-    }
-
-    fn tensor(&mut self, shape: &[usize], centre: f32, spread: f32) -> Tensor {
-        let count = shape.iter().product();
-        let values = (0..count).map(|_| centre + spread * (self.next() as f32 / 2f32.powi(30) - 1.0));
-        Tensor::from_vec(values.collect::<Vec<f32>>(), shape, &Device::Cpu).unwrap()
-    }
+fn tensor(random: &mut Random, shape: &[usize], centre: f32, spread: f32) -> Tensor {
+    let count = shape.iter().product();
+    let values = (0..count).map(|_| centre + spread * ((random.next() >> 33) as f32 / 2f32.powi(30) - 1.0));
+    Tensor::from_vec(values.collect::<Vec<f32>>(), shape, &Device::Cpu).unwrap()
 }
 
 /// The tensors of one BERT, without a prefix.
@@ -43,7 +32,7 @@ fn bert(random: &mut Random) -> Vec<(String, Tensor)> {
     let mut all = Vec::new();
     let mut add = |name: String, shape: &[usize], random: &mut Random| {
         let norm = name.contains("LayerNorm.weight");
-        all.push((name, random.tensor(shape, if norm { 1.0 } else { 0.0 }, 0.25)));
+        all.push((name, tensor(random, shape, if norm { 1.0 } else { 0.0 }, 0.25)));
     };
     for (name, rows) in [("word", VOCABULARY), ("position", POSITIONS), ("token_type", 2)] {
         add(format!("embeddings.{name}_embeddings.weight"), &[rows, HIDDEN], random);
@@ -111,8 +100,8 @@ fn packed_encoders_equal_candles_padded_bert_model() {
                 .map(|(name, t)| (format!("{}_encoder.{name}", side.name()), t.clone())),
         );
     }
-    tensors.push(("classifier.weight".into(), random.tensor(&[1, HIDDEN], 0.0, 0.3)));
-    tensors.push(("classifier.bias".into(), random.tensor(&[1], 0.0, 0.3)));
+    tensors.push(("classifier.weight".into(), tensor(&mut random, &[1, HIDDEN], 0.0, 0.3)));
+    tensors.push(("classifier.bias".into(), tensor(&mut random, &[1], 0.0, 0.3)));
     write_safetensors(&folder.path().join("model.safetensors"), &tensors).unwrap();
 
     let lengths = [1usize, 48, 7, 2, 31, 16, 17];
@@ -181,8 +170,8 @@ fn a_text_encodes_to_the_same_bits_alone_and_in_any_batch() {
                 .map(|(n, t)| (format!("{}_encoder.{n}", side.name()), t)),
         );
     }
-    tensors.push(("classifier.weight".into(), random.tensor(&[1, HIDDEN], 0.0, 0.3)));
-    tensors.push(("classifier.bias".into(), random.tensor(&[1], 0.0, 0.3)));
+    tensors.push(("classifier.weight".into(), tensor(&mut random, &[1, HIDDEN], 0.0, 0.3)));
+    tensors.push(("classifier.bias".into(), tensor(&mut random, &[1], 0.0, 0.3)));
     write_safetensors(&folder.path().join("model.safetensors"), &tensors).unwrap();
     let network = load(folder.path(), "mean");
     let texts: Vec<Vec<u32>> = (0..40)

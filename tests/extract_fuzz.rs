@@ -9,19 +9,8 @@ use crag::corpora::{BratFiles, CompositeUse, Format, Options, Scope, Sources, ru
 use crag::files::Input;
 
 use crate::common::extracted::check;
+use crate::common::random::Random;
 use crate::common::{fixture, memory};
-
-/// xorshift64*: the same inputs on every machine.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        ((self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize) % bound.max(1)
-    }
-}
 
 const TOKENS: &[&str] = &[
     "\n",

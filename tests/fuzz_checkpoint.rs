@@ -15,6 +15,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use crate::common::memory::peak_of;
+use crate::common::random::Random;
 
 /// What reading may hold at most, beyond the mapped file: a part in proportion to it, and one that does not grow.
 fn allowance(file_len: usize) -> usize {
@@ -47,23 +48,6 @@ fn check(path: &Path, bytes: &[u8], allowed: usize) -> Result<usize, String> {
         assert!(!message.contains('\n') && message.len() < 5000, "{message}");
         message
     })
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
 }
 
 /// Numbers at which lengths, counts and offsets go wrong.

@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use crag::files::Input;
 use crag::scoring::{Options, run};
 
+use crate::common::random::Random;
 use crate::lines_stub::*;
 
 const SEEDS: [&str; 8] = [
@@ -42,43 +43,32 @@ const TOKENS: [&str; 20] = [
     " ",
 ];
 
-/// xorshift64*: the same lines on every machine.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        ((self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize) % bound.max(1)
-    }
-
-    fn line(&mut self) -> Vec<u8> {
-        let mut line = SEEDS[self.below(SEEDS.len())].as_bytes().to_vec();
-        for _ in 0..self.below(4) {
-            let at = self.below(line.len() + 1);
-            match self.below(6) {
-                0 if at < line.len() => line[at] ^= 1 << self.below(8),
-                1 if at < line.len() => line[at] = self.below(256) as u8,
-                2 => line.truncate(at),
-                3 => {
-                    let end = at + self.below(line.len() - at + 1);
-                    line.drain(at..end);
-                }
-                4 => {
-                    let token = TOKENS[self.below(TOKENS.len())];
-                    line.splice(at..at, token.bytes());
-                }
-                _ => {
-                    let other = SEEDS[self.below(SEEDS.len())].as_bytes();
-                    let from = self.below(other.len());
-                    line.splice(at..at, other[from..].iter().copied());
-                }
+/// A seed with up to three changes.
+fn mutated(random: &mut Random) -> Vec<u8> {
+    let mut line = SEEDS[random.below(SEEDS.len())].as_bytes().to_vec();
+    for _ in 0..random.below(4) {
+        let at = random.below(line.len() + 1);
+        match random.below(6) {
+            0 if at < line.len() => line[at] ^= 1 << random.below(8),
+            1 if at < line.len() => line[at] = random.below(256) as u8,
+            2 => line.truncate(at),
+            3 => {
+                let end = at + random.below(line.len() - at + 1);
+                line.drain(at..end);
+            }
+            4 => {
+                let token = TOKENS[random.below(TOKENS.len())];
+                line.splice(at..at, token.bytes());
+            }
+            _ => {
+                let other = SEEDS[random.below(SEEDS.len())].as_bytes();
+                let from = random.below(other.len());
+                line.splice(at..at, other[from..].iter().copied());
             }
         }
-        line.retain(|&byte| byte != b'\n');
-        line
     }
+    line.retain(|&byte| byte != b'\n');
+    line
 }
 
 /// Produces mutated lines while they are read, so that any number of them needs no memory.
@@ -95,7 +85,7 @@ impl Read for Lines {
             return Ok(count);
         }
         self.left -= 1;
-        let mut line = self.random.line();
+        let mut line = mutated(&mut self.random);
         line.push(b'\n');
         self.line = io::Cursor::new(line);
         self.line.read(buffer)
@@ -116,7 +106,7 @@ impl Checker {
         let text = std::str::from_utf8(line).expect("UTF-8");
         let value = value_of(text);
         let source = loop {
-            let source = self.expected.line();
+            let source = mutated(&mut self.expected);
             if !source.iter().all(u8::is_ascii_whitespace) {
                 break source;
             }
