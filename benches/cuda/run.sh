@@ -155,21 +155,36 @@ decisive() {
     head -40000 "$work/pairs.jsonl" > "$work/profiled.jsonl"
     CRAG_CUDA_PROFILE=1 score profile 60 "$work/profiled.jsonl" --device cuda --dtype $dtype --no-reuse
     step ceilings 60 "$python" "$here/ceilings.py" "$results/ceilings.json"
-    # whether another algorithm of cublasLt's, or cuBLAS proper, is faster than the one that was taken
-    if [ -n "$ops" ]; then
-      step ops 40 "$ops" 16384
-      for place in 0 1 2 3 4 5 6 7 8; do CRAG_CUDA_LT=$place step products-$place 15 "$ops" 16384 products; done
-    fi
-    CRAG_CUDA_LT=0 score speed-$dtype-cublas 60 "$work/pairs.jsonl" --device cuda --dtype $dtype --no-reuse
-    rm -f "$results/speed-$dtype-cublas.jsonl"
   fi
   step tokens 40 "$python" "$here/inputs.py" tokens "$work/model" "$work/pairs.jsonl"
-  step peer-eager 60 "$python" "$here/peer.py" speed "$work/model" "$work/pairs.jsonl" "$results/peer-eager.json" --device $device --limit $eager --budgets ${peer_budgets%% *}
+  probes early
+  early && eager ${peer_budgets%% *}
   if [ -n "$compile" ]; then
     step peer-compiled 260 "$python" "$here/peer.py" speed "$work/model" "$work/pairs.jsonl" "$results/peer-compiled.json" --device $device --limit $compiled --budgets $peer_budgets $compile
   fi
 }
+early() { # whether what decides still has all of its time
+  [ $((seconds - SECONDS)) -gt 290 ]
+}
+probes() { # probes TEST: whether another algorithm of cublasLt's, or cuBLAS proper, is faster than the one that was taken
+  [ "$device" = cuda ] || return 0
+  if [ -n "$ops" ]; then
+    [ -e "$results/ops.log" ] || { "$1" && step ops 40 "$ops" 16384; }
+    for place in 0 1 2 3 4 5 6 7 8; do
+      [ -e "$results/products-$place.log" ] || { "$1" && CRAG_CUDA_LT=$place step products-$place 15 "$ops" 16384 products; }
+    done
+  fi
+  if [ ! -e "$results/speed-$dtype-cublas.err" ] && "$1"; then
+    CRAG_CUDA_LT=0 score speed-$dtype-cublas 60 "$work/pairs.jsonl" --device cuda --dtype $dtype --no-reuse
+    rm -f "$results/speed-$dtype-cublas.jsonl"
+  fi
+}
+eager() { # eager BUDGET...
+  step peer-eager 100 "$python" "$here/peer.py" speed "$work/model" "$work/pairs.jsonl" "$results/peer-eager.json" --device $device --limit $eager --budgets "$@"
+}
 sweep() {
+  probes true
+  [ -e "$results/peer-eager.json" ] || eager $peer_budgets
   for budget in $budgets; do
     score speed-$dtype-$budget 60 "$work/pairs.jsonl" --device $device --dtype $dtype --no-reuse --batch-tokens $budget
     rm -f "$results/speed-$dtype-$budget.jsonl"

@@ -23,7 +23,7 @@ use crate::evaluation::{
 use crate::files::{Destination, is_same_file, refuse_inputs, refuse_stdout, replace_among_others, try_to_replace};
 use crate::model::config::Sidecar;
 use crate::scoring::CALIBRATED_KEY;
-use crate::words::counted;
+use crate::words::{counted, visible};
 
 /// What to fit, to which records, and where to.
 #[derive(Debug, clap::Args)]
@@ -308,6 +308,24 @@ impl CalibrateArgs {
         )))
     }
 
+    /// Those of the model that the environment or a file names, as far as it is here: nobody asked for it to be fetched.
+    fn settings_beneath(&self) -> Option<Sidecar> {
+        let [model] = &self.choice.beneath[..] else { return None };
+        let read = || {
+            let mut model = model_args(Some(model), &self.choice)?;
+            model.from.offline = true;
+            parsed(model.settings()?.as_ref())
+        };
+        let settings = read();
+        if let Err(error) = &settings {
+            console::note(&format!(
+                "the settings of {}, which the environment or a file names, are left out: {error:#}",
+                visible(model)
+            ));
+        }
+        settings.ok()
+    }
+
     /// The records' name, the records, and the settings that a model is used with, where one or its settings are named.
     /// `check`: looks at those before anything is scored.
     fn records(
@@ -319,11 +337,11 @@ impl CalibrateArgs {
         if self.labelled.scored {
             let in_use = match (&self.choice.from.model_config, &self.model) {
                 (Some(path), _) => Some(parsed(Some(&settings_file(path)?))?),
-                (None, named) if named.is_some() || !self.choice.beneath.is_empty() => {
-                    let settings = model_args(named.as_deref(), &self.choice)?.settings()?;
+                (None, Some(model)) => {
+                    let settings = model_args(Some(model), &self.choice)?.settings()?;
                     Some(parsed(settings.as_ref())?)
                 }
-                (None, _) => None,
+                (None, None) => self.settings_beneath(),
             };
             check(in_use.as_ref())?;
             let set = self.labelled.read(path, MatchBy::Nothing, Mistakes::default())?;

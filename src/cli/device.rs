@@ -147,7 +147,7 @@ mod gpu {
     use candle_core::Device;
 
     use super::Gpu;
-    use crate::kernels::cuda::{chosen_algorithms, device, profile, refused_products, uses_cublas_lt};
+    use crate::kernels::cuda::{chosen_algorithms, device, profile, refused_products, unusual_products};
     use crate::scoring::batches_cut_to;
 
     /// Whether there is a GPU to take. One that is there and cannot be used is worth a word.
@@ -175,8 +175,8 @@ mod gpu {
             info.driver_version.0,
             info.driver_version.1
         );
-        let library = if uses_cublas_lt() { "" } else { ", cuBLAS alone" };
-        let kernel = format!("cuda {}{library}", info.name);
+        let products = unusual_products().map_or(String::new(), |products| format!(", {products}"));
+        let kernel = format!("cuda {}{products}", info.name);
         Ok((opened, Some(Gpu { description, kernel })))
     }
 

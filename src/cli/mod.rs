@@ -13,7 +13,6 @@ mod console;
 mod convert;
 mod device;
 mod doubts;
-
 mod eval;
 mod extract;
 mod generate;

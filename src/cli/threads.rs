@@ -1,4 +1,4 @@
-//! The pool of threads on which checkpoints load, models train and figures are resampled: rayon's global one.
+//! The pool of threads on which checkpoints load, models train, and calibrations and figures are computed: rayon's global one.
 
 use crate::scoring::ScoreError;
 

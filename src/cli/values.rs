@@ -1,5 +1,6 @@
 //! Values of flags, as typed: numbers with their limits, sizes with their units; and numbers as they are said.
 
+use std::num::{IntErrorKind, ParseIntError};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -18,10 +19,11 @@ pub fn parse_share(value: &str) -> Result<f64, String> {
 }
 
 /// Any whole number that the type holds.
-pub fn parse_whole<T: FromStr>(value: &str) -> Result<T, String> {
-    value
-        .parse()
-        .map_err(|_| "expected a whole number of at least 0".to_owned())
+pub fn parse_whole<T: FromStr<Err = ParseIntError>>(value: &str) -> Result<T, String> {
+    value.parse().map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => "expected a smaller whole number".to_owned(),
+        _ => "expected a whole number of at least 0".to_owned(),
+    })
 }
 
 /// Any number; which of them make sense is told by whoever takes it.

@@ -145,9 +145,12 @@ fn temperature(records: &[Judged]) -> Result<f64, FitError> {
 fn root(f: impl Fn(f64) -> (f64, f64), mut low: f64, mut high: f64) -> f64 {
     let mut x = (low + high) / 2.0;
     let mut step = high - low;
-    // Halving alone would need as many.
-    for _ in 0..64 {
+    // Halving alone would need half as many, and each of Newton's steps halves what the one before it left.
+    for _ in 0..128 {
         let (value, slope) = f(x);
+        if value == 0.0 {
+            break;
+        }
         match value < 0.0 {
             true => low = x,
             false => high = x,

@@ -106,7 +106,8 @@ fn rename_with(one: &Path, other: &Path, flags: RenameFlags) -> io::Result<bool>
     match renameat_with(CWD, one, CWD, other, flags) {
         Ok(()) => Ok(true),
         // An old kernel, or a file system that has no such thing.
-        Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => Ok(false),
+        // (Two of these are one on Linux and two on macOS.)
+        Err(error) if [Errno::NOSYS, Errno::INVAL, Errno::OPNOTSUPP, Errno::NOTSUP].contains(&error) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

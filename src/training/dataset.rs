@@ -110,7 +110,8 @@ pub struct Split {
 /// The document of a pair; one without an id is a document of its own text.
 pub fn document(pair: &LabelledPair) -> String {
     match &pair.document {
-        Some(document) => document.clone(),
+        // Equal values of different fields are different documents.
+        Some((field, value)) => format!("{field} {value}"),
         None => format!("text {}", pair.side(Side::Drug).text),
     }
 }

@@ -1,7 +1,6 @@
 //! Labelled records from JSONL: `crag score`'s fields, and beside them a label and a document as `crag eval` reads
 //! them.
 
-use std::collections::BTreeSet;
 use std::io::Read;
 
 use serde::Deserialize;
@@ -32,7 +31,7 @@ pub struct LabelledPair {
     /// None where the record says nothing.
     pub label: Option<bool>,
     /// The field that names the document, and its value.
-    pub document: Option<String>,
+    pub document: Option<(String, String)>,
     /// `file:line`, for messages.
     pub place: String,
 }
@@ -59,8 +58,6 @@ pub struct LabelledPairs {
     pub pairs: Vec<LabelledPair>,
     /// `file:line: reason`
     pub rejected: Vec<String>,
-    /// Fields that name documents.
-    pub document_fields: BTreeSet<String>,
 }
 
 impl LabelledPairs {
@@ -83,11 +80,6 @@ impl LabelledPairs {
             let pair = record.and_then(|(record, bytes)| {
                 let labels = fields.labels(bytes)?;
                 has_labels |= labels.has_field;
-                if let Some((field, _)) = &labels.document
-                    && !self.document_fields.contains(*field)
-                {
-                    self.document_fields.insert((*field).to_owned());
-                }
                 labelled(&record, labels, Concepts::of(bytes), place.clone())
             });
             match pair {
@@ -166,8 +158,9 @@ fn labelled(
     Ok(LabelledPair {
         sides: Side::BOTH.map(mention),
         label: labels.label?,
-        // Equal values of different fields are different documents.
-        document: labels.document.map(|(field, value)| format!("{field} {value}")),
+        document: labels
+            .document
+            .map(|(field, value)| (field.to_owned(), value.into_owned())),
         place,
     })
 }
@@ -203,8 +196,8 @@ mod tests {
         assert_eq!(
             labels,
             [
-                (Some(true), Some("doc_id x".into())),
-                (Some(false), Some("doc_id 17".into()))
+                (Some(true), Some(("doc_id".into(), "x".into()))),
+                (Some(false), Some(("doc_id".into(), "17".into())))
             ]
         );
         assert_eq!(found.pairs[0].side(Side::Adr).entity, "b");

@@ -104,6 +104,7 @@ fn a_finished_model_that_is_whole_no_more_is_not_called_complete() {
     for (name, reason) in [
         ("model.safetensors", "its weights have been changed"),
         ("vocab.txt", "vocab.txt has been changed"),
+        ("crag.json", "crag.json has been changed"),
     ] {
         let path = case.path("out").join(name);
         let whole = fs::read(&path).unwrap();
@@ -120,6 +121,9 @@ fn a_finished_model_that_is_whole_no_more_is_not_called_complete() {
         );
         fs::write(&path, whole).unwrap();
     }
+    fs::write(case.path("out/tokenizer.json"), "{}").unwrap();
+    assert!(stderr(&again().code(2)).contains("tokenizer.json has been added"));
+    fs::remove_file(case.path("out/tokenizer.json")).unwrap();
     // What has been fitted to it since is part of it.
     let mut sidecar = case.json("out", "crag.json");
     sidecar["calibration"] = json!({"method": "temperature", "temperature": 2.0});

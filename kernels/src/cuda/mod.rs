@@ -29,7 +29,7 @@ pub use bilinear::inner_products;
 pub use linear::DenseLinear;
 pub use pooling::attention_pool;
 pub(crate) use pooling::simple_pool;
-pub use product::{chosen_algorithms, refused_products, uses_cublas_lt};
+pub use product::{chosen_algorithms, refused_products, unusual_products};
 pub use rows::{embed, layer_norm};
 pub(crate) use views::pairwise;
 

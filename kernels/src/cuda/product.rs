@@ -141,7 +141,7 @@ impl Plan {
         bias: Option<&CudaView<T>>,
         rows: Rows,
     ) -> Result<Option<Self>> {
-        if !uses_cublas_lt() {
+        if wanted() == Wanted::CublasAlone {
             return Ok(None);
         }
         let library = Library::of(device)?;
@@ -181,6 +181,7 @@ impl Plan {
             Wanted::Algorithm(place) => Some(place - 1),
             _ => candidates.iter().position(takes_any_rows),
         };
+        // A place beyond the last is refused, and then cuBLAS multiplies.
         let Some(best) = candidates.get(found.unwrap_or(0)) else {
             return Err(LtError(cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED));
         };
@@ -338,7 +339,7 @@ fn chosen(sizes: Sizes, products: &str, rows: u64, found: Option<usize>, candida
 }
 
 /// A line for each kind of layer: which of cublasLt's algorithms, the fastest first, it is multiplied by. Where that is not the
-/// first, those before it do not take every number of rows.
+/// first, those before it do not take every number of rows, or [`CUDA_LT_VARIABLE`] asked for it.
 pub fn chosen_algorithms() -> Vec<String> {
     let chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
     chosen.iter().cloned().collect()
@@ -385,9 +386,13 @@ fn wanted() -> Wanted {
     })
 }
 
-/// Whether products go through cublasLt, by [`CUDA_LT_VARIABLE`].
-pub fn uses_cublas_lt() -> bool {
-    wanted() != Wanted::CublasAlone
+/// What multiplies, where that is not as usual: other algorithms give other last digits.
+pub fn unusual_products() -> Option<String> {
+    match wanted() {
+        Wanted::Suitable => None,
+        Wanted::Algorithm(place) => Some(format!("cublasLt's algorithm {place}")),
+        Wanted::CublasAlone => Some("cuBLAS alone".to_owned()),
+    }
 }
 
 /// Bytes; what NVIDIA recommends for Hopper.

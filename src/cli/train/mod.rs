@@ -7,6 +7,7 @@ mod output;
 mod progress;
 mod recipe;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -385,7 +386,6 @@ impl TrainArgs {
         let (pairs, mut held_out) = (read(&self.train)?, read(&self.valid)?);
         let mut all = pairs.clone();
         all.rejected.append(&mut held_out.rejected);
-        all.document_fields.append(&mut held_out.document_fields);
         let without_document =
             |pairs: &LabelledPairs| pairs.pairs.iter().filter(|pair| pair.document.is_none()).count();
         let without_documents = without_document(&pairs) + without_document(&held_out);
@@ -405,8 +405,14 @@ impl TrainArgs {
                 counted(without_documents as u64, "pair names", "pairs name")
             ));
         }
-        if all.document_fields.len() > 1 {
-            console::warn(&of_several_fields(&all.document_fields));
+        let documents = pairs
+            .pairs
+            .iter()
+            .chain(&held_out.pairs)
+            .filter_map(|pair| pair.document.as_ref());
+        let fields: BTreeSet<&str> = documents.map(|(field, _)| field.as_str()).collect();
+        if fields.len() > 1 {
+            console::warn(&of_several_fields(&fields));
         }
         let split = match self.valid.is_empty() {
             true => Split::by_fraction(pairs.pairs, settings.valid_fraction, settings.seed),

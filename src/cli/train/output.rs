@@ -10,7 +10,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Data;
-use crate::checkpoint::{Checkpoint, FileHash, HubOptions, ModelFiles, ModelSource, locate, write_safetensors};
+use crate::checkpoint::{
+    Checkpoint, CheckpointError, FileHash, HubOptions, ModelFiles, ModelSource, locate, write_safetensors,
+};
 use crate::cli::config::SettingRow;
 use crate::cli::manifest::{self, End, Manifest};
 use crate::cli::model::small_files;
@@ -18,6 +20,7 @@ use crate::cli::model_folder::TRAINED;
 use crate::cli::stored_weights::{converted, matrices_of_encoders};
 use crate::cli::{Outcome, UsageError};
 use crate::files::{RealDisk, replace};
+use crate::model::config::Sidecar;
 use crate::training::{Origin, Settings, Start, Trained, dataset::Dataset, svg};
 
 const MANIFEST: &str = "manifest.json";
@@ -108,6 +111,14 @@ impl Facts<'_> {
         stored.collect()
     }
 
+    /// What crag.json says of the trained model.
+    fn sidecar(&self, threshold: Option<f32>) -> Sidecar {
+        Sidecar {
+            threshold,
+            ..self.start.network.config.to_sidecar()
+        }
+    }
+
     /// That the output at `target` is this run's.
     pub fn check_finished(&self, target: &Path) -> Result<(), UsageError> {
         let manifest = fs::read(target.join(MANIFEST)).ok();
@@ -117,8 +128,7 @@ impl Facts<'_> {
             found == Some(expected)
         };
         if says("fingerprint", &self.origin.fingerprint()) && says("save_dtype", self.save_dtype.as_str()) {
-            let weights = manifest.as_ref().map_or(&Value::Null, |manifest| &manifest["weights"]);
-            return self.check_unchanged(target, weights);
+            return self.check_unchanged(target, &manifest.unwrap_or_default());
         }
         Err(UsageError(format!(
             "{}: the output exists, and its {MANIFEST} does not say that it is of these settings, data and backbone; give \
@@ -128,9 +138,8 @@ impl Facts<'_> {
     }
 
     /// That the model in `target` is whole and the one that was written there: whoever repeats a command until it succeeds
-    /// takes it for that. `weights`: their hashes, as the manifest states them. What `crag calibrate` adds to crag.json is
-    /// no change.
-    fn check_unchanged(&self, target: &Path, weights: &Value) -> Result<(), UsageError> {
+    /// takes it for that. What `crag calibrate` adds to crag.json is no change.
+    fn check_unchanged(&self, target: &Path, manifest: &Value) -> Result<(), UsageError> {
         let changed = |what: &str| {
             UsageError(format!(
                 "{}: the output exists, and {what} since its run wrote it; --force trains it again",
@@ -144,12 +153,33 @@ impl Facts<'_> {
                 Err(_) => return Err(changed(&format!("{name} has become unreadable"))),
             }
         }
-        let hashes = locate(&ModelSource::Folder(target.to_owned()), &HubOptions::default())
-            .and_then(|files| Checkpoint::open(&files)?.weight_hashes());
-        let found =
-            hashes.map_err(|error| changed(&format!("its model cannot be opened ({error}), which was whole")))?;
+        let broken =
+            |error: CheckpointError| changed(&format!("its model cannot be opened ({error}), which was whole"));
+        let files = locate(&ModelSource::Folder(target.to_owned()), &HubOptions::default()).map_err(broken)?;
+        let is_own = |name: &str| self.start.files.iter().any(|(own, _)| own == name);
+        let added = files
+            .tokenizer()
+            .into_iter()
+            .find(|(name, file)| file.is_some() && !is_own(name));
+        if let Some((name, _)) = added {
+            return Err(changed(&format!("{name} has been added, which would be read")));
+        }
+        let found = files
+            .sidecar
+            .as_ref()
+            .map(|file| Sidecar::parse((&file.name, &file.bytes)));
+        let found = found.and_then(Result::ok).map(|found| Sidecar {
+            calibration: None,
+            ..found
+        });
+        let threshold = manifest["best"]["validation"]["threshold"].as_f64();
+        if found != Some(self.sidecar(threshold.map(|threshold| threshold as f32))) {
+            return Err(changed("crag.json has been changed"));
+        }
+        let found = Checkpoint::open(&files).and_then(|checkpoint| checkpoint.weight_hashes());
+        let found = found.map_err(broken)?;
         let found: Vec<Value> = found.iter().map(|hash| json!(hash.sha256)).collect();
-        let stated = weights
+        let stated = manifest["weights"]
             .as_array()
             .into_iter()
             .flatten()
@@ -177,8 +207,7 @@ impl Finished<'_> {
         for (name, bytes) in &facts.start.files {
             write(name, bytes)?;
         }
-        let mut sidecar = facts.start.network.config.to_sidecar();
-        sidecar.threshold = Some(trained.judgement.threshold);
+        let sidecar = facts.sidecar(Some(trained.judgement.threshold));
         write("crag.json", (serde_json::to_string_pretty(&sidecar)? + "\n").as_bytes())?;
         let weights = done.join("model.safetensors");
         write_safetensors(&weights, self.stored)?;
