@@ -41,7 +41,7 @@ mod gpu {
     use candle_core::{DType, Device, Tensor};
     use crag::kernels::cuda::{device, refused_products};
     use crag::kernels::{
-        Activation, Bilinear, Embedding, LayerNorm, Linear, Precision, Rows, Sequences, abs_diff, attention,
+        Activation, Bilinear, Embedding, LayerNorm, Linear, Precision, RowKind, Sequences, abs_diff, attention,
         attention_pool, download, first_token_pool, mean_pool, product, reference, upload,
     };
 
@@ -635,13 +635,13 @@ mod gpu {
         };
         let most = batches[batches.len() - 1];
         let layers = [
-            (Rows::Texts, 4 * 768, 192, DType::F32),
-            (Rows::Texts, 512, 256, DType::F32),
-            (Rows::Texts, 256, 128, DType::F32),
-            (Rows::Texts, 128, 1, DType::F32),
-            (Rows::Pairs, 256, 512, DType::F32),
-            (Rows::Tokens, 768, 2304, DType::BF16),
-            (Rows::Tokens, 768, 768, DType::F32),
+            (RowKind::Texts, 4 * 768, 192, DType::F32),
+            (RowKind::Texts, 512, 256, DType::F32),
+            (RowKind::Texts, 256, 128, DType::F32),
+            (RowKind::Texts, 128, 1, DType::F32),
+            (RowKind::Pairs, 256, 512, DType::F32),
+            (RowKind::Tokens, 768, 2304, DType::BF16),
+            (RowKind::Tokens, 768, 768, DType::F32),
         ];
         for (rows, k, n, dtype) in layers {
             let weight = tensor(&random(n * k, 1.0 / (k as f32).sqrt(), 90), &[n, k], dtype, &gpu);

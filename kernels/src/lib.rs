@@ -31,18 +31,18 @@ pub use attention::{attention, self_attention};
 pub use bilinear::Bilinear;
 pub use embedding::Embedding;
 pub use feed_forward::feed_forward;
-pub use linear::{Linear, Rows};
+pub use linear::{Linear, RowKind};
 pub use norm::LayerNorm;
 pub use pooling::{attention_pool, first_token_pool, mean_pool};
 pub use sequences::Sequences;
 pub use transfer::{download, upload};
 pub use views::{abs_diff, product};
 
-/// Which of cublasLt's algorithms multiplies on a GPU, from 1, where not the first that takes any number of rows; 0 for cuBLAS
-/// proper. To compare them.
+/// For comparisons on a GPU: `n` from 1 selects cublasLt's n-th algorithm, 0 cuBLAS proper; unset takes the first that accepts
+/// any number of rows.
 pub const CUDA_LT_VARIABLE: &str = "CRAG_CUDA_LT";
 
-/// Anything but 0 times the operations on a GPU.
+/// Set and neither empty nor 0: operations on a GPU are timed.
 pub const CUDA_PROFILE_VARIABLE: &str = "CRAG_CUDA_PROFILE";
 
 /// How the products of an encoder's linear layers are computed.

@@ -14,7 +14,7 @@ pub struct Linear {
 
 /// What the rows of a layer's input are, which says how many there are in a full batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rows {
+pub enum RowKind {
     Tokens,
     /// Texts, or pairs of them.
     Texts,
@@ -32,14 +32,14 @@ enum Weight {
 impl Linear {
     /// [`Self::for_rows`] of tokens.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>, precision: Precision, device: &Device) -> Result<Self> {
-        Self::for_rows(Rows::Tokens, weight, bias, precision, device)
+        Self::for_rows(RowKind::Tokens, weight, bias, precision, device)
     }
 
     /// `weight`: `[N, K]` as PyTorch stores it; `bias`: `[N]`. Any float dtype; both are converted
     /// as `precision` asks and moved to `device`. Errors where the device does not compute so. Any number of `rows` is
     /// multiplied; a GPU's way of doing it suits a full batch of them.
     pub fn for_rows(
-        rows: Rows,
+        rows: RowKind,
         weight: &Tensor,
         bias: Option<&Tensor>,
         precision: Precision,

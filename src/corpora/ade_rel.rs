@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::document::{Composite, Documents, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation};
-use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8};
+use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8, too_large};
 use super::source::{Line, Source};
 use crate::words::quoted;
 
@@ -98,8 +98,7 @@ impl Reader {
             let length = match line {
                 Line::Whole(length) => length,
                 Line::TooLong(_) => {
-                    let message = format!("expected a line of at most {max_bytes} bytes, found a longer one");
-                    report.report(Problem::new(place, Reason::TooLarge, message))?;
+                    report.report(Problem::new(place, Reason::TooLarge, too_large("line", max_bytes)))?;
                     continue;
                 }
             };
@@ -140,7 +139,7 @@ impl Reader {
         let mut index_of: HashMap<String, usize> = HashMap::new();
         let most = max_bytes.saturating_mul(HELD_DOCUMENTS);
         let mut held = 0usize;
-        let too_large = |place: &Place| {
+        let more_than_memory = |place: &Place| {
             let message = format!(
                 "expected an input that takes at most {most} bytes of memory, since the lines of a PMID may stand anywhere \
                  in it, found a larger one, nothing of which is extracted; raise --max-doc-bytes, or cut it up between \
@@ -163,7 +162,7 @@ impl Reader {
             let Some(line) = line else {
                 document.damaged += 1;
                 if held > most {
-                    report.report(too_large(&place))?;
+                    report.report(more_than_memory(&place))?;
                     return Ok(Vec::new());
                 }
                 continue;
@@ -174,17 +173,18 @@ impl Reader {
             if document.bytes <= max_bytes {
                 held = held.saturating_add(in_memory(bytes, 1));
                 if held > most {
-                    report.report(too_large(&place))?;
+                    report.report(more_than_memory(&place))?;
                     return Ok(Vec::new());
                 }
                 document.lines.push(line);
             } else if fitted {
                 held -= in_memory(document.bytes - bytes, document.lines.len());
                 document.lines = Vec::new();
-                let message = format!(
-                    "expected a document of at most {max_bytes} bytes, found a larger one; see --max-doc-bytes"
-                );
-                report.report(Problem::new(line.place, Reason::TooLarge, message))?;
+                report.report(Problem::new(
+                    line.place,
+                    Reason::TooLarge,
+                    too_large("document", max_bytes),
+                ))?;
             }
         }
         documents.retain(|document| document.bytes <= max_bytes && !document.lines.is_empty());

@@ -20,7 +20,7 @@ use super::document::{
     qualifies, split_concepts,
 };
 use super::options::Options;
-use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8};
+use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8, too_large};
 use super::resolve::LONG_LINE_END;
 use super::source::{EXPECTED_UTF8, is_utf16};
 use crate::files::{Input, with_suffix};
@@ -186,8 +186,7 @@ fn read(path: &Path, id: &str, max_bytes: usize) -> Result<Result<String, Proble
         source,
     })?;
     if bytes.len() > max_bytes {
-        let message = format!("expected a file of at most {max_bytes} bytes, found a larger one; see --max-doc-bytes");
-        return problem(Reason::TooLarge, message);
+        return problem(Reason::TooLarge, too_large("file", max_bytes));
     }
     if is_utf16(&bytes) {
         return problem(Reason::WrongFormat, EXPECTED_UTF8.to_owned());

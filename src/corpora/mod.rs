@@ -5,10 +5,9 @@
 //! what holds (`document::Document`). `pairing` makes each combination of a drug and a reaction within the scope a
 //! record for `crag score`. What is malformed is reported with its place and counted; the rest goes on.
 //!
-//! Memory holds one document, at most [`Options::max_document_bytes`] of its source, whatever the size of the input. Of the
-//! ADE corpus' lines, which say what they belong to wherever they stand, it holds an input, and refuses one that would take
-//! more than 16 times as much.
-//! This room knows no arguments, and not what becomes of a record.
+//! Memory holds one document, at most [`Options::max_document_bytes`] of its source, whatever the size of the input. The ADE
+//! corpus is the exception: a PMID's lines may stand anywhere, so an input is held whole, in up to 16 times as much.
+//! This room parses no arguments, though its messages name flags, and does not know what becomes of a record.
 
 mod ade_rel;
 mod bioc;

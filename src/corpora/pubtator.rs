@@ -10,7 +10,7 @@ use super::document::{
     Composite, Documents, LONGEST_ID, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage, RawRelation,
     split_concepts,
 };
-use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8};
+use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8, too_large};
 use super::source::{Line, Source};
 use crate::words::quoted;
 
@@ -140,8 +140,7 @@ fn finish(pending: Option<Pending>) -> Option<RawDocument> {
 
 fn damage(bytes: &[u8], too_long: bool, max_bytes: usize) -> Option<(Reason, String)> {
     if too_long {
-        let message = format!("expected a line of at most {max_bytes} bytes, found a longer one; see --max-doc-bytes");
-        return Some((Reason::TooLarge, message));
+        return Some((Reason::TooLarge, too_large("line", max_bytes)));
     }
     std::str::from_utf8(bytes)
         .err()
@@ -192,8 +191,7 @@ fn take_line(
                 id: document.clone(),
                 ..RawDocument::default()
             };
-            let message =
-                format!("expected a document of at most {max_bytes} bytes, found a larger one; see --max-doc-bytes");
+            let message = too_large("document", max_bytes);
             report.report(Problem::new(
                 Place {
                     document: document.clone(),

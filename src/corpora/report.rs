@@ -120,6 +120,11 @@ impl Problem {
     }
 }
 
+/// Of a `part` (a line, a document, a file) that is larger than [`super::Options::max_document_bytes`].
+pub(super) fn too_large(part: &str, max_bytes: usize) -> String {
+    format!("expected a {part} of at most {max_bytes} bytes, found a larger one; see --max-doc-bytes")
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} ({})", self.place, self.message, self.reason.name())

@@ -42,9 +42,9 @@ pub struct Sidecar {
 /// The model card's: a pair with at least this probability is called causal where neither crag.json nor a flag says otherwise.
 pub const DEFAULT_THRESHOLD: f32 = 0.55;
 /// And the rest of what is taken where `crag.json` does not state it.
-pub const POOLING_HEADS: usize = 4;
-pub const MAX_LENGTH: usize = 128;
-pub const ACTIVATION: ActivationName = ActivationName::Gelu;
+pub const DEFAULT_POOLING_HEADS: usize = 4;
+pub const DEFAULT_MAX_LENGTH: usize = 128;
+pub const DEFAULT_ACTIVATION: ActivationName = ActivationName::Gelu;
 /// The card's two views, and the four that the family's other card names.
 pub const USUAL_VIEWS: [&[View]; 3] = [
     &[View::Bilinear, View::Product],
@@ -113,20 +113,20 @@ impl Sidecar {
             *stated == Pooling::Attention
         });
         let heads = is_other(self.pooling_heads.as_ref(), used.pooling_heads.as_ref(), |stated| {
-            *stated == POOLING_HEADS
+            *stated == DEFAULT_POOLING_HEADS
         });
         let views = is_other(self.views.as_ref(), used.views.as_ref(), |stated| {
             USUAL_VIEWS.contains(&stated.as_slice())
         });
         let markers = is_other(self.markers.as_ref(), used.markers.as_ref(), |stated| *stated);
         let length = is_other(self.max_length.as_ref(), used.max_length.as_ref(), |stated| {
-            *stated == MAX_LENGTH
+            *stated == DEFAULT_MAX_LENGTH
         });
         let threshold = is_other(self.threshold.as_ref(), used.threshold.as_ref(), |stated| {
             *stated == DEFAULT_THRESHOLD
         });
         let activation = is_other(self.activation.as_ref(), used.activation.as_ref(), |stated| {
-            *stated == ACTIVATION
+            *stated == DEFAULT_ACTIVATION
         });
         // The card's; of a projection of another shape it may be the other, which is not known here.
         let projections = is_other(
@@ -203,7 +203,7 @@ impl ModelConfig {
                 source: Source::CragJson,
             },
         };
-        let pooling_heads = stated(sidecar.pooling_heads, POOLING_HEADS);
+        let pooling_heads = stated(sidecar.pooling_heads, DEFAULT_POOLING_HEADS);
         if has_pooler && (*pooling_heads == 0 || !hidden_size.is_multiple_of(*pooling_heads)) {
             return Err(ConfigError::Field {
                 file: sidecar_name.to_owned(),
@@ -214,7 +214,7 @@ impl ModelConfig {
         }
 
         let positions = roles.positions();
-        let max_length = stated(sidecar.max_length, MAX_LENGTH.min(positions));
+        let max_length = stated(sidecar.max_length, DEFAULT_MAX_LENGTH.min(positions));
         if *max_length < MIN_LENGTH || *max_length > positions {
             return Err(ConfigError::Field {
                 file: sidecar_name.to_owned(),
@@ -245,7 +245,7 @@ impl ModelConfig {
             pooling,
             pooling_heads,
             views: read_views(roles, sidecar.views, sidecar_name)?,
-            activation: stated(sidecar.activation, ACTIVATION),
+            activation: stated(sidecar.activation, DEFAULT_ACTIVATION),
             projection_activation: read_projections(roles, sidecar.projection_activation, sidecar_name)?,
             markers: stated(sidecar.markers, true),
             max_length,

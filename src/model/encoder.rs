@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
 use crate::kernels::{
-    Activation, Embedding, LayerNorm, Linear, Precision, Rows, Sequences, feed_forward, self_attention,
+    Activation, Embedding, LayerNorm, Linear, Precision, RowKind, Sequences, feed_forward, self_attention,
 };
 
 use super::{
@@ -75,11 +75,11 @@ impl Layer {
         Ok(Self {
             heads: *config.num_attention_heads,
             query_key_value: query_key_value(loader, roles, precision)?,
-            attention_output: loader.linear(Rows::Tokens, &roles.attention_output, precision)?,
+            attention_output: loader.linear(RowKind::Tokens, &roles.attention_output, precision)?,
             attention_norm: loader.norm(&roles.attention_norm, *config.layer_norm_eps)?,
-            intermediate: loader.linear(Rows::Tokens, &roles.intermediate, precision)?,
+            intermediate: loader.linear(RowKind::Tokens, &roles.intermediate, precision)?,
             activation: config.hidden_act.kernel(),
-            output: loader.linear(Rows::Tokens, &roles.output, precision)?,
+            output: loader.linear(RowKind::Tokens, &roles.output, precision)?,
             output_norm: loader.norm(&roles.output_norm, *config.layer_norm_eps)?,
         })
     }
@@ -106,7 +106,7 @@ fn query_key_value(loader: &Loader<'_>, roles: &LayerRoles, precision: Precision
     let name = format!("{}+key+value", roles.query.weight);
     loader.packed_or(
         &name,
-        Rows::Tokens,
+        RowKind::Tokens,
         [out_features, roles.query.in_features],
         precision,
         || {

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::kernels::{Activation, Bilinear, LayerNorm, Linear, Precision, Rows, abs_diff, product};
+use crate::kernels::{Activation, Bilinear, LayerNorm, Linear, Precision, RowKind, abs_diff, product};
 
 use super::{
     config::View,
@@ -28,7 +28,7 @@ impl Steps {
             match role {
                 HeadStep::Linear(role) => {
                     steps.push((
-                        Step::Linear(loader.linear(Rows::Texts, role, Precision::F32)?),
+                        Step::Linear(loader.linear(RowKind::Texts, role, Precision::F32)?),
                         Activation::Identity,
                     ));
                 }
@@ -66,7 +66,7 @@ pub(super) fn load_bilinear(
         _ => Precision::F32,
     };
     let rows = role.outputs * role.width;
-    let weight = loader.packed_or(&role.weight, Rows::Pairs, [rows, role.width], precision, || {
+    let weight = loader.packed_or(&role.weight, RowKind::Pairs, [rows, role.width], precision, || {
         Ok((loader.tensor(&role.weight)?.reshape((rows, role.width))?, None))
     })?;
     let bias = loader.optional(role.bias.as_ref())?;

@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use crate::{
     Side,
-    kernels::{Activation, Linear, Precision, Rows, Sequences, attention_pool, first_token_pool, mean_pool},
+    kernels::{Activation, Linear, Precision, RowKind, Sequences, attention_pool, first_token_pool, mean_pool},
 };
 
 use super::{
@@ -70,7 +70,7 @@ impl AttentionPooler {
         let query = loader.tensor(&roles.query)?.flatten_all()?;
         let values = (0..heads).map(|head| {
             let name = format!("{}[value {head} of {heads}]", roles.in_proj_weight);
-            loader.packed_or(&name, Rows::Texts, [width, hidden], Precision::F32, || {
+            loader.packed_or(&name, RowKind::Texts, [width, hidden], Precision::F32, || {
                 let rows = |t: &Tensor| t.narrow(0, 2 * hidden + head * width, width)?.contiguous();
                 Ok((rows(&in_proj)?, Some(rows(&bias)?)))
             })
@@ -78,7 +78,7 @@ impl AttentionPooler {
         Ok(Self {
             keys: folded_keys(&in_proj, &bias, &query, heads)?.to_device(loader.device)?,
             values: values.collect::<Result<_, _>>()?,
-            output: loader.linear(Rows::Texts, &roles.out_proj, Precision::F32)?,
+            output: loader.linear(RowKind::Texts, &roles.out_proj, Precision::F32)?,
         })
     }
 

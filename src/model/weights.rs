@@ -9,7 +9,7 @@ use crate::{
     Side,
     checkpoint::{Checkpoint, CheckpointError, PACKED_PREFIX, Unwritten},
     kernels::{
-        LayerNorm, Linear, Precision, Rows,
+        LayerNorm, Linear, Precision, RowKind,
         cpu::{self, PackedLayout, PackedLinear},
         memory,
     },
@@ -149,7 +149,7 @@ impl Loader<'_> {
         name.map(|name| self.tensor(name)).transpose()
     }
 
-    pub fn linear(&self, rows: Rows, role: &LinearRole, precision: Precision) -> Result<Linear, ModelError> {
+    pub fn linear(&self, rows: RowKind, role: &LinearRole, precision: Precision) -> Result<Linear, ModelError> {
         let sizes = [role.out_features, role.in_features];
         self.packed_or(&role.weight, rows, sizes, precision, || {
             Ok((self.tensor(&role.weight)?, self.optional(role.bias.as_ref())?))
@@ -161,7 +161,7 @@ impl Loader<'_> {
     pub fn packed_or(
         &self,
         name: &str,
-        rows: Rows,
+        rows: RowKind,
         [out_features, in_features]: [usize; 2],
         precision: Precision,
         tensors: impl FnOnce() -> Result<(Tensor, Option<Tensor>), ModelError>,

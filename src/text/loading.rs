@@ -204,7 +204,7 @@ fn from_json(file: &str, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
                 return Err(TokenizerError::malformed(
                     file,
                     &format!(
-                        "\"max_input_chars_per_word\": expected at most {MOST_CHARS_OF_A_WORD}, found {longest}; BERT's is {LONGEST_WORD}"
+                        "\"max_input_chars_per_word\": expected at most {MOST_CHARS_OF_A_WORD}, found {longest}; BERT's is {BERT_MAX_INPUT_CHARS_PER_WORD}"
                     ),
                 ));
             }
@@ -357,8 +357,10 @@ fn normalize_as_bert(tokenizer: &mut Tokenizer, file: &str, config: &Config) -> 
             &model.continuing_subword_prefix,
             &model.unk_token,
         );
-        if longest != LONGEST_WORD {
-            odd.push(format!("\"max_input_chars_per_word\" of {longest}, not {LONGEST_WORD}"));
+        if longest != BERT_MAX_INPUT_CHARS_PER_WORD {
+            odd.push(format!(
+                "\"max_input_chars_per_word\" of {longest}, not {BERT_MAX_INPUT_CHARS_PER_WORD}"
+            ));
         }
         if prefix != PREFIX {
             odd.push(format!("\"continuing_subword_prefix\" {prefix:?}, not {PREFIX:?}"));
@@ -398,10 +400,11 @@ fn unknown_class(config: &Config, done: &str, same: &str) -> Option<String> {
     ))
 }
 
-/// BERT's, of `tokenizer.json`'s "model".
-const LONGEST_WORD: usize = 100;
-const MOST_CHARS_OF_A_WORD: usize = 1000;
+/// BERT's values in `tokenizer.json`'s "model".
+const BERT_MAX_INPUT_CHARS_PER_WORD: usize = 100;
 const PREFIX: &str = "##";
+/// More than this would let one word take too long.
+const MOST_CHARS_OF_A_WORD: usize = 1000;
 
 /// The tokenizer of a `vocab.txt`, and what is doubtful about it.
 fn from_vocabulary(file: &str, bytes: &[u8], config: &Config) -> Result<(Tokenizer, Vec<String>), TokenizerError> {

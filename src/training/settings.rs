@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::memory;
-use crate::model::config::{ACTIVATION, ActivationName, MAX_LENGTH, POOLING_HEADS, USUAL_VIEWS};
+use crate::model::config::{
+    ActivationName, DEFAULT_ACTIVATION, DEFAULT_MAX_LENGTH, DEFAULT_POOLING_HEADS, USUAL_VIEWS,
+};
 use crate::model::{Pooling, View};
 use crate::words::with_numbers_named;
 
@@ -167,12 +169,12 @@ impl Default for HeadSettings {
     fn default() -> Self {
         Self {
             pooling: Pooling::Attention,
-            pooling_heads: POOLING_HEADS,
+            pooling_heads: DEFAULT_POOLING_HEADS,
             views: USUAL_VIEWS[0].to_vec(),
             width: 256,
-            activation: ACTIVATION,
+            activation: DEFAULT_ACTIVATION,
             markers: true,
-            max_length: MAX_LENGTH,
+            max_length: DEFAULT_MAX_LENGTH,
         }
     }
 }

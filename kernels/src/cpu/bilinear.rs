@@ -13,7 +13,7 @@ use super::operands::{PackedRows, Product, panel_width, words};
 use super::simd::{Simd, Task};
 use crate::Precision;
 
-/// Pairs whose packed rows, and the other side's, stay in the L2 cache while all weights go by once, in words.
+/// Words of packed `x2` rows in a block: so many that they and the same pairs' `x1` stay in L2 while all weights go by once.
 const BLOCK_WORDS: usize = 48 * 1024;
 
 impl PackedLinear {

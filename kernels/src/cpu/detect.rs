@@ -306,7 +306,7 @@ fn is_intel() -> bool {
 }
 
 /// The kernel that a setting asks for; the fastest without one.
-pub fn select(setting: Option<&str>) -> Result<Kernel, KernelError> {
+pub(super) fn select(setting: Option<&str>) -> Result<Kernel, KernelError> {
     let available = Kernel::available();
     match setting {
         // `portable` is always there, so the list is never empty.

@@ -1,8 +1,8 @@
 //! Matrix products of packed operands: rows times panels, which lie in memory as [`super::operands`] says.
 //!
 //! **Summation order.** An element of the product is a sum over groups of [`Format::GROUP`] words, in
-//! order, of sums over the words in a group, in order, each begun at zero, or at what products of integers, which
-//! are exact in any order, fall short by. That depends on K alone: never on the number of rows, on a row's position,
+//! order, of sums over the words in a group, in order. Each group's sum starts at zero, or, where the integer dot
+//! product has a known shortfall, at that correction. That depends on K alone: never on the number of rows, on a row's position,
 //! or on the tile that it falls into. Separate sums lose less to rounding. Chunks are whole groups and exist for
 //! the caches: a chunk of a panel, or of two that are multiplied at once, is read from L1 for all tiles.
 //!

@@ -22,7 +22,7 @@ pub struct PackedLinear {
     pub(super) out_features: usize,
     pub(super) kernel: Kernel,
     pub(super) precision: Precision,
-    /// Panels of columns of the product, see [`super::gemm`].
+    /// Panels of columns of the product, see [`super::operands`].
     pub(super) panels: Words,
     /// For each panel `[groups, COLUMN_TERMS, width]`, see [`Format`].
     pub(super) columns: Vec<f32>,
@@ -221,9 +221,5 @@ impl PackedLinear {
 
     pub fn precision(&self) -> Precision {
         self.precision
-    }
-
-    pub fn kernel(&self) -> Kernel {
-        self.kernel
     }
 }

@@ -34,7 +34,7 @@ mod tile;
 mod vector_math;
 mod whole_tiles;
 
-pub use detect::{KERNEL_VARIABLE, Kernel, KernelError, check_selection, select, selected};
+pub use detect::{KERNEL_VARIABLE, Kernel, KernelError, check_selection, selected};
 pub use feed_forward::feed_forward;
 pub use linear::{PackedLayout, PackedLinear};
 pub use norm::Norm;

@@ -239,7 +239,7 @@ impl RightOperand for Bf16 {
 }
 
 /// Columns read at once: with more, columns whose distance is a power of two push each other out of the L1 cache.
-const GROUP: usize = 8;
+const COLUMNS_AT_ONCE: usize = 8;
 
 /// Lays `count` columns side by side: `to[i * width + n] = column(n)[i]`. All have the same length.
 #[inline(always)]
@@ -251,15 +251,15 @@ fn interleave<'a, T: Copy + 'a>(
     to_f32: impl Fn(T) -> f32,
 ) {
     let mut first = 0;
-    while first + GROUP <= count {
-        let columns: [&[T]; GROUP] = std::array::from_fn(|j| column(first + j));
+    while first + COLUMNS_AT_ONCE <= count {
+        let columns: [&[T]; COLUMNS_AT_ONCE] = std::array::from_fn(|j| column(first + j));
         let k = columns.iter().map(|c| c.len()).min().unwrap_or(0);
         for (i, row) in to.chunks_exact_mut(width).take(k).enumerate() {
-            for (to, column) in row[first..first + GROUP].iter_mut().zip(&columns) {
+            for (to, column) in row[first..first + COLUMNS_AT_ONCE].iter_mut().zip(&columns) {
                 *to = to_f32(column[i]);
             }
         }
-        first += GROUP;
+        first += COLUMNS_AT_ONCE;
     }
     for n in first..count {
         for (row, &value) in to.chunks_exact_mut(width).zip(column(n)) {

@@ -1,6 +1,6 @@
-//! exp, tanh and the activations on vectors, each within a few units in the last place of the exact value; far out, where
-//! they are next to nothing, GELU without fused multiplication and the tanh form within some hundred, and what is packed into fewer
-//! bits afterwards within those.
+//! exp, tanh and the activations on vectors, each within a few units in the last place of the exact value. Exceptions: in the
+//! far tail, GELU without fused multiplication and its tanh form are within some hundred units; `coarse_gelu` is only as accurate as
+//! the bf16 or byte that it is rounded to.
 //!
 //! The polynomials are minimax fits on the stated interval (Lawson's iteration in f64); the errors
 //! named beside them are those of the polynomial alone.

@@ -22,6 +22,7 @@ pub(super) fn multiply_whole_tiles<S: Simd, F: Format>(
     mut sink: Option<&mut impl Sink>,
 ) {
     let (rows, words) = (product.rows, product.panels[0].len() / panel_width::<S>());
+    assert!(S::TILES);
     // A tile without a block in each plane would be read without end.
     assert!(words > 0 && words.is_multiple_of(LINE * F::PLANES));
     let mut sums = TileProduct::zeros();
@@ -66,7 +67,7 @@ fn multiply_group<S: Simd, F: Format>(simd: S, product: &Product, step: Step, to
         ahead: ahead.filter(|words| !words.is_empty()).unwrap_or(panel).as_ptr(),
     };
     // SAFETY: the lines above cut both operands to what is read, whole blocks of all planes, as `multiply_whole_tiles` has
-    // checked; a caller has tiles and is compiled for their instructions.
+    // checked, and that there are tiles; `simd` is proof that the machine has their instructions.
     unsafe { simd.multiply_tiles(tiles, to) }
 }
 

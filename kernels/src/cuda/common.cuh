@@ -138,7 +138,7 @@ struct F16 {
   }
 };
 
-// The numbers are those of `activation_code` in mod.rs.
+// The numbers are those of `activation_code` in rows.rs.
 enum { IDENTITY = 0, GELU = 1, GELU_TANH = 2, RELU = 3, TANH = 4 };
 
 template <int A>

@@ -15,7 +15,7 @@ use super::launch::{ALIGNMENT, Operand, start, view};
 use super::product::{Multiply, Plan, Sizes};
 use super::rows::{add_norm, bias_activation};
 use super::{for_float, profile};
-use crate::{Activation, LayerNorm, Rows};
+use crate::{Activation, LayerNorm, RowKind};
 
 /// Weight and bias of one layer on a GPU.
 #[derive(Clone, Debug)]
@@ -28,13 +28,13 @@ pub struct DenseLinear {
     /// How to multiply, without the bias and with it; none where cuBLAS proper has to. They hold the biases' addresses, and go
     /// with the biases.
     plans: Arc<[OnceLock<Option<Plan>>; 2]>,
-    rows: Rows,
+    rows: RowKind,
 }
 
 impl DenseLinear {
     /// `weight`: `[N, K]`; `bias`: `[N]`; any float dtype, converted to `dtype` (f32, bf16 or f16)
     /// and moved to `device`.
-    pub fn new(rows: Rows, weight: &Tensor, bias: Option<&Tensor>, dtype: DType, device: &Device) -> Result<Self> {
+    pub fn new(rows: RowKind, weight: &Tensor, bias: Option<&Tensor>, dtype: DType, device: &Device) -> Result<Self> {
         // A view's elements alone go to the device, not all that it is cut from.
         let own = |t: &Tensor, dtype: DType| -> Result<Tensor> {
             let t = t.contiguous()?;
@@ -185,8 +185,11 @@ fn product<T: Multiply>(
     layout: &Layout,
     fuse_bias: bool,
 ) -> Result<(CudaSlice<T>, Shape, bool)> {
-    let (rows, in_features) = layout.shape().dims2()?;
-    let out_features = linear.weight.dim(0)?;
+    let (rows, found) = layout.shape().dims2()?;
+    let (out_features, in_features) = linear.weight.dims2()?;
+    if found != in_features {
+        bail!("{OP}: the layer takes rows of {in_features}, its input has rows of {found}")
+    }
     let device = x.device();
     debug_assert!(start::<T>(layout).is_multiple_of(ALIGNMENT));
     let x = view::<T>(OP, x, layout)?;

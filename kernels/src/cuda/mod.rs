@@ -24,13 +24,13 @@ mod rows;
 pub mod transfer;
 mod views;
 
-pub use attention::attention;
-pub use bilinear::inner_products;
-pub use linear::DenseLinear;
-pub use pooling::attention_pool;
-pub(crate) use pooling::simple_pool;
+// What is safe by the checks of the operations above alone stays in this package.
+pub(crate) use attention::attention;
+pub(crate) use bilinear::inner_products;
+pub(crate) use linear::DenseLinear;
+pub(crate) use pooling::{attention_pool, simple_pool};
 pub use product::{chosen_algorithms, refused_products, unusual_products};
-pub use rows::{embed, layer_norm};
+pub(crate) use rows::{embed, layer_norm};
 pub(crate) use views::pairwise;
 
 /// Calls a generic function for a float type.

@@ -54,7 +54,7 @@ fn attention_pool_of<T: Float>(
         launch!(device, POOLING, name::<T>("pool_scores"), grid: (tokens.div_ceil(WARPS), 1), threads: 32 * WARPS,
             (hidden.slice(..), keys, scores.as_view(), tokens as i64, heads_i, width_i, vector))
     })?;
-    // SAFETY: as above; the scores have been asked for by the first kernel, on the same stream.
+    // SAFETY: as above; the scores are written by the first kernel, earlier on the same stream.
     checked(unsafe {
         launch!(device, POOLING, name::<T>("pool_weighted"), grid: (count * heads, 1), threads: threads(width),
             (hidden, scores.as_view(), out.as_view(), offsets, heads_i, width_i, vector))

@@ -29,15 +29,15 @@ use half::{bf16, f16};
 
 use super::launch::{Float, checked, int};
 use crate::bilinear::PAIRS_AT_ONCE;
-use crate::{CUDA_LT_VARIABLE, Rows};
+use crate::{CUDA_LT_VARIABLE, RowKind};
 
 /// How many rows there are in a batch that fills a large GPU, for which an algorithm is chosen: texts have some forty
 /// tokens.
-fn full_batch(rows: Rows) -> u64 {
+fn full_batch(rows: RowKind) -> u64 {
     match rows {
-        Rows::Tokens => 16_384,
-        Rows::Texts => 400,
-        Rows::Pairs => PAIRS_AT_ONCE as u64,
+        RowKind::Tokens => 16_384,
+        RowKind::Texts => 400,
+        RowKind::Pairs => PAIRS_AT_ONCE as u64,
     }
 }
 
@@ -139,7 +139,7 @@ impl Plan {
         device: &CudaDevice,
         sizes: Sizes,
         bias: Option<&CudaView<T>>,
-        rows: Rows,
+        rows: RowKind,
     ) -> Result<Option<Self>> {
         if wanted() == Wanted::CublasAlone {
             return Ok(None);
@@ -267,7 +267,7 @@ fn candidates(
             layouts.out.0,
             preferences.0,
             ASKED_FOR as c_int,
-            found[0].as_mut_ptr(),
+            found.as_mut_ptr().cast(),
             &mut count,
         )
         .result()?;

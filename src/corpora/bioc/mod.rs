@@ -20,7 +20,7 @@ use super::document::{
     RawRelation, qualifies, split_concepts,
 };
 use super::options::plain;
-use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8};
+use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8, too_large};
 use super::source::Source;
 use crate::words::quoted;
 
@@ -145,10 +145,7 @@ impl Documents for Reader {
                 Piece::Document(length) => (length, false),
                 Piece::Torn(length) => (length, true),
                 Piece::TooLarge => {
-                    let message = format!(
-                        "expected a document of at most {max_bytes} bytes, found a larger one; see --max-doc-bytes"
-                    );
-                    report.report(Problem::new(place, Reason::TooLarge, message))?;
+                    report.report(Problem::new(place, Reason::TooLarge, too_large("document", max_bytes)))?;
                     continue;
                 }
                 Piece::Other(message) => {
@@ -257,7 +254,7 @@ struct BiocNode {
 }
 
 impl BiocDocument {
-    /// What it states; an error says why it is no document, of what is lost within it `report` hears.
+    /// What it states. The inner error says why this is no document; what is lost within one goes to `report`.
     fn into_raw(self, place: Place, report: &mut dyn Report) -> Result<Result<RawDocument, String>, CorpusError> {
         if self.id.trim().is_empty() {
             return Ok(Err("expected a document with an id, found none".to_owned()));

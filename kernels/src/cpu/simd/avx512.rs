@@ -16,6 +16,7 @@ impl<D: Dots> Avx512<D> {
     pub fn detect() -> Option<Self> {
         let base = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
         let found = base
+            && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
             && (!D::BYTES || is_x86_feature_detected!("avx512vnni"))
             && (!D::BF16 || is_x86_feature_detected!("avx512bf16"))

@@ -10,6 +10,7 @@
 #include "../bilinear.cu"
 #include "../pooling.cu"
 #include "../rows.cu"
+#include "../views.cu"
 
 #include <random>
 #include <vector>

@@ -15,7 +15,7 @@
 //
 // Streams go on while the process ends, so what they use is never destroyed.
 //
-// Settings, in the environment: EMULATED_GPU_MEMORY, bytes (8 GiB); EMULATED_GPU_LOST_AFTER, launches and
+// Settings, in the environment: EMULATED_GPU_MEMORY, bytes (8 GiB); EMULATED_GPU_CAPABILITY (90); EMULATED_GPU_LOST_AFTER, launches and
 // products after which every call fails; EMULATED_GPU_LOG=1, what was launched, to stderr at the end.
 #include "gpu.h"
 
