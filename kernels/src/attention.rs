@@ -8,6 +8,9 @@ use super::{Activation, Linear, Sequences, cpu, f32_slice};
 ///
 /// `qkv`: `[T, 3 H]`, the query, key and value projections side by side, each `heads * D` wide.
 /// Returns `[T, H]`, heads side by side.
+///
+/// # Errors
+/// Another shape, or heads that do not divide it.
 pub fn attention(qkv: &Tensor, sequences: &Sequences, heads: usize) -> Result<Tensor> {
     let (tokens, width) = qkv.dims2()?;
     check(tokens, width, sequences, heads)?;
@@ -17,6 +20,9 @@ pub fn attention(qkv: &Tensor, sequences: &Sequences, heads: usize) -> Result<Te
 /// [`attention`] of the queries, keys and values that `projection` makes of `x`.
 ///
 /// `x`: `[T, K]`; `projection`: `K` to `3 H`. Returns `[T, H]`.
+///
+/// # Errors
+/// As [`attention`], and where `projection` does not take `x`.
 pub fn self_attention(x: &Tensor, projection: &Linear, sequences: &Sequences, heads: usize) -> Result<Tensor> {
     let Some(packed) = projection.packed() else {
         return attention(&projection.forward(x, Activation::Identity)?, sequences, heads);

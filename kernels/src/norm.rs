@@ -13,7 +13,7 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// `weight`, `bias`: `[N]`, any float dtype; kept as f32 on `device`.
+    /// `weight`, `bias`: `[N]`, any float dtype; kept as f32 on `device`. Errors if they are not equally long.
     pub fn new(weight: &Tensor, bias: &Tensor, eps: f64, device: &Device) -> Result<Self> {
         let width = weight.dims1()?;
         if bias.dims() != [width] {

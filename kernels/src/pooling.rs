@@ -12,6 +12,9 @@ use super::{Sequences, cpu, f32_slice};
 ///
 /// With a single learned query this is all that multi-head attention needs of the tokens: the query
 /// folds into the key projection, and the value projection is linear, so it can follow the mean.
+///
+/// # Errors
+/// Shapes that are not these.
 pub fn attention_pool(hidden: &Tensor, keys: &Tensor, sequences: &Sequences) -> Result<Tensor> {
     let (tokens, width) = hidden.dims2()?;
     let (_, key_width) = keys.dims2()?;
@@ -30,12 +33,13 @@ pub fn attention_pool(hidden: &Tensor, keys: &Tensor, sequences: &Sequences) -> 
 
 /// Mean over each sequence's tokens (Sentence-BERT, arXiv:1908.10084, section 3).
 ///
-/// `hidden`: `[T, H]`. Returns `[B, H]` in f32.
+/// `hidden`: `[T, H]`. Returns `[B, H]` in f32. Errors on another number of tokens.
 pub fn mean_pool(hidden: &Tensor, sequences: &Sequences) -> Result<Tensor> {
     pool(hidden, sequences, Pool::Mean)
 }
 
-/// Each sequence's first hidden state, `[CLS]` in BERT. `hidden`: `[T, H]`. Returns `[B, H]` in f32.
+/// Each sequence's first hidden state, `[CLS]` in BERT. `hidden`: `[T, H]`. Returns `[B, H]` in f32. Errors as
+/// [`mean_pool`].
 pub fn first_token_pool(hidden: &Tensor, sequences: &Sequences) -> Result<Tensor> {
     pool(hidden, sequences, Pool::First)
 }

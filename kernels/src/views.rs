@@ -6,12 +6,12 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use super::f32_slice;
 
-/// `a * b`, of equal shapes in f32.
+/// `a * b`, of equal shapes in f32; errors on others.
 pub fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     pairwise(a, b, Pairwise::Product)
 }
 
-/// `|a - b|`, of equal shapes in f32.
+/// `|a - b|`, of equal shapes in f32; errors on others.
 pub fn abs_diff(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     pairwise(a, b, Pairwise::AbsDiff)
 }

@@ -169,6 +169,9 @@ impl Sidecar {
 impl ModelConfig {
     /// Combines the three sources: shapes, `config.json`, `crag.json`. What the last states of the projections' activation, `roles`
     /// have been read with ([`Roles::read_stated`]).
+    ///
+    /// # Errors
+    /// A file that is no such JSON, or states what the shapes contradict.
     pub fn read(
         roles: &Roles,
         config_json: Option<NamedFile<'_>>,

@@ -61,6 +61,9 @@ struct SideEncoder {
 
 impl DualEncoder {
     /// Loads the tensors that `roles` names. Both sides are loaded in parallel.
+    ///
+    /// # Errors
+    /// A tensor that cannot be read, or a device that lacks the precision or the memory.
     pub fn load(
         checkpoint: &Checkpoint,
         roles: &Roles,

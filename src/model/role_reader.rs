@@ -14,7 +14,7 @@ use super::{
 };
 
 impl Roles {
-    /// Reads roles off `tensors`, which must have distinct names.
+    /// Reads roles off `tensors`, which must have distinct names. Errors with what is missing, of another shape or without a role.
     pub fn read(tensors: &[TensorInfo]) -> Result<Self, RolesError> {
         Self::read_stated(tensors, None)
     }

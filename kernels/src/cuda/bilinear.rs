@@ -3,7 +3,7 @@
 use candle_core::backend::BackendStorage;
 use candle_core::{CudaStorage, Layout, Result, Shape, Tensor};
 
-use super::launch::{BILINEAR, Operand, checked, int, launch, start, vector, view};
+use super::launch::{BILINEAR, Operand, address, checked, int, launch, start, vector, view};
 use super::{WARPS, profile};
 
 /// `transformed`: `[N, outputs * F]`, `x1`: `[N, F]`, `bias`: `[outputs]`, all f32. Returns `[N, outputs]`: the inner product
@@ -32,16 +32,8 @@ pub fn inner_products(
     // SAFETY: the arguments of `inner_products` in bilinear.cu; `Bilinear::forward` checked the shapes. A null pointer stands for
     // no bias.
     checked(unsafe {
-        match &bias {
-            Some(bias) => {
-                launch!(device, BILINEAR, "inner_products_f32", grid: (results.div_ceil(WARPS), 1), threads: 32 * WARPS,
-                (transformed, x1, bias.slice(..), out.as_view(), results_i, outputs_i, width_i, vector))
-            }
-            None => {
-                launch!(device, BILINEAR, "inner_products_f32", grid: (results.div_ceil(WARPS), 1), threads: 32 * WARPS,
-                (transformed, x1, 0u64, out.as_view(), results_i, outputs_i, width_i, vector))
-            }
-        }
+        launch!(device, BILINEAR, "inner_products_f32", grid: (results.div_ceil(WARPS), 1), threads: 32 * WARPS,
+            (transformed, x1, address(bias.as_ref(), device), out.as_view(), results_i, outputs_i, width_i, vector))
     })?;
     Ok((
         CudaStorage::wrap_cuda_slice(out, device.clone()),

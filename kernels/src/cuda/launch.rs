@@ -2,10 +2,16 @@
 
 use std::ops::Deref;
 
-use candle_core::cuda_backend::cudarc::driver::{CudaView, DeviceRepr};
+use candle_core::cuda_backend::cudarc::driver::{CudaView, DevicePtr as _, DeviceRepr};
 use candle_core::cuda_backend::{CudaDType, WrapErr};
-use candle_core::{CudaStorage, Layout, Result, Storage, Tensor, bail};
+use candle_core::{CudaDevice, CudaStorage, Layout, Result, Storage, Tensor, bail};
 use half::{bf16, f16};
+
+/// Where a kernel finds `values`; a null pointer stands for none. For work on the device's own stream, in whose order memory is
+/// freed too.
+pub(super) fn address<T>(values: Option<&CudaView<T>>, device: &CudaDevice) -> u64 {
+    values.map_or(0, |values| values.device_ptr(&device.cuda_stream()).0)
+}
 
 /// One compiled `.cu` file. The driver compiles the PTX when the first of its kernels is asked for
 /// and keeps the result with the device.

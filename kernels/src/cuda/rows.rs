@@ -4,7 +4,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView};
 use candle_core::{CudaDevice, CudaStorage, Layout, Result, Shape, Tensor};
 
-use super::launch::{Float, Operand, ROWS, checked, int, launch, name, start, vector, view};
+use super::launch::{Float, Operand, ROWS, address, checked, int, launch, name, start, vector, view};
 use super::{WARPS, for_float, profile};
 use crate::{Activation, LayerNorm, Sequences};
 
@@ -136,14 +136,8 @@ pub(super) fn bias_activation<T: Float>(
     let (rows_i, width_i, code) = (rows as i64, int(OP, width)?, activation_code(activation));
     // SAFETY: the arguments of `bias_activation` in rows.cu; a null pointer stands for no bias.
     checked(unsafe {
-        match bias {
-            Some(bias) => {
-                launch!(device, ROWS, name::<T>("bias_activation"), grid: (rows.div_ceil(2), 1), threads: threads,
-                (x.as_view(), bias.slice(..), rows_i, width_i, code))
-            }
-            None => launch!(device, ROWS, name::<T>("bias_activation"), grid: (rows.div_ceil(2), 1), threads: threads,
-                (x.as_view(), 0u64, rows_i, width_i, code)),
-        }
+        launch!(device, ROWS, name::<T>("bias_activation"), grid: (rows.div_ceil(2), 1), threads: threads,
+            (x.as_view(), address(bias, device), rows_i, width_i, code))
     })
 }
 
@@ -170,14 +164,8 @@ pub(super) fn add_norm<T: Float>(
     let _span = profile::span(OP, device, 0.0, 3.0 * (x.len() * size_of::<T>()) as f64);
     // SAFETY: the arguments of `add_norm` in rows.cu; a null pointer stands for no bias.
     checked(unsafe {
-        match bias {
-            Some(bias) => {
-                launch!(device, ROWS, name::<T>("add_norm"), grid: (rows.div_ceil(WARPS), 1), threads: 32 * WARPS,
-                (x.as_view(), residual, bias.slice(..), rows_i, width_i, vector, weight, norm_bias, norm.eps()))
-            }
-            None => launch!(device, ROWS, name::<T>("add_norm"), grid: (rows.div_ceil(WARPS), 1), threads: 32 * WARPS,
-                (x.as_view(), residual, 0u64, rows_i, width_i, vector, weight, norm_bias, norm.eps())),
-        }
+        launch!(device, ROWS, name::<T>("add_norm"), grid: (rows.div_ceil(WARPS), 1), threads: 32 * WARPS,
+            (x.as_view(), residual, address(bias, device), rows_i, width_i, vector, weight, norm_bias, norm.eps()))
     })
 }
 

@@ -279,6 +279,19 @@ static void inner_products_case(int pairs, int outputs, int width, int vector, b
   worst.report(TITLE("f32 inner products, %d outputs, width %d, vector %d", outputs, width, vector), 1e-5);
 }
 
+static void views_case(int count) {
+  Array<F32> a(count, 1.f), b(count, 1.f), product(count), difference(count);
+  run((count + 255) / 256, 1, 256, [&] { product_f32(a.at(), b.at(), product.at(), count); });
+  run((count + 255) / 256, 1, 256, [&] { abs_diff_f32(a.at(), b.at(), difference.at(), count); });
+  Worst products, differences;
+  for (int i = 0; i < count; i++) {
+    products.see(product[i], float(a[i]) * float(b[i]));
+    differences.see(difference[i], std::fabs(float(a[i]) - float(b[i])));
+  }
+  products.report(TITLE("f32 product of %d", count), 0);
+  differences.report(TITLE("f32 difference of %d", count), 0);
+}
+
 int main() {
 #define ALL(name, T)                                                                                             \
   for (int activation = 0; activation < 5; activation++) bias_activation_case<T>(bias_activation_##name, 3, 72, activation, true); \
@@ -295,6 +308,7 @@ int main() {
   inner_products_case(3, 17, 256, 1, true);
   inner_products_case(2, 5, 264, 1, false);
   inner_products_case(5, 3, 30, 0, true);
+  for (int count : {1, 255, 1000}) views_case(count);
   attention64_cases<BF16>(attention64_bf16);
   attention64_cases<F16>(attention64_f16);
   printf("%s\n", failures ? "some kernels are wrong" : "all kernels agree");
