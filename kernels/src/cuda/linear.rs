@@ -11,8 +11,9 @@ use candle_core::{
     CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, DType, Device, Layout, Result, Shape, Tensor, bail,
 };
 
+use super::cublas_lt::Sizes;
 use super::launch::{ALIGNMENT, Operand, start, view};
-use super::product::{Multiply, Plan, Sizes};
+use super::product::{Multiply, Plan};
 use super::rows::{add_norm, bias_activation};
 use super::{for_float, profile};
 use crate::{Activation, LayerNorm, RowKind};

@@ -13,6 +13,8 @@
 
 mod attention;
 mod bilinear;
+mod choices;
+mod cublas_lt;
 pub mod device;
 mod forwarding;
 mod launch;
@@ -27,9 +29,9 @@ mod views;
 // What is safe by the checks of the operations above alone stays in this package.
 pub(crate) use attention::attention;
 pub(crate) use bilinear::inner_products;
+pub use choices::{chosen_algorithms, refused_products, unusual_products};
 pub(crate) use linear::DenseLinear;
 pub(crate) use pooling::{attention_pool, simple_pool};
-pub use product::{chosen_algorithms, refused_products, unusual_products};
 pub(crate) use rows::{embed, layer_norm};
 pub(crate) use views::pairwise;
 
