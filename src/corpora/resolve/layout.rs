@@ -1,6 +1,6 @@
 //! Passages as texts: their blocks put together, and the place of each in the document.
 
-use super::Reading;
+use super::reading::Reading;
 use crate::corpora::document::{Passage, RawPassage, Unit};
 
 /// How many spaces there are between a block and the next of its passage when they are put together: as many as their

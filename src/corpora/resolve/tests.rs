@@ -1,6 +1,6 @@
 use super::*;
-use crate::corpora::document::{RawBlock, RawPassage};
-use crate::corpora::report::Place;
+use crate::corpora::document::{RawBlock, RawMention, RawPassage, Unit};
+use crate::corpora::report::{Place, Reason};
 use proptest::prelude::*;
 
 struct Collected(Vec<Problem>);
