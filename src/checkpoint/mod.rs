@@ -23,16 +23,18 @@ mod packed_mark;
 mod safetensors_file;
 mod source;
 mod torch;
+mod weights;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
-pub use contents::{Checkpoint, PACKED_PREFIX, TensorInfo};
 pub use error::CheckpointError;
 pub use folder::{is_of_a_model, is_weights};
 pub use hash::FileHash;
 pub use hub::HubOptions;
 pub use mapped::MappedFile;
+pub use packed_mark::PACKED_PREFIX;
 pub use source::{ModelFiles, ModelSource, NamedBytes, WeightFile, locate};
+pub use weights::{Checkpoint, TensorInfo};
 pub use write::{Unwritten, write_each, write_safetensors};

@@ -10,6 +10,10 @@ use std::ops::Range;
 
 use blake3::Hasher;
 
+/// Begins the names of what `crag convert` adds: a model's own weights once more, laid out as a kernel wants them.
+/// Such tensors are not part of the model; [`super::Checkpoint::packed`] finds them.
+pub const PACKED_PREFIX: &str = "crag.packed.";
+
 /// The key of the metadata.
 pub(super) const PACKED_MARK: &str = "crag.packed";
 
