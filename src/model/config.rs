@@ -3,15 +3,19 @@
 //! Shapes come first ([`Roles`]), `config.json` gives what shapes cannot for the encoders, the
 //! sidecar `crag.json` what they cannot for the head; defaults are BERT's and the model card's.
 
+mod backbone;
+mod setting;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::words::with_numbers_named;
 use crate::{Calibration, Side};
 
-use super::{backbone::Backbone, roles::Roles};
+use super::roles::Roles;
+use backbone::Backbone;
 
-pub use super::setting::{
+pub use setting::{
     ATTENTION_HEAD_SIZE, ActivationName, ConfigError, NamedFile, Pooling, Setting, Source, View, view_names,
 };
 

@@ -4,17 +4,12 @@
 //! the network: per side embeddings, encoder layers, pooling and projection; per pair fusion and
 //! classifier. What differs between processors is in [`crate::kernels`]; text and files are not seen.
 
-mod backbone;
 pub mod config;
 mod dual_encoder;
 mod encoder;
 mod head;
-mod head_order;
 mod pooler;
-mod role_checks;
-mod role_reader;
 pub mod roles;
-mod setting;
 #[cfg(test)]
 mod test_shapes;
 mod weights;

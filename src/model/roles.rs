@@ -6,6 +6,10 @@
 //! projection, the rest is the classifier, ordered by `Sequential` index or by how widths chain.
 //! Every tensor gets exactly one role and every role its tensors, or reading fails and names what is left over or missing.
 
+mod checks;
+mod head_order;
+mod reader;
+
 use crate::Side;
 use crate::words::shortened;
 

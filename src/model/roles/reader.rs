@@ -8,9 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{Side, checkpoint::TensorInfo};
 
 use super::{
+    BilinearRole, EncoderRoles, HeadStep, LayerRoles, LinearRole, NormRole, PoolerRoles, Roles, RolesError, checks,
     head_order::{self, End, Module, Ordered},
-    role_checks,
-    roles::{BilinearRole, EncoderRoles, HeadStep, LayerRoles, LinearRole, NormRole, PoolerRoles, Roles, RolesError},
 };
 
 impl Roles {
@@ -82,7 +81,7 @@ impl<'a> Reader<'a> {
                 return Err(self.without_encoders(found_any));
             }
         };
-        role_checks::check_encoders(&drug, &adr)?;
+        checks::check_encoders(&drug, &adr)?;
         let hidden = drug.hidden_size;
         let poolers = self.poolers(hidden)?;
         if !self.empty.is_empty() {
@@ -116,7 +115,7 @@ impl<'a> Reader<'a> {
             guesses: self.guesses,
             end_guess: self.end_guess,
         };
-        role_checks::check_head(&roles)?;
+        checks::check_head(&roles)?;
         Ok(roles)
     }
 

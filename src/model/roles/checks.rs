@@ -5,7 +5,7 @@
 
 use crate::Side;
 
-use super::roles::{EncoderRoles, HeadStep, Roles, RolesError};
+use super::{EncoderRoles, HeadStep, Roles, RolesError};
 
 fn differ(part: &str, reason: String) -> RolesError {
     RolesError::Order {

@@ -7,7 +7,7 @@ use crate::Side;
 use crate::words::shortened;
 
 use super::{
-    roles::Roles,
+    super::roles::Roles,
     setting::{ATTENTION_HEAD_SIZE, ActivationName, ConfigError, NamedFile, Setting, Source},
 };
 

@@ -5,7 +5,7 @@
 //! between two modules is a child without tensors: an activation or a dropout. Without indices the
 //! widths must chain in exactly one way.
 
-use super::roles::HeadStep;
+use super::HeadStep;
 
 /// A named linear or norm whose place is not known yet.
 #[derive(Clone, Debug)]
