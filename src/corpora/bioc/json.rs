@@ -10,7 +10,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{BiocDocument, Piece};
+use super::Piece;
+use super::structures::BiocDocument;
 use crate::corpora::report::CorpusError;
 use crate::corpora::source::{BYTE_ORDER_MARK, Source};
 use crate::words::quoted;

@@ -8,7 +8,8 @@ use quick_xml::Reader;
 use quick_xml::XmlVersion;
 use quick_xml::events::{BytesStart, Event};
 
-use super::{BiocAnnotation, BiocDocument, BiocLocation, BiocNode, BiocPassage, BiocRelation, Piece};
+use super::Piece;
+use super::structures::{BiocAnnotation, BiocDocument, BiocLocation, BiocNode, BiocPassage, BiocRelation};
 use crate::corpora::report::CorpusError;
 use crate::corpora::source::Source;
 use crate::words::quoted;
