@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::ops::Range;
 
+use serde_json::value::{RawValue, to_raw_value};
+
 use super::candidates::{Candidate, candidates, overlaps};
 use super::document::Document;
 use super::labels::{Position, Stated, Verdict};
@@ -206,7 +208,7 @@ struct PairWriter<'a> {
     split: &'a [Split],
     options: &'a Options,
     /// The last text as JSON and what it was cut from: many pairs share one.
-    text: Option<(Extent, String)>,
+    text: Option<(Extent, Box<RawValue>)>,
     /// Where texts that begin at a position do without their whitespace, and those that end at one: that may be long.
     starts: HashMap<Position, usize>,
     ends: HashMap<Position, usize>,
@@ -228,10 +230,10 @@ impl<'a> PairWriter<'a> {
     }
 
     fn write(&mut self, pair: &Pair<'_>, extent: Extent, output: &mut dyn Write) -> io::Result<()> {
-        if self.text.as_ref().is_none_or(|(of, _)| *of != extent) {
-            self.text = Some((extent, serde_json::to_string(&self.cut(extent))?));
-        }
-        let text_json = self.text.as_ref().map_or("", |(_, text)| text);
+        let text = match self.text.take() {
+            Some((of, text)) if of == extent => text,
+            _ => to_raw_value(&self.cut(extent))?,
+        };
         let (first, last) = match pair.drug.passage <= pair.adr.passage {
             true => (pair.drug.passage, pair.adr.passage),
             false => (pair.adr.passage, pair.drug.passage),
@@ -249,13 +251,15 @@ impl<'a> PairWriter<'a> {
             document: &self.document.id,
             occurrence: self.occurrence,
             section,
-            text_json,
+            text: &text,
             drug: self.side(pair.drug, extent),
             adr: self.side(pair.adr, extent),
             overlap: pair.overlap,
             label: pair.label,
         };
-        record::write(output, &mut self.line, &fields)
+        let written = record::write(output, &mut self.line, &fields);
+        self.text = Some((extent, text));
+        written
     }
 
     fn side<'s>(&self, candidate: &'s Candidate<'_>, extent: Extent) -> Half<'s>

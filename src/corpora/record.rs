@@ -14,6 +14,9 @@
 use std::io::{self, Write};
 use std::ops::Range;
 
+use serde::Serialize;
+use serde_json::value::RawValue;
+
 /// One side of a pair.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Half<'a> {
@@ -29,69 +32,79 @@ pub struct Half<'a> {
 }
 
 /// One pair. `text` is a JSON string already, since many pairs share one.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Fields<'a> {
     pub document: &'a str,
     /// Which time the document comes, from 1.
     pub occurrence: u32,
     pub section: Option<&'a str>,
-    pub text_json: &'a str,
+    pub text: &'a RawValue,
     pub drug: Half<'a>,
     pub adr: Half<'a>,
     pub overlap: bool,
     pub label: Option<bool>,
 }
 
+/// In the order in which the keys are written.
+#[derive(Serialize)]
+struct Record<'a> {
+    id: String,
+    doc_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    section: Option<&'a str>,
+    text: &'a RawValue,
+    drug: &'a str,
+    adr: &'a str,
+    drug_span: [u64; 2],
+    adr_span: [u64; 2],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    drug_fragments: Vec<[u64; 2]>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    adr_fragments: Vec<[u64; 2]>,
+    drug_type: &'a str,
+    adr_type: &'a str,
+    drug_concepts: &'a [&'a str],
+    adr_concepts: &'a [&'a str],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    overlap: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<u8>,
+}
+
+/// Writes the record of a pair as one line. `line`: memory to put it together in.
 pub fn write(output: &mut dyn Write, line: &mut Vec<u8>, fields: &Fields<'_>) -> io::Result<()> {
-    line.clear();
-    let mut id = format!("{}:{}:{}", fields.document, list(&fields.drug), list(&fields.adr));
+    let Fields { drug, adr, .. } = fields;
+    let mut id = format!("{}:{}:{}", fields.document, list(drug), list(adr));
     if fields.occurrence > 1 {
         id.push_str(&format!("~{}", fields.occurrence));
     }
-    line.extend_from_slice(b"{\"id\":");
-    string(line, &id)?;
-    line.extend_from_slice(b",\"doc_id\":");
-    string(line, fields.document)?;
-    if let Some(section) = fields.section {
-        line.extend_from_slice(b",\"section\":");
-        string(line, section)?;
-    }
-    line.extend_from_slice(b",\"text\":");
-    line.extend_from_slice(fields.text_json.as_bytes());
-    let sides = [("drug", &fields.drug), ("adr", &fields.adr)];
-    for (name, side) in sides {
-        write!(line, ",\"{name}\":")?;
-        string(line, side.entity)?;
-    }
-    for (name, side) in sides {
-        write!(line, ",\"{name}_span\":[{},{}]", side.span.start, side.span.end)?;
-    }
-    for (name, side) in sides {
-        if !side.fragments.is_empty() {
-            write!(line, ",\"{name}_fragments\":[")?;
-            for (i, span) in side.fragments.iter().enumerate() {
-                let comma = if i > 0 { "," } else { "" };
-                write!(line, "{comma}[{},{}]", span.start, span.end)?;
-            }
-            line.push(b']');
-        }
-    }
-    for (name, side) in sides {
-        write!(line, ",\"{name}_type\":")?;
-        string(line, side.kind)?;
-    }
-    for (name, side) in sides {
-        write!(line, ",\"{name}_concepts\":")?;
-        serde_json::to_writer(&mut *line, side.concepts)?;
-    }
-    if fields.overlap {
-        line.extend_from_slice(b",\"overlap\":true");
-    }
-    if let Some(label) = fields.label {
-        write!(line, ",\"label\":{}", u8::from(label))?;
-    }
-    line.extend_from_slice(b"}\n");
+    let spans = |of: &[Range<u64>]| of.iter().map(pair).collect();
+    let record = Record {
+        id,
+        doc_id: fields.document,
+        section: fields.section,
+        text: fields.text,
+        drug: drug.entity,
+        adr: adr.entity,
+        drug_span: pair(&drug.span),
+        adr_span: pair(&adr.span),
+        drug_fragments: spans(&drug.fragments),
+        adr_fragments: spans(&adr.fragments),
+        drug_type: drug.kind,
+        adr_type: adr.kind,
+        drug_concepts: drug.concepts,
+        adr_concepts: adr.concepts,
+        overlap: fields.overlap,
+        label: fields.label.map(u8::from),
+    };
+    line.clear();
+    serde_json::to_writer(&mut *line, &record)?;
+    line.push(b'\n');
     output.write_all(line)
+}
+
+fn pair(span: &Range<u64>) -> [u64; 2] {
+    [span.start, span.end]
 }
 
 fn list(side: &Half<'_>) -> String {
@@ -100,8 +113,4 @@ fn list(side: &Half<'_>) -> String {
         .iter()
         .map(|span| format!("{}-{}", span.start, span.end));
     spans.collect::<Vec<_>>().join(",")
-}
-
-fn string(line: &mut Vec<u8>, value: &str) -> io::Result<()> {
-    Ok(serde_json::to_writer(line, value)?)
 }
