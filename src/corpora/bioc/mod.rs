@@ -10,6 +10,7 @@
 
 mod json;
 mod structures;
+mod values;
 mod xml;
 
 use super::document::{Documents, RawDocument};

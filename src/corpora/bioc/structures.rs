@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::Deserialize;
 
-use super::json;
+use super::values;
 use crate::corpora::document::{
     Composite, LONGEST_ID, NOWHERE, PairedEnds, RawBlock, RawDocument, RawEndpoint, RawMention, RawPassage,
     RawRelation, qualifies, split_concepts,
@@ -36,14 +36,14 @@ const CONCEPT_KEYS: &[&str] = &[
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct BiocDocument {
-    #[serde(deserialize_with = "json::text")]
+    #[serde(deserialize_with = "values::text")]
     pub id: String,
-    #[serde(deserialize_with = "json::list")]
+    #[serde(deserialize_with = "values::list")]
     pub passages: Vec<BiocPassage>,
     /// Of no passage: they are where their offsets are.
-    #[serde(deserialize_with = "json::list")]
+    #[serde(deserialize_with = "values::list")]
     pub annotations: Vec<BiocAnnotation>,
-    #[serde(deserialize_with = "json::list")]
+    #[serde(deserialize_with = "values::list")]
     pub relations: Vec<BiocRelation>,
 }
 
@@ -51,53 +51,53 @@ pub struct BiocDocument {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct BiocPassage {
-    pub infons: json::Infons,
-    #[serde(deserialize_with = "json::number")]
+    pub infons: values::Infons,
+    #[serde(deserialize_with = "values::number")]
     pub offset: Option<u64>,
-    #[serde(deserialize_with = "json::optional_text")]
+    #[serde(deserialize_with = "values::optional_text")]
     pub text: Option<String>,
-    #[serde(deserialize_with = "json::list")]
+    #[serde(deserialize_with = "values::list")]
     pub sentences: Vec<BiocPassage>,
-    #[serde(deserialize_with = "json::list")]
+    #[serde(deserialize_with = "values::list")]
     pub annotations: Vec<BiocAnnotation>,
-    #[serde(deserialize_with = "json::list")]
+    #[serde(deserialize_with = "values::list")]
     pub relations: Vec<BiocRelation>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct BiocAnnotation {
-    #[serde(deserialize_with = "json::text")]
+    #[serde(deserialize_with = "values::text")]
     pub id: String,
-    pub infons: json::Infons,
-    #[serde(deserialize_with = "json::list")]
+    pub infons: values::Infons,
+    #[serde(deserialize_with = "values::list")]
     pub locations: Vec<BiocLocation>,
-    #[serde(deserialize_with = "json::optional_text")]
+    #[serde(deserialize_with = "values::optional_text")]
     pub text: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct BiocLocation {
-    #[serde(deserialize_with = "json::number")]
+    #[serde(deserialize_with = "values::number")]
     pub offset: Option<u64>,
-    #[serde(deserialize_with = "json::number")]
+    #[serde(deserialize_with = "values::number")]
     pub length: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct BiocRelation {
-    #[serde(deserialize_with = "json::text")]
+    #[serde(deserialize_with = "values::text")]
     pub id: String,
-    pub infons: json::Infons,
-    #[serde(deserialize_with = "json::list")]
+    pub infons: values::Infons,
+    #[serde(deserialize_with = "values::list")]
     pub nodes: Vec<BiocNode>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 pub struct BiocNode {
-    #[serde(default, deserialize_with = "json::text")]
+    #[serde(default, deserialize_with = "values::text")]
     pub refid: String,
 }
 
@@ -250,7 +250,7 @@ fn name_by_level(mentions: &mut [RawMention], levels: &[Level], relations: &mut 
     }
 }
 
-fn section(infons: &json::Infons) -> Option<String> {
+fn section(infons: &values::Infons) -> Option<String> {
     let names = ["section_type", "section", "type", "section_title_1"];
     let value = names.iter().find_map(|name| infons.get(name)).map(str::trim);
     value.filter(|value| !value.is_empty()).map(str::to_owned)
