@@ -175,7 +175,14 @@ impl Drop for OutputFolder {
 fn lock_in(target: &Path, partial: &Path, claim: Claim) -> Result<File, OutputError> {
     let mut attempt = 0;
     loop {
-        fs::create_dir_all(partial).map_err(|source| io_error(partial, "cannot be made", source))?;
+        match fs::create_dir_all(partial) {
+            // Another run's, which it removed before this one could look whether it is a folder.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < ATTEMPTS => {
+                attempt += 1;
+                continue;
+            }
+            made => made.map_err(|source| io_error(partial, "cannot be made", source))?,
+        }
         match lock(&RealDisk, target, &partial.join(LOCK), claim.wait, None) {
             Err(OutputError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => {
                 attempt += 1;
