@@ -9,7 +9,8 @@
 //! - Equal probabilities are one step of every curve, never ordered by accident.
 //! - A figure that is not defined (precision where nothing is predicted, ROC-AUC of one class) has no value; it is
 //!   never made up as 0 or 1.
-//! - Every sum runs over the records sorted by probability and label, so the order of the input changes no bit.
+//! - Every sum runs over the records sorted by probability and label, or over documents in the order of their names, so the
+//!   order of the input changes no bit.
 //! - Intervals are percentiles of a bootstrap that draws whole documents, since records of one document are not
 //!   independent of each other (Field and Welsh 2007).
 
