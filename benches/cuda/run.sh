@@ -100,7 +100,7 @@ checkpoint() {
 }
 kernels() { # the tests of the kernels take the GPU, while the checkpoint is made on the CPU
   [ "$device" = cuda ] && [ -n "$tests" ] || return
-  # what reaches beyond 2^31 elements comes last and alone: a fault of the library there would fail all that runs beside it
+  # what reaches beyond 2^31 elements runs alone, after the others: a fault of the library there would fail all that runs beside it
   CRAG_REQUIRE_GPU=1 step tests 150 "$tests" --nocapture --skip tensors_of_more cuda::gpu
   CRAG_REQUIRE_GPU=1 step alone-tensors_of_more 45 "$tests" --nocapture tensors_of_more
   # a kernel that faults spoils the GPU for all tests after it in the process: each that failed once more, alone

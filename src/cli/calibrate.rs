@@ -148,7 +148,7 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
         .resampled(|plan, made| improvement(&sample, &judged, bins, plan, made));
     let without_intervals = Plan { resamples: 0, ..plan };
     let on_same = improvement(&sample, &same, bins, &without_intervals, &|| ());
-    let judged = Judged {
+    let findings = Findings {
         sample: &sample,
         on_unseen,
         on_same: on_same.after,
@@ -197,10 +197,10 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
     }
     let text = match args.json {
         true => {
-            let value = args.json(&target, &calibration, &judged, &set);
+            let value = args.json(&target, &calibration, &findings, &set);
             serde_json::to_string_pretty(&value)? + "\n"
         }
-        false => args.table(&target, &calibration, &judged),
+        false => args.table(&target, &calibration, &findings),
     };
     let printed = super::print(&text)
         .with_context(|| format!("{} is written, but what there is to say of it is not", target.display()))?;
@@ -208,7 +208,7 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
 }
 
 /// What is said of a calibration.
-struct Judged<'s> {
+struct Findings<'s> {
     sample: &'s Sample,
     /// On documents that its maps have not seen, where there are folds.
     on_unseen: Improvement,
@@ -364,9 +364,9 @@ impl CalibrateArgs {
         Ok((name, set, Some(in_use)))
     }
 
-    fn table(&self, target: &Path, calibration: &Calibration, judged: &Judged<'_>) -> String {
+    fn table(&self, target: &Path, calibration: &Calibration, findings: &Findings<'_>) -> String {
         let mut out = String::new();
-        let Judged { sample, unit, .. } = judged;
+        let Findings { sample, unit, .. } = findings;
         // Writing to a string cannot fail.
         let _ = writeln!(
             out,
@@ -389,7 +389,7 @@ impl CalibrateArgs {
             "\n{:<28}{:>10}  {after:>34}  {:>30}  {:>14}",
             "", "before", "change", "on the same"
         );
-        let Improvement { before, after, change } = judged.on_unseen;
+        let Improvement { before, after, change } = findings.on_unseen;
         for (i, metric) in CALIBRATED.into_iter().enumerate() {
             let change = change[i];
             let interval = change
@@ -405,7 +405,7 @@ impl CalibrateArgs {
                     "{}{interval}",
                     change.value.map_or("-".to_owned(), |value| format!("{value:+.4}"))
                 ),
-                number(&judged.on_same[i])
+                number(&findings.on_same[i])
             );
         }
         let _ = writeln!(
@@ -420,7 +420,7 @@ impl CalibrateArgs {
         out
     }
 
-    fn json(&self, target: &Path, calibration: &Calibration, judged: &Judged<'_>, set: &LabelledSet) -> Value {
+    fn json(&self, target: &Path, calibration: &Calibration, findings: &Findings<'_>, set: &LabelledSet) -> Value {
         let of = |estimates: &[Estimate]| {
             let members = CALIBRATED.iter().zip(estimates).map(|(metric, estimate)| {
                 let interval = estimate.interval.map(|i| [i.low, i.high]);
@@ -433,7 +433,7 @@ impl CalibrateArgs {
         };
         let judged_on = match self.folds {
             1 => "the records it was fitted to".to_owned(),
-            _ => format!("unseen {}", judged.unit),
+            _ => format!("unseen {}", findings.unit),
         };
         json!({
             "crag": env!("CARGO_PKG_VERSION"),
@@ -441,11 +441,11 @@ impl CalibrateArgs {
             "calibration": calibration,
             "folds": self.folds,
             "bins": self.labelled.bins,
-            "before": of(&judged.on_unseen.before),
-            "after": of(&judged.on_unseen.after),
+            "before": of(&findings.on_unseen.before),
+            "after": of(&findings.on_unseen.after),
             "after_judged_on": judged_on,
-            "change": of(&judged.on_unseen.change),
-            "after_on_the_same_records": of(&judged.on_same),
+            "change": of(&findings.on_unseen.change),
+            "after_on_the_same_records": of(&findings.on_same),
             "left_out": {"unlabelled": set.unlabelled, "rejected": set.rejected},
         })
     }

@@ -373,12 +373,12 @@ mod tests {
             ("c.csv", b"BZh,drug,adr,text", false),
             ("d", b"", false),
         ];
-        for (name, bytes, is_packed) in files {
+        for (name, bytes, is_compressed) in files {
             let path = folder.path().join(name);
             std::fs::write(&path, bytes).unwrap();
             let sizes = InputSizes::of(&[path]).unwrap();
             let length = bytes.len() as u64;
-            let expected = if is_packed { (0, length) } else { (length, 0) };
+            let expected = if is_compressed { (0, length) } else { (length, 0) };
             assert_eq!((sizes.plain, sizes.compressed), expected, "{name}");
         }
     }

@@ -282,6 +282,14 @@ fn how_to_score_is_refused_where_nothing_is_scored() {
             );
         }
     }
+    for flag in [["--model-config", "none.json"], ["--revision", "main"]] {
+        let refused = run(&[&["eval", "--scored"][..], &flag].concat(), scored(60, 0.1));
+        assert!(
+            refused.code == 2 && refused.stderr.contains(flag[0]),
+            "{}",
+            refused.stderr
+        );
+    }
     // Defaults of a machine are no orders.
     let output = crag()
         .env("CRAG_DTYPE", "bf16")

@@ -153,8 +153,7 @@ impl Facts<'_> {
                 Err(_) => return Err(changed(&format!("{name} has become unreadable"))),
             }
         }
-        let broken =
-            |error: CheckpointError| changed(&format!("its model cannot be opened ({error}), which was whole"));
+        let broken = |error: CheckpointError| changed(&format!("its model has become unreadable ({error})"));
         let files = locate(&ModelSource::Folder(target.to_owned()), &HubOptions::default()).map_err(broken)?;
         let is_own = |name: &str| self.start.files.iter().any(|(own, _)| own == name);
         let added = files
@@ -162,7 +161,7 @@ impl Facts<'_> {
             .into_iter()
             .find(|(name, file)| file.is_some() && !is_own(name));
         if let Some((name, _)) = added {
-            return Err(changed(&format!("{name} has been added, which would be read")));
+            return Err(changed(&format!("{name} has been added (and would be read)")));
         }
         let found = files
             .sidecar
