@@ -169,7 +169,7 @@ impl Plan {
             Wanted::Algorithm(place) => Some(place - 1),
             _ => candidates.iter().position(takes_any_rows),
         };
-        // A place beyond the last is refused, and then cuBLAS multiplies.
+        // A place beyond the last is looked for among those that split sums; beyond those too cuBLAS multiplies.
         let Some(best) = candidates.get(found.unwrap_or(0)) else {
             return Err(LtError(cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED));
         };
