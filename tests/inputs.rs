@@ -230,7 +230,7 @@ fn a_second_input_that_cannot_be_read_is_found_before_anything_is_written() {
         (paths[1].clone(), "b.zip: cannot be read: expected text"),
         (
             utf16,
-            "utf16.jsonl: expected UTF-8, found UTF-16 (every second byte is zero)",
+            "utf16.jsonl: expected UTF-8, found UTF-16LE (every second byte is zero)",
         ),
     ] {
         paths[1] = second;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::contents::{Contents, looks_like_anything_but_weights};
 use super::mapped::NO_FILE;
 use super::{CheckpointError, ModelFiles, NamedBytes, WeightFile};
+use crate::files::BYTE_ORDER_MARK;
 use crate::files::folder_of;
 
 /// The weights looked for, best first; an index stands for the shards it names.
@@ -36,8 +37,6 @@ pub(super) const BESIDE: [&str; 7] = [
 pub(super) const LARGEST_SMALL_FILE: u64 = 256 << 20;
 
 const LEADS_NOWHERE: &str = "the link leads nowhere; copy or download the file again";
-
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 pub(super) fn is_index(name: &str) -> bool {
     name.ends_with(".index.json")
@@ -110,6 +109,14 @@ impl NamedBytes {
     /// The whole of a small file, or of what a pipe gives.
     pub fn read(path: &Path) -> Result<Self, CheckpointError> {
         read_small(path)?.ok_or_else(|| not_found(path))
+    }
+
+    /// As [`Self::read`], of a file that need not be there.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and where what is there is no file.
+    pub fn read_if_there(path: &Path) -> Result<Option<Self>, CheckpointError> {
+        read_regular(path)
     }
 }
 

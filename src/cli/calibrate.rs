@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -17,8 +18,8 @@ use super::{Outcome, UsageError, console};
 use crate::Calibration;
 use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, NamedBytes, locate};
 use crate::evaluation::{
-    CALIBRATED, Estimate, Improvement, LabelledSet, MatchBy, Method, Mistakes, Plan, Sample, cross_fitted, fit,
-    improvement,
+    CALIBRATED, CrossFitError, Estimate, Improvement, LabelledSet, MatchBy, Method, Mistakes, Plan, Sample,
+    cross_fitted, fit, improvement,
 };
 use crate::files::{Destination, is_same_file, refuse_inputs, refuse_stdout, replace_among_others, try_to_replace};
 use crate::model::config::Sidecar;
@@ -130,7 +131,7 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
         MethodArg::Isotonic => Method::Isotonic,
     };
     let sample = set.sample();
-    let (unit, about_documents) = args.labelled.documents(&name, &set);
+    let (unit, about_documents) = args.labelled.documents(&name, &set.document_names);
     let mut calibration = fit(&sample, method).with_context(|| name.clone())?;
     if unit == "records" {
         calibration.forget_documents();
@@ -140,7 +141,15 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
     let same = sample.mapped(|record| calibration.apply(record.probability));
     let judged = match args.folds {
         1 => same.clone(),
-        folds => cross_fitted(&sample, method, folds, plan.seed).with_context(|| format!("{name}: --folds {folds}"))?,
+        folds => cross_fitted(&sample, method, folds, plan.seed).map_err(|error| {
+            let way_out = match error {
+                CrossFitError::Fold(_) => {
+                    "; of all records a calibration can be fitted, and --folds 1 judges it on these"
+                }
+                CrossFitError::TooFewDocuments { .. } => "",
+            };
+            anyhow::anyhow!("{name}: --folds {folds}: {error}{way_out}")
+        })?,
     };
     let bins = args.labelled.bins;
     let on_unseen = args
@@ -477,13 +486,13 @@ fn parsed(settings: Option<&NamedBytes>) -> anyhow::Result<Sidecar> {
     Ok(sidecar.transpose()?.unwrap_or_default())
 }
 
+/// What the file that is to be written states already. None where there is none, also behind a link.
 fn read_sidecar(path: &Path) -> anyhow::Result<Option<Sidecar>> {
-    let name = path.display().to_string();
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(Sidecar::parse((&name, &bytes))?)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(anyhow::Error::new(error).context(name)),
+    if fs::metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Ok(None);
     }
+    let there = NamedBytes::read_if_there(path)?;
+    there.map(|file| parsed(Some(&file))).transpose()
 }
 
 fn parse_folds(value: &str) -> Result<usize, String> {

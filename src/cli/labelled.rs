@@ -15,7 +15,9 @@ use super::resampling::Resampling;
 use super::threads::start_pool;
 use super::values::{parse_bytes, parse_count, parse_share, parse_threads, parse_whole};
 use super::{UsageError, console, manifest};
-use crate::evaluation::{Collector, DOCUMENT_FIELDS, Fields, LabelledSet, Made, MatchBy, Mistakes, Plan};
+use crate::evaluation::{
+    Collector, DOCUMENT_FIELDS, DocumentNames, Fields, LabelledSet, Made, MatchBy, Mistakes, Plan,
+};
 use crate::files::Input;
 use crate::scoring::{
     Content, LineReader, Member, Options, OutputKey, Progress, RowEnds, ScoreError, Sink, run_into, too_long,
@@ -280,28 +282,29 @@ impl LabelledArgs {
     }
 
     /// What intervals are made of, and what to know about it.
-    pub fn documents(&self, name: &str, set: &LabelledSet) -> (&'static str, Vec<String>) {
-        if set.document_fields.is_empty() {
-            let fields = match &self.document {
+    pub fn documents(&self, name: &str, documents: &DocumentNames) -> (&'static str, Vec<String>) {
+        let DocumentNames { fields, without } = documents;
+        if fields.is_empty() {
+            let expected = match &self.document {
                 Some(field) => format!("\"{field}\""),
                 None => DOCUMENT_FIELDS.map(|field| format!("\"{field}\"")).join(", "),
             };
             let sentence = format!(
-                "{name}: no record names its document ({fields}): intervals draw single records, and are too narrow if \
+                "{name}: no record names its document ({expected}): intervals draw single records, and are too narrow if \
                  several come from one document; --document names the field"
             );
             return ("records", vec![sentence]);
         }
         let mut sentences = Vec::new();
-        if set.without_document > 0 {
+        if *without > 0 {
             sentences.push(format!(
                 "{name}: {} no document (\"{}\"); each counts as a document of its own",
-                counted(set.without_document, "record names", "records name"),
-                set.document_fields.join("\" or \"")
+                counted(*without, "record names", "records name"),
+                fields.join("\" or \"")
             ));
         }
-        if set.document_fields.len() > 1 {
-            sentences.push(format!("{name}: {}", of_several_fields(&set.document_fields)));
+        if fields.len() > 1 {
+            sentences.push(format!("{name}: {}", of_several_fields(fields)));
         }
         ("documents", sentences)
     }

@@ -22,7 +22,7 @@ use super::document::{
 use super::options::Options;
 use super::report::{CorpusError, Place, Problem, Reason, Report, not_utf8, too_large};
 use super::resolve::LONG_LINE_END;
-use super::source::{EXPECTED_UTF8, is_utf16};
+use crate::files::WideEncoding;
 use crate::files::{Input, with_suffix};
 use crate::words::quoted;
 
@@ -188,8 +188,8 @@ fn read(path: &Path, id: &str, max_bytes: usize) -> Result<Result<String, Proble
     if bytes.len() > max_bytes {
         return problem(Reason::TooLarge, too_large("file", max_bytes));
     }
-    if is_utf16(&bytes) {
-        return problem(Reason::WrongFormat, EXPECTED_UTF8.to_owned());
+    if let Some(wide) = WideEncoding::of(&bytes) {
+        return problem(Reason::WrongFormat, wide.to_string());
     }
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Ok(text)),

@@ -4,22 +4,13 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use super::report::{CorpusError, Place, Problem, Reason};
+use crate::files::{BYTE_ORDER_MARK, WideEncoding};
 
 const CHUNK_BYTES: usize = 256 * 1024;
 /// A window that one large document has grown goes back to this.
 const KEPT_BYTES: usize = 4 * CHUNK_BYTES;
 /// What is kept of a line that is too long: enough to tell whose it is.
 const PREFIX_BYTES: usize = 256;
-pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// What to say of UTF-16.
-pub const EXPECTED_UTF8: &str =
-    "expected UTF-8, found a UTF-16 byte order mark; convert it first (iconv -f UTF-16 -t UTF-8)";
-
-/// Whether the bytes begin with UTF-16's byte order mark, either way round.
-pub fn is_utf16(bytes: &[u8]) -> bool {
-    matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..])
-}
 
 pub struct Source {
     reader: Box<dyn Read + Send>,
@@ -119,15 +110,15 @@ impl Source {
     }
 
     /// Drops a byte order mark and whitespace at the beginning of the stream, and says which byte comes first.
-    /// The problem of a stream that is UTF-16, or where `refused` is first.
+    /// The problem of a stream in another encoding of Unicode, or where `refused` is first.
     pub fn begin(&mut self, refused: &[u8], expected: &str) -> Result<Result<Option<u8>, Problem>, CorpusError> {
-        while self.bytes().len() < BYTE_ORDER_MARK.len() && self.more()? {}
+        while self.bytes().len() < WideEncoding::TELLING_BYTES && self.more()? {}
+        let problem = |place: Place, message: String| Problem::new(place, Reason::WrongFormat, message);
+        if let Some(wide) = WideEncoding::of(self.bytes()) {
+            return Ok(Err(problem(self.place(), wide.to_string())));
+        }
         if self.bytes().starts_with(BYTE_ORDER_MARK) {
             self.consume(BYTE_ORDER_MARK.len());
-        }
-        let problem = |place: Place, message: String| Problem::new(place, Reason::WrongFormat, message);
-        if is_utf16(self.bytes()) {
-            return Ok(Err(problem(self.place(), EXPECTED_UTF8.to_owned())));
         }
         loop {
             if let Some(at) = self.bytes().iter().position(|byte| !byte.is_ascii_whitespace()) {
@@ -280,7 +271,7 @@ mod tests {
 
     #[test]
     fn utf16_and_other_formats_are_one_clear_problem() {
-        for bytes in [&b"\xff\xfe1\0|\0"[..], b"\xfe\xff\x001\0|", b"\xef\xbb\xbf \n<x>"] {
+        for bytes in [&b"\xff\xfe1\0|\0"[..], b"1\x002\0|\0", b"\xef\xbb\xbf \n<x>"] {
             let mut source = Source::new(Box::new(io::Cursor::new(bytes.to_vec())), "test");
             let problem = source.begin(b"<", "PubTator").unwrap().unwrap_err();
             assert_eq!(problem.reason, Reason::WrongFormat);

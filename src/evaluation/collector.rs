@@ -17,6 +17,15 @@ pub struct Rejected {
     pub first: String,
 }
 
+/// What names the documents of usable records.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DocumentNames {
+    /// The fields that do, in the order in which they came.
+    pub fields: Vec<String>,
+    /// Records that name no document.
+    pub without: u64,
+}
+
 /// A usable record before documents are numbered for good.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kept {
@@ -36,12 +45,9 @@ pub struct LabelledSet {
     pub(super) pairs: Vec<Pair>,
     /// Hashes of their ids, where records are matched by line.
     pub(super) ids: Vec<Option<u64>>,
-    /// Names of documents, in the order in which they came.
+    /// Names of documents, by [`document_name`], in the order in which they came.
     pub(super) documents: Vec<Box<str>>,
-    /// Fields that named documents.
-    pub document_fields: Vec<String>,
-    /// Usable records that name no document.
-    pub without_document: u64,
+    pub document_names: DocumentNames,
     pub unlabelled: u64,
     /// Reasons why labelled records cannot be used.
     pub rejected: BTreeMap<String, Rejected>,
@@ -140,11 +146,11 @@ impl Collector {
             }
         }
         let document = record.document.as_ref().map(|(field, value)| {
-            if !self.set.document_fields.iter().any(|known| known == field) {
-                self.set.document_fields.push((*field).to_owned());
+            let fields = &mut self.set.document_names.fields;
+            if !fields.iter().any(|known| known == field) {
+                fields.push((*field).to_owned());
             }
-            // Equal values of different fields are different documents.
-            let name = format!("{field} {value}");
+            let name = document_name(field, value);
             match self.numbers.get(name.as_str()) {
                 Some(&number) => number,
                 None => {
@@ -158,7 +164,7 @@ impl Collector {
         let predicted = self.set.mistakes.predicts(record.probability);
         self.set.decided_otherwise += u64::from(record.causal.is_some_and(|causal| causal != predicted));
         self.set.of_several += u64::from(record.is_of_several);
-        self.set.without_document += u64::from(document.is_none());
+        self.set.document_names.without += u64::from(document.is_none());
         if self.set.mistakes.wants(record.label, record.probability) {
             self.set.mistakes.add(Mistake {
                 place: format!("{name}:{number}"),
@@ -227,6 +233,12 @@ impl LabelledSet {
         }
     }
 
+    /// The name of a usable record's document.
+    pub(super) fn document(&self, record: usize) -> Option<&str> {
+        let number = self.records[record].document?;
+        Some(&self.documents[number as usize])
+    }
+
     /// Usable records.
     pub fn usable(&self) -> usize {
         self.records.len()
@@ -248,6 +260,16 @@ impl LabelledSet {
         }
         number(&self.records, &ranks)
     }
+}
+
+/// Equal values of different fields are different documents.
+fn document_name(field: &str, value: &str) -> String {
+    format!("{field} {value}")
+}
+
+/// Whether a document has its name from `field`, one of those that named any: none of these begins another.
+pub(super) fn is_of_field(name: &str, field: &str) -> bool {
+    name.strip_prefix(field).is_some_and(|value| value.starts_with(' '))
 }
 
 fn hash(value: impl Hash) -> u64 {

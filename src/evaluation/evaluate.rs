@@ -95,6 +95,21 @@ pub struct Evaluation {
     pub unreached: Vec<PointKind>,
 }
 
+impl Evaluation {
+    /// Why wanted points are unreached, a sentence each.
+    pub fn why_unreached(&self) -> Vec<String> {
+        let why = |kind: &PointKind| match kind {
+            PointKind::Precision(precision) if *precision > 0.0 => {
+                format!("no threshold gives a precision of at least {precision}")
+            }
+            _ => "no threshold to choose: there are no positive records".to_owned(),
+        };
+        let mut sentences: Vec<String> = self.unreached.iter().map(why).collect();
+        sentences.dedup();
+        sentences
+    }
+}
+
 /// Two models on the same records.
 pub struct Comparison {
     pub first: Evaluation,

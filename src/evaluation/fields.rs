@@ -296,12 +296,18 @@ impl Fields {
         }
         // Beside an error a data frame writes a probability of null, beside a probability an error of null.
         let stated = |raw: Option<&'a str>| raw.filter(|raw| *raw != "null");
-        if let (None, Some(error)) = (stated(object.answer.probability), stated(object.answer.error)) {
+        let error = stated(object.answer.error).map(|raw| (raw, ErrorRecord::parse(raw)));
+        let instead = match (error, stated(object.answer.probability)) {
+            // A probability beside an error of `crag score` is what the record came with, and another's.
+            (Some((_, Some(ErrorRecord { code, message }))), _) => Some((Cow::Owned(code), message)),
+            (Some((raw, None)), None) => Some(reject("error_record", found(raw))),
+            (Some((_, None)), Some(_)) | (None, _) => None,
+        };
+        if let Some(error) = instead {
             if object.is_of_a_record && matches!(object.gold, None | Some("null")) {
                 return Ok(Reading::Unlabelled);
             }
-            let (code, message) = error_record(error);
-            return Err((Cow::Owned(code), message));
+            return Err(error);
         }
         let label = self.label(&object).map_err(|message| reject("bad_label", message))?;
         let Some(label) = label else {
@@ -431,17 +437,18 @@ fn named(raw: &str) -> Option<Cow<'_, str>> {
     scalar(raw).filter(|value| !value.trim().is_empty())
 }
 
-/// Code and message of an `error` member.
-fn error_record(raw: &str) -> (String, String) {
-    #[derive(Deserialize)]
-    struct Error {
-        code: String,
-        #[serde(default)]
-        message: String,
-    }
-    match serde_json::from_str::<Error>(raw) {
-        Ok(error) => (error.code, error.message),
-        Err(_) => ("error_record".to_owned(), found(raw)),
+/// An `error` member as `crag score` writes it.
+#[derive(Deserialize)]
+struct ErrorRecord {
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+impl ErrorRecord {
+    /// None for what is none of `crag score`'s.
+    fn parse(raw: &str) -> Option<Self> {
+        serde_json::from_str(raw).ok()
     }
 }
 

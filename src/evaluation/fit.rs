@@ -38,8 +38,15 @@ pub enum FitError {
          and a temperature moves none across; the isotonic method can"
     )]
     WrongSide,
+}
+
+/// Why fitting cannot be judged on documents that it has not seen.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum CrossFitError {
     #[error("expected at least as many documents as folds, found {documents} documents for {folds} folds")]
     TooFewDocuments { documents: usize, folds: usize },
+    #[error("the records that are left without one fold's documents do not do: {0}")]
+    Fold(FitError),
 }
 
 /// Fits `method` to all of `sample`.
@@ -52,9 +59,9 @@ pub fn fit(sample: &Sample, method: Method) -> Result<Calibration, FitError> {
 
 /// The sample as calibrated by maps that have not seen the record's document: documents are dealt into `folds`
 /// (at least 2) at random, and each fold gets the map that was fitted to all others.
-pub fn cross_fitted(sample: &Sample, method: Method, folds: usize, seed: u64) -> Result<Sample, FitError> {
+pub fn cross_fitted(sample: &Sample, method: Method, folds: usize, seed: u64) -> Result<Sample, CrossFitError> {
     if sample.documents() < folds {
-        return Err(FitError::TooFewDocuments {
+        return Err(CrossFitError::TooFewDocuments {
             documents: sample.documents(),
             folds,
         });
@@ -70,7 +77,8 @@ pub fn cross_fitted(sample: &Sample, method: Method, folds: usize, seed: u64) ->
     });
     // All, so that of several errors it is always the first fold's.
     let maps: Vec<Result<Calibration, FitError>> = maps.collect();
-    let maps = maps.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let maps: Result<Vec<_>, _> = maps.into_iter().collect();
+    let maps = maps.map_err(CrossFitError::Fold)?;
     Ok(sample.mapped(|record| maps[dealt[record.document as usize]].apply(record.probability)))
 }
 

@@ -30,13 +30,13 @@ mod sample;
 mod sum;
 
 pub use bootstrap::{Interval, Made, Plan};
-pub use collector::{Collector, LabelledSet, MatchBy};
+pub use collector::{Collector, DocumentNames, LabelledSet, MatchBy};
 pub use curves::Curves;
 pub use estimate::Estimate;
 pub use evaluate::{Differences, Evaluation, OperatingPoint, Origin, PointKind, Request, Threshold, compare, evaluate};
 pub use fields::{DOCUMENT_FIELDS, Fields, Labels};
 pub use figures::Metric;
-pub use fit::{Method, cross_fitted, fit};
+pub use fit::{CrossFitError, Method, cross_fitted, fit};
 pub use improvement::{CALIBRATED, Improvement, improvement};
 pub use mistakes::{Mistake, Mistakes};
 pub use pairing::{Mismatches, pair};

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
-use super::collector::LabelledSet;
+use super::collector::{DocumentNames, LabelledSet, is_of_field};
 use super::sample::{Judged, Sample};
 
 /// What does not match, and so is left out of a comparison.
@@ -45,10 +45,12 @@ pub struct Paired {
     pub keys: HashSet<Box<str>>,
     /// Of records matched by line those that have another id in the second set; they are compared all the same.
     pub ids_differ: u64,
+    /// What named the documents of the records that are compared.
+    pub documents: DocumentNames,
 }
 
-/// Matches records by their keys, as far as they do not say that they are of different pairs. Documents are the first
-/// set's.
+/// Matches records by their keys, as far as they do not say that they are of different pairs. A record's document is the
+/// one that the first set names, else the second.
 pub fn pair(first: &LabelledSet, second: &LabelledSet) -> Paired {
     let mut mismatches = Mismatches::default();
     let mut example = |kind: &str, key: &str| {
@@ -112,29 +114,33 @@ pub fn pair(first: &LabelledSet, second: &LabelledSet) -> Paired {
     (mismatches.pairs_differ, mismatches.labels_differ) = (pairs_differ, labels_differ);
 
     // Documents are numbered by name, records that name none after them by what is judged: in any order of the files alike.
-    let document = |i: usize| {
-        first.records[i]
-            .document
-            .map(|document| first.documents[document as usize].as_ref())
-    };
+    let document = |i: usize, j: usize| first.document(i).or_else(|| second.document(j));
     // As in `LabelledSet::sample`, so that the first set is judged as it is alone.
     matched.sort_unstable_by(|&(_, i, j), &(_, k, l)| {
         let (one, other) = (&first.records[i], &first.records[k]);
-        let order = document(i).cmp(&document(k));
+        let order = document(i, j).cmp(&document(k, l));
         let order = order
             .then(other.probability.total_cmp(&one.probability))
             .then(other.label.cmp(&one.label));
         order.then(second.records[l].probability.total_cmp(&second.records[j].probability))
     });
-    let mut named: Vec<&str> = matched.iter().filter_map(|&(_, i, _)| document(i)).collect();
+    let mut named: Vec<&str> = matched.iter().filter_map(|&(_, i, j)| document(i, j)).collect();
+    let without = (matched.len() - named.len()) as u64;
     named.sort_unstable();
     named.dedup();
+    let mut fields: Vec<String> = Vec::new();
+    for field in first.document_names.fields.iter().chain(&second.document_names.fields) {
+        let named_any = || named.iter().any(|name| is_of_field(name, field));
+        if !fields.contains(field) && named_any() {
+            fields.push(field.clone());
+        }
+    }
     let ranks: HashMap<&str, u32> = named.iter().enumerate().map(|(i, &name)| (name, i as u32)).collect();
     let mut next = named.len() as u32;
     let (mut of_first, mut of_second) = (Vec::new(), Vec::new());
     for &(_, i, j) in &matched {
         let (a, b) = (&first.records[i], &second.records[j]);
-        let document = match document(i) {
+        let document = match document(i, j) {
             Some(name) => ranks[name],
             None => {
                 next += 1;
@@ -155,6 +161,7 @@ pub fn pair(first: &LabelledSet, second: &LabelledSet) -> Paired {
         mismatches,
         keys: matched.iter().map(|&(key, _, _)| key.into()).collect(),
         ids_differ,
+        documents: DocumentNames { fields, without },
     }
 }
 

@@ -101,8 +101,8 @@ impl Report<'_> {
                 @if let Some(run) = self.runs.first() {
                     @let e = &run.evaluation;
                     p.lead {
-                        (thousands(e.records)) " records"
-                        @if self.unit != "records" { " of " (thousands(e.documents)) " " (self.unit) } ", "
+                        (many(e.records, "records"))
+                        @if self.unit != "records" { " of " (many(e.documents, self.unit)) } ", "
                         (thousands(e.positives)) " positive (" (percent(e.positives, e.records)) ")"
                     }
                 }
@@ -220,9 +220,7 @@ impl Report<'_> {
                             }
                         }
                     } }
-                    @for wanted in &run.evaluation.unreached {
-                        p.note { "No threshold gives: " (kind(*wanted)) "." }
-                    }
+                    @for why in run.evaluation.why_unreached() { p.note { (why) } }
                 }
                 p.small {
                     "A chosen threshold was chosen on these same records, so its figures flatter it; its interval is that of the choice \
@@ -251,7 +249,7 @@ impl Report<'_> {
         html! {
             footer {
                 p.small {
-                    @if self.plan.resamples > 0 {
+                    @if self.plan.resamples > 0 && self.runs.iter().any(|run| run.evaluation.documents > 1) {
                         "Intervals hold the middle " (self.plan.percent()) "% of " (thousands(self.plan.resamples))
                         " bootstrap resamples of " (self.unit) " (seed " (self.plan.seed) "). "
                     }
@@ -327,6 +325,12 @@ fn kind(kind: PointKind) -> String {
         PointKind::Recall(recall) => format!("recall of at least {recall}"),
         PointKind::Precision(precision) => format!("precision of at least {precision}"),
     }
+}
+
+/// A number and what it counts, in the singular where it is one.
+fn many(count: usize, of: &str) -> String {
+    let of = if count == 1 { of.trim_end_matches('s') } else { of };
+    format!("{} {of}", thousands(count))
 }
 
 fn percent(part: usize, whole: usize) -> String {

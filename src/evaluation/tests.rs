@@ -7,7 +7,7 @@ use super::bootstrap::Plan;
 use super::estimate::Estimate;
 use super::evaluate::{Origin, Request, Threshold, compare, evaluate};
 use super::figures::{Figures, Metric, Wanted, figures};
-use super::fit::{FitError, Method, cross_fitted, fit};
+use super::fit::{CrossFitError, FitError, Method, cross_fitted, fit};
 use super::sample::{Judged, Sample};
 use crate::Calibration;
 
@@ -192,7 +192,7 @@ fn why_nothing_can_be_fitted_is_told_apart() {
     let two = records([(0.9, true), (0.1, false)]);
     assert_eq!(
         cross_fitted(&two, Method::Isotonic, 5, 1).unwrap_err(),
-        FitError::TooFewDocuments { documents: 2, folds: 5 }
+        CrossFitError::TooFewDocuments { documents: 2, folds: 5 }
     );
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use super::resume_error::ResumeError;
+use crate::files::WideEncoding;
 
 /// Why a line was not scored. The names are part of the record format and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -117,15 +118,8 @@ impl LineError {
 pub enum ScoreError {
     #[error("{name}: cannot be read")]
     Read { name: String, source: io::Error },
-    #[error(
-        "{name}: expected UTF-8, found UTF-16 ({found}); \
-         convert it first, for example with iconv -f {encoding} -t UTF-8"
-    )]
-    Utf16 {
-        name: String,
-        found: &'static str,
-        encoding: &'static str,
-    },
+    #[error("{name}: {encoding}")]
+    Encoding { name: String, encoding: WideEncoding },
     #[error("reading the inputs panicked; this is a fault of this program")]
     ReaderPanicked,
     #[error("{name}:{line}: {message}")]

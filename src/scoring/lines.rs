@@ -4,7 +4,8 @@
 use std::io::{self, Read};
 
 use super::error::ScoreError;
-use super::rows::{BYTE_ORDER_MARK, RowEnds};
+use super::rows::RowEnds;
+use crate::files::{BYTE_ORDER_MARK, WideEncoding};
 
 /// One line, without its line end.
 #[derive(Debug, PartialEq, Eq)]
@@ -133,7 +134,7 @@ impl<R: Read> LineReader<R> {
         self.digest = self.hasher.finalize().into();
         let mut length = total;
         if std::mem::take(&mut self.first_line) {
-            self.refuse_utf16(&line)?;
+            self.refuse_wide_encoding(&line)?;
             if line.starts_with(BYTE_ORDER_MARK) {
                 length -= BYTE_ORDER_MARK.len() as u64;
                 if total <= keep as u64 {
@@ -178,28 +179,24 @@ impl<R: Read> LineReader<R> {
     /// What of the beginning makes reading on senseless. For inputs that can be opened again: it reads some of this one.
     pub fn check_beginning(mut self) -> Result<(), ScoreError> {
         let mut beginning = Vec::new();
-        let read = (&mut self.reader).take(4).read_to_end(&mut beginning);
+        let read = (&mut self.reader)
+            .take(WideEncoding::TELLING_BYTES as u64)
+            .read_to_end(&mut beginning);
         read.map_err(|source| ScoreError::Read {
             name: self.name.clone(),
             source,
         })?;
-        self.refuse_utf16(&beginning)
+        self.refuse_wide_encoding(&beginning)
     }
 
-    /// By its byte order mark, or by every other byte's being zero, as those of no text are in UTF-8.
-    fn refuse_utf16(&self, beginning: &[u8]) -> Result<(), ScoreError> {
-        let (found, encoding) = match beginning {
-            [0xff, 0xfe, ..] => ("it begins with the bytes ff fe", "UTF-16"),
-            [0xfe, 0xff, ..] => ("it begins with the bytes fe ff", "UTF-16"),
-            [1..=u8::MAX, 0, 1..=u8::MAX, 0, ..] => ("every second byte is zero", "UTF-16LE"),
-            [0, 1..=u8::MAX, 0, 1..=u8::MAX, ..] => ("every second byte is zero", "UTF-16BE"),
-            _ => return Ok(()),
-        };
-        Err(ScoreError::Utf16 {
-            name: self.name.clone(),
-            found,
-            encoding,
-        })
+    fn refuse_wide_encoding(&self, beginning: &[u8]) -> Result<(), ScoreError> {
+        match WideEncoding::of(beginning) {
+            None => Ok(()),
+            Some(encoding) => Err(ScoreError::Encoding {
+                name: self.name.clone(),
+                encoding,
+            }),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use memchr::{memchr, memchr_iter, memchr2};
 
 use super::format::Format;
+use crate::files::BYTE_ORDER_MARK;
 
 /// Finds the ends of rows in a stream of bytes.
 #[derive(Clone, Debug)]
@@ -40,8 +41,6 @@ enum Place {
     /// After a quote in a quoted field: its end, or half of a doubled one.
     QuoteInQuoted,
 }
-
-pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl RowEnds {
     /// Every line is one.

@@ -466,6 +466,20 @@ fn what_cannot_be_calibrated_changes_no_file() {
         assert!(run_of.stderr.contains("reversed"), "{}", run_of.stderr);
         assert!(!folder.path("crag.json").exists());
     }
+    // Without the only record that is on the wrong side nothing can be fitted; with it something can.
+    let one_wrong = "{\"label\":1,\"probability\":0.9}\n{\"label\":0,\"probability\":0.1}\n".repeat(5)
+        + "{\"label\":0,\"probability\":0.8}\n";
+    let run_of = run(&["calibrate", "--scored", "--output", &out], one_wrong);
+    assert_eq!(run_of.code, 1, "{}", run_of.stderr);
+    for expected in ["left without one fold's documents", "--folds 1"] {
+        assert!(run_of.stderr.contains(expected), "{expected}: {}", run_of.stderr);
+    }
+    // As some editors write it.
+    let marked = folder.write("marked.json", "\u{feff}{\"threshold\":0.25}");
+    let run_of = run(&["calibrate", "--scored", "--output", &marked], scored(60, 0.0));
+    assert_eq!(run_of.code, 0, "{}", run_of.stderr);
+    let settings: Value = serde_json::from_str(&std::fs::read_to_string(&marked).unwrap()).unwrap();
+    assert_eq!(settings["threshold"], 0.25);
     let nowhere = run(&["calibrate", "--scored"], scored(60, 0.0));
     assert!(
         nowhere.code == 2 && nowhere.stderr.contains("--output"),

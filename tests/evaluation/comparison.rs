@@ -216,6 +216,41 @@ fn ids_that_differ_between_records_matched_by_line_are_said() {
 }
 
 #[test]
+fn documents_of_records_that_are_compared_are_those_that_either_file_names() {
+    let folder = Folder::new();
+    let record = |id: usize, rest: Value| {
+        let mut record = json!({"id": id, "label": id % 2, "probability": 0.1 * (id + 1) as f64});
+        for (key, value) in rest.as_object().unwrap() {
+            record[key] = value.clone();
+        }
+        record.to_string() + "\n"
+    };
+    let named = |i: usize| json!({"doc_id": format!("d{}", i / 2)});
+    let with: String = (0..6).map(|i| record(i, named(i))).collect();
+    // The record that names a document here is not compared.
+    let without: String = (0..6).map(|i| record(i, json!({}))).collect::<String>() + &record(7, json!({"pmid": 7}));
+    let (with, without) = (
+        folder.write("with.jsonl", &with),
+        folder.write("without.jsonl", &without),
+    );
+    for files in [[&with, &without], [&without, &with]] {
+        let run_of = run(&["eval", files[0], files[1], "--json"], "");
+        let found = run_of.json();
+        assert_eq!(found["bootstrap"]["unit"], "documents", "{}", run_of.stderr);
+        assert_eq!(found["runs"][0]["documents"], 3);
+        assert!(!run_of.stderr.contains("names its document"), "{}", run_of.stderr);
+        assert!(!run_of.stderr.contains("documents are named by"), "{}", run_of.stderr);
+    }
+    let alone = run(&["eval", &without, &without, "--json"], "");
+    assert_eq!(alone.json()["bootstrap"]["unit"], "documents", "{}", alone.stderr);
+    assert!(
+        alone.stderr.contains("6 records name no document (\"pmid\")"),
+        "{}",
+        alone.stderr
+    );
+}
+
+#[test]
 fn two_models_compared_on_records_without_documents_have_the_same_intervals_in_any_order() {
     let folder = Folder::new();
     let strip = |lines: String| lines.replace("\"pmid\":", "\"other\":");

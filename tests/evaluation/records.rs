@@ -122,7 +122,9 @@ fn what_cannot_be_used_is_counted_and_said() {
         "{\"label\":0,\"error\":{\"code\":\"empty_text\",\"message\":\"m\"}}\n",
         "[1]\n",
         "{\"label\":0,\"probability\":null,\"error\":{\"code\":\"empty_text\",\"message\":\"m\"}}\n",
-        "{\"label\":0,\"probability\":0.2}",
+        // What a record came with is no answer beside an error; somebody's own error is none of crag's.
+        "{\"label\":0,\"probability\":0.9,\"error\":{\"code\":\"key_conflict\",\"message\":\"m\"}}\n",
+        "{\"label\":0,\"probability\":0.2,\"error\":0.1}",
     );
     let run_of = run(&["eval", "--scored", "--json"], lines);
     assert_eq!(run_of.code, 3);
@@ -139,6 +141,7 @@ fn what_cannot_be_used_is_counted_and_said() {
         ("missing_probability", 1, 7),
         ("empty_text", 2, 10),
         ("not_an_object", 1, 11),
+        ("key_conflict", 1, 13),
     ] {
         assert_eq!(left_out["rejected"][code]["count"], count, "{code}");
         let place = format!("<stdin>:{line}: ");
@@ -158,6 +161,22 @@ fn what_cannot_be_used_is_counted_and_said() {
         quiet.stderr.contains("bad_label"),
         "errors are not hushed: {}",
         quiet.stderr
+    );
+}
+
+#[test]
+fn records_that_could_not_be_scored_anew_are_not_judged_by_their_earlier_probability() {
+    let old = "{\"label\":1,\"drug\":\"a\",\"adr\":\"b\",\"text\":\"a b\",\"probability\":0.99}\n\
+               {\"label\":1,\"drug\":\"a\",\"adr\":\"b\",\"text\":\"a b\"}\n\
+               {\"label\":0,\"drug\":\"a\",\"adr\":\"b\",\"text\":\"a b\"}\n";
+    let scored = run(&["score", "--model", "demo", "-q"], old);
+    assert_eq!(scored.code, 3, "{}", scored.stderr);
+    let judged = run(&["eval", "--scored"], scored.stdout);
+    let expected = "1 record is not usable: key_conflict";
+    assert!(
+        judged.code == 3 && judged.stderr.contains(expected),
+        "{}",
+        judged.stderr
     );
 }
 

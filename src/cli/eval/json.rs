@@ -53,7 +53,7 @@ pub fn render(args: &EvalArgs, found: &Found) -> anyhow::Result<String> {
 
 fn one(args: &EvalArgs, run: &Run, set: &LabelledSet) -> Value {
     let e = &run.evaluation;
-    let width = 1.0 / args.labelled.bins as f64;
+    let edge = |bin: usize| bin as f64 / args.labelled.bins as f64;
     let reliability: Vec<Value> = run
         .curves
         .bins
@@ -61,7 +61,7 @@ fn one(args: &EvalArgs, run: &Run, set: &LabelledSet) -> Value {
         .enumerate()
         .map(|(i, bin)| {
             json!({
-                "from": i as f64 * width, "to": (i + 1) as f64 * width,
+                "from": edge(i), "to": edge(i + 1),
                 "records": bin.records, "positives": bin.positives, "mean_probability": bin.mean_probability,
             })
         })
@@ -79,13 +79,13 @@ fn one(args: &EvalArgs, run: &Run, set: &LabelledSet) -> Value {
         "records": e.records,
         "positives": e.positives,
         "documents": e.documents,
-        "document_fields": set.document_fields,
+        "document_fields": set.document_names.fields,
         "metrics": metrics(&e.metrics),
         "points": e.points.iter().map(point).collect::<Vec<_>>(),
         "unreached": unreached,
         "reliability": reliability,
         "left_out": {
-            "unlabelled": set.unlabelled, "without_id": set.without_id, "without_document": set.without_document,
+            "unlabelled": set.unlabelled, "without_id": set.without_id, "without_document": set.document_names.without,
             "rejected": set.rejected,
         },
         "mistakes": {"false_positives": run.mistakes[0], "false_negatives": run.mistakes[1]},

@@ -307,7 +307,7 @@ impl EvalArgs {
         let evaluation = self
             .labelled
             .resampled(|plan, made| evaluate(&sample, &self.request(source.threshold), plan, made));
-        let (unit, about_documents) = self.labelled.documents(&source.name, &source.set);
+        let (unit, about_documents) = self.labelled.documents(&source.name, &source.set.document_names);
         let mut notes = self.labelled.left_out(&source.name, &source.set);
         notes.extend(source.decided_otherwise());
         notes.extend(self.labelled.repeated(&source.name, &source.set));
@@ -342,11 +342,12 @@ impl EvalArgs {
             first.name,
             second.name,
             uncompared(&mismatches),
-            match mismatches.labels_differ + mismatches.pairs_differ {
-                0 => format!(
+            match (mismatches.labels_differ + mismatches.pairs_differ, self.by_line) {
+                (0, false) if self.model.is_empty() => format!(
                     "; they were matched by \"{}\": --id names another field, --by-line matches by line",
                     self.labelled.id
                 ),
+                (0, _) => "; they were matched by line".to_owned(),
                 _ => "; are both files' records of the same pairs?".to_owned(),
             }
         );
@@ -354,7 +355,8 @@ impl EvalArgs {
         let comparison = self
             .labelled
             .resampled(|plan, made| compare((&paired.first, &a), (&paired.second, &b), plan, made));
-        let (unit, about_documents) = self.labelled.documents(&first.name, &first.set);
+        let names = format!("{} and {}", first.name, second.name);
+        let (unit, about_documents) = self.labelled.documents(&names, &paired.documents);
         let mut notes = Vec::new();
         if self.labelled.has_intervals() {
             notes.extend(about_documents);

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{EvalArgs, Found};
-use crate::evaluation::{Estimate, Interval, Metric, Mistake, PointKind, Run};
+use crate::evaluation::{Estimate, Interval, Metric, Mistake, Run};
 use crate::words::{counted, shortened, visible};
 
 /// Characters of a text that a line shows.
@@ -23,7 +23,7 @@ pub fn render(args: &EvalArgs, found: &Found) -> String {
         let e = &run.evaluation;
         let of = match found.unit {
             "records" => String::new(),
-            unit => format!(" of {} {unit}", e.documents),
+            unit => format!(" of {}", counted(e.documents as u64, unit.trim_end_matches('s'), unit)),
         };
         let share = 100.0 * e.positives as f64 / e.records.max(1) as f64;
         let records = counted(e.records as u64, "record", "records");
@@ -127,14 +127,8 @@ fn thresholds(out: &mut Lines, run: &Run, of: &str) {
     }
     out.line("");
     out.table(&rows);
-    let unreached = run.evaluation.unreached.iter().map(|kind| match kind {
-        PointKind::Precision(precision) => format!("no threshold gives a precision of at least {precision}"),
-        _ => "no threshold to choose: there are no positive records".to_owned(),
-    });
-    let mut sentences: Vec<String> = unreached.collect();
-    // The best F1 and a wanted recall want for the same reason.
-    sentences.dedup();
-    sentences.iter().for_each(|sentence| out.line(sentence));
+    let why = run.evaluation.why_unreached();
+    why.iter().for_each(|sentence| out.line(sentence));
 }
 
 fn cells(of: &Estimate) -> [String; 2] {

@@ -176,7 +176,7 @@ impl OutputArgs {
             }
             Err(
                 error @ (ScoreError::Read { .. }
-                | ScoreError::Utf16 { .. }
+                | ScoreError::Encoding { .. }
                 | ScoreError::Header { .. }
                 | ScoreError::NoHeader { .. }),
             ) => {

@@ -10,7 +10,8 @@ use super::Piece;
 use super::structures::BiocDocument;
 use super::values;
 use crate::corpora::report::CorpusError;
-use crate::corpora::source::{BYTE_ORDER_MARK, Source};
+use crate::corpora::source::Source;
+use crate::files::BYTE_ORDER_MARK;
 use crate::words::quoted;
 
 const CONTAINERS: [&[u8]; 2] = [b"\"documents\"", b"\"PubTator3\""];

@@ -67,14 +67,17 @@ impl Table {
         let row = utf8(row)?;
         const LONE_RETURN: &str = "expected lines to end with LF or CRLF, found a lone CR; \
                                    convert them, for example with tr '\\r' '\\n'";
-        if row.contains('\r') && !row.contains('"') {
-            return Err(LONE_RETURN.to_owned());
-        }
         let mut columns = Vec::new();
         if row.trim_start().starts_with('{') && row.contains(':') {
             return Err("expected a header row, found an object; is it JSONL? --format jsonl reads it".to_owned());
         }
         for field in rows::fields(row, self.format) {
+            // In quotes it is a part of the name; the end of a file's first line, where all of the file looks like one row, is not.
+            if let Field::Bytes(name) = field
+                && name.contains('\r')
+            {
+                return Err(LONE_RETURN.to_owned());
+            }
             match field.text() {
                 Some(column) => columns.push(column.into_owned()),
                 None if row.contains("\"\r") => return Err(LONE_RETURN.to_owned()),

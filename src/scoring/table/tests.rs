@@ -113,6 +113,18 @@ fn a_header_that_does_not_do_names_the_way_out() {
         ("text,drug,\"adr", &[], "column 3: expected a closing quote"),
         ("text,\"drug\"x,adr", &[], "column 2: expected a delimiter"),
         ("text,drug,adr\r1,2,3", &[], "found a lone CR"),
+        (
+            "text,drug,adr,id\r\"Aspirin, then rash.\",Aspirin,rash,1\r",
+            &[],
+            "found a lone CR",
+        ),
+        (
+            "id,text,drug,adr\r1,\"Aspirin, then rash.\",Aspirin,rash",
+            &[],
+            "found a lone CR",
+        ),
+        ("\"text\",drug,adr,note\r", &[], "found a lone CR"),
+        ("drug,adr,\"text\"\r\"a\",\"b\",\"a b\"", &[], "found a lone CR"),
     ] {
         let message = table(Format::Csv, places, header)
             .err()
