@@ -594,3 +594,30 @@ fn a_folder_that_is_replaced_keeps_nothing_of_what_was_there() {
     convert(&out, "f32", &late);
     assert!(!folder.path().join("late.partial").exists());
 }
+
+#[test]
+fn a_models_notice_goes_with_it_wherever_it_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let [own, settings, pairs] = ["own", "settings.json", "pairs.jsonl"].map(place);
+    std::fs::write(&pairs, "{\"text\":\"a b\",\"drug\":\"a\",\"adr\":\"b\"}\n").unwrap();
+    std::fs::write(&settings, "{\"max_length\": 16}").unwrap();
+    let said = |arguments: &[&str]| {
+        let output = crag().args(arguments).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
+        stderr.matches("not for decisions").count()
+    };
+    assert_eq!(said(&["convert", "--model", "demo", &own]), 1);
+    assert_eq!(said(&["score", "--model", &own, &pairs]), 1);
+    // Whatever settings it is used with, and once.
+    assert_eq!(
+        said(&["score", "--model", &own, "--model-config", &settings, &pairs]),
+        1
+    );
+    let own_settings = format!("{own}/crag.json");
+    assert_eq!(
+        said(&["score", "--model", &own, "--model-config", &own_settings, &pairs]),
+        1
+    );
+}

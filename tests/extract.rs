@@ -333,6 +333,43 @@ fn an_input_without_documents_is_a_warning() {
 }
 
 #[test]
+fn an_input_of_another_format_leaves_no_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let [out, counts] = ["out.jsonl", "counts.json"].map(|name| folder.path().join(name));
+    let (out_name, counts_name) = (out.to_str().unwrap(), counts.to_str().unwrap());
+    let arguments = ["--from", "bioc", "-o", out_name, "--summary-json", counts_name];
+    let run = extract(&arguments, &[sample("sample.pubtator.txt")]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert!(run.stderr.contains("no document could be read"), "{}", run.stderr);
+    let left: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["counts.json"]);
+    let counts: Value = serde_json::from_slice(&std::fs::read(counts).unwrap()).unwrap();
+    assert_eq!(counts["outcome"]["exit_code"], 1, "{counts}");
+    // Where another input has documents, they are there.
+    let both = extract(
+        &["--from", "bioc"],
+        &[sample("sample.pubtator.txt"), sample("sample.bioc.xml")],
+    );
+    assert!(both.code == 3 && !both.stdout.is_empty(), "{}", both.stderr);
+}
+
+#[test]
+fn what_a_corpus_is_like_is_not_said_each_night() {
+    let said = |quiet: &[&str]| {
+        extract(
+            &[&["--from", "pubtator"], quiet].concat(),
+            &[sample("sample.pubtator.txt")],
+        )
+        .stderr
+    };
+    assert!(said(&[]).contains("gave no pair"), "{}", said(&[]));
+    assert!(!said(&["-q"]).contains("gave no pair"), "{}", said(&["-q"]));
+}
+
+#[test]
 fn usage_and_missing_files_are_said_before_anything_is_written() {
     let missing = extract(
         &["--from", "pubtator"],

@@ -51,7 +51,7 @@ fn an_output_whose_name_says_another_format_is_a_warning() {
         (
             "out.jsonl.xz",
             "pairs.jsonl",
-            Some("the name says xz, and the records in it are jsonl"),
+            Some("the name says xz, and the records in it are jsonl, not packed (what ends in .gz, .zst or .bz2 is)"),
         ),
         ("out.CSV", "table.csv", None),
         ("out.ndjson", "pairs.jsonl", None),
@@ -63,6 +63,24 @@ fn an_output_whose_name_says_another_format_is_a_warning() {
             Some(said) => assert!(run.stderr.contains(said), "{}", run.stderr),
             None => assert!(!run.stderr.contains("the name says"), "{}", run.stderr),
         }
+    }
+}
+
+#[test]
+fn an_input_of_which_nothing_can_be_scored_is_said_even_quietly() {
+    let place = Place::with_pairs(2);
+    place.write("corpus.txt", "12345|t|Rash after aspirin\n12345|a|\n");
+    place.write("one.jsonl", "{}\n");
+    let run = place.score(&["-q", "-o", "out.jsonl", "corpus.txt"]);
+    assert_eq!(run.code, 3);
+    let said = "none of the 2 lines could be scored (invalid_json 2)";
+    assert!(run.stderr.contains(said), "{}", run.stderr);
+    let answers = String::from_utf8(place.read("out.jsonl")).unwrap();
+    assert!(answers.contains("crag extract --from pubtator"), "{answers}");
+    // One bad record among others, or alone, is told by the exit code.
+    for input in ["one.jsonl", "pairs.jsonl"] {
+        let run = place.score(&["-q", input]);
+        assert!(!run.stderr.contains("could be scored"), "{}", run.stderr);
     }
 }
 

@@ -263,7 +263,7 @@ fn quiet_leaves_warnings_alone_and_verbose_says_more() {
     let (_, quiet) = stderr_of(&["score", "-q", "-m", "demo", "--quiet"], &pairs(1));
     assert_eq!(
         quiet,
-        "crag: demo: not for decisions; F1 0.98 and ROC-AUC 0.996 on held-out ADE pairs, whose unrelated ones come \
+        "crag: demo (built in): not for decisions; F1 0.98 and ROC-AUC 0.996 on held-out ADE pairs, whose unrelated ones come \
          from different sentences, but ROC-AUC 0.52, which is chance, on pairs within one sentence (BC5CDR)\n"
     );
     let (_, plain) = stderr_of(&["score", "-m", "demo"], &pairs(1));

@@ -283,10 +283,16 @@ fn calibrated_answers_are_gone_on_with_as_such_alone() {
     let own = ["--model-config", &config(&fitted), "--calibrated"];
     let place = stopped(&own);
     let message = refused(&place, &[&RESUME[..], &own[..2]].concat());
-    assert!(message.contains("--calibrated was true and is not set"), "{message}");
+    assert!(
+        message.contains("--calibrated was ") && message.contains(" and is not set"),
+        "{message}"
+    );
     let other = ["--model-config", &config(&refitted), "--calibrated"];
     let message = refused(&place, &[&RESUME[..], &other].concat());
-    assert!(message.contains("model was "), "{message}");
+    assert!(
+        message.contains("--calibrated was ") && !message.contains("model was "),
+        "{message}"
+    );
     let run = place.score(&[&RESUME[..], &own].concat());
     assert_eq!(run.code, 3, "{}", run.stderr);
     let expected = place.score(&[&["a.jsonl", "b.jsonl"], &own[..]].concat());

@@ -279,6 +279,11 @@ fn the_binary_scores_shards_and_merges_them() {
         (&["1.csv", "3.csv.zst", "2.csv.gz"], 1, "out of order?"),
         (&["1.csv", "2.csv.gz", "1.csv"], 2, "the shard is given twice"),
         (&["1.csv", "missing.csv"], 1, "No such file"),
+        (
+            &["1.csv", "1.csv.manifest.json"],
+            2,
+            "is a shard's manifest; leave manifests out",
+        ),
         (&["1.csv", "x.jsonl"], 2, "looks like csv"),
     ] {
         let (code, output, stderr) = merge(names);

@@ -38,13 +38,15 @@ impl Run {
         let _ = writeln!(self.stdin, "{}", pair(number));
     }
 
-    /// What is answered to another line; then the exit code and stderr.
+    /// What is answered to another line; then the exit code and stderr but for the demo's notice.
     fn end(mut self) -> (String, Option<i32>, String) {
         self.give_line(1);
         drop(self.stdin);
         let (mut answers, mut stderr) = (String::new(), String::new());
         self.stdout.read_to_string(&mut answers).unwrap();
         self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        let said = stderr.lines().filter(|line| !line.contains("not for decisions"));
+        let stderr = said.map(|line| format!("{line}\n")).collect();
         (answers, self.child.wait().unwrap().code(), stderr)
     }
 }

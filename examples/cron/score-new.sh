@@ -6,7 +6,9 @@
 # a log; stderr only for what a person should see.
 #
 # Pairs are *.jsonl, *.csv and *.tsv, also with .gz, .zst or .bz2 after that. Move a file into IN when it is whole (`mv`
-# from the same file system): one that has a result is not looked at again, even if it has grown.
+# from the same file system): one that has a result is not looked at again, even if it has grown. Columns with names of
+# their own: CRAG_FIELD='["drug=Drug name","adr=Event","text=Narrative"]' (then IN may hold tables alone). Pairs of a corpus:
+# crag extract --from pubtator -o IN/NAME.jsonl DUMP before this.
 set -uo pipefail
 in=${1:?usage: score-new.sh IN OUT} out=${2:?usage: score-new.sh IN OUT}
 model=${CRAG_MODEL:-chrisvoncsefalvay/CRAG-dual-encoder-ade}

@@ -100,7 +100,6 @@ pub(super) fn assemble(folder: &Path, weights: &Path, source: String) -> Result<
         tokenizer_config: beside("tokenizer_config.json")?,
         added_tokens: beside("added_tokens.json")?,
         special_tokens_map: beside("special_tokens_map.json")?,
-        is_demo: false,
         warnings: Vec::new(),
     })
 }

@@ -3,7 +3,7 @@
 use blake3::Hasher;
 use sha2::{Digest as _, Sha256};
 
-use super::{Checkpoint, CheckpointError, ModelFiles, NamedBytes};
+use super::{Checkpoint, CheckpointError, NamedBytes};
 use crate::words::hexadecimal;
 
 /// A file as others can check it: `sha256sum` gives the same, and so does the hub for weights.
@@ -51,15 +51,14 @@ impl Checkpoint {
         self.weight_files().iter().map(hash).collect()
     }
 
-    /// A hash over every byte of the weights, `config.json` and `crag.json`, `files` being what this was opened
-    /// from: equal hashes mean equal representations of equal token ids. It covers more than that takes (the
-    /// classifier, the threshold), so that no setting has to be judged here.
+    /// A hash over every byte of the weights and of `settings`, `config.json`'s and what of `crag.json`'s decides answers: equal
+    /// hashes mean equal representations of equal token ids, and equal probabilities.
     ///
     /// Reads the whole of the weights, on rayon's global pool.
     ///
     /// # Errors
     /// A file that has been written to since it was opened.
-    pub fn model_hash(&self, files: &ModelFiles) -> Result<[u8; 32], CheckpointError> {
+    pub fn model_hash(&self, settings: [Option<&[u8]>; 2]) -> Result<[u8; 32], CheckpointError> {
         let mut all = Hasher::new();
         // Each part as a hash of its own, so that no part can run over into the next.
         for file in self.weight_files() {
@@ -69,9 +68,9 @@ impl Checkpoint {
             })?;
             all.update(hasher.finalize().as_bytes());
         }
-        for settings in [&files.config, &files.sidecar] {
+        for settings in settings {
             match settings {
-                Some(file) => all.update(&[1]).update(blake3::hash(&file.bytes).as_bytes()),
+                Some(bytes) => all.update(&[1]).update(blake3::hash(bytes).as_bytes()),
                 None => all.update(&[0]),
             };
         }
@@ -126,29 +125,31 @@ mod tests {
     fn every_byte_of_weights_and_settings_counts() {
         let files = locate(&ModelSource::Demo, &HubOptions::default()).unwrap();
         let embedded = Checkpoint::open(&files).unwrap();
-        let hash = embedded.model_hash(&files).unwrap();
+        let settings = [Some(&b"{}"[..]), None];
+        let hash = embedded.model_hash(settings).unwrap();
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
         let mut bytes = whole_file(&embedded);
         let hash_of = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            let mut copy = locate(&ModelSource::File(path.clone()), &HubOptions::default()).unwrap();
-            (copy.config, copy.sidecar) = (files.config.clone(), files.sidecar.clone());
-            Checkpoint::open(&copy).unwrap().model_hash(&copy).unwrap()
+            let copy = locate(&ModelSource::File(path.clone()), &HubOptions::default()).unwrap();
+            Checkpoint::open(&copy).unwrap().model_hash(settings).unwrap()
         };
         assert_eq!(hash_of(&bytes), hash, "the place does not count");
         *bytes.last_mut().unwrap() ^= 1;
         assert_ne!(hash_of(&bytes), hash);
 
-        let mut other = files.clone();
-        other.sidecar = None;
-        let without = embedded.model_hash(&other).unwrap();
-        other.sidecar = Some(NamedBytes {
-            name: String::new(),
-            bytes: Vec::new().into(),
-        });
-        let empty = embedded.model_hash(&other).unwrap();
-        assert!(hash != without && hash != empty && without != empty);
+        let others = [
+            [None, None],
+            [Some(&b""[..]), None],
+            [None, Some(b"{}")],
+            [Some(b"{ }"), None],
+        ];
+        let mut hashes: Vec<[u8; 32]> = others.map(|other| embedded.model_hash(other).unwrap()).to_vec();
+        hashes.push(hash);
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), 5);
     }
 }

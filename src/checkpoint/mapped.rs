@@ -128,11 +128,11 @@ mod tests {
         for told in [
             changed.check_unchanged(),
             changed.weight_hashes().map(drop),
-            changed.model_hash(&files).map(drop),
+            changed.model_hash([None, None]).map(drop),
         ] {
             assert!(matches!(told, Err(CheckpointError::Changed { .. })), "{told:?}");
         }
         replaced.check_unchanged().unwrap();
-        assert!(replaced.weight_hashes().is_ok() && replaced.model_hash(&files).is_ok());
+        assert!(replaced.weight_hashes().is_ok() && replaced.model_hash([None, None]).is_ok());
     }
 }

@@ -161,8 +161,6 @@ pub struct ModelFiles {
     pub added_tokens: Option<NamedBytes>,
     /// `special_tokens_map.json`.
     pub special_tokens_map: Option<NamedBytes>,
-    /// Whether this is [`ModelSource::Demo`], whose probabilities are nothing to decide by.
-    pub is_demo: bool,
     /// What whoever uses them has to be told about how they were found.
     pub warnings: Vec<String>,
 }
@@ -231,7 +229,6 @@ fn demo() -> ModelFiles {
         tokenizer_config: embedded!("tokenizer_config.json"),
         added_tokens: None,
         special_tokens_map: None,
-        is_demo: true,
         warnings: Vec::new(),
     }
 }

@@ -474,7 +474,7 @@ fn a_folder_prefers_safetensors_and_brings_what_lies_beside() {
     assert_eq!(files.weights, [WeightFile::Path(dir.join("pytorch_model.bin"))]);
     assert_eq!(files.sidecar.unwrap().bytes.as_ref(), b"{}");
     assert!(files.vocab_txt.unwrap().name.ends_with("vocab.txt"));
-    assert!(files.config.is_none() && files.tokenizer_json.is_none() && files.revision.is_none() && !files.is_demo);
+    assert!(files.config.is_none() && files.tokenizer_json.is_none() && files.revision.is_none());
 
     write_safetensors(&dir.join("model.safetensors"), &tensors()).unwrap();
     assert_eq!(
@@ -537,7 +537,6 @@ fn a_model_is_demo_or_a_path_or_a_hub_id_or_an_error_that_says_so() {
 #[test]
 fn the_demo_is_whole_and_embedded() {
     let files = locate(&ModelSource::Demo, &HubOptions::default()).unwrap();
-    assert!(files.is_demo);
     assert!(files.config.is_some() && files.sidecar.is_some() && files.vocab_txt.is_some());
     let checkpoint = Checkpoint::open(&files).unwrap();
     assert_eq!(checkpoint.storage(), "safetensors, embedded");

@@ -18,7 +18,7 @@ use super::{Outcome, UsageError, console};
 use crate::Calibration;
 use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, NamedBytes, locate};
 use crate::evaluation::{
-    CALIBRATED, CrossFitError, Estimate, Improvement, LabelledSet, MatchBy, Method, Mistakes, Plan, Sample,
+    CALIBRATED, CrossFitError, Estimate, FitError, Improvement, LabelledSet, MatchBy, Method, Mistakes, Plan, Sample,
     cross_fitted, fit, improvement,
 };
 use crate::files::{Destination, is_same_file, refuse_inputs, refuse_stdout, replace_among_others, try_to_replace};
@@ -132,7 +132,13 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
     };
     let sample = set.sample();
     let (unit, about_documents) = args.labelled.documents(&name, &set.document_names);
-    let mut calibration = fit(&sample, method).with_context(|| name.clone())?;
+    let mut calibration = fit(&sample, method).map_err(|error| {
+        let way_out = match error {
+            FitError::WrongSide => " (--method isotonic)",
+            _ => "",
+        };
+        anyhow::anyhow!("{name}: {error}{way_out}")
+    })?;
     if unit == "records" {
         calibration.forget_documents();
     }

@@ -18,7 +18,7 @@ use super::whole_output::{Output, WholeOutputArgs};
 use super::{Outcome, UsageError, console, paths_given};
 use crate::corpora::{
     self, CompositeUse, CorpusError, DEFAULT_ADR_TYPES, DEFAULT_DRUG_TYPES, DEFAULT_RELATION_TYPES, Format, Labels,
-    Options, Overlap, Problem, Scope, Sources, Summary, TypeSet,
+    Options, Overlap, Problem, Reason, Scope, Sources, Summary, TypeSet,
 };
 use crate::files::{Input, folder_of};
 use crate::words::counted;
@@ -265,6 +265,10 @@ fn extract(args: &ExtractArgs, config: Option<PathBuf>) -> anyhow::Result<Outcom
         }
         Err(error) => return Err(error.into()),
     };
+    if summary.documents == 0 && summary.problems.contains_key(&Reason::WrongFormat) {
+        output.abandon();
+        anyhow::bail!("no document could be read, and nothing is written: see --from and what is said above");
+    }
     output.finish()?;
     let outcome = match summary.has_problems() {
         true => Outcome::Incomplete,
@@ -279,13 +283,24 @@ fn extract(args: &ExtractArgs, config: Option<PathBuf>) -> anyhow::Result<Outcom
         }
     }
     for remark in args.remarks(&options, &summary) {
-        console::warn(&remark);
+        match remark {
+            Remark::Doubt(text) => console::warn(&text),
+            Remark::Fact(text) => console::note(&text),
+        }
     }
     match summary.has_problems() {
         true => console::problem("summary", &summary.to_string(), counts),
         false => console::report("summary", &summary.to_string(), counts),
     }
     Ok(outcome)
+}
+
+/// What there is to say of a run that came to its end.
+enum Remark {
+    /// Something may be wrong with how the run was called.
+    Doubt(String),
+    /// How the corpus is; a nightly run need not say it each time.
+    Fact(String),
 }
 
 impl ExtractArgs {
@@ -394,7 +409,7 @@ impl ExtractArgs {
     }
 
     /// What a person who finds no pairs, or no labels, would want to know.
-    fn remarks(&self, options: &Options, summary: &Summary) -> Vec<String> {
+    fn remarks(&self, options: &Options, summary: &Summary) -> Vec<Remark> {
         let mut remarks = Vec::new();
         if summary.documents == 0 && !summary.has_problems() {
             let expected = match self.from {
@@ -403,7 +418,7 @@ impl ExtractArgs {
                 FromArg::AdeRel => "lines of eight fields with a | between them",
                 FromArg::Brat => "texts with annotations",
             };
-            remarks.push(format!("found no document; expected {expected}"));
+            remarks.push(Remark::Doubt(format!("found no document; expected {expected}")));
         }
         let relations = summary.chosen_relations;
         let seen = &summary.mention_types;
@@ -417,17 +432,17 @@ impl ExtractArgs {
                     true => default.join(", "),
                     false => given.join(", "),
                 };
-                remarks.push(format!(
+                remarks.push(Remark::Doubt(format!(
                     "no annotation of type {looked_for}; the types are {seen}: choose with {flag}"
-                ));
+                )));
             }
         }
         let untyped = summary.relation_types.iter().find(|(name, _)| name.is_empty());
         if let (Some((_, count)), true) = (untyped, options.untyped_relations) {
-            remarks.push(format!(
+            remarks.push(Remark::Fact(format!(
                 "{} of no type, taken to say \"caused\"; with --relation-type only those of that type are",
                 counted(count, "relation is", "relations are")
-            ));
+            )));
         }
         let wider = match options.scope {
             Scope::Sentence => Some(("sentence", "passage")),
@@ -440,28 +455,30 @@ impl ExtractArgs {
                 _ => "some of them since pairs beyond --max-pairs-per-doc were dropped".to_owned(),
             };
             let relations = counted(summary.relations_without_pair, "relation", "relations");
-            remarks.push(format!("{relations} between a drug and a reaction gave no pair, {why}"));
+            remarks.push(Remark::Fact(format!(
+                "{relations} between a drug and a reaction gave no pair, {why}"
+            )));
         }
         if summary.qualified_relations > 0 {
-            remarks.push(format!(
+            remarks.push(Remark::Fact(format!(
                 "{} negated or speculated, so no cause: what they relate is not labelled 1, and not 0",
                 counted(summary.qualified_relations, "relation is", "relations are")
-            ));
+            )));
         }
         if summary.pairs_of_numbers > summary.pairs / 2 {
-            remarks.push(format!(
+            remarks.push(Remark::Doubt(format!(
                 "in {} of {} the reaction begins with a digit, as a dose does: crag asks for drugs and reactions (of the ADE \
                  corpus, DRUG-AE.rel)",
                 summary.pairs_of_numbers,
                 counted(summary.pairs, "pair", "pairs")
-            ));
+            )));
         }
         if relations == 0 && summary.relations > summary.relations_unresolved {
-            remarks.push(format!(
+            remarks.push(Remark::Doubt(format!(
                 "no relation of a type that says \"caused\", so no pair is labelled 1; the types are {}: choose with \
                  --relation-type",
                 summary.relation_types
-            ));
+            )));
         }
         remarks
     }

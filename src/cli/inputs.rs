@@ -85,7 +85,13 @@ impl InputArgs {
             .fields
             .iter()
             .map(|(field, place)| (field.as_str(), place.as_str()));
-        let fields = FieldMap::new(format, places).map_err(|reason| UsageError(format!("--field: {reason}")))?;
+        let fields = FieldMap::new(format, places).map_err(|reason| {
+            let way_out = match format == Format::Jsonl && self.format.is_none() {
+                true => "; for columns of a table give --format csv or tsv",
+                false => "",
+            };
+            UsageError(format!("--field: {reason}{way_out}"))
+        })?;
         if let (Format::Jsonl, Some(key)) = (format, output.conflict(&fields)) {
             return Err(UsageError(format!(
                 "--field: the answer is written under {key:?}, where a field is read; name another key with --output-key"
@@ -124,13 +130,15 @@ pub fn format_of(named: Option<FormatArg>, files: &[PathBuf]) -> Result<Format, 
 /// What to say where the name of an output says another format than its records have.
 pub fn named_otherwise(output: &Path, format: Format) -> Option<String> {
     let ending = output.extension()?.to_str()?.to_ascii_lowercase();
-    let named = match named_format(output) {
-        Some(named) if named != format => named.name(),
-        None if NOT_WRITTEN.contains(&ending.as_str()) => &ending,
+    let (named, way_out) = match named_format(output) {
+        Some(named) if named != format => (named.name(), ""),
+        None if NOT_WRITTEN.contains(&ending.as_str()) => {
+            (ending.as_str(), ", not packed (what ends in .gz, .zst or .bz2 is)")
+        }
         _ => return None,
     };
     Some(format!(
-        "{}: the name says {named}, and the records in it are {}",
+        "{}: the name says {named}, and the records in it are {}{way_out}",
         output.display(),
         format.name()
     ))

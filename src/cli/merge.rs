@@ -46,6 +46,11 @@ pub struct MergeArgs {
 
 /// `config`: the file that some of the settings are from, if one was named.
 pub fn run(args: MergeArgs, config: Option<PathBuf>) -> anyhow::Result<Outcome> {
+    let manifests: Vec<PathBuf> = args.shards.iter().map(|shard| manifest::beside(shard)).collect();
+    if let Some(manifest) = args.shards.iter().find(|path| manifests.contains(path)) {
+        let message = format!("{}: is a shard's manifest; leave manifests out", manifest.display());
+        return Err(UsageError(message).into());
+    }
     let are_regular = args.shards.iter().all(|path| is_regular(path));
     let evidence = match are_regular && !args.ignore_manifests {
         true => args.shards.iter().map(evidence).collect::<Result<_, _>>()?,

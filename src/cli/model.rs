@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use crate::{
     calibration::stated,
-    checkpoint::{Checkpoint, CheckpointError, FileHash, HubOptions, ModelFiles, ModelSource, NamedBytes, locate},
+    checkpoint::{Checkpoint, FileHash, HubOptions, ModelFiles, ModelSource, NamedBytes, locate},
     files::Identity,
     model::{
         DualEncoder, ModelConfig, Placement, Roles, StoredLayouts,
@@ -15,6 +15,7 @@ use crate::{
     },
     scoring::{Cache, MissingEntity, Preparer},
     text::{Tokenizer, TokenizerFiles, Truncation},
+    words::{shortened, visible},
 };
 
 use super::config::SettingRow;
@@ -25,10 +26,6 @@ use super::{UsageError, console};
 
 /// The published model.
 pub const DEFAULT_MODEL: &str = "chrisvoncsefalvay/CRAG-dual-encoder-ade";
-
-/// Said wherever the demo is used. The figures are `crag eval`'s; benches/train/README.md says on what and how.
-const DEMO_NOTICE: &str = "demo: not for decisions; F1 0.98 and ROC-AUC 0.996 on held-out ADE pairs, whose unrelated \
-    ones come from different sentences, but ROC-AUC 0.52, which is chance, on pairs within one sentence (BC5CDR)";
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct ModelArgs {
@@ -195,7 +192,12 @@ impl ModelArgs {
         let (mut files, checkpoint) = opened(&source, &hub_options(self.from.offline))?;
         files.warnings.iter().for_each(|warning| console::warn(warning));
         if let Some(path) = &self.from.model_config {
+            let of_model = notice(&files);
             files.sidecar = Some(settings_file(path)?);
+            // Other settings leave the weights what they are.
+            if of_model != notice(&files) {
+                tell(&files, of_model);
+            }
         }
         Ok((files, checkpoint))
     }
@@ -210,9 +212,7 @@ impl ModelArgs {
         // Reading, hashing and packing weights run on it.
         start_pool(None)?;
         let (files, checkpoint) = self.find()?;
-        if files.is_demo {
-            console::warn(DEMO_NOTICE);
-        }
+        tell(&files, notice(&files));
         let sidecar = named(&files.sidecar).map(Sidecar::parse).transpose();
         let sidecar = sidecar.with_context(|| files.source.clone())?.unwrap_or_default();
         let roles = Roles::read_stated(checkpoint.tensors(), sidecar.projection_activation)
@@ -267,19 +267,22 @@ impl ModelArgs {
 
 impl OpenModel {
     /// The hash of weights and settings, which takes as long as reading a gigabyte the first time.
-    fn hash(&self) -> Result<&[u8; 32], CheckpointError> {
+    fn hash(&self) -> anyhow::Result<&[u8; 32]> {
         let Description { checkpoint, files, .. } = &self.description;
         Ok(match self.hash.get() {
             Some(hash) => hash,
             None => {
-                let hash = checkpoint.model_hash(files)?;
+                let sidecar = named(&files.sidecar).map(Sidecar::parse).transpose()?;
+                let of_probabilities = sidecar.and_then(|sidecar| sidecar.of_probabilities());
+                let config = files.config.as_ref().map(|file| file.bytes.as_ref());
+                let hash = checkpoint.model_hash([config, of_probabilities.as_deref()])?;
                 self.hash.get_or_init(|| hash)
             }
         })
     }
 
-    /// A hash of everything that says what the model answers: weights, settings and tokenizer.
-    pub fn identity(&self) -> Result<String, CheckpointError> {
+    /// A hash of everything that says which probabilities the model answers with: weights, settings and tokenizer.
+    pub fn identity(&self) -> anyhow::Result<String> {
         let files = &self.description.files;
         let mut all = blake3::Hasher::new();
         all.update(self.hash()?);
@@ -401,6 +404,22 @@ pub fn hub_options(offline: bool) -> HubOptions {
     hub.tell = Some(console::note);
     hub
 }
+
+/// What `crag.json` has for whoever uses the model, if it can be read; else reading it for its settings tells.
+fn notice(files: &ModelFiles) -> Option<String> {
+    let sidecar = named(&files.sidecar).and_then(|file| Sidecar::parse(file).ok());
+    sidecar.and_then(|sidecar| sidecar.notice)
+}
+
+fn tell(files: &ModelFiles, notice: Option<String>) {
+    if let Some(notice) = notice {
+        let notice = shortened(&notice, NOTICE_CHARACTERS);
+        console::warn(&visible(&format!("{}: {notice}", files.source)));
+    }
+}
+
+/// Characters of a model's notice that are shown.
+const NOTICE_CHARACTERS: usize = 500;
 
 /// The file that `--model-config` names.
 pub fn settings_file(path: &Path) -> anyhow::Result<NamedBytes> {

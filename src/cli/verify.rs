@@ -71,7 +71,10 @@ pub fn run(args: VerifyArgs) -> anyhow::Result<Outcome> {
         }
         return super::print(&out);
     }
-    writeln!(out, "\nit does not; other views of the classifier's width:")?;
+    writeln!(
+        out,
+        "\nthe published example is not reproduced; with other views of the classifier's width:"
+    )?;
     let mut tried = 0;
     let mut reproducing = Vec::new();
     for views in view_sets(&model.description.roles) {

@@ -26,6 +26,32 @@ pub struct DocumentNames {
     pub without: u64,
 }
 
+/// What usable records say of their own probability, as `crag score` writes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Decisions {
+    /// Those that are not as by the threshold that goes with the set.
+    pub otherwise: u64,
+    /// The greatest probability that is said to be not causal, and the least that is.
+    bounds: (Option<f64>, Option<f64>),
+}
+
+impl Decisions {
+    fn add(&mut self, probability: f64, causal: bool, predicted: bool) {
+        self.otherwise += u64::from(causal != predicted);
+        let (below, from) = &mut self.bounds;
+        match causal {
+            false => *below = Some(below.unwrap_or(0.0).max(probability)),
+            true => *from = Some(from.unwrap_or(1.0).min(probability)),
+        }
+    }
+
+    /// Between which two probabilities the records' own threshold lies, if it is one: above the first, at most the second.
+    pub fn own_threshold(&self) -> Option<(f64, f64)> {
+        let (below, from) = (self.bounds.0.unwrap_or(0.0), self.bounds.1.unwrap_or(1.0));
+        (below < from).then_some((below, from))
+    }
+}
+
 /// A usable record before documents are numbered for good.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kept {
@@ -53,8 +79,7 @@ pub struct LabelledSet {
     pub rejected: BTreeMap<String, Rejected>,
     /// Usable records without an id, where ids were asked for; they are not among the records.
     pub without_id: u64,
-    /// Usable records whose own decision is not that of the threshold.
-    pub decided_otherwise: u64,
+    pub decisions: Decisions,
     /// Usable records whose probability is the mean of several models'.
     pub of_several: u64,
     /// Usable records with the id, and as far as they state them the drug, reaction and texts, of an earlier one; not
@@ -162,7 +187,9 @@ impl Collector {
             }
         });
         let predicted = self.set.mistakes.predicts(record.probability);
-        self.set.decided_otherwise += u64::from(record.causal.is_some_and(|causal| causal != predicted));
+        if let Some(causal) = record.causal {
+            self.set.decisions.add(record.probability, causal, predicted);
+        }
         self.set.of_several += u64::from(record.is_of_several);
         self.set.document_names.without += u64::from(document.is_none());
         if self.set.mistakes.wants(record.label, record.probability) {

@@ -36,7 +36,7 @@ pub use estimate::Estimate;
 pub use evaluate::{Differences, Evaluation, OperatingPoint, Origin, PointKind, Request, Threshold, compare, evaluate};
 pub use fields::{DOCUMENT_FIELDS, Fields, Labels};
 pub use figures::Metric;
-pub use fit::{CrossFitError, Method, cross_fitted, fit};
+pub use fit::{CrossFitError, FitError, Method, cross_fitted, fit};
 pub use improvement::{CALIBRATED, Improvement, improvement};
 pub use mistakes::{Mistake, Mistakes};
 pub use pairing::{Mismatches, pair};

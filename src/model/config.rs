@@ -41,6 +41,9 @@ pub struct Sidecar {
     pub projection_activation: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
+    /// What whoever uses the model is told each time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
 }
 
 /// The model card's: a pair with at least this probability is called causal where neither crag.json nor a flag says otherwise.
@@ -75,6 +78,8 @@ pub struct ModelConfig {
     pub unknown_family: Option<String>,
     /// From raw probabilities to calibrated ones, for whoever asks for those.
     pub calibration: Option<Calibration>,
+    /// What whoever uses the model is told each time.
+    pub notice: Option<String>,
 }
 
 impl Sidecar {
@@ -99,6 +104,19 @@ impl Sidecar {
                 .unwrap_or_else(|| error.to_string());
             syntax(with_numbers_named(&named))
         })
+    }
+
+    /// What of it decides a model's probabilities, in one spelling; none where nothing does. The threshold and the calibration
+    /// do not: they are applied to what comes out. A notice is for people.
+    pub fn of_probabilities(&self) -> Option<Vec<u8>> {
+        let deciding = Self {
+            threshold: None,
+            calibration: None,
+            notice: None,
+            ..self.clone()
+        };
+        // Writing a struct of plain values into memory does not fail.
+        (deciding != Self::default()).then(|| serde_json::to_vec(&deciding).unwrap_or_default())
     }
 
     /// The settings that this states and that `used` has otherwise, for a model that both fit: what `used` leaves out is
@@ -166,6 +184,7 @@ impl Sidecar {
             activation: self.activation.or(other.activation),
             projection_activation: self.projection_activation.or(other.projection_activation),
             calibration: self.calibration.or_else(|| other.calibration.clone()),
+            notice: self.notice.or_else(|| other.notice.clone()),
         }
     }
 }
@@ -259,6 +278,7 @@ impl ModelConfig {
             threshold,
             unknown_family: backbone.unknown_family,
             calibration: sidecar.calibration,
+            notice: sidecar.notice,
         })
     }
 
@@ -274,6 +294,7 @@ impl ModelConfig {
             activation: Some(*self.activation),
             projection_activation: self.projection_activation.as_ref().map(|setting| setting.value),
             calibration: self.calibration.clone(),
+            notice: self.notice.clone(),
         }
     }
 }

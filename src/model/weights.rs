@@ -117,7 +117,7 @@ impl std::fmt::Display for StoredLayouts {
             (true, false) => write!(
                 f,
                 "{found}, of no use here: this kernel and --dtype need {}, so the model's own tensors are packed at \
-                 each start; crag convert with the same --dtype on this machine saves that",
+                 each start; the --dtype that it was converted for takes them, or crag convert with this one on this machine",
                 self.wanted
             ),
         }

@@ -66,7 +66,7 @@ pub enum CacheError {
         action: &'static str,
         source: io::Error,
     },
-    #[error("{path}: {action}: {reason}; the answers are not affected, only kept incompletely")]
+    #[error("{path}: {action}: {reason}; all answers are complete, the cache holds only some of their representations")]
     Run {
         path: String,
         action: &'static str,

@@ -87,6 +87,18 @@ impl Counts {
         codes.join(", ")
     }
 
+    /// What to say where there were lines and none of them is a record that can be scored: the whole input is likely another
+    /// thing than it was taken for.
+    pub fn nothing_scored(&self) -> Option<String> {
+        (self.scored == 0 && self.errors() > 1).then(|| {
+            format!(
+                "none of the {} could be scored ({}): is the input what it is taken for? crag check says what is wrong with it",
+                counted(self.errors(), "line", "lines"),
+                self.errors_by_code()
+            )
+        })
+    }
+
     /// Scored pairs for each second of the run.
     pub fn pairs_per_second(&self) -> f64 {
         self.scored as f64 / self.elapsed.as_secs_f64().max(1e-9)

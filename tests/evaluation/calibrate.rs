@@ -400,6 +400,45 @@ fn a_calibration_goes_to_the_model_that_was_scored_and_nowhere_else() {
 }
 
 #[test]
+fn a_calibration_changes_no_answer_but_the_calibrated_and_no_representation() {
+    let folder = Folder::new();
+    let records = folder.write("records.jsonl", &scored(60, 0.0));
+    let model = model_copy(&folder).display().to_string();
+    let pairs = folder.write(
+        "pairs.jsonl",
+        "{\"text\":\"aspirin, then a rash\",\"drug\":\"aspirin\",\"adr\":\"rash\"}\n",
+    );
+    let [out, calibrated, cache] = ["out.jsonl", "calibrated.jsonl", "cache"].map(|name| folder.name(name));
+    let score = |more: &[&str]| {
+        let scoring = ["score", "--model", &model, "--cache", &cache, "--resume", &pairs];
+        let run_of = run(&[&scoring[..], more].concat(), "");
+        (run_of.code, run_of.stderr)
+    };
+    let (code, said) = score(&["-o", &out]);
+    assert_eq!(code, 0, "{said}");
+    // As `calibrate` writes it, and spelled by another program, with another threshold.
+    for (factor, threshold) in [(0.0, None), (0.1, Some(0.25))] {
+        std::fs::write(&records, scored(60, factor)).unwrap();
+        let calibrate = ["calibrate", "--scored", &records, "--model", &model, "--force"];
+        assert_eq!(run(&calibrate, "").code, 0);
+        let settings = folder.path("model/crag.json");
+        let mut written: Value = serde_json::from_slice(&std::fs::read(&settings).unwrap()).unwrap();
+        if let Some(threshold) = threshold {
+            written["threshold"] = json!(threshold);
+            std::fs::write(&settings, written.to_string()).unwrap();
+        }
+        let threshold = threshold.map_or_else(Vec::new, |_| vec!["--threshold", "0.55"]);
+        let (code, said) = score(&[&["-o", &out][..], &threshold].concat());
+        assert!(code == 0 && said.contains("nothing to do"), "{said}");
+        let (code, said) = score(&[&["-o", &calibrated, "--calibrated"][..], &threshold].concat());
+        match threshold.is_empty() {
+            true => assert!(code == 0 && said.contains("from the cache: 2"), "{said}"),
+            false => assert!(code == 2 && said.contains("--calibrated was"), "{said}"),
+        }
+    }
+}
+
+#[test]
 fn records_are_not_written_over_whatever_their_name() {
     let folder = Folder::new();
     let lines = scored(60, 0.0);

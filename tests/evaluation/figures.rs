@@ -300,8 +300,16 @@ fn a_threshold_that_nobody_gave_is_called_so() {
     let other = decided(true) + &decided(false) + "{\"label\":0,\"probability\":0.1}\n";
     let run_of = run(&["eval", "--scored"], other.as_str());
     assert!(run_of.stdout.contains("the default"), "{}", run_of.stdout);
-    let warning = "\"causal\" of 1 record was decided at another threshold than 0.55, the default";
+    let warning =
+        "decided at another threshold than 0.55, the default, by which \"causal\" of 1 record would be otherwise";
     assert!(run_of.stderr.contains(warning), "{}", run_of.stderr);
+    assert!(run_of.stderr.contains("decided at several"), "{}", run_of.stderr);
+    let at_another = run(
+        &["eval", "--scored"],
+        decided(false) + &other.replace("0.6,", "0.8,").replace("false", "true"),
+    );
+    let theirs = "theirs lies above 0.6 and is at most 0.8: --threshold gives it";
+    assert!(at_another.stderr.contains(theirs), "{}", at_another.stderr);
     let given = run(&["eval", "--scored", "--threshold", "0.7"], other.as_str());
     assert!(given.stdout.contains("as given"), "{}", given.stdout);
     assert!(!given.stderr.contains("decided"), "{}", given.stderr);

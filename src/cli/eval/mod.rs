@@ -99,11 +99,17 @@ impl Source {
     /// A warning where the records' own decisions are of another threshold than the one that nobody gave.
     fn decided_otherwise(&self) -> Option<String> {
         let Threshold { value, origin } = self.threshold;
-        (origin == Origin::Default && self.set.decided_otherwise > 0).then(|| {
+        let decisions = &self.set.decisions;
+        (origin == Origin::Default && decisions.otherwise > 0).then(|| {
+            let theirs = match decisions.own_threshold() {
+                Some((below, from)) => format!("theirs lies above {below} and is at most {from}: --threshold gives it"),
+                None => "they were decided at several".to_owned(),
+            };
             format!(
-                "{}: \"causal\" of {} was decided at another threshold than {value}, the default; --threshold gives theirs",
+                "{}: its records were decided at another threshold than {value}, the default, by which \"causal\" of {} would be \
+                 otherwise; {theirs}",
                 self.name,
-                counted(self.set.decided_otherwise, "record", "records")
+                counted(decisions.otherwise, "record", "records")
             )
         })
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::Calibration;
 use crate::calibration::stated;
 use crate::checkpoint::CheckpointError;
 use crate::cli::config::SettingRow;
@@ -48,6 +49,18 @@ impl Ensemble {
             });
         }
         Ok(Self { device, models: opened })
+    }
+
+    /// A hash of the calibrations, where answers are calibrated too.
+    pub fn calibrations(&self) -> anyhow::Result<Option<String>> {
+        let calibrated = self.models.iter().filter(|model| model.calibrated);
+        let of_models: Vec<&Calibration> = calibrated
+            .filter_map(|model| model.model.description.config.calibration.as_ref())
+            .collect();
+        Ok(match of_models.is_empty() {
+            true => None,
+            false => Some(blake3::hash(&serde_json::to_vec(&of_models)?).to_hex().to_string()),
+        })
     }
 
     /// Has answers calibrated too. Errors on a model that has no calibration: a mean of the others would not be the

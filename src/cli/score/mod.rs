@@ -319,7 +319,7 @@ impl Run<'_> {
         drop(meter);
         match scored {
             Ok(counts) => {
-                console::report("summary", &counts.to_string(), manifest::numbers(&counts));
+                output::report_summary(&counts.to_string(), &counts);
                 (Ok(Outcome::of(&counts)), counts)
             }
             Err(ScoreError::ClosedPipe) => (Ok(Outcome::ClosedPipe), so_far),
@@ -479,8 +479,11 @@ impl Run<'_> {
         settings.extend(fields.map(|(field, place)| Setting::new(format!("--field {field}"), place)));
         settings.extend(options.shard.map(|shard| Setting::new(SHARD, shard)));
         settings.extend(options.output.key().map(|key| Setting::new("--output-key", key)));
-        // The calibration itself is part of the model.
-        settings.extend(args.calibrated.then(|| Setting::new("--calibrated", true)));
+        settings.extend(
+            self.ensemble
+                .calibrations()?
+                .map(|hash| Setting::new("--calibrated", hash)),
+        );
         settings.push(match options.on_error {
             // No line that a run ended at was answered.
             OnError::Record => Setting::new(ON_ERROR, "record").accepting("fail"),

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
+
 use crate::cli::config::SettingRow;
 use crate::cli::manifest::{self, numbers};
 use crate::cli::stream::open_stream;
@@ -69,6 +71,13 @@ impl OutputArgs {
             Some(flag) if self.output.is_none() => Err(without_output(flag)),
             _ => Ok(()),
         }
+    }
+
+    /// How messages name the output.
+    fn name(&self) -> String {
+        self.output
+            .as_deref()
+            .map_or("stdout".to_owned(), |path| path.display().to_string())
     }
 
     /// Opens or locks the output. Nothing is written.
@@ -158,7 +167,7 @@ impl OutputArgs {
                     (Err(ScoreError::Resume(_)), Some(inputs)) if self.force => {
                         return self.score_to_file(file, anew, inputs, None, options, score, companions);
                     }
-                    (checked, _) => checked?,
+                    (checked, _) => checked.with_context(|| self.name())?,
                 };
                 file.settle(&[])?;
                 return Ok(Scored::Already(counts));
@@ -168,7 +177,7 @@ impl OutputArgs {
         let counts = match score(inputs, &mut sink, &starting(start)) {
             Ok(counts) => counts,
             Err(ScoreError::Interrupted) => return Ok(Scored::Interrupted),
-            Err(error @ ScoreError::Resume(_)) => return Err(error.into()),
+            Err(error @ ScoreError::Resume(_)) => return Err(error).with_context(|| self.name()),
             Err(error @ ScoreError::Rejected { .. }) => {
                 let way_on =
                     "what was finished is kept, and --resume goes on with the line mended, or with --on-error record";
@@ -219,8 +228,16 @@ impl Scored {
                 return (interrupted(), None);
             }
         };
-        console::report("summary", &text, numbers(&counts));
+        report_summary(&text, &counts);
         (Outcome::of(&counts), Some(counts))
+    }
+}
+
+/// Says how a run ended that came to its end; with `--quiet`, too, where nothing could be scored.
+pub fn report_summary(text: &str, counts: &Counts) {
+    console::report("summary", text, numbers(counts));
+    if let Some(doubt) = counts.nothing_scored() {
+        console::warn(&doubt);
     }
 }
 

@@ -138,7 +138,7 @@ impl Facts<'_> {
     }
 
     /// That the model in `target` is whole and the one that was written there: whoever repeats a command until it succeeds
-    /// takes it for that. What `crag calibrate` adds to crag.json is no change.
+    /// takes it for that. What `crag calibrate` adds to crag.json is no change, and a notice none.
     fn check_unchanged(&self, target: &Path, manifest: &Value) -> Result<(), UsageError> {
         let changed = |what: &str| {
             UsageError(format!(
@@ -169,6 +169,7 @@ impl Facts<'_> {
             .map(|file| Sidecar::parse((&file.name, &file.bytes)));
         let found = found.and_then(Result::ok).map(|found| Sidecar {
             calibration: None,
+            notice: None,
             ..found
         });
         let threshold = manifest["best"]["validation"]["threshold"].as_f64();

@@ -253,7 +253,7 @@ fn a_full_disk_costs_nothing_but_a_word_at_the_end() {
         "{message}"
     );
     assert!(
-        message.ends_with("the answers are not affected, only kept incompletely"),
+        message.ends_with("all answers are complete, the cache holds only some of their representations"),
         "{message}"
     );
     if let Some(reader) = cache.reader() {

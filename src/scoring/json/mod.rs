@@ -181,6 +181,11 @@ fn invalid(line: &str, first: Option<u8>, error: &serde_json::Error) -> String {
         return MARK_INSIDE.to_owned();
     }
     let reason = raw_json::describe(error);
+    if let Some(format) = corpus_format(line) {
+        return format!(
+            "{reason}; expected an object, found what looks like a corpus: crag extract --from {format} makes records of it"
+        );
+    }
     match first {
         Some(b'[') if error.is_eof() => {
             format!("{reason}; expected one object a line: {FROM_ARRAY}")
@@ -197,6 +202,27 @@ fn invalid(line: &str, first: Option<u8>, error: &serde_json::Error) -> String {
             )
         }
         _ => reason,
+    }
+}
+
+/// Which of `crag extract`'s formats a line that is no JSON looks like.
+fn corpus_format(line: &str) -> Option<&'static str> {
+    if line.starts_with("<?xml") || line.starts_with("<collection") || line.starts_with("<!DOCTYPE collection") {
+        return Some("bioc");
+    }
+    let (document, rest) = line.split_at_checked(line.find(['|', '\t'])?)?;
+    if document.is_empty() || !document.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let fields: Vec<&str> = rest.split('|').skip(1).collect();
+    let is_number = |field: &&str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
+    match fields.as_slice() {
+        ["t" | "a", ..] => Some("pubtator"),
+        // The text, and of both mentions the words and two offsets.
+        [_, .., drug_start, drug_end] if fields.len() >= 7 && is_number(drug_start) && is_number(drug_end) => {
+            Some("ade-rel")
+        }
+        _ => None,
     }
 }
 

@@ -229,6 +229,21 @@ fn messages_name_the_field_what_was_expected_and_what_was_found() {
         ),
         (r#"  "text": "a","#, "trailing characters at byte 9"),
         (
+            "12345|t|Rash after aspirin",
+            "trailing characters at byte 6; expected an object, found what looks like a corpus: crag extract --from pubtator makes \
+             records of it",
+        ),
+        (
+            "12345|Rash after aspirin.|Rash|0|4|aspirin|11|18",
+            "trailing characters at byte 6; expected an object, found what looks like a corpus: crag extract --from ade-rel makes \
+             records of it",
+        ),
+        (
+            "<?xml version='1.0'?>",
+            "expected value at byte 1; expected an object, found what looks like a corpus: crag extract --from bioc makes records of it",
+        ),
+        ("12345 0 1", "trailing characters at byte 7"),
+        (
             r#"{"text":"a","drug":"a","adr":"b","drug_span":[1]}"#,
             "field \"drug_span\": expected [start, end) as two whole numbers of code points, found [1]",
         ),
