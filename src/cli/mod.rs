@@ -6,6 +6,7 @@
 //! is writing the output; 128 and a signal's number (129, 130, 143) interrupted; 141 whoever read stdout stopped reading.
 
 mod about;
+mod before_a_run;
 mod calibrate;
 mod check;
 mod config;
@@ -24,6 +25,7 @@ mod merge;
 mod model;
 mod model_choice;
 mod model_folder;
+mod outcome;
 mod progress;
 mod records;
 mod report_file;
@@ -40,18 +42,16 @@ mod values;
 mod verify;
 mod whole_output;
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt as _;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
-use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use self::config::{Layers, ParseError, UnknownVariable};
+use self::before_a_run::{paths_given, told_before_a_run, value_given, wants_json_log};
+use self::config::{Layers, UnknownVariable};
 use self::console::{ConsoleArgs, note};
-use crate::files::OutputError;
+pub use self::outcome::{Outcome, UsageError, exit_code};
 use crate::kernels::memory;
-use crate::scoring::{Counts, OpenError, ScoreError};
 
 /// Scores whether a text says that a drug caused an adverse reaction.
 #[derive(Debug, Parser)]
@@ -107,97 +107,6 @@ enum Command {
     Completions(generate::CompletionsArgs),
     /// Write the man pages
     Man(generate::ManArgs),
-}
-
-/// The exit code where another run is writing the output.
-const LOCKED: u8 = 11;
-
-/// How a run that did not fail ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    Complete,
-    /// Finished, and the output says what was not well.
-    Incomplete,
-    /// Whoever read stdout stopped reading (`| head -1`).
-    ClosedPipe,
-    /// The command line was not understood, and that has been said.
-    Usage,
-    /// By a signal, in order: what was finished has been written.
-    Interrupted(i32),
-}
-
-impl Outcome {
-    /// Of two parts of a run, the second done where the first came to its end.
-    fn and(self, next: Outcome) -> Self {
-        match self {
-            Outcome::Complete => next,
-            other => other,
-        }
-    }
-
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Outcome::Complete => 0,
-            Outcome::Incomplete => 3,
-            Outcome::ClosedPipe => 141,
-            Outcome::Usage => 2,
-            // Signals' numbers are below 128.
-            Outcome::Interrupted(signal) => 128 + signal as u8,
-        }
-    }
-
-    /// As manifests and summaries have it.
-    fn name(self) -> &'static str {
-        match self {
-            Outcome::Complete => "complete",
-            Outcome::Incomplete => "complete_with_errors",
-            Outcome::ClosedPipe => "closed_pipe",
-            Outcome::Usage => "usage",
-            Outcome::Interrupted(_) => "interrupted",
-        }
-    }
-
-    /// How a run ended that answered all its records.
-    fn of(counts: &Counts) -> Self {
-        Self::of_records(counts.errors() > 0)
-    }
-
-    /// The same, by whether something was wrong with some of them.
-    fn of_records(incomplete: bool) -> Self {
-        match incomplete {
-            false => Outcome::Complete,
-            true => Outcome::Incomplete,
-        }
-    }
-}
-
-/// Arguments that parsed one by one but do not make sense; exit code 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct UsageError(pub String);
-
-/// The exit code for a run that failed.
-pub fn exit_code(error: &anyhow::Error) -> u8 {
-    let output = error.downcast_ref().or(match error.downcast_ref() {
-        Some(OpenError::Output(output)) => Some(output),
-        _ => None,
-    });
-    match output {
-        Some(OutputError::Locked { .. }) => return LOCKED,
-        Some(
-            OutputError::Exists { .. }
-            | OutputError::Unfinished { .. }
-            | OutputError::UnfinishedScore { .. }
-            | OutputError::LeftOver { .. }
-            | OutputError::IsInput { .. }
-            | OutputError::Stays { .. }
-            | OutputError::NoFolder { .. },
-        ) => return 2,
-        _ => {}
-    }
-    let is_mismatch = matches!(error.downcast_ref(), Some(ScoreError::Resume(_)))
-        || matches!(error.downcast_ref(), Some(OpenError::Resume(_)));
-    if is_mismatch || error.is::<UsageError>() { 2 } else { 1 }
 }
 
 /// The command line's definitions.
@@ -276,6 +185,12 @@ pub unsafe fn run() -> anyhow::Result<Outcome> {
         Command::Score(_) | Command::Extract(_) | Command::Merge(_) | Command::Convert(_) | Command::Train(_) => {}
         _ => signals::end_as_first_process()?,
     }
+    if let Command::Train(_) = &cli.command {
+        // candle's own pool spins between operations and takes the time of those that have work; what it would do in
+        // training is adding up gradients, which memory bounds anyway.
+        // SAFETY: the caller states that there is no other thread, and none has been started yet.
+        unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    }
     match cli.command {
         Command::Score(args) => score::run(*args, parsed.settings, config),
         Command::Check(args) => check::run(args),
@@ -292,106 +207,10 @@ pub unsafe fn run() -> anyhow::Result<Outcome> {
     }
 }
 
-/// The values of a flag or argument that takes paths, on a command line of which only a part may have been understood.
-fn paths_given(matches: &ArgMatches, name: &str) -> impl Iterator<Item = PathBuf> {
-    let given = matches.try_get_many::<PathBuf>(name).ok().flatten();
-    given.into_iter().flatten().cloned()
-}
-
 /// Says why the process ends.
 pub fn report(error: &anyhow::Error) {
     // `{:#}` joins the causes with colons.
     console::error(&format!("{error:#}"), exit_code(error));
-}
-
-/// The value that `flag` seems to have on a command line that may not be understood.
-fn value_given(arguments: &[OsString], flag: &str) -> Option<OsString> {
-    // What follows `--` is no flag.
-    let end = arguments.iter().position(|argument| argument == "--");
-    let flags = &arguments[..end.unwrap_or(arguments.len())];
-    let attached = |argument: &OsString| {
-        let value = argument.as_bytes().strip_prefix(flag.as_bytes())?.strip_prefix(b"=")?;
-        Some(OsStr::from_bytes(value).to_owned())
-    };
-    flags.iter().find_map(attached).or_else(|| {
-        let pair = flags.windows(2).find(|two| two[0] == flag)?;
-        // Another flag is no value.
-        let is_value = pair[1] == "-" || !pair[1].as_bytes().starts_with(b"-");
-        is_value.then(|| pair[1].clone())
-    })
-}
-
-/// Whether the command line, or else the environment, asks for JSON on stderr, even if they cannot be understood.
-fn wants_json_log(arguments: &[OsString], variable: Option<OsString>) -> bool {
-    let asked = value_given(arguments, "--log-format");
-    asked.or(variable).is_some_and(|format| format == "json")
-}
-
-/// What ends the process before a subcommand runs: `error`, or help and version, which a bad file or variable does not stand in
-/// the way of. `summary`: where the run was to say how it ended, as it seems.
-fn told_before_a_run(
-    error: ParseError,
-    arguments: &[OsString],
-    glance: Option<&ArgMatches>,
-    summary: Option<PathBuf>,
-) -> anyhow::Result<Outcome> {
-    let failed = |error: &anyhow::Error| {
-        let Some((name, matches)) = glance.and_then(ArgMatches::subcommand) else {
-            return;
-        };
-        // What was not understood may be meant otherwise: there, only what an earlier run left is replaced.
-        let seems = || summary.clone().filter(|path| path.exists());
-        let Some(path) = paths_given(matches, "summary_json").next().or_else(seems) else {
-            return;
-        };
-        match name {
-            "score" => score::tell_failure_before_run(path, matches, error),
-            "extract" => extract::tell_failure_before_run(path, matches, error),
-            _ => {}
-        }
-    };
-    match error {
-        ParseError::CommandLine(error) => {
-            if error.use_stderr() {
-                // Usage and hints come after a blank line; what is missing is listed before it.
-                let text = error.render().to_string();
-                let said = text.split("\n\n").next().unwrap_or_default();
-                let words: Vec<&str> = said.trim_start_matches("error: ").split_whitespace().collect();
-                failed(&UsageError(words.join(" ")).into());
-            }
-            told_by_clap(&error, arguments)
-        }
-        ParseError::Usage(error) => {
-            if let Err(asked) = command().try_get_matches_from(arguments)
-                && !asked.use_stderr()
-            {
-                return told_by_clap(&asked, arguments);
-            }
-            let error = error.into();
-            failed(&error);
-            Err(error)
-        }
-    }
-}
-
-/// Help and version, which go to stdout, and what is wrong with a command line.
-fn told_by_clap(error: &clap::Error, arguments: &[OsString]) -> anyhow::Result<Outcome> {
-    let wants_json = arguments.iter().any(|argument| argument == "--json");
-    if error.kind() == ErrorKind::DisplayVersion && wants_json {
-        return print(&(serde_json::to_string_pretty(&about::ABOUT)? + "\n"));
-    }
-    if error.use_stderr() && console::is_json() {
-        let text = error.render().to_string();
-        console::error(text.trim().trim_start_matches("error: "), Outcome::Usage.exit_code());
-        return Ok(Outcome::Usage);
-    }
-    match error.print() {
-        // A closed stderr is no reason to say anything else.
-        _ if error.use_stderr() => Ok(Outcome::Usage),
-        Ok(()) => Ok(Outcome::Complete),
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(Outcome::ClosedPipe),
-        Err(e) => Err(anyhow::Error::new(e).context("stdout")),
-    }
 }
 
 /// Writes `text` to stdout; a closed pipe is an outcome, not an error.

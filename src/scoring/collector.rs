@@ -8,8 +8,7 @@ use super::error::{ErrorCode, LineError, ScoreError};
 use super::member::{Member, calibrated_mean, error_of, mean, with_name};
 use super::messages::{Line, Message, Outcome, Window};
 use super::options::{OnError, Options};
-use super::output::{Place, Scored};
-use super::record_format::{Answer, RecordFormat};
+use super::record_format::{Answer, Place, RecordFormat, Scored};
 use super::sink::{Progress, Sink};
 use super::warning::Warning;
 

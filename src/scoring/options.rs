@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::fields::FieldMap;
 use super::format::Format;
-use super::output::OutputKey;
+use super::output_key::OutputKey;
 use super::resume::Start;
 use super::shard::Shard;
 use crate::files::Gauge;

@@ -7,7 +7,7 @@ use super::fields::FieldMap;
 use super::format::Format;
 use super::formats::record_format;
 use super::lines::{Content, LineReader, too_long};
-use super::output::OutputKey;
+use super::output_key::OutputKey;
 use super::record::Record;
 
 /// Calls `each` with every line's number (from 1) and its record and own bytes, or why it is none. Blank lines are
@@ -21,8 +21,8 @@ pub fn read_records(
     max_line_bytes: usize,
     mut each: impl FnMut(u64, Result<(Record<'_>, &[u8]), String>),
 ) -> Result<(), ScoreError> {
-    // No answer is written here, so keys of answers (of an earlier run, say) are no conflict.
-    let output = OutputKey::nested("\u{0}").unwrap_or_default();
+    // Keys of answers (of an earlier run, say) are no conflict.
+    let output = OutputKey::nowhere();
     let format = record_format(Format::Jsonl, &FieldMap::default(), &output);
     let mut lines = LineReader::new(input, name.to_owned(), max_line_bytes, format.ends());
     while let Some((number, content)) = lines.next_line()? {

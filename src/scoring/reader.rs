@@ -9,7 +9,7 @@ use super::format::Format;
 use super::formats::record_format;
 use super::lines::{Content, LineReader};
 use super::options::Options;
-use super::output::OutputKey;
+use super::output_key::OutputKey;
 use super::queue::Queue;
 use super::record_format::RecordFormat;
 use super::resume::Start;

@@ -15,6 +15,9 @@ use memchr::{memchr, memchr_iter, memchr2};
 use super::format::Format;
 use crate::files::BYTE_ORDER_MARK;
 
+/// What stands between the fields of CSV, in which alone quotes may hold line ends.
+const COMMA: u8 = b',';
+
 /// Finds the ends of rows in a stream of bytes.
 #[derive(Clone, Debug)]
 pub struct RowEnds {
@@ -26,7 +29,6 @@ pub struct RowEnds {
 
 #[derive(Clone, Debug)]
 struct Quoting {
-    delimiter: u8,
     place: Place,
     /// Bytes of a byte order mark seen at the beginning: a quote after it begins a field.
     mark_seen: usize,
@@ -54,7 +56,6 @@ impl RowEnds {
     /// For an input of this format, from its beginning.
     pub fn of(format: Format) -> Self {
         let quoting = (format == Format::Csv).then_some(Quoting {
-            delimiter: b',',
             place: Place::FieldStart,
             mark_seen: 0,
         });
@@ -99,7 +100,7 @@ impl Quoting {
                     self.place = match byte {
                         b'"' if !torn_mark => Place::Quoted,
                         b'\n' => Place::FieldStart,
-                        _ if byte == self.delimiter => Place::FieldStart,
+                        COMMA => Place::FieldStart,
                         _ => Place::Plain,
                     };
                     if byte == b'\n' {
@@ -107,7 +108,7 @@ impl Quoting {
                     }
                 }
                 Place::Plain => {
-                    i += memchr2(b'\n', self.delimiter, &bytes[i..])?;
+                    i += memchr2(b'\n', COMMA, &bytes[i..])?;
                     self.place = Place::FieldStart;
                     if bytes[i] == b'\n' {
                         return Some(i);
@@ -128,7 +129,7 @@ impl Quoting {
 pub fn delimiter(format: Format) -> Option<u8> {
     match format {
         Format::Jsonl => None,
-        Format::Csv => Some(b','),
+        Format::Csv => Some(COMMA),
         Format::Tsv => Some(b'\t'),
     }
 }
@@ -226,7 +227,6 @@ impl Shape {
             };
         }
         let mut ends = Quoting {
-            delimiter: b',',
             place: Place::FieldStart,
             mark_seen: BYTE_ORDER_MARK.len(),
         };

@@ -35,7 +35,7 @@ pub struct ReportArgs {
 impl ReportArgs {
     /// Says in the summary, if one is wanted, that the run could not begin.
     pub fn tell_failure(&self, error: &anyhow::Error, output: Option<&Path>, cache: Option<&Path>, read: &[PathBuf]) {
-        let is_locked = crate::cli::exit_code(error) == crate::cli::LOCKED;
+        let is_locked = crate::cli::exit_code(error) == crate::cli::outcome::LOCKED;
         if let Some(summary) = self.earlier_summary(output, cache, read)
             && !(is_locked && summary.is_of_a_run_under_way())
         {

@@ -178,10 +178,6 @@ struct Data {
 
 pub fn run(args: TrainArgs, flags: Vec<SettingRow>) -> anyhow::Result<Outcome> {
     let settings = args.settings()?;
-    // candle's own pool spins between operations and takes the time of those that have work; what it would do
-    // here is adding up gradients, which memory bounds anyway.
-    // SAFETY: `cli::run` was called with one thread, and there is no other until signals are watched for, below.
-    unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
     let signals = SignalWatch::start()?;
     let claim = Claim {
         force: args.force,

@@ -4,6 +4,8 @@
 //! without recursion and without decoding, so numbers of any size, lone surrogates and nesting of any depth pass.
 //! Where a field is mapped to a place further inside, what is on the way there is walked once more for each step.
 
+mod answer;
+
 use std::fmt;
 
 use serde::Deserialize;
@@ -12,8 +14,10 @@ use serde_json::value::RawValue;
 
 use super::error::{ErrorCode, LineError};
 use super::fields::{FIELDS, FieldMap};
-use super::output::OutputKey;
+use super::output_key::OutputKey;
 use super::record::{Record, Rejection, Value, Values};
+use super::record_format::{Answer, RecordFormat};
+use super::rows::RowEnds;
 use crate::raw_json;
 use crate::words::{quoted, utf8};
 
@@ -72,11 +76,6 @@ impl JsonReader {
             }
         }
         Self { map, tree, output }
-    }
-
-    /// Which keys are taken for the answer.
-    pub fn output(&self) -> &OutputKey {
-        &self.output
     }
 
     /// Reads one line.
@@ -165,6 +164,33 @@ impl JsonReader {
                 ),
             )),
             None => Err((ErrorCode::InvalidJson, "expected an object, found nothing".to_owned())),
+        }
+    }
+}
+
+impl RecordFormat for JsonReader {
+    fn ends(&self) -> RowEnds {
+        RowEnds::lines()
+    }
+
+    fn parse<'a>(&self, line: &'a [u8]) -> Result<Record<'a>, Rejection> {
+        JsonReader::parse(self, line)
+    }
+
+    fn write(&self, out: &mut Vec<u8>, line: &[u8], answer: &Answer<'_>) {
+        let key = &self.output;
+        match answer {
+            Answer::Scored(scored) => answer::write_scored(out, line, key, scored),
+            Answer::Error {
+                error,
+                spliceable: true,
+                ..
+            } => answer::write_error(out, line, key, error),
+            Answer::Error { error, place, .. } => {
+                // Of all lines that cannot take their error, only one whose key is taken is an object.
+                let record = (error.code == ErrorCode::KeyConflict).then_some(line);
+                answer::write_line_error(out, *place, key, error, record);
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::scoring::output::{Place, Scored};
+use crate::scoring::record_format::{Place, Scored};
 use proptest::prelude::*;
 
 fn table(format: Format, places: &[(&str, &str)], header: &str) -> Result<(Table, String), String> {
