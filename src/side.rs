@@ -17,6 +17,14 @@ impl Side {
         }
     }
 
+    /// What is of this side and what is of the other, the drug's first.
+    pub fn drug_first<T>(self, own: T, other: T) -> (T, T) {
+        match self {
+            Side::Drug => (own, other),
+            Side::Adr => (other, own),
+        }
+    }
+
     /// `drug` or `adr`: the word used in field names, tensor names and messages.
     pub fn name(self) -> &'static str {
         match self {

@@ -62,11 +62,7 @@ impl ConsoleArgs {
         }
         let distance = |name: &str| {
             let row = settings.iter().find(|row| row.setting == name);
-            row.map_or(3, |row| match row.from.split_whitespace().next() {
-                Some("flag") => 0,
-                Some("environment") => 1,
-                _ => 2,
-            })
+            row.map_or(u8::MAX, SettingRow::distance)
         };
         match distance("verbose") < distance("quiet") {
             true => self.quiet = false,

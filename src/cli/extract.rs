@@ -2,14 +2,12 @@
 //!
 //! Arguments as typed become [`Sources`] and [`Options`] here; what is read and paired is [`crate::corpora`]'s.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use clap::ArgMatches;
 use serde_json::json;
 
-use super::inputs::{is_stdin, named_otherwise, note_typing};
+use super::inputs::{expect_file_of, is_stdin, named_otherwise, note_typing, refuse_stdin_twice};
 use super::manifest::{self, EarlierSummary, End};
 use super::report_file::{ReportFile, is_closed_pipe, is_object_with};
 use super::signals::SignalWatch;
@@ -373,20 +371,13 @@ impl ExtractArgs {
                 return Ok(Sources::Brat(corpora::find_brat(&self.files)?));
             }
         };
-        if self.files.iter().filter(|path| is_stdin(path)).count() > 1 {
-            return Err(UsageError("stdin (-) can be read only once".to_owned()).into());
-        }
+        refuse_stdin_twice(&self.files)?;
         let mut inputs = Vec::new();
         for path in &self.files {
             inputs.push(match is_stdin(path) {
                 true => Input::Stdin,
                 false => {
-                    let metadata = fs::metadata(path).with_context(|| path.display().to_string())?;
-                    anyhow::ensure!(
-                        !metadata.is_dir(),
-                        "{}: expected a file of documents, found a folder",
-                        path.display()
-                    );
+                    expect_file_of("documents", path)?;
                     Input::File(path.clone())
                 }
             });

@@ -78,9 +78,7 @@ impl InputArgs {
     /// What the arguments mean together. Errors are the user's.
     pub fn resolve(&self, output: &OutputKey) -> Result<Inputs, UsageError> {
         let format = format_of(self.format, &self.files)?;
-        if self.files.iter().filter(|path| is_stdin(path)).count() > 1 {
-            return Err(UsageError("stdin (-) can be read only once".to_owned()));
-        }
+        refuse_stdin_twice(&self.files)?;
         let places = self
             .fields
             .iter()
@@ -104,6 +102,24 @@ impl InputArgs {
             shard: self.shard,
         })
     }
+}
+
+pub fn refuse_stdin_twice<'p>(paths: impl IntoIterator<Item = &'p PathBuf>) -> Result<(), UsageError> {
+    match paths.into_iter().filter(|path| is_stdin(path)).count() {
+        0 | 1 => Ok(()),
+        _ => Err(UsageError("stdin (-) can be read only once".to_owned())),
+    }
+}
+
+/// Errors where there is nothing to read as a file of `records`, such as a folder.
+pub fn expect_file_of(records: &str, path: &Path) -> anyhow::Result<()> {
+    let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
+    anyhow::ensure!(
+        !metadata.is_dir(),
+        "{}: expected a file of {records}, found a folder",
+        path.display()
+    );
+    Ok(())
 }
 
 /// The format that is named, or that the files' names say.

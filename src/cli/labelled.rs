@@ -329,7 +329,7 @@ pub fn refuse_unused(settings: &[SettingRow], unused: &[&str]) -> Result<(), Usa
         |setting: &str| ["device", "dtype", "missing-entity", "window"].contains(&setting) || unused.contains(&setting);
     match settings
         .iter()
-        .find(|row| row.from == "flag" && is_unused(&row.setting))
+        .find(|row| row.is_on_command_line() && is_unused(&row.setting))
     {
         None => Ok(()),
         Some(SettingRow { setting, .. }) => Err(UsageError(format!(
@@ -377,12 +377,7 @@ impl Sink for Judging<'_> {
 pub fn input(path: &Path) -> anyhow::Result<Input> {
     if !is_stdin(path) {
         expect_jsonl(path)?;
-        let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
-        anyhow::ensure!(
-            !metadata.is_dir(),
-            "{}: expected a file of JSONL records, found a folder",
-            path.display()
-        );
+        inputs::expect_file_of("JSONL records", path)?;
     }
     Ok(inputs::input(path))
 }

@@ -38,5 +38,7 @@ pub fn model_args(name: Option<&str>, args: &ModelChoice) -> Result<ModelArgs, U
 /// Whether `--model` is on the command line: what the environment or a file names is a default, and does not say
 /// what this call is to do.
 pub fn names_model(settings: &[SettingRow]) -> bool {
-    settings.iter().any(|row| row.setting == "model" && row.from == "flag")
+    settings
+        .iter()
+        .any(|row| row.setting == "model" && row.is_on_command_line())
 }

@@ -34,6 +34,13 @@ impl Mismatches {
             + self.repeated_first
             + self.repeated_second
     }
+
+    /// The first key of its kind is kept.
+    fn add_example(&mut self, kind: &str, key: &str) {
+        if !self.examples.iter().any(|example| example.starts_with(kind)) {
+            self.examples.push(format!("{kind}: {key:?}"));
+        }
+    }
 }
 
 /// The same pairs as two models score them. Both samples number documents alike.
@@ -53,56 +60,77 @@ pub struct Paired {
 /// one that the first set names, else the second.
 pub fn pair(first: &LabelledSet, second: &LabelledSet) -> Paired {
     let mut mismatches = Mismatches::default();
-    let mut example = |kind: &str, key: &str| {
-        let key = format!("{kind}: {key:?}");
-        if mismatches_lacks(&mismatches.examples, kind) {
-            mismatches.examples.push(key);
-        }
-    };
-    let (index_first, repeated_first) = index(first);
-    let (index_second, repeated_second) = index(second);
-    if let Some(key) = repeated_first.iter().min() {
-        example("repeated in the first", key);
-    }
-    if let Some(key) = repeated_second.iter().min() {
-        example("repeated in the second", key);
-    }
-    let (mut only_first, mut only_second, mut pairs_differ, mut labels_differ) = (0, 0, 0, 0);
-    let mut matched: Vec<(&str, usize, usize)> = Vec::new();
-    let mut ids_differ = 0;
-    let id_differs = |i: usize, j: usize| match (first.ids.get(i), second.ids.get(j)) {
+    let mut matched = matched(first, second, &mut mismatches);
+    let id_differs = |&&Match { i, j, .. }: &&Match<'_>| match (first.ids.get(i), second.ids.get(j)) {
         (Some(Some(one)), Some(Some(other))) => one != other,
         _ => false,
     };
-    for (i, key) in first.keys.iter().enumerate() {
-        let key = key.as_ref();
-        if index_first.get(key) != Some(&i) || repeated_second.contains(key) {
-            continue;
-        }
-        match index_second.get(key) {
-            None => {
-                only_first += 1;
-                example("in the first only", key);
-            }
-            Some(&j) if first.pairs[i].contradicts(&second.pairs[j]) => {
-                pairs_differ += 1;
-                example("another drug, reaction or text", key);
-            }
-            Some(&j) if first.records[i].label != second.records[j].label => {
-                labels_differ += 1;
-                example("labels differ", key);
-            }
-            Some(&j) => {
-                ids_differ += u64::from(id_differs(i, j));
-                matched.push((key, i, j));
-            }
-        }
+    let ids_differ = matched.iter().filter(id_differs).count() as u64;
+    let document = |of: &Match<'_>| first.document(of.i).or_else(|| second.document(of.j));
+    // As in `LabelledSet::sample`, so that the first set is judged as it is alone: in any order of the files alike.
+    matched.sort_unstable_by(|a, b| {
+        let (one, other) = (&first.records[a.i], &first.records[b.i]);
+        let order = document(a).cmp(&document(b));
+        let order = order
+            .then(other.probability.total_cmp(&one.probability))
+            .then(other.label.cmp(&one.label));
+        order.then(
+            second.records[b.j]
+                .probability
+                .total_cmp(&second.records[a.j].probability),
+        )
+    });
+    // Documents are numbered by name, records that name none after them by what is judged.
+    let mut names: Vec<&str> = matched.iter().filter_map(document).collect();
+    let without = (matched.len() - names.len()) as u64;
+    names.sort_unstable();
+    names.dedup();
+    let ranks: HashMap<&str, u32> = names.iter().enumerate().map(|(i, &name)| (name, i as u32)).collect();
+    let mut next = names.len() as u32;
+    let mut numbers = Vec::with_capacity(matched.len());
+    for of in &matched {
+        numbers.push(document(of).map_or(next, |name| ranks[name]));
+        next += u32::from(document(of).is_none());
     }
-    for key in &second.keys {
-        let key = key.as_ref();
-        if index_second.contains_key(key) && !index_first.contains_key(key) && !repeated_first.contains(key) {
-            only_second += 1;
-            example("in the second only", key);
+    // Labels that differ do not match.
+    let judged = |probability: &dyn Fn(&Match<'_>) -> f64| {
+        let records = matched.iter().zip(&numbers).map(|(of, &document)| Judged {
+            probability: probability(of),
+            label: first.records[of.i].label,
+            document,
+        });
+        Sample::new(records.collect(), next as usize)
+    };
+    Paired {
+        first: judged(&|of| first.records[of.i].probability),
+        second: judged(&|of| second.records[of.j].probability),
+        mismatches,
+        keys: matched.iter().map(|of| of.key.into()).collect(),
+        ids_differ,
+        documents: DocumentNames {
+            fields: fields_of(&names, first, second),
+            without,
+        },
+    }
+}
+
+/// A key with the record of each set that it is of.
+struct Match<'s> {
+    key: &'s str,
+    i: usize,
+    j: usize,
+}
+
+/// The records that are of the same pair in both sets, and what is not.
+fn matched<'s>(first: &'s LabelledSet, second: &'s LabelledSet, mismatches: &mut Mismatches) -> Vec<Match<'s>> {
+    let (index_first, repeated_first) = index(first);
+    let (index_second, repeated_second) = index(second);
+    for (repeated, kind) in [
+        (&repeated_first, "repeated in the first"),
+        (&repeated_second, "repeated in the second"),
+    ] {
+        if let Some(key) = repeated.iter().min() {
+            mismatches.add_example(kind, key);
         }
     }
     let count = |set: &LabelledSet, repeated: &HashSet<&str>| {
@@ -110,63 +138,47 @@ pub fn pair(first: &LabelledSet, second: &LabelledSet) -> Paired {
     };
     mismatches.repeated_first = count(first, &repeated_first);
     mismatches.repeated_second = count(second, &repeated_second);
-    (mismatches.only_first, mismatches.only_second) = (only_first, only_second);
-    (mismatches.pairs_differ, mismatches.labels_differ) = (pairs_differ, labels_differ);
+    let mut matched = Vec::new();
+    for (i, key) in first.keys.iter().enumerate() {
+        let key = key.as_ref();
+        if index_first.get(key) != Some(&i) || repeated_second.contains(key) {
+            continue;
+        }
+        match index_second.get(key) {
+            None => {
+                mismatches.only_first += 1;
+                mismatches.add_example("in the first only", key);
+            }
+            Some(&j) if first.pairs[i].contradicts(&second.pairs[j]) => {
+                mismatches.pairs_differ += 1;
+                mismatches.add_example("another drug, reaction or text", key);
+            }
+            Some(&j) if first.records[i].label != second.records[j].label => {
+                mismatches.labels_differ += 1;
+                mismatches.add_example("labels differ", key);
+            }
+            Some(&j) => matched.push(Match { key, i, j }),
+        }
+    }
+    for key in &second.keys {
+        let key = key.as_ref();
+        if index_second.contains_key(key) && !index_first.contains_key(key) && !repeated_first.contains(key) {
+            mismatches.only_second += 1;
+            mismatches.add_example("in the second only", key);
+        }
+    }
+    matched
+}
 
-    // Documents are numbered by name, records that name none after them by what is judged: in any order of the files alike.
-    let document = |i: usize, j: usize| first.document(i).or_else(|| second.document(j));
-    // As in `LabelledSet::sample`, so that the first set is judged as it is alone.
-    matched.sort_unstable_by(|&(_, i, j), &(_, k, l)| {
-        let (one, other) = (&first.records[i], &first.records[k]);
-        let order = document(i, j).cmp(&document(k, l));
-        let order = order
-            .then(other.probability.total_cmp(&one.probability))
-            .then(other.label.cmp(&one.label));
-        order.then(second.records[l].probability.total_cmp(&second.records[j].probability))
-    });
-    let mut named: Vec<&str> = matched.iter().filter_map(|&(_, i, j)| document(i, j)).collect();
-    let without = (matched.len() - named.len()) as u64;
-    named.sort_unstable();
-    named.dedup();
+/// The fields that documents of these `names` are from.
+fn fields_of(names: &[&str], first: &LabelledSet, second: &LabelledSet) -> Vec<String> {
     let mut fields: Vec<String> = Vec::new();
     for field in first.document_names.fields.iter().chain(&second.document_names.fields) {
-        let named_any = || named.iter().any(|name| is_of_field(name, field));
-        if !fields.contains(field) && named_any() {
+        if !fields.contains(field) && names.iter().any(|name| is_of_field(name, field)) {
             fields.push(field.clone());
         }
     }
-    let ranks: HashMap<&str, u32> = named.iter().enumerate().map(|(i, &name)| (name, i as u32)).collect();
-    let mut next = named.len() as u32;
-    let (mut of_first, mut of_second) = (Vec::new(), Vec::new());
-    for &(_, i, j) in &matched {
-        let (a, b) = (&first.records[i], &second.records[j]);
-        let document = match document(i, j) {
-            Some(name) => ranks[name],
-            None => {
-                next += 1;
-                next - 1
-            }
-        };
-        for (records, probability) in [(&mut of_first, a.probability), (&mut of_second, b.probability)] {
-            records.push(Judged {
-                probability,
-                label: a.label,
-                document,
-            });
-        }
-    }
-    Paired {
-        first: Sample::new(of_first, next as usize),
-        second: Sample::new(of_second, next as usize),
-        mismatches,
-        keys: matched.iter().map(|&(key, _, _)| key.into()).collect(),
-        ids_differ,
-        documents: DocumentNames { fields, without },
-    }
-}
-
-fn mismatches_lacks(examples: &[String], kind: &str) -> bool {
-    !examples.iter().any(|example| example.starts_with(kind))
+    fields
 }
 
 /// Where each key is that occurs once, and which occur more often.

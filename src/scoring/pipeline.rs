@@ -22,7 +22,7 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
@@ -78,20 +78,8 @@ pub fn run_into(
         ..options.clone()
     };
     let threads = options.threads.max(1);
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|i| format!("crag-compute-{i}"))
-        .build()
-        .map_err(|error| ScoreError::Threads {
-            count: threads,
-            message: error.to_string(),
-        })?;
-    // What all members allow: they share the device.
-    let allowed = |member: &Member<'_>| match member.model.on_host() {
-        true => member.model.concurrency().min(threads),
-        false => member.model.concurrency(),
-    };
-    let workers = members.iter().map(allowed).min().unwrap_or(1).max(1);
+    let pool = compute_pool(threads)?;
+    let workers = workers(members, threads);
     let names: Vec<String> = inputs.iter().map(Input::name).collect();
 
     let incoming = Arc::new(Queue::new(2 * options.window_lines, 2 * options.window_bytes));
@@ -104,33 +92,10 @@ pub fn run_into(
     let stopped = AtomicBool::new(false);
     let (sender, receiver) = mpsc::channel();
 
-    // Not scoped: a read from a terminal or a pipe cannot be interrupted when the run ends early.
     let format: Arc<dyn RecordFormat> = record_format(options.format, &options.fields, &options.output).into();
-    let reports = Arc::new(Mutex::new(Vec::new()));
-    let reader = Reader {
-        format: Arc::clone(&format),
-        max_line_bytes: options.max_line_bytes,
-        shard: options.shard,
-        start: Arc::clone(&options.start),
-        gauge: Arc::clone(&options.gauge),
-        queue: Arc::clone(&incoming),
-        reports: Arc::clone(&reports),
-    };
-    let queue = Arc::clone(&incoming);
-    std::thread::Builder::new()
-        .name("crag-reader".to_owned())
-        .spawn(move || {
-            let _closing = Closing(&*queue);
-            // A panic (of a decompressor, say) must not look like the end of the inputs.
-            let read = catch_unwind(AssertUnwindSafe(|| reader.read(inputs)));
-            if let Err(error) = read.unwrap_or(Err(ScoreError::ReaderPanicked)) {
-                queue.push(Incoming::End(error), 0);
-            }
-        })
-        .map_err(|error| ScoreError::Threads {
-            count: 1,
-            message: error.to_string(),
-        })?;
+    let reader = Reader::new(Arc::clone(&format), options, Arc::clone(&incoming));
+    let reports = reader.reports();
+    spawn_reader(reader, inputs, Arc::clone(&incoming))?;
 
     std::thread::scope(|scope| {
         // Whatever ends the collector ends the stages before it.
@@ -193,6 +158,44 @@ pub fn run_into(
                 ..collector.into_counts(started.elapsed())
             }
         })
+    })
+}
+
+/// What batches are computed on.
+fn compute_pool(threads: usize) -> Result<ThreadPool, ScoreError> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|i| format!("crag-compute-{i}"));
+    pool.build().map_err(|error| ScoreError::Threads {
+        count: threads,
+        message: error.to_string(),
+    })
+}
+
+/// How many batches are under way at a time: as many as all members allow, since they share the device.
+fn workers(members: &[Member<'_>], threads: usize) -> usize {
+    let allowed = |member: &Member<'_>| match member.model.on_host() {
+        true => member.model.concurrency().min(threads),
+        false => member.model.concurrency(),
+    };
+    members.iter().map(allowed).min().unwrap_or(1).max(1)
+}
+
+/// Reads on a thread of its own, which is not scoped: a read from a terminal or a pipe cannot be interrupted when the run ends
+/// early.
+fn spawn_reader(reader: Reader, inputs: Vec<Input>, queue: Arc<Queue<Incoming>>) -> Result<(), ScoreError> {
+    let read = move || {
+        let _closing = Closing(&*queue);
+        // A panic (of a decompressor, say) must not look like the end of the inputs.
+        let read = catch_unwind(AssertUnwindSafe(|| reader.read(inputs)));
+        if let Err(error) = read.unwrap_or(Err(ScoreError::ReaderPanicked)) {
+            queue.push(Incoming::End(error), 0);
+        }
+    };
+    let spawned = std::thread::Builder::new().name("crag-reader".to_owned()).spawn(read);
+    spawned.map(drop).map_err(|error| ScoreError::Threads {
+        count: 1,
+        message: error.to_string(),
     })
 }
 

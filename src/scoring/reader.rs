@@ -38,19 +38,37 @@ pub(super) enum Dealt {
 }
 
 pub(super) struct Reader {
-    pub format: Arc<dyn RecordFormat>,
-    pub max_line_bytes: usize,
-    pub shard: Option<Shard>,
+    format: Arc<dyn RecordFormat>,
+    max_line_bytes: usize,
+    shard: Option<Shard>,
     /// What a run before has answered: it is checked and passed over.
-    pub start: Arc<Start>,
+    start: Arc<Start>,
     /// Watches how compressed inputs grow.
-    pub gauge: Arc<Gauge>,
-    pub queue: Arc<Queue<Incoming>>,
+    gauge: Arc<Gauge>,
+    queue: Arc<Queue<Incoming>>,
     /// Where each input is named once it has been read.
-    pub reports: Arc<Mutex<Vec<InputReport>>>,
+    reports: Arc<Mutex<Vec<InputReport>>>,
 }
 
 impl Reader {
+    /// For records of `format`, as `options` say, into `queue`.
+    pub fn new(format: Arc<dyn RecordFormat>, options: &Options, queue: Arc<Queue<Incoming>>) -> Self {
+        Self {
+            format,
+            max_line_bytes: options.max_line_bytes,
+            shard: options.shard,
+            start: Arc::clone(&options.start),
+            gauge: Arc::clone(&options.gauge),
+            queue,
+            reports: Arc::default(),
+        }
+    }
+
+    /// Where each input will have been named once it has been read.
+    pub fn reports(&self) -> Arc<Mutex<Vec<InputReport>>> {
+        Arc::clone(&self.reports)
+    }
+
     /// Pushes every line of every input after those that have been answered, until the queue is closed.
     ///
     /// Errors where an input cannot be read, and where it is not the one that was answered.
@@ -163,17 +181,10 @@ fn take_header(format: &dyn RecordFormat, name: &str, line: u64, content: &Conte
 
 /// Reads all inputs and checks that they are what the complete run that `options` begin with has read.
 pub fn check_inputs(inputs: Vec<Input>, options: &Options) -> Result<(), ScoreError> {
-    let reader = Reader {
-        format: record_format(options.format, &options.fields, &options.output).into(),
-        max_line_bytes: options.max_line_bytes,
-        shard: options.shard,
-        start: Arc::clone(&options.start),
-        gauge: Arc::clone(&options.gauge),
-        // Nothing is pushed: every line has been answered, or is an error.
-        queue: Arc::new(Queue::new(1, usize::MAX)),
-        reports: Arc::default(),
-    };
-    reader.read(inputs)
+    let format = record_format(options.format, &options.fields, &options.output).into();
+    // Nothing is pushed: every line has been answered, or is an error.
+    let queue = Arc::new(Queue::new(1, usize::MAX));
+    Reader::new(format, options, queue).read(inputs)
 }
 
 /// Reads the beginning of each input, all of which can be opened again: whether all can be opened, begin with text

@@ -1,10 +1,9 @@
 //! Pairs as training sees them: contexts of token ids, each once, and pairs of their numbers.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use super::{
-    HeadSettings, TrainError,
-    random::{mixed, named},
+    HeadSettings, Split, TrainError,
     records::{LabelledPair, Mention},
 };
 use crate::{
@@ -29,6 +28,16 @@ pub struct Example {
     /// A number into the reaction texts.
     pub adr: u32,
     pub label: bool,
+}
+
+impl Example {
+    /// The number of its text of one side.
+    pub fn of(&self, side: Side) -> u32 {
+        match side {
+            Side::Drug => self.drug,
+            Side::Adr => self.adr,
+        }
+    }
 }
 
 /// Pairs to train or to validate on.
@@ -65,97 +74,6 @@ impl Dataset {
     }
 }
 
-/// Which drugs and reactions are related anywhere in some data, by name or concept.
-#[derive(Clone, Debug, Default)]
-pub struct Related(HashSet<(u32, u32)>);
-
-impl Related {
-    pub fn contains(&self, drug: &Text, adr: &Text) -> bool {
-        pairs(drug, adr).any(|pair| self.0.contains(&pair))
-    }
-
-    fn add(&mut self, data: &Dataset) {
-        for example in data.examples.iter().filter(|example| example.label) {
-            let (drug, adr) = (data.text(Side::Drug, example.drug), data.text(Side::Adr, example.adr));
-            self.0.extend(pairs(drug, adr));
-        }
-    }
-}
-
-fn pairs<'a>(drug: &'a Text, adr: &'a Text) -> impl Iterator<Item = (u32, u32)> + 'a {
-    let of_drug = |drug: &'a u32| adr.entities.iter().map(|adr| (*drug, *adr));
-    drug.entities.iter().flat_map(of_drug)
-}
-
-/// Relations as far as each half of a split may know of them.
-#[derive(Clone, Debug, Default)]
-pub struct Relations {
-    /// Of the pairs that are trained on: what validation knows must not tell in training.
-    pub train: Related,
-    /// Of both halves, for the negatives that validation lacks.
-    pub all: Related,
-}
-
-/// The documents' split, by document and never by pair.
-#[derive(Clone, Debug, Default)]
-pub struct Split {
-    pub train: Vec<LabelledPair>,
-    pub valid: Vec<LabelledPair>,
-    /// Pairs left out of training because their document is in the validation file.
-    pub shared: usize,
-    /// Pairs in training with a text that is validated on too, in another document.
-    pub repeated: usize,
-}
-
-/// The document of a pair; one without an id is a document of its own text.
-pub fn document(pair: &LabelledPair) -> String {
-    match &pair.document {
-        // Equal values of different fields are different documents.
-        Some((field, value)) => format!("{field} {value}"),
-        None => format!("text {}", pair.side(Side::Drug).text),
-    }
-}
-
-impl Split {
-    /// Splits off the documents whose hash with the seed lies below the fraction's share of all, exactly so many.
-    pub fn by_fraction(pairs: Vec<LabelledPair>, fraction: f64, seed: u64) -> Self {
-        let documents: BTreeSet<String> = pairs.iter().map(document).collect();
-        let mut order: Vec<(u64, String)> = documents
-            .into_iter()
-            .map(|document| (mixed(&[seed, named("split"), named(&document)]), document))
-            .collect();
-        order.sort();
-        let count = (order.len() as f64 * fraction).round() as usize;
-        let valid: HashSet<&String> = order[..count].iter().map(|(_, document)| document).collect();
-        let (valid, train) = pairs.into_iter().partition(|pair| valid.contains(&document(pair)));
-        Self::new(train, valid, 0)
-    }
-
-    /// Two files; a document in both is validated on.
-    pub fn of_files(train: Vec<LabelledPair>, valid: Vec<LabelledPair>) -> Self {
-        let held_out: HashSet<String> = valid.iter().map(document).collect();
-        let before = train.len();
-        let train: Vec<_> = train
-            .into_iter()
-            .filter(|pair| !held_out.contains(&document(pair)))
-            .collect();
-        let shared = before - train.len();
-        Self::new(train, valid, shared)
-    }
-
-    fn new(train: Vec<LabelledPair>, valid: Vec<LabelledPair>, shared: usize) -> Self {
-        let texts = |pair: &LabelledPair| Side::BOTH.map(|side| blake3::hash(pair.side(side).text.as_bytes()));
-        let validated: HashSet<blake3::Hash> = valid.iter().flat_map(texts).collect();
-        let is_repeated = |pair: &&LabelledPair| texts(pair).iter().any(|text| validated.contains(text));
-        Self {
-            repeated: train.iter().filter(is_repeated).count(),
-            train,
-            valid,
-            shared,
-        }
-    }
-}
-
 /// How a model with this head is to see its texts.
 pub fn preparer<'t>(head: &HeadSettings, tokenizer: &'t Tokenizer) -> Preparer<'t> {
     Preparer {
@@ -169,7 +87,7 @@ pub fn preparer<'t>(head: &HeadSettings, tokenizer: &'t Tokenizer) -> Preparer<'
 }
 
 /// Tokenizes both halves of a split by `preparer`. Lines whose entity does not occur, and the like, are added to `rejected`.
-pub fn prepare(split: &Split, preparer: &Preparer<'_>, rejected: &mut Vec<String>) -> (Dataset, Dataset, Relations) {
+pub fn prepare(split: &Split, preparer: &Preparer<'_>, rejected: &mut Vec<String>) -> (Dataset, Dataset) {
     let mut entities = Entities::default();
     let mut half = |pairs: &[LabelledPair]| {
         let mut builder = Builder::default();
@@ -180,12 +98,7 @@ pub fn prepare(split: &Split, preparer: &Preparer<'_>, rejected: &mut Vec<String
         }
         builder.data
     };
-    let (train, valid) = (half(&split.train), half(&split.valid));
-    let mut relations = Relations::default();
-    relations.train.add(&train);
-    relations.all.clone_from(&relations.train);
-    relations.all.add(&valid);
-    (train, valid, relations)
+    (half(&split.train), half(&split.valid))
 }
 
 #[derive(Default)]
@@ -297,20 +210,12 @@ pub fn check(split: &Split, train: &Dataset, valid: &Dataset, mined: bool) -> Re
     Ok(())
 }
 
-/// What a data set's own positives relate.
 #[cfg(test)]
-pub(super) fn relate(data: &Dataset) -> Related {
-    let mut related = Related::default();
-    related.add(data);
-    related
-}
-
-#[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{text::TokenizerFiles, training::job_tests::pairs};
 
-    fn prepared(train: &str, valid: &str) -> (Dataset, Dataset, Relations) {
+    pub fn prepared(train: &str, valid: &str) -> (Dataset, Dataset) {
         let files = TokenizerFiles {
             vocab_txt: Some(("vocab.txt", b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")),
             ..TokenizerFiles::default()
@@ -328,64 +233,8 @@ mod tests {
         found
     }
 
-    fn record(document: u32, drug: &str, adr: &str, more: &str) -> String {
+    pub fn record(document: u32, drug: &str, adr: &str, more: &str) -> String {
         format!("{{\"text\":\"{drug} and {adr}\",\"drug\":\"{drug}\",\"adr\":\"{adr}\",\"doc_id\":{document}{more}}}\n")
-    }
-
-    #[test]
-    fn pairs_without_a_document_are_split_by_their_text() {
-        let lines = (0..40).map(|i| {
-            let text = i / 2;
-            format!(
-                "{{\"text\":\"a and b gave x in case {text}\",\"drug\":\"{}\",\"adr\":\"x\"}}\n",
-                ["a", "b"][i % 2]
-            )
-        });
-        let split = Split::by_fraction(pairs(&lines.collect::<String>()), 0.5, 1);
-        let texts = |pairs: &[LabelledPair]| -> HashSet<String> {
-            pairs.iter().map(|pair| pair.side(Side::Drug).text.clone()).collect()
-        };
-        let (train, valid) = (texts(&split.train), texts(&split.valid));
-        assert_eq!((train.len(), valid.len(), split.valid.len()), (10, 10, 20));
-        assert!(train.is_disjoint(&valid), "{train:?} {valid:?}");
-        assert_eq!(split.repeated, 0);
-    }
-
-    #[test]
-    fn another_seed_holds_out_other_documents_and_the_same_seed_the_same() {
-        let lines: String = (0..40).map(|i| record(i, "a", "x", "")).collect();
-        let held_out = |seed| Split::by_fraction(pairs(&lines), 0.25, seed).valid;
-        assert_eq!(held_out(1).len(), 10);
-        assert_eq!(held_out(1), held_out(1));
-        assert_ne!(held_out(1), held_out(2));
-    }
-
-    #[test]
-    fn what_validation_relates_is_unknown_to_training() {
-        let train = record(1, "a", "x", "") + &record(2, "b", "y", "");
-        let (data, _, relations) = prepared(&train, &record(3, "A", "y", ""));
-        let (drug, adr) = (data.text(Side::Drug, 0), data.text(Side::Adr, 1));
-        assert!(!relations.train.contains(drug, adr));
-        assert!(relations.all.contains(drug, adr));
-        assert!(relations.train.contains(drug, data.text(Side::Adr, 0)));
-    }
-
-    #[test]
-    fn what_is_related_under_other_names_of_the_same_concepts_is_related() {
-        let concepts = |drug: &str, adr: &str| format!(",\"drug_concepts\":[\"{drug}\"],\"adr_concepts\":[\"{adr}\"]");
-        let train = record(1, "lidocaine", "seizure", &concepts("D1", "D2"))
-            + &record(2, "xylocaine", "rash", &concepts("D1", "D3"))
-            + &record(3, "b", "convulsions", &concepts("D4", "D2"))
-            // What is no list of identifiers is somebody's own field.
-            + &record(4, "c", "z", ",\"drug_concepts\":\"D1\",\"adr_concepts\":7");
-        let (data, _, relations) = prepared(&train, &record(9, "v", "w", ""));
-        let related = |drug, adr| {
-            relations
-                .train
-                .contains(data.text(Side::Drug, drug), data.text(Side::Adr, adr))
-        };
-        assert!(related(1, 2), "xylocaine is lidocaine, convulsions are a seizure");
-        assert!(!related(2, 1) && !related(3, 0) && !related(0, 3));
     }
 
     #[test]

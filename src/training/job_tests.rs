@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::{
     BackboneSettings, Event, HeadSettings, Job, LabelledPair, LabelledPairs, NegativeKind, Origin, Parameters, Phase,
-    Settings, Source, Split, Start, TrainError, Trained,
-    dataset::{Dataset, Example, Relations, prepare, preparer},
+    Relations, Settings, Source, Split, Start, TrainError, Trained,
+    dataset::{Dataset, Example, prepare, preparer},
     loss,
     mining::{Kind, Negative},
     parameters::Parameter,
@@ -167,7 +167,8 @@ impl Case {
         let start = Start::from_scratch(backbone, &settings.head, &split.train, settings.seed).unwrap();
         let preparer = preparer(&settings.head, &start.tokenizer);
         let mut rejected = Vec::new();
-        let (train, valid, related) = prepare(&split, &preparer, &mut rejected);
+        let (train, valid) = prepare(&split, &preparer, &mut rejected);
+        let related = Relations::of(&train, &valid);
         assert!(rejected.is_empty(), "{rejected:?}");
         Self {
             settings,

@@ -7,8 +7,9 @@
 use std::collections::HashSet;
 
 use super::{
-    dataset::{Dataset, Example, Related},
+    dataset::{Dataset, Example},
     random::Random,
+    relations::Related,
 };
 use crate::Side;
 
@@ -104,12 +105,11 @@ impl<'a> Miner<'a> {
             }
             Kind::Similar => {
                 let side = if random.below(2) == 0 { Side::Drug } else { Side::Adr };
-                let own = if side == Side::Drug { drug } else { adr };
+                let own = self.positives[of].of(side);
                 let near = self.neighbours.and_then(|n| n.0[side as usize].get(own as usize));
                 let near = near.filter(|near| !near.is_empty());
                 match near.map(|near| near[random.below(near.len())]) {
-                    Some(near) if side == Side::Drug => Some(with((drug, near))),
-                    Some(near) => Some(with((near, adr))),
+                    Some(near) => Some(with(side.drug_first(own, near))),
                     None => self.negative(of, Kind::SameDrug, random, related_to_all),
                 }
             }
@@ -123,19 +123,12 @@ impl<'a> Miner<'a> {
 
     /// The context of one of the positives, so that a context counts as often as the data has it.
     fn draw(&self, side: Side, random: &mut Random) -> u32 {
-        let example = self.positives[random.below(self.positives.len())];
-        match side {
-            Side::Drug => example.drug,
-            Side::Adr => example.adr,
-        }
+        self.positives[random.below(self.positives.len())].of(side)
     }
 
     /// A context of `side` that is not related to the other side's `own`.
     fn other(&self, side: Side, own: u32, random: &mut Random, related_to_all: &mut RelatedToAll<'a>) -> Option<u32> {
-        let pair = |other| match side {
-            Side::Adr => (own, other),
-            Side::Drug => (other, own),
-        };
+        let pair = |other| side.drug_first(other, own);
         for _ in 0..DRAWS {
             let other = self.draw(side, random);
             if self.unrelated(pair(other)) {
@@ -182,12 +175,7 @@ pub fn neighbours(
             .enumerate()
             .map(|(number, row)| {
                 let is_related = |candidate: usize| {
-                    let (own, candidate) = (number as u32, candidate as u32);
-                    let (drug, adr) = if side == Side::Drug {
-                        (own, candidate)
-                    } else {
-                        (candidate, own)
-                    };
+                    let (drug, adr) = side.drug_first(number as u32, candidate as u32);
                     related.contains(data.text(Side::Drug, drug), data.text(Side::Adr, adr))
                 };
                 let mut scored: Vec<(f32, u32)> = others
@@ -238,7 +226,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::training::dataset::{Text, relate};
+    use crate::training::dataset::Text;
 
     /// `n` pairs over few entities, so that many are related more than once.
     fn data(n: usize, entities: usize, seed: u64) -> (Dataset, Vec<Example>, Related) {
@@ -258,7 +246,7 @@ mod tests {
             });
         }
         let positives = data.positives();
-        let related = relate(&data);
+        let related = Related::of(&data);
         (data, positives, related)
     }
 

@@ -1,4 +1,4 @@
-//! What an epoch goes through: related pairs, labelled and mined negatives, shuffled; and what is validated on.
+//! What an epoch goes through: related pairs, labelled and mined negatives, shuffled.
 
 use std::collections::HashMap;
 
@@ -6,10 +6,11 @@ use candle_core::Tensor;
 
 use super::{
     Job, TrainError,
-    dataset::{Dataset, Example, Related},
+    dataset::{Dataset, Example},
     mining::{Kind, Miner, Negative, Neighbours, neighbours},
     phase::Phase,
     random::Random,
+    relations::Related,
     settings::NegativeKind,
     state::Item,
 };
@@ -80,7 +81,7 @@ impl Job<'_> {
         found
     }
 
-    fn miner<'a>(
+    pub(super) fn miner<'a>(
         &self,
         data: &'a Dataset,
         related: &'a Related,
@@ -97,26 +98,6 @@ impl Job<'_> {
             },
             neighbours,
         }
-    }
-
-    /// How many negatives are mined for validation, besides the pairs that its data labels unrelated.
-    pub fn mined_for_validation(&self) -> usize {
-        self.validation_pairs().len() - self.valid.examples.len()
-    }
-
-    /// The validation pairs with negatives mined for them where they have too few: the same in every epoch, and of no
-    /// encoder's choice.
-    pub(super) fn validation_pairs(&self) -> Vec<Item> {
-        let positives = self.valid.positives();
-        let mut pairs: Vec<Item> = self.valid.examples.iter().copied().map(Item::from).collect();
-        if self.negatives != NegativeKind::None && self.valid.is_short_of_negatives() {
-            let mut random = self.random("validation", [0, 0]);
-            let mined = self
-                .miner(self.valid, &self.related.all, &positives, None)
-                .mine(&mut random);
-            pairs.extend(mined.iter().map(unrelated));
-        }
-        pairs
     }
 
     /// That there are two classes, before hours have gone by.
@@ -175,7 +156,7 @@ impl Job<'_> {
     }
 }
 
-fn unrelated(negative: &Negative) -> Item {
+pub(super) fn unrelated(negative: &Negative) -> Item {
     Item {
         drug: negative.drug,
         adr: negative.adr,

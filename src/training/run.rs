@@ -5,23 +5,24 @@ use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use serde::Serialize;
 
 use super::{
     Network, Origin, Parameters, Phase, Settings, TrainError, Weights,
-    dataset::{Dataset, Relations},
-    judge::{Judgement, judge},
+    dataset::Dataset,
+    judge::Judgement,
     loss,
     mining::Kind,
     ops::Dropout,
     optimizer::{Gradients, Moments},
     random::{Random, mixed, named},
+    relations::Relations,
     schedule,
     settings::NegativeKind,
     state::{EpochSummary, Item, State, WorkFolder},
 };
-use crate::{Side, model::probability};
+use crate::Side;
 
 /// Everything that a run needs, none of which it changes but the parameters.
 pub struct Job<'a> {
@@ -88,9 +89,6 @@ pub struct Trained {
     pub tokens: u64,
     pub seconds: f64,
 }
-
-/// Pairs classified together where no gradient is wanted.
-const PAIRS_AT_ONCE: usize = 256;
 
 impl Job<'_> {
     /// Runs to the end, from the folder's state where it has one.
@@ -183,7 +181,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn diverged(&self, phase: Phase, state: &State, step: usize, loss: f32) -> TrainError {
+    pub(super) fn diverged(&self, phase: Phase, state: &State, step: usize, loss: f32) -> TrainError {
         TrainError::Diverged {
             phase,
             epoch: state.epoch + 1,
@@ -261,67 +259,9 @@ impl Job<'_> {
             note(&event, state)?;
         }
         let steps = pace.steps(state.plan.len());
-        let total = (pace.epochs * steps) as u64;
-        let optimizer = &self.settings.optimizer;
         let mut saved = Instant::now();
         while state.step < steps {
-            let began = Instant::now();
-            let weights = self.parameters.tracked();
-            let group = pace.batch_size * pace.accumulation;
-            let items = &state.plan[state.step * group..(state.step * group + group).min(state.plan.len())];
-            let mut gradients = Gradients::default();
-            let (mut mean_loss, mut tokens) = (0.0, 0);
-            let step_items = items.len();
-            for (micro, items) in items.chunks(pace.batch_size).enumerate() {
-                // What the step has gathered so far is nothing yet.
-                self.stop_if_asked()?;
-                let key = [
-                    self.settings.seed,
-                    named("dropout"),
-                    phase.key(),
-                    epoch as u64,
-                    state.step as u64,
-                    micro as u64,
-                ];
-                let dropout = Dropout::new(self.settings.dropout, mixed(&key));
-                let (loss, count) = self.loss(phase, &weights, items, &dropout)?;
-                let value = loss.to_scalar::<f32>()?;
-                if !value.is_finite() {
-                    return Err(self.diverged(phase, state, state.step + 1, value));
-                }
-                // A loss is its micro-batch's mean; the last one of an epoch may be smaller than the others.
-                let share = items.len() as f64 / step_items as f64;
-                mean_loss += f64::from(value) * share;
-                tokens += count;
-                gradients.add(self.parameters, (loss * share)?.backward()?)?;
-            }
-            let norm = gradients.norm()?;
-            if !norm.is_finite() {
-                return Err(self.diverged(phase, state, state.step + 1, f32::NAN));
-            }
-            // As torch.nn.utils.clip_grad_norm_ has it.
-            let scale = (optimizer.max_grad_norm / (norm + 1e-6)).min(1.0);
-            let rate = pace.learning_rate * schedule::factor(state.phase_steps, total, optimizer.warmup_ratio);
-            moments.step(self.parameters, &gradients, scale, optimizer, |parameter| {
-                rate * schedule::layer_factor(optimizer.layerwise_decay, parameter.depth)
-            })?;
-            state.step += 1;
-            state.phase_steps += 1;
-            state.loss_sum += mean_loss * step_items as f64;
-            state.loss_items += step_items as u64;
-            state.tokens += tokens;
-            state.seconds += began.elapsed().as_secs_f64();
-            let event = Event::Step {
-                phase,
-                epoch: epoch + 1,
-                step: state.step,
-                steps,
-                loss: mean_loss,
-                learning_rate: rate,
-                gradient_norm: norm,
-                tokens: state.tokens,
-                seconds: state.seconds,
-            };
+            let event = self.step(phase, state, moments, steps)?;
             note(&event, state)?;
             if state.step < steps && saved.elapsed() >= self.save_every {
                 self.save(state, moments, folder, None)?;
@@ -329,6 +269,71 @@ impl Job<'_> {
             }
         }
         Ok(())
+    }
+
+    /// One step of the optimizer, of an epoch's `steps`: what came of it. An error, also where the run is asked to stop, leaves
+    /// weights and state as they were.
+    fn step(&self, phase: Phase, state: &mut State, moments: &mut Moments, steps: usize) -> Result<Event, TrainError> {
+        let pace = self.settings.pace(phase);
+        let optimizer = &self.settings.optimizer;
+        let total = (pace.epochs * steps) as u64;
+        let began = Instant::now();
+        let weights = self.parameters.tracked();
+        let group = pace.batch_size * pace.accumulation;
+        let items = &state.plan[state.step * group..(state.step * group + group).min(state.plan.len())];
+        let mut gradients = Gradients::default();
+        let (mut mean_loss, mut tokens) = (0.0, 0);
+        let step_items = items.len();
+        for (micro, items) in items.chunks(pace.batch_size).enumerate() {
+            // What the step has gathered so far is nothing yet.
+            self.stop_if_asked()?;
+            let key = [
+                self.settings.seed,
+                named("dropout"),
+                phase.key(),
+                state.epoch as u64,
+                state.step as u64,
+                micro as u64,
+            ];
+            let dropout = Dropout::new(self.settings.dropout, mixed(&key));
+            let (loss, count) = self.loss(phase, &weights, items, &dropout)?;
+            let value = loss.to_scalar::<f32>()?;
+            if !value.is_finite() {
+                return Err(self.diverged(phase, state, state.step + 1, value));
+            }
+            // A loss is its micro-batch's mean; the last one of an epoch may be smaller than the others.
+            let share = items.len() as f64 / step_items as f64;
+            mean_loss += f64::from(value) * share;
+            tokens += count;
+            gradients.add(self.parameters, (loss * share)?.backward()?)?;
+        }
+        let norm = gradients.norm()?;
+        if !norm.is_finite() {
+            return Err(self.diverged(phase, state, state.step + 1, f32::NAN));
+        }
+        // As torch.nn.utils.clip_grad_norm_ has it.
+        let scale = (optimizer.max_grad_norm / (norm + 1e-6)).min(1.0);
+        let rate = pace.learning_rate * schedule::factor(state.phase_steps, total, optimizer.warmup_ratio);
+        moments.step(self.parameters, &gradients, scale, optimizer, |parameter| {
+            rate * schedule::layer_factor(optimizer.layerwise_decay, parameter.depth)
+        })?;
+        state.step += 1;
+        state.phase_steps += 1;
+        state.loss_sum += mean_loss * step_items as f64;
+        state.loss_items += step_items as u64;
+        state.tokens += tokens;
+        state.seconds += began.elapsed().as_secs_f64();
+        Ok(Event::Step {
+            phase,
+            epoch: state.epoch + 1,
+            step: state.step,
+            steps,
+            loss: mean_loss,
+            learning_rate: rate,
+            gradient_norm: norm,
+            tokens: state.tokens,
+            seconds: state.seconds,
+        })
     }
 
     /// The loss of one micro-batch and how many tokens it took.
@@ -397,52 +402,5 @@ impl Job<'_> {
             }
         };
         Ok((loss, tokens))
-    }
-
-    /// Figures of other weights on the validation pairs, such as the best epoch's rounded; the parameters are those then.
-    pub fn judge(&self, tensors: &[(String, Tensor)]) -> Result<Judgement, TrainError> {
-        let tensors = tensors
-            .iter()
-            .map(|(name, tensor)| Ok((name.clone(), tensor.to_dtype(DType::F32)?)));
-        self.parameters.restore(&tensors.collect::<Result<_, TrainError>>()?)?;
-        let scored = self.scored(&self.validation_pairs())?;
-        judge(&scored).ok_or_else(|| TrainError::data("validation", "the weights, as they are stored, give no figures"))
-    }
-
-    fn validate(&self, pairs: &[Item], state: &State) -> Result<Judgement, TrainError> {
-        let scored = self.scored(pairs)?;
-        match judge(&scored) {
-            Some(judgement) => Ok(judgement),
-            None if scored.iter().any(|(p, _)| p.is_nan()) => {
-                Err(self.diverged(Phase::Finetune, state, state.step, f32::NAN))
-            }
-            None => Err(TrainError::data("validation", "expected related and unrelated pairs")),
-        }
-    }
-
-    /// Probabilities and labels of validation pairs.
-    fn scored(&self, pairs: &[Item]) -> Result<Vec<(f32, bool)>, TrainError> {
-        let (drug, adr) = (
-            self.encode_all(self.valid, Side::Drug)?,
-            self.encode_all(self.valid, Side::Adr)?,
-        );
-        let weights = self.parameters.detached();
-        let mut scored = Vec::with_capacity(pairs.len());
-        for pairs in pairs.chunks(PAIRS_AT_ONCE) {
-            let rows = |number: fn(&Item) -> u32| {
-                let numbers: Vec<u32> = pairs.iter().map(number).collect();
-                Tensor::new(numbers, self.device)
-            };
-            let drug = drug.index_select(&rows(|item| item.drug)?, 0)?;
-            let adr = adr.index_select(&rows(|item| item.adr)?, 0)?;
-            let logits = self.network.logits(&weights, &drug, &adr, None)?.to_vec1::<f32>()?;
-            scored.extend(
-                logits
-                    .into_iter()
-                    .zip(pairs)
-                    .map(|(logit, item)| (probability(logit), item.label)),
-            );
-        }
-        Ok(scored)
     }
 }

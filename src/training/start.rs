@@ -1,22 +1,26 @@
 //! Where training begins: a backbone's weights or random ones, a fresh head, the markers' rows, and the small files
 //! that will lie beside the trained weights.
 
+mod fresh_encoder;
+mod fresh_head;
+mod tokenizer_files;
+
 use std::collections::HashMap;
 
-use candle_core::{DType, Device, Tensor};
-use serde_json::{Map, Value, json};
+use candle_core::{DType, Tensor};
+use serde_json::{Value, json};
 
-use super::{
-    BackboneSettings, HeadSettings, LabelledPair, TrainError,
-    network::Network,
-    random::{Random, named},
-    vocabulary::vocabulary,
+use self::{
+    fresh_encoder::fresh_encoder,
+    fresh_head::add_head,
+    tokenizer_files::{load_tokenizer, named_file, with_markers},
 };
+use super::{BackboneSettings, HeadSettings, LabelledPair, TrainError, network::Network, vocabulary::vocabulary};
 use crate::{
     Side,
-    checkpoint::{Checkpoint, ModelFiles, NamedBytes, TensorInfo},
-    model::{ModelConfig, Pooling, Roles, View, config::Sidecar},
-    text::{MARKERS, Tokenizer, TokenizerError, TokenizerFiles, with_markers_added},
+    checkpoint::{Checkpoint, ModelFiles, TensorInfo},
+    model::{ModelConfig, Pooling, Roles, config::Sidecar},
+    text::{MARKERS, Tokenizer},
 };
 
 /// A network before its first step.
@@ -30,8 +34,8 @@ pub struct Start {
     pub source: String,
 }
 
-/// Standard deviation of BERT's own initialisation.
-const DEVIATION: f64 = 0.02;
+/// What BERT calls its word embeddings, behind whatever prefix a checkpoint has.
+const WORD_EMBEDDINGS: &str = "embeddings.word_embeddings.weight";
 
 impl Start {
     /// From a BERT checkpoint: both encoders begin from it.
@@ -41,11 +45,10 @@ impl Start {
             place: files.source.clone(),
             reason,
         };
-        const WORDS: &str = "embeddings.word_embeddings.weight";
         let prefixes: Vec<&str> = checkpoint
             .tensors()
             .iter()
-            .filter_map(|info| info.name.strip_suffix(WORDS))
+            .filter_map(|info| info.name.strip_suffix(WORD_EMBEDDINGS))
             .collect();
         let &[prefix] = prefixes.as_slice() else {
             let dual = match prefixes.len() {
@@ -53,7 +56,7 @@ impl Start {
                 _ => "",
             };
             return Err(refuse(format!(
-                "expected one tensor that ends in \"{WORDS}\", found {}{dual}",
+                "expected one tensor that ends in \"{WORD_EMBEDDINGS}\", found {}{dual}",
                 prefixes.len()
             )));
         };
@@ -131,44 +134,9 @@ impl Start {
             ("vocab.txt".to_owned(), (pieces.join("\n") + "\n").into_bytes()),
             ("tokenizer_config.json".to_owned(), pretty(&tokenizer_config)),
         ];
-        let mut encoder = Vec::new();
-        let mut random = Random::new(&[seed, named("backbone")]);
-        let (hidden, intermediate) = (settings.hidden_size, settings.intermediate_size);
-        let mut add = |name: &str, shape: &[usize], random: &mut Random| -> Result<(), TrainError> {
-            let count = shape.iter().product();
-            let values: Vec<f32> = match shape.len() {
-                2 => (0..count).map(|_| (random.normal() * DEVIATION) as f32).collect(),
-                _ => vec![if name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 }; count],
-            };
-            encoder.push((name.to_owned(), Tensor::from_vec(values, shape, &Device::Cpu)?));
-            Ok(())
-        };
         // The markers' rows come later, as their mean.
         let rows = pieces.len() - if head.markers { MARKERS.len() } else { 0 };
-        add("embeddings.word_embeddings.weight", &[rows, hidden], &mut random)?;
-        let positions = settings.max_position_embeddings;
-        add(
-            "embeddings.position_embeddings.weight",
-            &[positions, hidden],
-            &mut random,
-        )?;
-        add("embeddings.token_type_embeddings.weight", &[2, hidden], &mut random)?;
-        let mut layers = vec![("embeddings.LayerNorm".to_owned(), vec![hidden])];
-        for layer in 0..settings.num_hidden_layers {
-            let within = |name: &str| format!("encoder.layer.{layer}.{name}");
-            for part in ["query", "key", "value"] {
-                layers.push((within(&format!("attention.self.{part}")), vec![hidden, hidden]));
-            }
-            layers.push((within("attention.output.dense"), vec![hidden, hidden]));
-            layers.push((within("attention.output.LayerNorm"), vec![hidden]));
-            layers.push((within("intermediate.dense"), vec![intermediate, hidden]));
-            layers.push((within("output.dense"), vec![hidden, intermediate]));
-            layers.push((within("output.LayerNorm"), vec![hidden]));
-        }
-        for (name, shape) in layers {
-            add(&format!("{name}.weight"), &shape, &mut random)?;
-            add(&format!("{name}.bias"), &shape[..1], &mut random)?;
-        }
+        let encoder = fresh_encoder(settings, rows, seed)?;
         Self::assemble(encoder, files, head, seed, "from scratch".to_owned())
     }
 
@@ -184,7 +152,7 @@ impl Start {
         let mut tensors = HashMap::new();
         let mut hidden = 0;
         for (name, tensor) in encoder {
-            let tensor = match name == "embeddings.word_embeddings.weight" {
+            let tensor = match name == WORD_EMBEDDINGS {
                 true => {
                     hidden = tensor.dim(1)?;
                     let (present, ids) = (tensor.dim(0)?, tokenizer.vocab_size());
@@ -272,162 +240,6 @@ fn state_rows(files: &mut [(String, Vec<u8>)], rows: usize) {
         json["vocab_size"] = json!(rows);
         *bytes = pretty(&json);
     }
-}
-
-fn load_tokenizer(files: &[(String, Vec<u8>)], markers: bool) -> Result<Tokenizer, TokenizerError> {
-    let named = |name: &str| named_file(files, name);
-    let files = TokenizerFiles {
-        tokenizer_json: named("tokenizer.json"),
-        vocab_txt: named("vocab.txt"),
-        tokenizer_config: named("tokenizer_config.json"),
-        added_tokens: named("added_tokens.json"),
-        special_tokens_map: named("special_tokens_map.json"),
-    };
-    Tokenizer::load(&files, markers)
-}
-
-fn named_file<'a>(files: &'a [(String, Vec<u8>)], name: &str) -> Option<(&'a str, &'a [u8])> {
-    let file = files.iter().find(|(file, _)| file == name);
-    file.map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
-}
-
-/// The backbone's tokenizer files, with the markers as special tokens where they are wanted: in the configuration and
-/// perhaps in the vocabulary.
-fn with_markers(files: &ModelFiles, markers: bool, in_vocabulary: bool) -> Result<Vec<(String, Vec<u8>)>, TrainError> {
-    let malformed = |file: &NamedBytes, reason: String| TrainError::Backbone {
-        place: file.name.clone(),
-        reason,
-    };
-    let mut out = Vec::new();
-    if let Some(file) = &files.tokenizer_json {
-        let mut bytes = file.bytes.clone().into_owned();
-        if markers && in_vocabulary {
-            bytes = with_markers_added(&bytes)
-                .map_err(|reason| malformed(file, reason))?
-                .into_bytes();
-        }
-        out.push(("tokenizer.json".to_owned(), bytes));
-    }
-    if let Some(file) = &files.vocab_txt {
-        let mut bytes = file.bytes.clone().into_owned();
-        let known = |marker: &str| {
-            bytes
-                .split(|b| *b == b'\n')
-                .any(|line| line.trim_ascii_end() == marker.as_bytes())
-        };
-        if markers && in_vocabulary && !MARKERS.iter().all(|marker| known(marker)) {
-            if !bytes.ends_with(b"\n") {
-                bytes.push(b'\n');
-            }
-            bytes.extend(MARKERS.iter().flat_map(|marker| format!("{marker}\n").into_bytes()));
-        }
-        out.push(("vocab.txt".to_owned(), bytes));
-    }
-    const LIST: &str = "additional_special_tokens";
-    let object = |file: &Option<NamedBytes>| -> Result<Map<String, Value>, TrainError> {
-        match file {
-            Some(file) => serde_json::from_slice(&file.bytes).map_err(|error| malformed(file, error.to_string())),
-            None => Ok(Map::new()),
-        }
-    };
-    let config = files.tokenizer_config.as_ref();
-    let (mut settings, mut map) = (object(&files.tokenizer_config)?, object(&files.special_tokens_map)?);
-    if markers {
-        // Behind those that the older file lists, where that is read.
-        let older = map.get(LIST).is_some_and(Value::is_array) && !settings.contains_key("added_tokens_decoder");
-        let list = if older { &mut map } else { &mut settings };
-        let extra = list.entry(LIST).or_insert_with(|| json!([]));
-        if let Some(extra) = extra.as_array_mut() {
-            for marker in MARKERS {
-                let present = extra
-                    .iter()
-                    .any(|t| t.as_str().or_else(|| t["content"].as_str()) == Some(marker));
-                if !present {
-                    extra.push(json!(marker));
-                }
-            }
-        }
-    }
-    if config.is_some() || markers {
-        out.push(("tokenizer_config.json".to_owned(), pretty(&Value::Object(settings))));
-    }
-    if files.special_tokens_map.is_some() {
-        out.push(("special_tokens_map.json".to_owned(), pretty(&Value::Object(map))));
-    }
-    if let Some(file) = &files.added_tokens {
-        out.push(("added_tokens.json".to_owned(), file.bytes.clone().into_owned()));
-    }
-    Ok(out)
-}
-
-/// Pooling, projections, bilinear and classifier, drawn as PyTorch draws such modules.
-fn add_head(
-    tensors: &mut HashMap<String, Tensor>,
-    head: &HeadSettings,
-    hidden: usize,
-    seed: u64,
-) -> Result<(), TrainError> {
-    let mut random = Random::new(&[seed, named("head")]);
-    let mut put = |name: String, shape: &[usize], draw: &mut dyn FnMut() -> f64| -> Result<(), TrainError> {
-        let values: Vec<f32> = (0..shape.iter().product()).map(|_| draw() as f32).collect();
-        tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu)?);
-        Ok(())
-    };
-    let between = |bound: f64, random: &mut Random| (random.uniform() * 2.0 - 1.0) * bound;
-    if head.pooling == Pooling::Attention {
-        for side in Side::BOTH {
-            let prefix = format!("{}_pooler", side.name());
-            // Xavier for the stacked projections, as nn.MultiheadAttention has it: fan out is 3 H.
-            let bound = (6.0 / (4 * hidden) as f64).sqrt();
-            put(
-                format!("{prefix}.attention.in_proj_weight"),
-                &[3 * hidden, hidden],
-                &mut || between(bound, &mut random),
-            )?;
-            put(format!("{prefix}.attention.in_proj_bias"), &[3 * hidden], &mut || 0.0)?;
-            let bound = 1.0 / (hidden as f64).sqrt();
-            put(
-                format!("{prefix}.attention.out_proj.weight"),
-                &[hidden, hidden],
-                &mut || between(bound, &mut random),
-            )?;
-            put(format!("{prefix}.attention.out_proj.bias"), &[hidden], &mut || 0.0)?;
-            put(format!("{prefix}.query"), &[1, 1, hidden], &mut || random.normal())?;
-        }
-    }
-    let width = head.width;
-    let mut linears = Vec::new();
-    let mut norms = Vec::new();
-    for side in Side::BOTH {
-        linears.push((format!("{}_projection.0", side.name()), width, hidden));
-        norms.push((format!("{}_projection.1", side.name()), width));
-    }
-    // Linear, LayerNorm, activation, dropout, linear, activation, dropout, linear: the numbers are the places.
-    linears.push(("classifier.0".to_owned(), width, head.views.len() * width));
-    norms.push(("classifier.1".to_owned(), width));
-    linears.push(("classifier.4".to_owned(), width / 2, width));
-    linears.push(("classifier.7".to_owned(), 1, width / 2));
-    for (name, out, input) in linears {
-        let bound = 1.0 / (input as f64).sqrt();
-        put(format!("{name}.weight"), &[out, input], &mut || {
-            between(bound, &mut random)
-        })?;
-        put(format!("{name}.bias"), &[out], &mut || between(bound, &mut random))?;
-    }
-    for (name, width) in norms {
-        put(format!("{name}.weight"), &[width], &mut || 1.0)?;
-        put(format!("{name}.bias"), &[width], &mut || 0.0)?;
-    }
-    if head.views.contains(&View::Bilinear) {
-        let bound = 1.0 / (width as f64).sqrt();
-        put("bilinear.weight".to_owned(), &[width, width, width], &mut || {
-            between(bound, &mut random)
-        })?;
-        put("bilinear.bias".to_owned(), &[width], &mut || {
-            between(bound, &mut random)
-        })?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

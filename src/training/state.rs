@@ -16,7 +16,7 @@ use super::{Origin, TrainError, dataset::Example, judge::Judgement, phase::Phase
 use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, locate, write_safetensors};
 use crate::files::{RealDisk, check_seal, replace, seal};
 
-/// One micro-batch's source: a related pair and the negative made of it (phase 1), or a labelled pair (phase 2).
+/// What an epoch goes through one by one: a related pair and the negative made of it (phase 1), or a labelled pair (phase 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     pub drug: u32,

@@ -45,8 +45,31 @@ pub struct SettingRow {
     /// The flag, without its dashes.
     pub setting: String,
     pub value: serde_json::Value,
-    /// `flag`, `environment CRAG_…`, `config FILE:LINE` or `default`.
+    /// [`FLAG`], `environment CRAG_…`, `config FILE:LINE` or [`DEFAULT`].
     pub from: String,
+}
+
+const FLAG: &str = "flag";
+const DEFAULT: &str = "default";
+
+impl SettingRow {
+    pub fn is_on_command_line(&self) -> bool {
+        self.from == FLAG
+    }
+
+    pub fn is_default(&self) -> bool {
+        self.from == DEFAULT
+    }
+
+    /// How far from the command line it was said; the nearest counts.
+    pub fn distance(&self) -> u8 {
+        match self.from.split_whitespace().next() {
+            Some(FLAG) => 0,
+            Some("environment") => 1,
+            Some("config") => 2,
+            _ => 3,
+        }
+    }
 }
 
 /// A command line that has been parsed, with what lay beneath it.
@@ -285,9 +308,9 @@ fn settings(command: &Command, matches: &ArgMatches, origins: &HashMap<String, S
         };
         let values: Vec<String> = raw.map(|value| value.to_string_lossy().into_owned()).collect();
         let from = match (matches.value_source(id), origins.get(id)) {
-            (Some(ValueSource::CommandLine), _) => "flag".to_owned(),
+            (Some(ValueSource::CommandLine), _) => FLAG.to_owned(),
             (Some(ValueSource::DefaultValue), Some(origin)) => origin.clone(),
-            _ => "default".to_owned(),
+            _ => DEFAULT.to_owned(),
         };
         let value = match (arg.get_action(), values.as_slice()) {
             (ArgAction::SetTrue | ArgAction::SetFalse, _) => matches.get_flag(id).into(),

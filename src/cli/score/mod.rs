@@ -527,7 +527,7 @@ fn tell_details(args: &ScoreArgs, ensemble: &Ensemble, options: &Options, settin
         console::detail(&format!("cache {}", path.display()));
     }
     let redactor = manifest::Redactor::from_env();
-    for row in settings.iter().filter(|row| row.from != "default") {
+    for row in settings.iter().filter(|row| !row.is_default()) {
         let line = format!("--{} is {} ({})", row.setting, row.value, row.from);
         console::detail(&redactor.redact(&line));
     }

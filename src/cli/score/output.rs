@@ -64,7 +64,7 @@ impl OutputArgs {
     /// Errors where a flag on the command line says how to write a file, and no file is named there or beneath it.
     pub fn check(&self, settings: &[SettingRow]) -> Result<(), UsageError> {
         let of_file = ["resume", "save-every", "lock-timeout"];
-        let is_of_file = |row: &&SettingRow| row.from == "flag" && of_file.contains(&row.setting.as_str());
+        let is_of_file = |row: &&SettingRow| row.is_on_command_line() && of_file.contains(&row.setting.as_str());
         // `--force` is for the command line alone, and no setting.
         let force = self.force.then_some("force");
         match force.or_else(|| settings.iter().find(is_of_file).map(|row| row.setting.as_str())) {

@@ -22,7 +22,7 @@ use self::recipe::RecipeArgs;
 use super::config::SettingRow;
 use super::device::PlaceArgs;
 use super::doubts::{check_vocabulary, doubts, warn_of};
-use super::inputs::{expect_jsonl, given_twice, input, is_stdin, note_typing};
+use super::inputs::{expect_jsonl, given_twice, input, note_typing, refuse_stdin_twice};
 use super::labelled::of_several_fields;
 use super::model::hub_options;
 use super::model_folder;
@@ -35,9 +35,9 @@ use crate::checkpoint::{FileHash, ModelSource, locate};
 use crate::evaluation::Fields;
 use crate::files::Claim;
 use crate::training::{
-    BackboneSettings, Job, LabelledPairs, NegativeKind, Origin, Parameters, Settings, Source, Split, Start, TrainError,
-    Trained,
-    dataset::{self, Dataset, Relations},
+    BackboneSettings, Job, LabelledPairs, NegativeKind, Origin, Parameters, Relations, Settings, Source, Split, Start,
+    TrainError, Trained,
+    dataset::{self, Dataset},
     state::WorkFolder,
 };
 use crate::words::counted;
@@ -336,15 +336,7 @@ impl TrainArgs {
         };
         self.flags.apply(&mut settings);
         settings.check().map_err(as_usage)?;
-        if [&self.train, &self.valid]
-            .into_iter()
-            .flatten()
-            .filter(|path| is_stdin(path))
-            .count()
-            > 1
-        {
-            return Err(UsageError("stdin (-) can be read only once".to_owned()).into());
-        }
+        refuse_stdin_twice(self.train.iter().chain(&self.valid))?;
         for (flag, paths) in [("--train", &self.train), ("--valid", &self.valid)] {
             // Each of its pairs would count as two.
             if let Some(path) = given_twice(paths)? {
@@ -505,7 +497,8 @@ fn prepare(
 ) -> anyhow::Result<Data> {
     let preparer = dataset::preparer(&settings.head, &start.tokenizer);
     let mut rejected = all.rejected.clone();
-    let (train, valid, relations) = dataset::prepare(split, &preparer, &mut rejected);
+    let (train, valid) = dataset::prepare(split, &preparer, &mut rejected);
+    let relations = Relations::of(&train, &valid);
     let negatives = settings.negatives.kind.unwrap_or(match train.is_short_of_negatives() {
         true => NegativeKind::Hard,
         false => NegativeKind::None,
