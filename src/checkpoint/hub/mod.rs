@@ -7,6 +7,7 @@
 //! Connections made: none when offline, or when the revision is a commit whose files are all cached; one when
 //! a branch or tag has not moved; else one more for each file downloaded.
 
+mod address;
 mod attempts;
 mod cache;
 mod digest;

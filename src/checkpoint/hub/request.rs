@@ -13,6 +13,7 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 use super::HubOptions;
+use super::address::{in_address, origin, resolve, without_credentials};
 use super::attempts::{Attempts, Failure};
 use super::cache::is_plain_commit;
 use crate::checkpoint::CheckpointError;
@@ -385,48 +386,6 @@ fn sha256_in(etag: &str) -> Option<&str> {
     (etag.len() == 64 && etag.bytes().all(|b| b.is_ascii_hexdigit())).then_some(etag)
 }
 
-/// Scheme and host with port of an http address.
-fn origin(url: &str) -> Option<(&str, &str)> {
-    let (scheme, rest) = url.split_once("://")?;
-    let host = rest.split(['/', '?', '#']).next().filter(|host| !host.is_empty())?;
-    matches!(scheme, "http" | "https").then_some((scheme, host))
-}
-
-fn without_credentials(url: &str) -> String {
-    match url.split_once("://") {
-        Some((scheme, rest)) => match rest.split_once('@') {
-            Some((before, after)) if !before.contains('/') => format!("{scheme}://{after}"),
-            _ => url.to_string(),
-        },
-        None => url.to_string(),
-    }
-}
-
-/// Where a `Location` leads from `url`: absolute, a path on the same host, or one from the folder of `url`'s.
-fn resolve(url: &str, location: &str) -> Option<String> {
-    if origin(location).is_some() {
-        return Some(location.to_string());
-    }
-    let (scheme, host) = origin(url)?;
-    if let Some(rest) = location.strip_prefix("//") {
-        return Some(format!("{scheme}://{rest}"));
-    }
-    if location.starts_with('/') {
-        return Some(format!("{scheme}://{host}{location}"));
-    }
-    // A colon in the first part is that of another scheme.
-    let first = location.split(['/', '?', '#']).next().filter(|first| !first.is_empty());
-    first.filter(|first| !first.contains(':'))?;
-    let path = url[scheme.len() + 3 + host.len()..].split(['?', '#']).next()?;
-    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-    Some(format!("{scheme}://{host}{folder}/{location}"))
-}
-
-/// A branch may have slashes in its name.
-pub(super) fn in_address(revision: &str) -> String {
-    revision.replace('/', "%2F")
-}
-
 /// First byte and whole length of `bytes 5-9/10`.
 fn parse_range(range: &str) -> (u64, Option<u64>) {
     let parse = || {
@@ -440,24 +399,6 @@ fn parse_range(range: &str) -> (u64, Option<u64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn redirects_resolve_and_hosts_compare_with_their_ports() {
-        assert_eq!(resolve("http://a:1/x/y", "/z").as_deref(), Some("http://a:1/z"));
-        assert_eq!(resolve("https://a/x", "//b/z").as_deref(), Some("https://b/z"));
-        assert_eq!(resolve("https://a/x", "http://b/z").as_deref(), Some("http://b/z"));
-        assert_eq!(
-            resolve("https://a/x/y?p=q/r", "z?t").as_deref(),
-            Some("https://a/x/z?t")
-        );
-        assert_eq!(resolve("https://a", "z").as_deref(), Some("https://a/z"));
-        assert_eq!(resolve("https://a/x", "ftp://b/z"), None);
-        assert_eq!(resolve("https://a/x", ""), None);
-        assert_ne!(origin("http://a:1/x"), origin("http://a:2/x"));
-        assert_ne!(origin("https://a.b/x"), origin("https://a.b.evil/x"));
-        assert_eq!(origin("ftp://a"), None);
-        assert_eq!(without_credentials("https://user:secret@host/x"), "https://host/x");
-    }
 
     #[test]
     fn an_etag_of_sixty_four_digits_is_a_sha256() {

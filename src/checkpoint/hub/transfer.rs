@@ -7,10 +7,11 @@ use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::path::Path;
 
+use super::address::in_address;
 use super::attempts::{Attempts, Failure};
 use super::cache::{RepoCache, is_plain_commit};
 use super::digest::Check;
-use super::request::{ADVICE, Answer, Client, bare_etag, in_address};
+use super::request::{ADVICE, Answer, Client, bare_etag};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::folder::{LARGEST_SMALL_FILE, is_small};
 

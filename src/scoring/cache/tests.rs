@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use redb::TableDefinition;
+
+use super::file::{ABOUT, FORMAT, MAGIC};
 use super::*;
 
 const MODEL: [u8; 32] = [7; 32];
