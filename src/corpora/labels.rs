@@ -319,6 +319,35 @@ impl Places {
     }
 }
 
+/// A number for each name, one for those that are joined, in whatever order.
+#[derive(Default)]
+struct Numbers {
+    of_names: HashMap<String, usize>,
+    /// Of each number another that it is joined to, or itself.
+    joined: Vec<usize>,
+}
+
+impl Numbers {
+    fn of(&mut self, name: String) -> usize {
+        let next = self.joined.len();
+        let mut number = *self.of_names.entry(name).or_insert(next);
+        if number == next {
+            self.joined.push(next);
+        }
+        while self.joined[number] != number {
+            // Halves the way for whoever comes next.
+            self.joined[number] = self.joined[self.joined[number]];
+            number = self.joined[number];
+        }
+        number
+    }
+
+    fn join(&mut self, one: String, other: String) {
+        let (one, other) = (self.of(one), self.of(other));
+        self.joined[one.max(other)] = one.min(other);
+    }
+}
+
 /// What a relation between two mentions names, and from where to where they reach.
 struct Named {
     names: Vec<Names>,
@@ -341,29 +370,23 @@ fn named<'a>(
     if !chosen.iter().any(|relation| mentions(relation).is_some()) {
         return named;
     }
-    let mut numbers: HashMap<String, usize> = HashMap::new();
-    let number = |numbers: &mut HashMap<String, usize>, name: String| {
-        let next = numbers.len();
-        *numbers.entry(name).or_insert(next)
-    };
+    let mut numbers = Numbers::default();
     let words_of = |mention: usize| {
         let mention = &document.mentions[mention];
         words(&document.passages[mention.passage].text, &mention.fragments)
     };
     // What aliases are called is one name.
     for (&alias, &first) in &document.aliases {
-        let first = number(&mut numbers, words_of(first));
-        numbers.entry(words_of(alias)).or_insert(first);
+        numbers.join(words_of(alias), words_of(first));
     }
     for candidate in drugs.iter_mut().chain(adrs.iter_mut()) {
         let text = &document.passages[candidate.passage].text;
-        let mut number = |name| number(&mut numbers, name);
-        candidate.names.push(number(words(text, candidate.fragments)));
+        candidate.names.push(numbers.of(words(text, candidate.fragments)));
         if !candidate.concepts.is_empty() {
             let mut concepts: Vec<&str> = candidate.concepts.iter().map(|id| bare_concept(id)).collect();
             concepts.sort_unstable();
             // No words have a line end.
-            candidate.names.push(number(format!("\n{}", concepts.join("|"))));
+            candidate.names.push(numbers.of(format!("\n{}", concepts.join("|"))));
         }
     }
     let (drugs, adrs) = (by_mention(drugs), by_mention(adrs));

@@ -212,12 +212,18 @@ struct PairWriter<'a> {
     /// Where texts that begin at a position do without their whitespace, and those that end at one: that may be long.
     starts: HashMap<Position, usize>,
     ends: HashMap<Position, usize>,
+    /// The first and the last passage that has more than whitespace.
+    whole: (usize, usize),
     line: Vec<u8>,
 }
 
 impl<'a> PairWriter<'a> {
     fn new(document: &'a Document, occurrence: u32, split: &'a [Split], options: &'a Options) -> Self {
+        let has_text = |passage: &usize| !document.passages[*passage].text.trim().is_empty();
+        let mut with_text = (0..document.passages.len()).filter(has_text);
+        let first = with_text.next().unwrap_or(0);
         Self {
+            whole: (first, with_text.next_back().unwrap_or(first)),
             document,
             occurrence,
             split,
@@ -307,8 +313,8 @@ impl<'a> PairWriter<'a> {
                 ((first.0, first_sentence.start), (last.0, sentences[last_sentence].end))
             }
             (None, Scope::Document) => {
-                let passages = self.document.passages.len();
-                ((0, 0), (passages - 1, end_of(passages - 1)))
+                let (first, last) = self.whole;
+                ((first, 0), (last, end_of(last)))
             }
             (None, _) => ((first.0, 0), (last.0, end_of(last.0))),
         };

@@ -84,13 +84,24 @@ impl Documents for Reader {
                     // Whose text is lost can be told from the line's beginning.
                     let head = String::from_utf8_lossy(&bytes[..bytes.len().min(256)]).into_owned();
                     let pmid = text_line(&head).map(|(pmid, _, _)| pmid.to_owned());
+                    let of_current = || {
+                        let pending = current
+                            .as_ref()
+                            .filter(|pending| belongs_to(&head, &pending.document.id));
+                        pending.map(|pending| pending.document.id.clone())
+                    };
                     let place = Place {
-                        document: pmid.clone().unwrap_or_default(),
+                        document: pmid.clone().or_else(of_current).unwrap_or_default(),
                         ..place
                     };
                     report.report(Problem::new(place.clone(), reason, message))?;
                     match (pmid, &mut current) {
-                        (None, _) => None,
+                        (None, Some(pending)) => {
+                            let lost = lost_relation(&head, &pending.document.id);
+                            pending.document.lost_relations.extend(lost);
+                            None
+                        }
+                        (None, None) => None,
                         (Some(pmid), Some(pending)) if pending.document.id == pmid => {
                             pending.unusable = true;
                             None
@@ -165,13 +176,8 @@ fn take_line(
     let parsed = match parse(text, number).and_then(one_line) {
         Ok(parsed) => parsed,
         Err(message) => {
-            // A relation that was cut short.
-            if let (Some(pending), Some((pmid, rest))) = (current, text.split_once('\t'))
-                && let Some(kind) = rest.split('\t').next().map(str::trim)
-                && is_relation_type(kind)
-                && pmid.trim() == document
-            {
-                pending.document.lost_relations.push(kind.to_owned());
+            if let Some(pending) = current {
+                pending.document.lost_relations.extend(lost_relation(text, &document));
             }
             report.report(Problem::new(
                 Place { document, ..place },
@@ -292,6 +298,33 @@ fn text_line(line: &str) -> Option<(&str, &str, &str)> {
     let is_name = !letter.is_empty() && letter.len() <= 20 && letter.bytes().all(|byte| byte.is_ascii_alphabetic());
     let pmid_ok = !pmid.is_empty() && pmid.len() <= LONGEST_ID && !pmid.contains('\t');
     (is_name && pmid_ok).then_some((pmid.trim(), letter, text))
+}
+
+/// The rest of a line that begins with a document's identifier.
+fn after_pmid<'l>(line: &'l str, pmid: &str) -> Option<&'l str> {
+    let rest = line.trim_start().strip_prefix(pmid)?;
+    rest.starts_with([' ', '\t']).then(|| rest.trim_start())
+}
+
+fn belongs_to(line: &str, pmid: &str) -> bool {
+    after_pmid(line, pmid).is_some()
+}
+
+/// The type of the relation that a document's line states which cannot be read, such as one that was cut short; empty where that
+/// cannot be told. None of a mention's line, which has more fields and numbers first.
+fn lost_relation(line: &str, pmid: &str) -> Option<String> {
+    let rest = after_pmid(line, pmid)?;
+    let mut fields = rest.split('\t').map(str::trim);
+    let second = fields.next().unwrap_or_default();
+    if is_relation_type(second) {
+        // Blanks for tabs leave the type open.
+        let is_whole = rest.contains('\t') || !second.contains(' ');
+        return Some(if is_whole { second.to_owned() } else { String::new() });
+    }
+    let first = second.split(' ').next().unwrap_or_default();
+    let is_number = !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit());
+    let is_a_mentions = is_number || first.is_empty() || fields.count() >= 3;
+    (!is_a_mentions).then(String::new)
 }
 
 /// Whether a second field is a relation's type, not a start or what stands for one that is missing.

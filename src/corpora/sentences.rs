@@ -135,6 +135,9 @@ const NUMBERED: &[&str] = &[
     "and", "class", "factor", "grade", "group", "iii", "level", "or", "phase", "stage", "to", "type",
 ];
 
+/// What a name follows, whose initial no sentence ends with: "by J. Smith", "in S. Korea", "for S. Typhimurium".
+const BEFORE_NAMES: &[&str] = &["against", "by", "for", "from", "in", "of", "to", "with"];
+
 /// What a single capital after them is: a kind of it, and no initial.
 const LETTERED: &[&str] = &[
     "amphotericin",
@@ -273,7 +276,7 @@ fn goes_on_after_stop(before: &str, is_closed: bool, after: &str) -> bool {
     }
     let left = &before[..before.len() - word.len()];
     let preceding = || left.trim_end().rsplit(char::is_whitespace).next().unwrap_or("");
-    // "John F. Kennedy", "Smith, J. Brown", but not "cyclosporin A. The", "Vitamin K. The", "69 U/L. Then".
+    // "John F. Kennedy", "Smith, J. Brown", "by J. Brown", but not "cyclosporin A. The", "Vitamin K. The", "69 U/L. Then".
     let mut letters = word.chars();
     if let (Some(letter), None) = (letters.next(), letters.next())
         && letter.is_uppercase()
@@ -286,7 +289,8 @@ fn goes_on_after_stop(before: &str, is_closed: bool, after: &str) -> bool {
             && (previous.is_empty()
                 || begins_with_initial(after)
                 || previous.starts_with(char::is_uppercase)
-                || previous.ends_with([',', ';', '(', '.']));
+                || previous.ends_with([',', ';', '(', '.'])
+                || BEFORE_NAMES.contains(&&*previous));
     }
     if word.len() > 8 {
         return false;
@@ -446,6 +450,11 @@ mod tests {
             &["Serum levels (vs. Placebo) rose.", "\"Why?\"", "Unknown."],
             &["It was cyclosporin A.", "The dose was 5 mg."],
             &["Reported by John F. Smith, J. R. Brown and others.", "End."],
+            &[
+                "Aspirin for S. Typhimurium, as by J. Smith in S. Korea, gave rash.",
+                "End.",
+            ],
+            &["They were treated with A.", "The others were not."],
             &["Did he die?", "No.", "He lived!"],
             &["5-FU was given.", "5-FU was stopped."],
             &["The answer was no.", "All died."],

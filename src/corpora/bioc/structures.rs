@@ -162,15 +162,21 @@ impl BiocDocument {
         levels.resize(document.mentions.len(), Level::Document);
         name_by_level(&mut document.mentions, &levels, &mut relations);
         let kinds: BTreeSet<String> = document.mentions.iter().map(|mention| plain(&mention.kind)).collect();
-        let mut ids: HashSet<String> = relations.iter().map(|(_, relation)| relation.id.clone()).collect();
+        // Identifiers of relations may be missing, and a node that names nothing names none of those.
+        let ids = relations.iter().map(|(_, relation)| relation.id.clone());
+        let mut ids: HashSet<String> = ids.filter(|id| !id.is_empty()).collect();
         document.mentions.iter().for_each(|mention| {
             ids.remove(&mention.key);
         });
         let mut paired = PairedEnds::default();
         for (_, relation) in relations {
             match relation.into_raw(&kinds, &ids, &mut paired) {
-                Ok(pairs) if pairs.is_empty() => document.other_relations += 1,
-                Ok(pairs) => document.relations.extend(pairs),
+                Ok(Meaning::Pairs(pairs)) => document.relations.extend(pairs),
+                Ok(Meaning::OfOne) => document.other_relations += 1,
+                Ok(Meaning::OfRelations(kind)) => {
+                    document.other_relations += 1;
+                    document.lost_relations.push(kind);
+                }
                 Err((kind, message)) => {
                     document.lost_relations.push(kind);
                     let place = Place {
@@ -290,15 +296,25 @@ fn add_mentions(mentions: &mut Vec<RawMention>, annotations: Vec<BiocAnnotation>
     }
 }
 
+/// What a relation says.
+enum Meaning {
+    /// Each two of its ends, as brat's events have it.
+    Pairs(Vec<RawRelation>),
+    /// Something of one mention (a negation, a status).
+    OfOne,
+    /// Something of this type of other relations, so that it is not known which mentions it relates.
+    OfRelations(String),
+}
+
 impl BiocRelation {
-    /// Each two of its ends, as brat's events have it; none of a relation of one mention (a negation, a status) or of
-    /// `relations`, which relates no two mentions. An error gives its type, and says that it has no ends, or too many.
+    /// What it says; `relations` are the identifiers of relations. An error gives its type, and says that it has no ends, or too
+    /// many.
     fn into_raw(
         self,
         kinds: &std::collections::BTreeSet<String>,
         relations: &HashSet<String>,
         paired: &mut PairedEnds,
-    ) -> Result<Vec<RawRelation>, (String, String)> {
+    ) -> Result<Meaning, (String, String)> {
         let infons = &self.infons;
         let names = ["relation", "type", "relationtype", "predicate", "label"];
         let called = |name: &str| infons.iter().find(|(key, _)| plain(key) == name);
@@ -331,11 +347,14 @@ impl BiocRelation {
             qualified,
         };
         if let Some(ends) = named.or_else(by_type) {
-            return Ok(vec![related(ends)]);
+            return Ok(Meaning::Pairs(vec![related(ends)]));
         }
         let nodes = &self.nodes;
-        if nodes.len() == 1 || nodes.iter().any(|node| relations.contains(&node.refid)) {
-            return Ok(Vec::new());
+        if nodes.len() == 1 {
+            return Ok(Meaning::OfOne);
+        }
+        if nodes.iter().any(|node| relations.contains(&node.refid)) {
+            return Ok(Meaning::OfRelations(kind));
         }
         if nodes.is_empty() {
             let message = format!(
@@ -353,7 +372,7 @@ impl BiocRelation {
         for (i, one) in nodes.iter().enumerate() {
             pairs.extend(nodes[i + 1..].iter().map(|other| related([end(one), end(other)])));
         }
-        Ok(pairs)
+        Ok(Meaning::Pairs(pairs))
     }
 }
 

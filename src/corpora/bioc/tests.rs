@@ -769,3 +769,64 @@ fn json_says_nothing_by_null_and_several_things_by_an_array() {
     );
     assert_eq!(bioc(deep).records[0]["drug_concepts"], serde_json::json!([]));
 }
+
+/// Four mentions and relations, as JSON: of the drugs and reactions `1` and `2`, `3` and `4`.
+fn with_relations(relations: &str) -> Extracted {
+    let mentions = [
+        ("1", "Chemical", "aspirin", 0),
+        ("2", "Disease", "rash", 13),
+        ("3", "Chemical", "warfarin", 19),
+        ("4", "Disease", "bleed", 33),
+    ];
+    let annotations = mentions.map(|(id, kind, text, offset)| {
+        serde_json::json!({"id": id, "infons": {"type": kind}, "text": text, "locations": [{"offset": offset, "length": text.len()}]})
+    });
+    let relations: serde_json::Value = serde_json::from_str(relations).unwrap();
+    let passage =
+        serde_json::json!({"offset": 0, "text": "aspirin gave rash; warfarin gave bleed", "annotations": annotations});
+    bioc(serde_json::json!({"id": "1", "passages": [passage], "relations": relations}).to_string())
+}
+
+#[test]
+fn a_relation_of_which_it_is_not_known_what_it_relates_leaves_no_pair_unrelated() {
+    let of_warfarin = r#"{"infons":{"type":"CID"},"nodes":[{"refid":"3"},{"refid":"4"}]}"#;
+    let labels = |other: &str| {
+        let found = with_relations(&format!("[{of_warfarin}{other}]"));
+        let labels = found.labels();
+        (labels[0], labels[3], found.reasons)
+    };
+    assert_eq!(labels(""), (Some(0), Some(1), vec![]));
+    // Relations need not have identifiers.
+    for nodes in [r#"{"ref":"1"},{"ref":"2"}"#, r#"{"refid":null},{"refid":""}"#] {
+        let dangling = format!(r#",{{"infons":{{"type":"CID"}},"nodes":[{nodes}]}}"#);
+        assert_eq!(labels(&dangling), (None, Some(1), vec!["dangling_relation"]), "{nodes}");
+    }
+    let of_relations = r#",{"id":"R1","infons":{"type":"cause"},"nodes":[{"refid":"1"},{"refid":"R2"}]},
+        {"id":"R2","infons":{"type":"ADE"},"nodes":[{"refid":"2","role":"trigger"}]}"#;
+    assert_eq!(labels(of_relations), (None, Some(1), vec![]));
+    let of_another_type = of_relations.replace("cause", "Negation");
+    assert_eq!(labels(&of_another_type), (Some(0), Some(1), vec![]));
+}
+
+#[test]
+fn collections_may_have_prefixes_of_their_own() {
+    let annotations = annotation("Chemical", "D1", "a", "0+1") + &annotation("Disease", "D2", "b", "2+1");
+    let plain = collection(&format!(
+        "<document><id>1</id><passage><offset>0</offset><text>a b</text>{annotations}</passage></document>"
+    ));
+    let prefixed = plain
+        .replace("<id>1", "<id>2")
+        .replace("<collection", "<bioc:collection")
+        .replace("</collection", "</bioc:collection")
+        .replace("<document", "<bioc:document")
+        .replace("</document", "</bioc:document");
+    for both in [plain.clone() + &prefixed, prefixed + &plain] {
+        let found = bioc(both);
+        assert_eq!(
+            (found.summary.documents, found.records.len()),
+            (2, 2),
+            "{:?}",
+            found.problems
+        );
+    }
+}

@@ -29,7 +29,7 @@ pub struct Cutter {
     pub saw_collection: bool,
     /// What has to come before the stream may end: the end of a collection, or of markup that it ended in.
     awaited: Option<&'static str>,
-    /// The namespace prefix of the first document; an element that has another is none.
+    /// The namespace prefix of a collection's first document; an element of it that has another is none.
     prefix: Option<Vec<u8>>,
 }
 
@@ -118,6 +118,7 @@ impl Cutter {
                     } else if is_collection && !is_end {
                         if let Some(end) = memchr::memchr(b'>', rest) {
                             self.saw_collection = true;
+                            self.prefix = None;
                             // One that ends where it begins is empty.
                             self.awaited = (rest[end - 1] != b'/').then_some(COLLECTION_END);
                             at += end + 1;

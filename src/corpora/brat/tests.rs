@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use super::*;
 use crate::corpora::testing::{Extracted, extract_from};
 use crate::corpora::{Options, Scope, Sources};
@@ -536,5 +538,43 @@ fn a_byte_order_mark_counts_or_does_not_as_the_mentions_say() {
         let (found, _folder) = brat(&[("x.txt", "\u{feff}Aspirin caused rash."), ("x.ann", &annotations)]);
         assert_eq!(found.problems, [""; 0], "{shift}");
         assert_eq!(found.records[0]["text"], "Aspirin caused rash.", "{shift}");
+    }
+}
+
+#[test]
+fn what_equivalent_mentions_are_called_is_one_name_in_whatever_order() {
+    let text = "APAP, also aspirin, or acetyl, that is APAP, gave rash and acetyl hurt.";
+    let mentions = "T1\tDrug 0 4\tAPAP\nT2\tDrug 11 18\taspirin\nT3\tDrug 23 29\tacetyl\nT4\tDrug 39 43\tAPAP\n\
+                    T5\tADE 50 54\trash\nT6\tDrug 59 65\tacetyl\nR1\tADE-Drug Arg1:T5 Arg2:T4\n";
+    let equivalents = ["*\tEquiv T3 T4\n", "*\tEquiv T1 T2\n"];
+    let label_of_last = |annotations: String| {
+        brat(&[("a.txt", text), ("a.ann", &annotations)])
+            .0
+            .labels()
+            .pop()
+            .unwrap()
+    };
+    assert_eq!(label_of_last(format!("{mentions}{}", equivalents[0])), Some(1));
+    assert_eq!(
+        label_of_last(format!("{mentions}{}{}", equivalents[0], equivalents[1])),
+        Some(1)
+    );
+    assert_eq!(
+        label_of_last(format!("{mentions}{}{}", equivalents[1], equivalents[0])),
+        Some(1)
+    );
+}
+
+#[test]
+fn a_relations_line_that_cannot_be_read_leaves_no_pair_unrelated() {
+    let mentions = "T1\tDrug 0 1\ta\nT2\tADE 2 3\tb\nT3\tADE 4 5\tc\nR1\tADE-Drug Arg1:T2 Arg2:T1\n";
+    for line in [
+        "R2\tADE-Drug Arg1:T3",
+        " R2\tADE-Drug Arg1:T3 Arg2:T1",
+        "r2\tADE-Drug Arg1:T3 Arg2:T1",
+    ] {
+        let (found, _folder) = brat(&[("a.txt", "a b c."), ("a.ann", &format!("{mentions}{line}\n"))]);
+        assert_eq!(found.reasons, ["malformed_line"], "{line}");
+        assert_eq!(found.labels(), [Some(1), None], "{line}");
     }
 }

@@ -110,6 +110,20 @@ fn a_pair_over_passages_spans_what_is_between() {
 }
 
 #[test]
+fn a_document_begins_and_ends_with_its_first_and_last_passage_that_has_text() {
+    let mentions = vec![
+        mention(1, &[0..1], "Chemical", &["D1"]),
+        mention(1, &[2..3], "Disease", &["D2"]),
+    ];
+    let document = document(&["", "a b", " \n", ""], mentions, vec![]);
+    let options = Options {
+        scope: Scope::Document,
+        ..Options::default()
+    };
+    assert_eq!(texts(&pairs(&document, &options).0), ["a b"]);
+}
+
+#[test]
 fn equal_characters_are_one_mention_with_all_identifiers() {
     let mentions = vec![
         mention(0, &[0..4], "Drug", &["D2"]),

@@ -277,3 +277,40 @@ fn lines_that_end_in_carriage_returns_alone_are_reported() {
         [""; 0]
     );
 }
+
+#[test]
+fn a_line_that_may_have_been_a_relation_leaves_no_pair_unrelated() {
+    let text = "1|t|Aspirin rash warfarin bleed\n1|a|\n1\t0\t7\tAspirin\tChemical\tD1\n1\t8\t12\trash\tDisease\tD2\n\
+                1\t13\t21\twarfarin\tChemical\tD3\n1\t22\t27\tbleed\tDisease\tD4\n1\tCID\tD3\tD4\n";
+    let labels = |line: &[u8]| {
+        let found = pubtator([text.as_bytes(), line, b"\n"].concat());
+        assert_eq!(
+            found.problems.len(),
+            usize::from(!line.is_empty()),
+            "{:?}",
+            found.problems
+        );
+        let of_document = found.problems.iter().all(|problem| problem.contains("document \"1\""));
+        assert!(of_document, "{:?}", found.problems);
+        let [of_aspirin, of_warfarin] = [0, 3].map(|i| found.labels()[i]);
+        assert_eq!(of_warfarin, Some(1));
+        of_aspirin
+    };
+    assert_eq!(labels(b""), Some(0));
+    for line in [
+        &b"1\tCID\tD1"[..],
+        b"1\tCID\tD1\tD2\t\xff",
+        b"1 CID D1 D2",
+        b"1\t1-CID\tD1\tD2",
+    ] {
+        assert_eq!(labels(line), None, "{}", String::from_utf8_lossy(line));
+    }
+    // Lines of mentions tell themselves.
+    for line in [
+        &b"1\t3\t4\tx"[..],
+        b"1\t3a\t4\trash\tDisease\tD2",
+        b"1 8 12 rash Disease D2",
+    ] {
+        assert_eq!(labels(line), Some(0), "{}", String::from_utf8_lossy(line));
+    }
+}
