@@ -44,7 +44,7 @@ Examples:
 Exit codes: 0 written; 1 could not run or go on; 2 usage, nothing written; 3 written, but some labelled records could \
 not be used.")]
 pub struct CalibrateArgs {
-    /// JSONL file of labelled records; "-" or none for stdin. gzip, zstd and bzip2 are unpacked, whatever the name
+    /// File of labelled records (JSONL, CSV or TSV); "-" or none for stdin. gzip, zstd and bzip2 are unpacked, whatever the name
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
 

@@ -163,18 +163,6 @@ pub fn named_otherwise(output: &Path, format: Format) -> Option<String> {
 /// Endings of what is compressed or packed in a way that is never written here.
 const NOT_WRITTEN: [&str; 10] = ["7z", "br", "lz4", "lzma", "parquet", "sz", "xlsx", "xz", "z", "zip"];
 
-/// Errors where the file's name says that it is a table, which not every command reads.
-pub fn expect_jsonl(path: &Path) -> Result<(), UsageError> {
-    match ending(path) {
-        Format::Jsonl => Ok(()),
-        table => Err(UsageError(format!(
-            "{}: expected JSONL, one JSON object a line; the name says {}, which only crag score and crag check read",
-            path.display(),
-            table.name()
-        ))),
-    }
-}
-
 fn ending(path: &Path) -> Format {
     named_format(path).unwrap_or_default()
 }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use super::config::SettingRow;
 use super::device::{DeviceArgs, tell_gpu_work};
-use super::inputs::{self, expect_jsonl, is_regular, is_stdin, note_typing};
+use super::inputs::{self, FormatArg, format_of, is_regular, is_stdin, note_typing};
 use super::model::OpenModel;
 use super::progress::{InputSizes, ProgressArgs, Watched};
 use super::records::{MissingEntityArg, WindowArg};
@@ -20,7 +20,8 @@ use crate::evaluation::{
 };
 use crate::files::Input;
 use crate::scoring::{
-    Content, LineReader, Member, Options, OutputKey, Progress, RowEnds, ScoreError, Sink, run_into, too_long,
+    Content, Format, LineReader, Member, Options, OutputKey, Progress, RowEnds, RowsAsJson, ScoreError, Sink, run_into,
+    too_long,
 };
 use crate::words::{counted, visible};
 
@@ -60,6 +61,10 @@ pub struct LabelledArgs {
     /// Which part of a text that is too long to keep: its start, or the tokens around the mention
     #[arg(long, value_name = "PART", default_value = "start", help_heading = "Scoring")]
     window: WindowArg,
+
+    /// Format of the records [default: by the file's name: .csv or .tsv (also .csv.gz), else jsonl]
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<FormatArg>,
 
     /// Longest line; a longer one is read past and counted as an error (KiB, MiB and GiB are understood)
     #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = parse_bytes)]
@@ -131,16 +136,19 @@ impl LabelledArgs {
 
     /// Reads records that have probabilities.
     pub fn read(&self, path: &Path, match_by: MatchBy, mistakes: Mistakes) -> anyhow::Result<LabelledSet> {
-        let input = reading(path)?;
-        let name = input.name();
+        let Records {
+            name,
+            input,
+            max_line_bytes,
+        } = self.reading(path)?;
         let reader = input.open().with_context(|| name.clone())?;
-        let mut lines = LineReader::new(reader, name.clone(), self.max_line_bytes, RowEnds::lines());
+        let mut lines = LineReader::new(reader, name.clone(), max_line_bytes, RowEnds::lines());
         let mut collector = Collector::new(self.fields(), match_by, mistakes);
         while let Some((number, content)) = lines.next_line()? {
             match content {
                 Content::Bytes(line) => collector.push(&name, number, &line),
                 Content::TooLong { bytes, .. } => {
-                    let message = too_long(self.max_line_bytes, bytes);
+                    let message = too_long(max_line_bytes, bytes);
                     collector.push_unreadable(&name, number, "line_too_long", &message);
                 }
                 Content::Blank => {}
@@ -158,18 +166,21 @@ impl LabelledArgs {
         match_by: MatchBy,
         mistakes: Mistakes,
     ) -> anyhow::Result<LabelledSet> {
-        let input = reading(path)?;
+        let Records {
+            name,
+            input,
+            max_line_bytes,
+        } = self.reading(path)?;
         let preparer = model
             .description
             .preparer(self.window.into(), self.missing_entity.into());
         let defaults = Options::default();
         let options = Options {
             output: OutputKey::nested(OWN_KEY).map_err(anyhow::Error::msg)?,
-            max_line_bytes: self.max_line_bytes,
+            max_line_bytes,
             threads: self.threads.unwrap_or(defaults.threads),
             ..defaults
         };
-        let name = input.name();
         let fields = Fields {
             probability: "probability".to_owned(),
             output_key: Some(OWN_KEY.to_owned()),
@@ -180,7 +191,11 @@ impl LabelledArgs {
             undecided: (!is_named).then_some(self),
             collector: Collector::new(fields, match_by, mistakes),
         };
-        let sizes = InputSizes::of(&[path.to_owned()]);
+        // Of a table's bytes nobody knows what they become.
+        let sizes = InputSizes::of(&match input {
+            Input::Reader(..) => Vec::new(),
+            _ => vec![path.to_owned()],
+        });
         let meter = self.progress.start(sizes, &options.gauge, false);
         let mut watched = Watched {
             inner: &mut judging,
@@ -376,20 +391,49 @@ impl Sink for Judging<'_> {
 /// Opens nothing yet, but says what can be said before a model has been fetched.
 pub fn input(path: &Path) -> anyhow::Result<Input> {
     if !is_stdin(path) {
-        expect_jsonl(path)?;
-        inputs::expect_file_of("JSONL records", path)?;
+        inputs::expect_file_of("records", path)?;
     }
     Ok(inputs::input(path))
 }
 
-/// [`input`], to be read now.
-fn reading(path: &Path) -> anyhow::Result<Input> {
-    let input = input(path)?;
-    note_typing(
-        std::slice::from_ref(&input),
-        "records from the terminal, one JSON object a line",
-    );
-    Ok(input)
+/// Lines of JSON to be read, whatever they are in the file.
+struct Records {
+    /// For messages.
+    name: String,
+    input: Input,
+    max_line_bytes: usize,
+}
+
+impl LabelledArgs {
+    /// [`input`], to be read now.
+    fn reading(&self, path: &Path) -> anyhow::Result<Records> {
+        let input = input(path)?;
+        note_typing(
+            std::slice::from_ref(&input),
+            "records from the terminal, one JSON object a line",
+        );
+        self.records(path, input)
+    }
+
+    fn records(&self, path: &Path, input: Input) -> anyhow::Result<Records> {
+        let name = input.name();
+        let format = format_of(self.format, std::slice::from_ref(&path.to_owned()))?;
+        if format == Format::Jsonl {
+            return Ok(Records {
+                name,
+                input,
+                max_line_bytes: self.max_line_bytes,
+            });
+        }
+        let table = input.open().with_context(|| name.clone())?;
+        let rows = RowsAsJson::new(table, &name, format, self.max_line_bytes, self.output_key.as_deref())?;
+        Ok(Records {
+            input: Input::Reader(name.clone(), Box::new(rows)),
+            name,
+            // Rows that are too long have been told; quotes and keys make the others longer.
+            max_line_bytes: usize::MAX,
+        })
+    }
 }
 
 /// How many error records at the start are passed over to find out whether the others have probabilities.
@@ -402,9 +446,13 @@ pub fn refuse_unfit(path: &Path, args: &LabelledArgs, is_named: bool) -> anyhow:
     if !is_regular(path) {
         return Ok(());
     }
-    let name = path.display().to_string();
-    let reader = inputs::input(path).open().with_context(|| name.clone())?;
-    let mut lines = LineReader::new(reader, name.clone(), args.max_line_bytes, RowEnds::lines());
+    let Records {
+        name,
+        input,
+        max_line_bytes,
+    } = args.records(path, inputs::input(path))?;
+    let reader = input.open().with_context(|| name.clone())?;
+    let mut lines = LineReader::new(reader, name.clone(), max_line_bytes, RowEnds::lines());
     let fields = args.fields();
     let (mut errors, mut is_unscored, mut is_labelled) = (0, is_named, false);
     while !(is_unscored && is_labelled) {

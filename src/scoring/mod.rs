@@ -95,4 +95,5 @@ pub use rows::RowEnds;
 pub use shard::{MergeError, Shard, check_shards, merge};
 pub use shard_evidence::{EvidenceError, ShardEvidence, check_evidence, stated_format};
 pub use sink::{Position, Progress, Sink, Stream};
+pub use table::RowsAsJson;
 pub use warning::Warning;

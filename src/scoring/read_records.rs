@@ -31,9 +31,27 @@ pub fn read_records(
             Content::TooLong { bytes, .. } => each(number, Err(too_long(max_line_bytes, bytes))),
             Content::Bytes(line) => match format.parse(&line) {
                 Ok(record) => each(number, Ok((record, &line))),
-                Err(rejection) => each(number, Err(rejection.error.message)),
+                Err(rejection) => each(number, Err(stated_error(&line).unwrap_or(rejection.error.message))),
             },
         }
     }
     Ok(())
+}
+
+/// What a line says that stands for one that could not be read, as answers do and rows of tables.
+fn stated_error(line: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Unread {
+        #[serde(rename = "file")]
+        _file: Option<String>,
+        #[serde(rename = "line")]
+        _line: u64,
+        error: Stated,
+    }
+    #[derive(serde::Deserialize)]
+    struct Stated {
+        message: String,
+    }
+    Some(serde_json::from_slice::<Unread>(line).ok()?.error.message)
 }

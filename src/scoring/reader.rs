@@ -219,7 +219,7 @@ pub fn check_headers(
 }
 
 /// Of a table that ended after as many lines, none of them a header.
-fn no_header(name: String, lines: u64) -> ScoreError {
+pub(super) fn no_header(name: String, lines: u64) -> ScoreError {
     let found = match lines {
         0 => "an empty input",
         _ => "blank lines alone",

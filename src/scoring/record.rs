@@ -189,7 +189,7 @@ impl<'a> Values<'a, '_> {
             None | Some(Value::Json("null")) => return Ok(None),
             Some(Value::Json(raw)) => (*raw, json_span(raw)),
             Some(Value::Cell(cell)) if cell.trim().is_empty() => return Ok(None),
-            Some(Value::Cell(cell)) => (&**cell, json_span(cell).or_else(|| colon_span(cell))),
+            Some(Value::Cell(cell)) => (&**cell, span_of_cell(cell)),
         };
         span.map(Some).ok_or_else(|| {
             let (such_as, found) = match self.values[i] {
@@ -221,6 +221,11 @@ impl<'a> Values<'a, '_> {
 
 fn json_span(raw: &str) -> Option<[usize; 2]> {
     serde_json::from_str(raw).ok()
+}
+
+/// Of a cell, `[3,9]` or `3:9`.
+pub(super) fn span_of_cell(cell: &str) -> Option<[usize; 2]> {
+    json_span(cell).or_else(|| colon_span(cell))
 }
 
 /// `3:9`

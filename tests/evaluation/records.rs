@@ -327,12 +327,79 @@ fn documents_that_two_fields_name_are_told() {
 }
 
 #[test]
-fn a_table_is_refused_by_its_name() {
+fn a_table_is_judged_as_the_same_records_in_jsonl_are() {
     let folder = Folder::new();
-    let table = folder.write("t.csv", "label,probability\n1,0.5\n");
-    let run_of = run(&["eval", "--scored", &table], "");
-    assert_eq!(run_of.code, 2, "{}", run_of.stderr);
-    assert!(run_of.stderr.contains("expected JSONL"), "{}", run_of.stderr);
+    let table = "id,doc_id,text,drug,adr,label\n1,d1,\"Aspirin, or\nit, caused rash.\",Aspirin,rash,1\n2,d1,Aspirin; a fever.,Aspirin,fever,0\n\
+                 3,d2,Aspirin; a cough.,Aspirin,cough,\n4,d2,Metformin caused acidosis.,Metformin,acidosis,TRUE\n5,d3,No drug,Aspirin,rash,0\n";
+    let lines = concat!(
+        "{\"id\":\"1\",\"doc_id\":\"d1\",\"text\":\"Aspirin, or\\nit, caused rash.\",\"drug\":\"Aspirin\",\"adr\":\"rash\",\"label\":1}\n",
+        "{\"id\":\"2\",\"doc_id\":\"d1\",\"text\":\"Aspirin; a fever.\",\"drug\":\"Aspirin\",\"adr\":\"fever\",\"label\":0}\n",
+        "{\"id\":\"3\",\"doc_id\":\"d2\",\"text\":\"Aspirin; a cough.\",\"drug\":\"Aspirin\",\"adr\":\"cough\"}\n",
+        "{\"id\":\"4\",\"doc_id\":\"d2\",\"text\":\"Metformin caused acidosis.\",\"drug\":\"Metformin\",\"adr\":\"acidosis\",\"label\":true}\n",
+        "{\"id\":\"5\",\"doc_id\":\"d3\",\"text\":\"No drug\",\"drug\":\"Aspirin\",\"adr\":\"rash\",\"label\":0}\n",
+    );
+    let (table, lines) = (folder.write("pairs.csv", table), folder.write("pairs.jsonl", lines));
+    let judged = |arguments: &[&str]| {
+        let run_of = run(&[&["eval", "--json", "--mistakes", "0"], arguments].concat(), "");
+        assert_eq!(run_of.code, 3, "{}", run_of.stderr);
+        let mut run_of = run_of.json()["runs"][0].clone();
+        run_of.as_object_mut().unwrap().remove("name");
+        let first = run_of["left_out"]["rejected"]["entity_not_found"]["first"].take();
+        // The file's name, and the line on which the row begins.
+        (
+            run_of,
+            first.as_str().unwrap().split_once("pairs.").unwrap().1.to_owned(),
+        )
+    };
+    let (expected, first) = judged(&[&lines, "--model", "demo"]);
+    assert_eq!(expected["records"], 3);
+    assert!(first.starts_with("jsonl:5: "), "{first}");
+    let (of_table, first) = judged(&[&table, "--model", "demo"]);
+    assert_eq!(of_table, expected);
+    assert!(first.starts_with("csv:7: "), "{first}");
+    for (name, more) in [("scored.csv", &[][..]), ("scored.tsv", &["--output-key", "crag"])] {
+        let scored = folder.name(name);
+        // In TSV a row is one line.
+        let input = match name.ends_with("tsv") {
+            false => table.clone(),
+            true => {
+                let rows = std::fs::read_to_string(&table)
+                    .unwrap()
+                    .replace("\"Aspirin, or\nit, caused rash.\"", "Aspirin, or it, caused rash.");
+                folder.write(
+                    "pairs.tsv",
+                    &rows
+                        .replace("or it, caused", "or it_ caused")
+                        .replace("Aspirin, or", "Aspirin_ or")
+                        .replace(',', "\t")
+                        .replace('_', ","),
+                )
+            }
+        };
+        let run_of = run(
+            &[&["score", "--model", "demo", "-q", "-o", &scored, &input], more].concat(),
+            "",
+        );
+        assert_eq!(run_of.code, 3, "{}", run_of.stderr);
+        // Of records that are scored the default threshold is another than the model's.
+        let mut arguments = vec![scored.as_str(), "--scored", "--threshold", "0.7040864"];
+        arguments.extend(more.iter().take(2));
+        let judged = run(&[&["eval", "--json"], &arguments[..]].concat(), "");
+        assert_eq!(judged.code, 3, "{}", judged.stderr);
+        let of_scored = &judged.json()["runs"][0];
+        assert_eq!(of_scored["left_out"]["rejected"]["entity_not_found"]["count"], 1);
+        if name.ends_with("csv") {
+            assert_eq!(of_scored["metrics"], expected["metrics"]);
+        }
+        let from_stdin = ["eval", "--json", "--scored", "--format", &name[name.len() - 3..]];
+        let stdin = run(&[&from_stdin[..], more].concat(), std::fs::read(&scored).unwrap());
+        assert_eq!(
+            stdin.json()["runs"][0]["metrics"],
+            of_scored["metrics"],
+            "{}",
+            stdin.stderr
+        );
+    }
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::{Case, stderr};
-use crate::common::crag;
 use crate::common::pack::gzip;
+use crate::common::{crag, json_lines};
 
 #[test]
 fn what_cannot_be_trained_on_is_one_clear_error_and_leaves_nothing() {
@@ -146,6 +146,30 @@ fn packed_files_and_other_names_of_fields_are_read() {
     assert_eq!(manifest["data"]["valid"]["pairs"], 10);
     assert_eq!(manifest["inputs"][0]["name"], "renamed.jsonl.gz");
     assert_eq!(manifest["outcome"]["status"], "complete");
+}
+
+#[test]
+fn a_table_trains_the_model_that_the_same_pairs_in_jsonl_train() {
+    let case = Case::new();
+    let records = json_lines(&fs::read(case.path("pairs.jsonl")).unwrap());
+    let cell = |record: &Value, column: &str| match &record[column] {
+        Value::String(text) => format!("\"{text}\""),
+        other => other.to_string(),
+    };
+    let columns = ["doc_id", "text", "drug", "adr"];
+    let rows = records
+        .iter()
+        .map(|record| columns.map(|column| cell(record, column)).join(",") + "\n");
+    let table = columns.join(",") + "\n" + &rows.collect::<String>();
+    fs::write(case.path("pairs.csv"), table.clone() + "7,no mention,aspirin\n").unwrap();
+    let epochs = ["--epochs", "1"];
+    case.train("plain", &epochs).assert().success();
+    let of_table = case.train_on("pairs.csv", "of-table", &epochs).assert().code(3);
+    let said = "pairs.csv:98: expected 4 fields, found 3";
+    assert!(stderr(&of_table).contains(said), "{}", stderr(&of_table));
+    assert!(case.weights("plain") == case.weights("of-table"));
+    let input = &case.json("of-table", "manifest.json")["inputs"][0];
+    assert_eq!(input["bytes"], table.len() + "7,no mention,aspirin\n".len());
 }
 
 #[test]

@@ -28,7 +28,7 @@ use crate::words::counted;
 /// What to judge, with what, and what to say of it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each record is a JSON object with a label: 0, 1, false or true. crag scores the records with --model, or reads \
+Each record is a JSON object, or a row of a CSV or TSV table, with a label: 0, 1, false or true. crag scores the records with --model, or reads \
 their probabilities with --scored. Two files of scored records, or two --model, are compared on the same pairs.
 
 Intervals resample documents, since what is said in one document is not independent. The calibration error has none: \
@@ -44,8 +44,8 @@ Examples:
 Exit codes: 0 all judged; 1 could not run or go on; 2 usage; 3 finished, but some labelled records could not be used \
 or matched.")]
 pub struct EvalArgs {
-    /// JSONL file of labelled records, "-" or none for stdin; two files of scored records are compared. gzip, zstd and
-    /// bzip2 are unpacked, whatever the name
+    /// File of labelled records (JSONL, CSV or TSV), "-" or none for stdin; two files of scored records are compared. gzip,
+    /// zstd and bzip2 are unpacked, whatever the name
     #[arg(value_name = "FILE", num_args = 0..=2)]
     files: Vec<PathBuf>,
 

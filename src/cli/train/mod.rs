@@ -22,7 +22,7 @@ use self::recipe::RecipeArgs;
 use super::config::SettingRow;
 use super::device::PlaceArgs;
 use super::doubts::{check_vocabulary, doubts, warn_of};
-use super::inputs::{expect_jsonl, given_twice, input, note_typing, refuse_stdin_twice};
+use super::inputs::{format_of, given_twice, input, note_typing, refuse_stdin_twice};
 use super::labelled::of_several_fields;
 use super::model::hub_options;
 use super::model_folder;
@@ -34,6 +34,7 @@ use super::{Outcome, UsageError, console, note};
 use crate::checkpoint::{FileHash, ModelSource, locate};
 use crate::evaluation::Fields;
 use crate::files::Claim;
+use crate::scoring::{Format, RowsAsJson};
 use crate::training::{
     BackboneSettings, Job, LabelledPairs, NegativeKind, Origin, Parameters, Relations, Settings, Source, Split, Start,
     TrainError, Trained,
@@ -70,7 +71,7 @@ Exit codes: 0 done; 1 could not run or go on; 2 usage, or --resume with other se
 were no labelled pairs; 11 another run writes this output; 129, 130, 143 interrupted."
 )]
 pub struct TrainArgs {
-    /// Labelled pairs, JSONL; several files are one data set. gzip, zstd and bzip2 are unpacked
+    /// Labelled pairs (JSONL, or CSV and TSV by their names); several files are one data set. gzip, zstd and bzip2 are unpacked
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     train: Vec<PathBuf>,
 
@@ -437,7 +438,6 @@ impl TrainArgs {
     }
 
     fn read_file(&self, path: &Path, fields: &Fields, pairs: &mut LabelledPairs) -> anyhow::Result<FileHash> {
-        expect_jsonl(path)?;
         let file = input(path);
         note_typing(
             std::slice::from_ref(&file),
@@ -450,7 +450,19 @@ impl TrainArgs {
             fields,
             max_line_bytes: self.max_line_bytes,
         };
-        if !pairs.read(&source, &mut open)? {
+        let is_labelled = match format_of(None, std::slice::from_ref(&path.to_owned()))? {
+            Format::Jsonl => pairs.read(&source, &mut open)?,
+            format => {
+                let rows = RowsAsJson::new(&mut open, &name, format, self.max_line_bytes, None)?;
+                // Rows that are too long have been told; quotes and keys make the others longer.
+                let source = Source {
+                    max_line_bytes: usize::MAX,
+                    ..source
+                };
+                pairs.read(&source, rows)?
+            }
+        };
+        if !is_labelled {
             if self.gold != Fields::default().gold {
                 let message = format!("--gold {}: no record of {name} has this field", self.gold);
                 return Err(UsageError(message).into());

@@ -6,6 +6,8 @@
 //! columns, a row with too few fields is filled up with empty ones, an open quote is closed, and of a row with too many the last column
 //! takes what is left, as one field.
 
+mod as_json;
+
 use std::sync::OnceLock;
 
 use super::error::{ErrorCode, LineError, ScoreError};
@@ -17,6 +19,7 @@ use super::record_format::{Answer, RecordFormat, write_probabilities, write_prob
 use super::rows::{self, Field, RowEnds, Shape};
 use super::warning::Warning;
 use crate::words::{quoted, utf8};
+pub use as_json::RowsAsJson;
 
 /// The columns that are appended.
 const COLUMNS: [&str; 7] = [
@@ -25,9 +28,11 @@ const COLUMNS: [&str; 7] = [
     CALIBRATED_KEY,
     PROBABILITIES,
     "warnings",
-    "error_code",
-    "error_message",
+    ERROR_CODE,
+    ERROR_MESSAGE,
 ];
+const ERROR_CODE: &str = "error_code";
+const ERROR_MESSAGE: &str = "error_message";
 /// Most columns that a message lists.
 const SHOWN_COLUMNS: usize = 12;
 
@@ -64,26 +69,7 @@ impl Table {
     }
 
     fn read_header(&self, name: &str, row: &[u8]) -> Result<Header, String> {
-        let row = utf8(row)?;
-        const LONE_RETURN: &str = "expected lines to end with LF or CRLF, found a lone CR; \
-                                   convert them, for example with tr '\\r' '\\n'";
-        let mut columns = Vec::new();
-        if row.trim_start().starts_with('{') && row.contains(':') {
-            return Err("expected a header row, found an object; is it JSONL? --format jsonl reads it".to_owned());
-        }
-        for field in rows::fields(row, self.format) {
-            // In quotes it is a part of the name; the end of a file's first line, where all of the file looks like one row, is not.
-            if let Field::Bytes(name) = field
-                && name.contains('\r')
-            {
-                return Err(LONE_RETURN.to_owned());
-            }
-            match field.text() {
-                Some(column) => columns.push(column.into_owned()),
-                None if row.contains("\"\r") => return Err(LONE_RETURN.to_owned()),
-                None => return Err(format!("column {}: {}", columns.len() + 1, quoting_message(&field))),
-            }
-        }
+        let columns = header_columns(row, self.format)?;
         for column in self.answer_columns() {
             if columns.contains(&column) {
                 let name = self.output.key().map_or("a name", |_| "another name");
@@ -209,13 +195,7 @@ impl Table {
         }
         let expected = header.columns.len();
         if count != expected {
-            let hint = match (self.format, count < expected) {
-                (Format::Tsv, true) => "; a TSV row is one line, and a tab ends a field also in quotes",
-                (Format::Tsv, false) => "; in TSV a tab ends a field also in quotes",
-                (_, true) => "",
-                (_, false) => "; a field with a comma in it has to be in quotes",
-            };
-            return Err(invalid(format!("expected {expected} fields, found {count}{hint}")));
+            return Err(invalid(fields_expected(self.format, expected, count)));
         }
         let inventory = || format!("the header has {}", listed(&header.columns));
         Values {
@@ -348,6 +328,42 @@ impl RecordFormat for Table {
         }
         out.push(b'\n');
     }
+}
+
+/// The names of a header's columns.
+fn header_columns(row: &[u8], format: Format) -> Result<Vec<String>, String> {
+    const LONE_RETURN: &str = "expected lines to end with LF or CRLF, found a lone CR; \
+                               convert them, for example with tr '\\r' '\\n'";
+    let row = utf8(row)?;
+    if row.trim_start().starts_with('{') && row.contains(':') {
+        return Err("expected a header row, found an object; is it JSONL? --format jsonl reads it".to_owned());
+    }
+    let mut columns = Vec::new();
+    for field in rows::fields(row, format) {
+        // In quotes it is a part of the name; the end of a file's first line, where all of the file looks like one row, is not.
+        if let Field::Bytes(name) = field
+            && name.contains('\r')
+        {
+            return Err(LONE_RETURN.to_owned());
+        }
+        match field.text() {
+            Some(column) => columns.push(column.into_owned()),
+            None if row.contains("\"\r") => return Err(LONE_RETURN.to_owned()),
+            None => return Err(format!("column {}: {}", columns.len() + 1, quoting_message(&field))),
+        }
+    }
+    Ok(columns)
+}
+
+/// What is wrong with a row of another number of fields than the header's.
+fn fields_expected(format: Format, expected: usize, found: usize) -> String {
+    let hint = match (format, found < expected) {
+        (Format::Tsv, true) => "; a TSV row is one line, and a tab ends a field also in quotes",
+        (Format::Tsv, false) => "; in TSV a tab ends a field also in quotes",
+        (_, true) => "",
+        (_, false) => "; a field with a comma in it has to be in quotes",
+    };
+    format!("expected {expected} fields, found {found}{hint}")
 }
 
 fn quoting_message(field: &Field<'_>) -> &'static str {
