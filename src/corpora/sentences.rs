@@ -290,7 +290,7 @@ fn goes_on_after_stop(before: &str, is_closed: bool, after: &str) -> bool {
                 || begins_with_initial(after)
                 || previous.starts_with(char::is_uppercase)
                 || previous.ends_with([',', ';', '(', '.'])
-                || BEFORE_NAMES.contains(&&*previous));
+                || BEFORE_NAMES.contains(&previous));
     }
     if word.len() > 8 {
         return false;

@@ -242,6 +242,36 @@ impl<R: Read> Read for RowsAsJson<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn whatever_a_table_holds_comes_out_as_objects_on_the_rows_lines(
+            rows in proptest::collection::vec("([a,\t0-9.:\"{}\\[\\]\\\\ -]|true|\r|\u{0}|\u{2028}|é|\n){0,12}", 0..8),
+            format in prop_oneof![Just(Format::Csv), Just(Format::Tsv)],
+            output_key in prop_oneof![Just(None), Just(Some("c"))],
+        ) {
+            let delimiter = if format == Format::Csv { "," } else { "\t" };
+            let header = ["text", "c_probability", "drug_span", "probability", "error_code", "c_error_message", "x\"y"].join(delimiter);
+            let table = format!("{header}\n{}", rows.join("\n"));
+            let mut expected = Vec::new();
+            let mut lines = LineReader::new(table.as_bytes(), "t".to_owned(), 200, RowEnds::of(format));
+            while let Some((line, content)) = lines.next_line().unwrap() {
+                if line > 1 && content != Content::Blank {
+                    expected.push(line);
+                }
+            }
+            let read = read(format, output_key, &table).unwrap();
+            let mut found = Vec::new();
+            for (line, text) in (1u64..).zip(&read) {
+                if !text.is_empty() {
+                    prop_assert!(serde_json::from_str::<Map<String, Value>>(text).is_ok(), "{text}");
+                    found.push(line);
+                }
+            }
+            prop_assert_eq!(found, expected);
+        }
+    }
 
     fn read(format: Format, output_key: Option<&str>, table: &str) -> Result<Vec<String>, String> {
         let rows = RowsAsJson::new(table.as_bytes(), "t", format, 200, output_key);
