@@ -25,7 +25,7 @@ pub(crate) enum Pairwise {
 
 fn pairwise(a: &Tensor, b: &Tensor, operation: Pairwise) -> Result<Tensor> {
     if a.dims() != b.dims() {
-        bail!("expected equal shapes, found {:?} and {:?}", a.dims(), b.dims())
+        bail!("views: expected equal shapes, found {:?} and {:?}", a.dims(), b.dims())
     }
     a.contiguous()?.apply_op2_no_bwd(&b.contiguous()?, &operation)
 }

@@ -152,11 +152,6 @@ impl Contents {
         }
     }
 
-    /// The file's name in messages.
-    pub(super) fn name(&self) -> &str {
-        &self.file
-    }
-
     /// Hands over the whole file part by part, and keeps none of it in memory for that. Returns its length; errors if the
     /// file has been written to since it was opened.
     pub(super) fn read_through(&self, mut take: impl FnMut(&[u8])) -> Result<u64, CheckpointError> {
@@ -337,7 +332,7 @@ fn list(file: &str, bytes: &[u8], held: &str) -> Result<Listing, CheckpointError
             "the file is empty; copy or download it again",
         ));
     }
-    if let Some(reason) = looks_like_anything_but_weights(bytes) {
+    if let Some(reason) = stand_in(bytes) {
         return Err(CheckpointError::malformed(file, reason));
     }
     if bytes.starts_with(b"PK") {
@@ -350,7 +345,7 @@ fn list(file: &str, bytes: &[u8], held: &str) -> Result<Listing, CheckpointError
 }
 
 /// What stands in for a file when a clone or a download went wrong.
-pub(super) fn looks_like_anything_but_weights(bytes: &[u8]) -> Option<&'static str> {
+pub(super) fn stand_in(bytes: &[u8]) -> Option<&'static str> {
     if bytes.starts_with(b"version https://git-lfs") {
         return Some("a Git LFS pointer, not the file itself; run `git lfs pull` in the clone, or download the file");
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::contents::{Contents, looks_like_anything_but_weights};
+use super::contents::{Contents, stand_in};
 use super::mapped::NO_FILE;
 use super::{CheckpointError, ModelFiles, NamedBytes, WeightFile};
 use crate::files::BYTE_ORDER_MARK;
@@ -162,7 +162,7 @@ fn read_small(path: &Path) -> Result<Option<NamedBytes>, CheckpointError> {
     if bytes.starts_with(BYTE_ORDER_MARK) && path.file_name().is_none_or(|name| name != "vocab.txt") {
         bytes.drain(..BYTE_ORDER_MARK.len());
     }
-    if let Some(reason) = looks_like_anything_but_weights(&bytes) {
+    if let Some(reason) = stand_in(&bytes) {
         return Err(CheckpointError::malformed(name, reason));
     }
     Ok(Some(NamedBytes {

@@ -46,7 +46,7 @@ impl Checkpoint {
         let hash = |file: &super::contents::Contents| {
             let mut sha256 = Sha256::new();
             let bytes = file.read_through(|part| sha256.update(part))?;
-            Ok(FileHash::new(file.name(), bytes, sha256))
+            Ok(FileHash::new(&file.file, bytes, sha256))
         };
         self.weight_files().iter().map(hash).collect()
     }

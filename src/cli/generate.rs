@@ -55,9 +55,10 @@ pub fn man(args: ManArgs) -> anyhow::Result<Outcome> {
 
 /// A man page, with what its command's help says last under the headings that readers of such pages look for.
 fn page(command: clap::Command) -> anyhow::Result<String> {
+    let usage = command.clone().render_usage().to_string();
     let mut page = Vec::new();
     Man::new(command).render(&mut page)?;
-    let page = String::from_utf8(page)?;
+    let page = with_usage(&String::from_utf8(page)?, &usage);
     let Some((before, extra)) = page.split_once(".SH EXTRA\n") else {
         return Ok(page);
     };
@@ -74,4 +75,18 @@ fn page(command: clap::Command) -> anyhow::Result<String> {
         }
     }
     Ok(format!("{before}{notes}{examples}{exit_status}.SH {after}"))
+}
+
+/// The page with the command's usage as its synopsis, in the place of a list of all flags in no order.
+fn with_usage(page: &str, usage: &str) -> String {
+    let usage = usage
+        .trim_start_matches("Usage: ")
+        .replace('-', "\\-")
+        .replace("\n", "\n.br\n");
+    let replaced = || {
+        let (before, synopsis) = page.split_once(".SH SYNOPSIS\n")?;
+        let (_, after) = synopsis.split_once("\n.SH ")?;
+        Some(format!("{before}.SH SYNOPSIS\n{usage}\n.SH {after}"))
+    };
+    replaced().unwrap_or_else(|| page.to_owned())
 }

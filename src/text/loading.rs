@@ -87,66 +87,8 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
         (None, None) => return Err(TokenizerError::NoFiles),
     };
 
-    let mut files_have_markers = true;
-    let present: HashSet<AddedToken> = tokenizer.get_added_tokens_decoder().into_values().collect();
-    let contents: HashSet<&str> = present.iter().map(|token| token.content.as_str()).collect();
-    let known = |token: &AddedToken| contents.contains(token.content.as_str());
-    // A decoder also says how a token is looked for; added_tokens.json leaves that to tokenizer.json.
-    let stated = config.added.values().filter(|token| match config.has_decoder {
-        true => !present.contains(token),
-        false => !known(token),
-    });
-    let added: HashSet<&str> = config.added.values().map(|token| token.content.as_str()).collect();
-    let is_added = |token: &AddedToken| added.contains(token.content.as_str());
-    let named = config.named.iter().chain(&config.extra);
-    let named = named.filter(|token| !known(token) && !is_added(token));
-    add(&mut tokenizer, file, stated.chain(named).cloned().collect())?;
-    for (&id, token) in &config.added {
-        if tokenizer.token_to_id(&token.content) != Some(id) {
-            return Err(id_mismatch(
-                &config.added_file,
-                &token.content,
-                id,
-                tokenizer.token_to_id(&token.content),
-            ));
-        }
-    }
-    if markers {
-        if config.split_special_tokens {
-            doubts.push(format!(
-                "{}: its \"split_special_tokens\" is true, with which transformers takes the markers apart like any text, and here they \
-                 are one token each: if the model was trained with markers taken apart, every probability is wrong; state false if not",
-                config.file
-            ));
-        }
-        let present = tokenizer.get_added_tokens_decoder();
-        let missing = MARKERS
-            .iter()
-            .filter(|marker| !present.values().any(|token| token.content == **marker));
-        let missing: Vec<AddedToken> = missing.map(|marker| AddedToken::from(*marker, true)).collect();
-        let vocabulary = missing
-            .iter()
-            .find(|marker| tokenizer.token_to_id(&marker.content).is_some());
-        if let Some(AddedToken { content, .. }) = vocabulary {
-            doubts.push(format!(
-                "{file}: its vocabulary has {content:?}, which no file lists as a special token: transformers takes it apart like any \
-                 text, and here it is one token: if the model was trained with markers taken apart, every probability is wrong; list \
-                 the markers in \"additional_special_tokens\" of tokenizer_config.json if not"
-            ));
-        }
-        if vocabulary.is_none() && !missing.is_empty() && missing.len() < MARKERS.len() {
-            let names: Vec<&str> = missing.iter().map(|marker| marker.content.as_str()).collect();
-            doubts.push(format!(
-                "{file}: of the entity markers no file lists {}, beside the others: transformers takes what is not listed apart like any \
-                 text, and here it is one token with an id of its own: if the model was trained with these taken apart, every probability \
-                 is wrong; list all four in \"additional_special_tokens\" of tokenizer_config.json if not",
-                names.join(" and ")
-            ));
-        }
-        files_have_markers = missing.len() < MARKERS.len() || vocabulary.is_some();
-        add(&mut tokenizer, file, missing)?;
-    }
-
+    add_stated(&mut tokenizer, file, &config)?;
+    let files_have_markers = !markers || add_markers(&mut tokenizer, file, &config, &mut doubts)?;
     let (cls, sep) = match files.tokenizer_json {
         Some(_) => surrounding_tokens(file, &tokenizer)?,
         None => {
@@ -171,13 +113,91 @@ fn load_unguarded(files: &TokenizerFiles, markers: bool) -> Result<Loaded, Token
     })
 }
 
+/// Adds the tokens that the configuration lists and the tokenizer lacks, each with the id that is stated.
+fn add_stated(tokenizer: &mut Tokenizer, file: &str, config: &Config) -> Result<(), TokenizerError> {
+    let present: HashSet<AddedToken> = tokenizer.get_added_tokens_decoder().into_values().collect();
+    let contents: HashSet<&str> = present.iter().map(|token| token.content.as_str()).collect();
+    let known = |token: &AddedToken| contents.contains(token.content.as_str());
+    // A decoder also says how a token is looked for; added_tokens.json leaves that to tokenizer.json.
+    let stated = config.added.values().filter(|token| match config.has_decoder {
+        true => !present.contains(token),
+        false => !known(token),
+    });
+    let added: HashSet<&str> = config.added.values().map(|token| token.content.as_str()).collect();
+    let is_added = |token: &AddedToken| added.contains(token.content.as_str());
+    let named = config.named.iter().chain(&config.extra);
+    let named = named.filter(|token| !known(token) && !is_added(token));
+    add(tokenizer, file, stated.chain(named).cloned().collect())?;
+    for (&id, token) in &config.added {
+        if tokenizer.token_to_id(&token.content) != Some(id) {
+            return Err(id_mismatch(
+                &config.added_file,
+                &token.content,
+                id,
+                tokenizer.token_to_id(&token.content),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the entity markers special tokens where they are not, and says what is doubtful about that. Whether a file has any of them.
+fn add_markers(
+    tokenizer: &mut Tokenizer,
+    file: &str,
+    config: &Config,
+    doubts: &mut Vec<String>,
+) -> Result<bool, TokenizerError> {
+    if config.split_special_tokens {
+        doubts.push(format!(
+            "{}: its \"split_special_tokens\" is true, with which transformers takes the markers apart like any text, and here they \
+             are one token each: if the model was trained with markers taken apart, every probability is wrong; state false if not",
+            config.file
+        ));
+    }
+    let present = tokenizer.get_added_tokens_decoder();
+    let missing = MARKERS
+        .iter()
+        .filter(|marker| !present.values().any(|token| token.content == **marker));
+    let missing: Vec<AddedToken> = missing.map(|marker| AddedToken::from(*marker, true)).collect();
+    let vocabulary = missing
+        .iter()
+        .find(|marker| tokenizer.token_to_id(&marker.content).is_some());
+    if let Some(AddedToken { content, .. }) = vocabulary {
+        doubts.push(format!(
+            "{file}: its vocabulary has {content:?}, which no file lists as a special token: transformers takes it apart like any \
+             text, and here it is one token: if the model was trained with markers taken apart, every probability is wrong; list \
+             the markers in \"additional_special_tokens\" of tokenizer_config.json if not"
+        ));
+    }
+    if vocabulary.is_none() && !missing.is_empty() && missing.len() < MARKERS.len() {
+        let names: Vec<&str> = missing.iter().map(|marker| marker.content.as_str()).collect();
+        doubts.push(format!(
+            "{file}: of the entity markers no file lists {}, beside the others: transformers takes what is not listed apart like any \
+             text, and here it is one token with an id of its own: if the model was trained with these taken apart, every probability \
+             is wrong; list all four in \"additional_special_tokens\" of tokenizer_config.json if not",
+            names.join(" and ")
+        ));
+    }
+    let files_have_markers = missing.len() < MARKERS.len() || vocabulary.is_some();
+    add(tokenizer, file, missing)?;
+    Ok(files_have_markers)
+}
+
 fn from_json(file: &str, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
     #[derive(Deserialize)]
-    struct Normalizing {
+    struct Stated {
         #[serde(default)]
         normalizer: Value,
+        #[serde(default)]
+        added_tokens: Vec<StatedToken>,
     }
-    let stated: Normalizing =
+    #[derive(Deserialize)]
+    struct StatedToken {
+        id: u32,
+        content: String,
+    }
+    let stated: Stated =
         serde_json::from_slice(bytes).map_err(|error| TokenizerError::malformed(file, &error.to_string()))?;
     // The library takes memory for whatever a table of eight letters claims to need.
     if has_type(&stated.normalizer, "Precompiled") {
@@ -234,19 +254,6 @@ fn from_json(file: &str, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
     tokenizer
         .with_truncation(None)
         .map_err(|error| TokenizerError::malformed(file, &error.to_string()))?;
-
-    #[derive(Deserialize)]
-    struct Stated {
-        #[serde(default)]
-        added_tokens: Vec<StatedToken>,
-    }
-    #[derive(Deserialize)]
-    struct StatedToken {
-        id: u32,
-        content: String,
-    }
-    let stated: Stated =
-        serde_json::from_slice(bytes).map_err(|error| TokenizerError::malformed(file, &error.to_string()))?;
     for token in stated.added_tokens {
         let found = tokenizer.token_to_id(&token.content);
         if found != Some(token.id) {
@@ -362,8 +369,10 @@ fn normalize_as_bert(tokenizer: &mut Tokenizer, file: &str, config: &Config) -> 
                 "\"max_input_chars_per_word\" of {longest}, not {BERT_MAX_INPUT_CHARS_PER_WORD}"
             ));
         }
-        if prefix != PREFIX {
-            odd.push(format!("\"continuing_subword_prefix\" {prefix:?}, not {PREFIX:?}"));
+        if prefix != CONTINUING_SUBWORD_PREFIX {
+            odd.push(format!(
+                "\"continuing_subword_prefix\" {prefix:?}, not {CONTINUING_SUBWORD_PREFIX:?}"
+            ));
         }
         if *unk != config.unk.content {
             odd.push(format!("\"unk_token\" {unk:?}, not {:?}", config.unk.content));
@@ -401,8 +410,8 @@ fn unknown_class(config: &Config, done: &str, same: &str) -> Option<String> {
 }
 
 /// BERT's values in `tokenizer.json`'s "model".
-const BERT_MAX_INPUT_CHARS_PER_WORD: usize = 100;
-const PREFIX: &str = "##";
+pub(super) const BERT_MAX_INPUT_CHARS_PER_WORD: usize = 100;
+pub(super) const CONTINUING_SUBWORD_PREFIX: &str = "##";
 /// More than this would let one word take too long.
 const MOST_CHARS_OF_A_WORD: usize = 1000;
 

@@ -2,7 +2,7 @@
 //!
 //! [`mark_every`] and [`mark_span`] put the model's markers around an entity and remember where
 //! they went; [`Tokenizer`] turns the marked text into the ids that the Hugging Face fast
-//! tokenizer gives, cut to the model's length. What a record is, and what to do about an entity
+//! tokenizer gives, cut to the model's length; [`vocabulary`] makes one of texts. What a record is, and what to do about an entity
 //! that does not occur, is the caller's business.
 
 mod configuration;
@@ -13,12 +13,14 @@ mod marking;
 mod pieces;
 mod runs;
 mod tokenizer;
+mod vocabulary;
 
 pub use configuration::TokenizerFiles;
 pub use error::TokenizerError;
 pub use loading::with_markers_added;
 pub use marking::{MarkError, MarkedText, locate_every, locate_span, mark_every, mark_span, unmarked};
 pub use tokenizer::{Tokenized, Tokenizer, Truncation};
+pub use vocabulary::vocabulary;
 
 use crate::Side;
 

@@ -39,7 +39,6 @@ mod split;
 mod start;
 pub mod state;
 mod validation;
-mod vocabulary;
 
 pub use curve::svg;
 pub use error::TrainError;

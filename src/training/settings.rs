@@ -231,9 +231,12 @@ impl Default for OptimizerSettings {
 impl Settings {
     /// Reads a TOML file's text; an unknown key is an error.
     pub fn parse(file: &str, text: &str) -> Result<Self, TrainError> {
-        toml::from_str(text).map_err(|error| TrainError::Settings {
-            place: file.to_owned(),
-            reason: with_numbers_named(error.to_string().trim_end()),
+        toml::from_str(text).map_err(|error| {
+            let line = |span: std::ops::Range<usize>| 1 + text[..span.start].matches('\n').count();
+            TrainError::Settings {
+                place: format!("{file}:{}", error.span().map_or(1, line)),
+                reason: with_numbers_named(error.message()),
+            }
         })
     }
 

@@ -15,12 +15,12 @@ use self::{
     fresh_head::add_head,
     tokenizer_files::{load_tokenizer, named_file, with_markers},
 };
-use super::{BackboneSettings, HeadSettings, LabelledPair, TrainError, network::Network, vocabulary::vocabulary};
+use super::{BackboneSettings, HeadSettings, LabelledPair, TrainError, network::Network};
 use crate::{
     Side,
     checkpoint::{Checkpoint, ModelFiles, TensorInfo},
     model::{ModelConfig, Pooling, Roles, config::Sidecar},
-    text::{MARKERS, Tokenizer},
+    text::{MARKERS, Tokenizer, vocabulary},
 };
 
 /// A network before its first step.
@@ -109,7 +109,11 @@ impl Start {
             .collect();
         texts.sort_unstable();
         texts.dedup();
-        let mut pieces = vocabulary(&texts, settings.vocab_size, settings.lowercase)?;
+        let mut pieces =
+            vocabulary(&texts, settings.vocab_size, settings.lowercase).map_err(|reason| TrainError::Settings {
+                place: "backbone.vocab_size".to_owned(),
+                reason,
+            })?;
         if head.markers {
             pieces.extend(MARKERS.map(str::to_owned));
         }

@@ -27,7 +27,7 @@ pub struct ReportArgs {
     #[arg(help_heading = "Reports", long, value_name = "FILE")]
     manifest: Option<PathBuf>,
 
-    /// Write how the run ended and its counts and speeds to this file (JSON)
+    /// Write how the run ended and its counts and speeds to this file (JSON); "-" for stdout, where the records go elsewhere
     #[arg(help_heading = "Reports", long, value_name = "FILE")]
     summary_json: Option<PathBuf>,
 }

@@ -108,7 +108,7 @@ pub struct TrainArgs {
     max_line_bytes: usize,
 
     /// Folder to write; it appears only once everything in it is complete (OUT.partial holds the run until then)
-    #[arg(long, short, value_name = "OUT", help_heading = "Output")]
+    #[arg(long, short, alias = "output", value_name = "OUT", help_heading = "Output")]
     out: PathBuf,
 
     /// Replace OUT if it exists (once the new one is complete), and an unfinished OUT.partial

@@ -9,21 +9,16 @@ use tokenizers::{
     pre_tokenizers::bert::BertPreTokenizer,
 };
 
-use super::TrainError;
+use super::loading::{BERT_MAX_INPUT_CHARS_PER_WORD, CONTINUING_SUBWORD_PREFIX};
 
 /// What BERT's tokenizer puts around and into texts.
 const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 /// Characters of the alphabet at most: the rest, which are rare, become `[UNK]`.
 const ALPHABET: usize = 200;
-/// BERT's `max_input_chars_per_word`.
-const LONGEST_WORD: usize = 100;
 
-/// At most `size` word pieces for `texts`, by id. The same texts give the same vocabulary.
-pub fn vocabulary(texts: &[&str], size: usize, lowercase: bool) -> Result<Vec<String>, TrainError> {
-    let failed = |error: tokenizers::Error| TrainError::Settings {
-        place: "backbone.vocab_size".to_owned(),
-        reason: error.to_string(),
-    };
+/// At most `size` word pieces for `texts`, by id. The same texts give the same vocabulary. An error says which size would do.
+pub fn vocabulary(texts: &[&str], size: usize, lowercase: bool) -> Result<Vec<String>, String> {
+    let failed = |error: tokenizers::Error| error.to_string();
     let normalizer = BertNormalizer::new(true, true, None, lowercase);
     let words = |text: &str| -> tokenizers::Result<Vec<String>> {
         let mut normalized = NormalizedString::from(text);
@@ -33,7 +28,7 @@ pub fn vocabulary(texts: &[&str], size: usize, lowercase: bool) -> Result<Vec<St
         let parts = parts.get_splits(tokenizers::OffsetReferential::Original, tokenizers::OffsetType::Byte);
         // Longer ones are unknown to the tokenizer, whatever pieces there are, and merging theirs takes as often as long.
         let parts = parts.into_iter().map(|(part, _, _)| part);
-        let parts = parts.filter(|part| part.chars().nth(LONGEST_WORD).is_none());
+        let parts = parts.filter(|part| part.chars().nth(BERT_MAX_INPUT_CHARS_PER_WORD).is_none());
         Ok(parts.map(str::to_owned).collect())
     };
     let mut counts: std::collections::BTreeMap<char, u64> = std::collections::BTreeMap::new();
@@ -51,18 +46,17 @@ pub fn vocabulary(texts: &[&str], size: usize, lowercase: bool) -> Result<Vec<St
     let alphabet: BTreeSet<char> = alphabet.into_iter().map(|(_, character)| character).collect();
     // The trainer numbers what it first meets in the order of a hash map; all that it can meet before its first
     // merge is numbered here, so that the vocabulary depends on the texts alone.
-    let inside = alphabet.iter().map(|character| format!("##{character}"));
+    let inside = alphabet
+        .iter()
+        .map(|character| format!("{CONTINUING_SUBWORD_PREFIX}{character}"));
     let first = SPECIAL.into_iter().map(str::to_owned);
     let first = first.chain(alphabet.iter().map(char::to_string)).chain(inside);
     let first: Vec<AddedToken> = first.map(|token| AddedToken::from(token, true)).collect();
     if size <= first.len() {
-        return Err(TrainError::Settings {
-            place: "backbone.vocab_size".to_owned(),
-            reason: format!(
-                "expected more than {}, the characters of the texts twice, found {size}",
-                first.len()
-            ),
-        });
+        return Err(format!(
+            "expected more than {}, the characters of the texts twice, found {size}",
+            first.len()
+        ));
     }
     let mut trainer: WordPieceTrainer = WordPieceTrainer::builder()
         .special_tokens(first)
@@ -107,8 +101,7 @@ mod tests {
         assert!(
             vocabulary(&repeated, 20, true)
                 .unwrap_err()
-                .to_string()
-                .contains("vocab_size")
+                .contains("expected more than")
         );
     }
 }
