@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SOURCES: [&str; 5] = ["attention", "bilinear", "pooling", "rows", "views"];
+const SOURCES: &str = "src/cuda";
 
 /// The oldest architecture with bf16 tensor cores; the driver compiles up from it.
 const ARCHITECTURE: &str = "compute_80";
@@ -21,7 +21,7 @@ fn main() {
     for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH", "CUDA_COMPUTE_CAP"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
-    println!("cargo:rerun-if-changed=src/cuda/common.cuh");
+    println!("cargo:rerun-if-changed={SOURCES}/common.cuh");
     let nvcc = find_nvcc();
     // Another toolkit in its place; cargo watches files and not the PATH.
     if nvcc.exists() {
@@ -33,8 +33,16 @@ fn main() {
     let capability = std::env::var("CUDA_COMPUTE_CAP").unwrap_or_default();
     println!("cargo:rustc-env=CRAG_CUDA_COMPUTE_CAP={capability}");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    for name in SOURCES {
-        let source = Path::new("src/cuda").join(name).with_extension("cu");
+    // A new file is found with the module that names it: any change there runs this again.
+    println!("cargo:rerun-if-changed={SOURCES}/launch.rs");
+    for file in std::fs::read_dir(SOURCES).expect("the sources are beside this script") {
+        let source = file.expect("the folder can be read").path();
+        let (Some(name), true) = (
+            source.file_stem(),
+            source.extension().is_some_and(|ending| ending == "cu"),
+        ) else {
+            continue;
+        };
         println!("cargo:rerun-if-changed={}", source.display());
         run(Command::new(&nvcc)
             .arg(format!("-arch={ARCHITECTURE}"))

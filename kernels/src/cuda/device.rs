@@ -108,14 +108,8 @@ pub fn open(ordinal: usize) -> Result<Device, CudaError> {
     unsafe { gpu.disable_event_tracking() };
     keep_freed_memory(gpu).map_err(failed)?;
     // compiles the kernels now: a driver that cannot is told of here and not in the middle of a file
-    for (module, kernel) in [
-        (&launch::ROWS, "layer_norm_f32"),
-        (&launch::ATTENTION, "attention_f32"),
-        (&launch::POOLING, "pool_mean_f32"),
-        (&launch::BILINEAR, "inner_products_f32"),
-        (&launch::VIEWS, "product_f32"),
-    ] {
-        gpu.get_or_load_custom_func(kernel, module.name, module.ptx)
+    for module in launch::ALL {
+        gpu.get_or_load_custom_func(module.kernel, module.name, module.ptx)
             .map_err(failed)?;
     }
     // And those of candle that loading and scoring use: were two threads to ask for one first, candle would load it twice

@@ -18,27 +18,37 @@ pub(super) fn address<T>(values: Option<&CudaView<T>>, device: &CudaDevice) -> u
 pub(super) struct Module {
     pub name: &'static str,
     pub ptx: &'static str,
+    /// One of its kernels.
+    pub kernel: &'static str,
 }
+
+/// All that there are.
+pub(super) const ALL: [&Module; 5] = [&ATTENTION, &BILINEAR, &POOLING, &VIEWS, &ROWS];
 
 pub(super) const ATTENTION: Module = Module {
     name: "crag_attention",
     ptx: include_str!(concat!(env!("OUT_DIR"), "/attention.ptx")),
+    kernel: "attention_f32",
 };
 pub(super) const BILINEAR: Module = Module {
     name: "crag_bilinear",
     ptx: include_str!(concat!(env!("OUT_DIR"), "/bilinear.ptx")),
+    kernel: "inner_products_f32",
 };
 pub(super) const POOLING: Module = Module {
     name: "crag_pooling",
     ptx: include_str!(concat!(env!("OUT_DIR"), "/pooling.ptx")),
+    kernel: "pool_mean_f32",
 };
 pub(super) const VIEWS: Module = Module {
     name: "crag_views",
     ptx: include_str!(concat!(env!("OUT_DIR"), "/views.ptx")),
+    kernel: "product_f32",
 };
 pub(super) const ROWS: Module = Module {
     name: "crag_rows",
     ptx: include_str!(concat!(env!("OUT_DIR"), "/rows.ptx")),
+    kernel: "layer_norm_f32",
 };
 
 /// An element type of hidden states.

@@ -89,6 +89,7 @@ fn gemm<T: Float>(
 where
     CudaBlas: Gemm<T>,
 {
+    check_lengths(sizes, rows, (x.len(), weight.len(), out.len()))?;
     const OP: &str = "linear";
     let (n, m, k) = (
         int(OP, sizes.out_features)?,
@@ -107,8 +108,20 @@ where
         beta,
         ldc: n,
     };
-    // SAFETY: the views hold N * K and M * K elements and `out` M * N, as the caller promises.
+    // SAFETY: the views hold N * K and M * K elements and `out` M * N, which has been checked.
     checked(unsafe { device.cublas_handle().gemm(config, weight, x, out) })
+}
+
+/// That the elements of rows, weights and results are as many as the sizes say.
+fn check_lengths(sizes: Sizes, rows: usize, (x, weight, out): (usize, usize, usize)) -> Result<()> {
+    let Sizes {
+        in_features,
+        out_features,
+    } = sizes;
+    if (x, weight, out) != (rows * in_features, out_features * in_features, rows * out_features) {
+        bail!("linear: {x} elements in {rows} rows, {weight} weights and {out} results are not those of {sizes:?}")
+    }
+    Ok(())
 }
 
 /// How one layer is multiplied, with its bias or without.
@@ -192,6 +205,7 @@ impl Plan {
         weight: &CudaView<T>,
         out: &mut CudaSlice<T>,
     ) -> Result<bool> {
+        check_lengths(self.sizes, rows, (x.len(), weight.len(), out.len()))?;
         let stream = device.cuda_stream();
         let multiplied = Layouts::new(T::MATRIX, self.sizes, rows as u64).and_then(|layouts| {
             let (weight, _weight_read) = weight.device_ptr(&stream);
@@ -199,7 +213,7 @@ impl Plan {
             let (out, _out_written) = out.device_ptr_mut(&stream);
             let (workspace, _workspace_used) = self.library.workspace.device_ptr(&stream);
             let (alpha, beta) = (1f32, 0f32);
-            // SAFETY: the layouts describe the slices, which the caller sized; the bias outlives the plan; the workspace is
+            // SAFETY: the layouts describe the slices, whose lengths have been checked; the bias outlives the plan; the workspace is
             // used by work of this one stream alone; the context is current on this thread since `out` was just allocated.
             unsafe {
                 result::matmul(
