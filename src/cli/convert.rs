@@ -20,7 +20,8 @@ use crate::{
 
 use super::{
     Outcome, UsageError,
-    model::{Description, ModelArgs},
+    model::Description,
+    model_args::ModelArgs,
     model_folder::{self, CONVERTED},
     signals::SignalWatch,
     stored_weights::{converted, matrices_of_encoders, stored_dtype},

@@ -7,12 +7,7 @@ use serde::Serialize;
 use crate::model::StoredLayouts;
 use crate::words::{thousands, visible};
 
-use super::{
-    Outcome,
-    config::SettingRow,
-    device::DeviceArgs,
-    model::{Description, ModelArgs},
-};
+use super::{Outcome, config::SettingRow, device::DeviceArgs, model::Description, model_args::ModelArgs};
 
 #[derive(Debug, clap::Args)]
 #[command(

@@ -23,6 +23,7 @@ mod labelled;
 mod manifest;
 mod merge;
 mod model;
+mod model_args;
 mod model_choice;
 mod model_folder;
 mod outcome;

@@ -2,7 +2,7 @@
 
 use super::UsageError;
 use super::config::SettingRow;
-use super::model::{DEFAULT_MODEL, ModelArgs, ModelFrom};
+use super::model_args::{DEFAULT_MODEL, ModelArgs, ModelFrom};
 
 /// What goes with `--model`.
 #[derive(Debug, clap::Args)]

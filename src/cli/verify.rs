@@ -12,12 +12,7 @@ use crate::{
     text::{Truncation, locate_every, mark_every},
 };
 
-use super::{
-    Outcome,
-    device::DeviceArgs,
-    model::{ModelArgs, OpenModel},
-    values::quoted_list,
-};
+use super::{Outcome, device::DeviceArgs, model::OpenModel, model_args::ModelArgs, values::quoted_list};
 
 /// The model card's example and what it prints for it, to three decimals.
 const DRUG_TEXT: &str = "Patient was started on metformin 500mg twice daily.";

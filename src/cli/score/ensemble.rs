@@ -9,7 +9,8 @@ use crate::checkpoint::CheckpointError;
 use crate::cli::config::SettingRow;
 use crate::cli::device::{DeviceArgs, OpenDevice};
 use crate::cli::manifest::{ModelRecord, Threshold};
-use crate::cli::model::{Description, ModelsArgs, OpenModel, small_files};
+use crate::cli::model::{Description, OpenModel, small_files};
+use crate::cli::model_args::ModelsArgs;
 use crate::scoring::{Cache, Member, MissingEntity, Preparer};
 use crate::text::Truncation;
 

@@ -17,7 +17,7 @@ use super::config::SettingRow;
 use super::device::{DeviceArgs, tell_gpu_work};
 use super::inputs::{Inputs, named_otherwise};
 use super::manifest::{self, End, OutputRecord};
-use super::model::ModelsArgs;
+use super::model_args::ModelsArgs;
 use super::progress::{Meter, ProgressArgs, Watched};
 use super::records::{RecordArgs, WindowArg};
 use super::report_file::is_closed_pipe;

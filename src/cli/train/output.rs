@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Data;
+use super::data::Data;
 use crate::checkpoint::{
     Checkpoint, CheckpointError, FileHash, HubOptions, ModelFiles, ModelSource, locate, write_safetensors,
 };

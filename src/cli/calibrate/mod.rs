@@ -1,22 +1,22 @@
 //! `crag calibrate`: fits a calibration to labelled records and writes it into a model's `crag.json`.
 
-use std::fmt::Write as _;
+mod json;
+mod table;
+
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use serde_json::{Value, json};
 
-use super::config::SettingRow;
-use super::inputs;
-use super::labelled::{LabelledArgs, input, refuse_unfit, refuse_unused};
-use super::model::settings_file;
-use super::model_choice::{ModelChoice, model_args, names_model};
-use super::values::quoted_list;
-use super::{Outcome, UsageError, console};
-use crate::Calibration;
 use crate::checkpoint::{Checkpoint, HubOptions, ModelSource, NamedBytes, locate};
+use crate::cli::config::SettingRow;
+use crate::cli::inputs;
+use crate::cli::labelled::{LabelledArgs, input, refuse_unfit, refuse_unused};
+use crate::cli::model::settings_file;
+use crate::cli::model_choice::{ModelChoice, model_args, names_model};
+use crate::cli::values::quoted_list;
+use crate::cli::{Outcome, UsageError, console};
 use crate::evaluation::{
     CALIBRATED, CrossFitError, Estimate, FitError, Improvement, LabelledSet, MatchBy, Method, Mistakes, Plan, Sample,
     cross_fitted, fit, improvement,
@@ -217,7 +217,7 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
         }
         false => args.table(&target, &calibration, &findings),
     };
-    let printed = super::print(&text)
+    let printed = crate::cli::print(&text)
         .with_context(|| format!("{} is written, but what there is to say of it is not", target.display()))?;
     Ok(printed.and(Outcome::of_records(incomplete)))
 }
@@ -378,103 +378,6 @@ impl CalibrateArgs {
             .score(path, named, MatchBy::Nothing, Mistakes::default())?;
         Ok((name, set, Some(in_use)))
     }
-
-    fn table(&self, target: &Path, calibration: &Calibration, findings: &Findings<'_>) -> String {
-        let mut out = String::new();
-        let Findings { sample, unit, .. } = findings;
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            out,
-            "{} fitted to {} records{}, {} positive",
-            described(calibration),
-            sample.records().len(),
-            if *unit == "records" {
-                String::new()
-            } else {
-                format!(" of {} {unit}", sample.documents())
-            },
-            sample.positives()
-        );
-        let after = match self.folds {
-            1 => "after".to_owned(),
-            folds => format!("after, on unseen {unit} ({folds} folds)"),
-        };
-        let _ = writeln!(
-            out,
-            "\n{:<28}{:>10}  {after:>34}  {:>30}  {:>14}",
-            "", "before", "change", "on the same"
-        );
-        let Improvement { before, after, change } = findings.on_unseen;
-        for (i, metric) in CALIBRATED.into_iter().enumerate() {
-            let change = change[i];
-            let interval = change
-                .interval
-                .map_or(String::new(), |i| format!(" ({:+.4} to {:+.4})", i.low, i.high));
-            let _ = writeln!(
-                out,
-                "{:<28}{:>10}  {:>34}  {:>30}  {:>14}",
-                metric.name(),
-                number(&before[i]),
-                number(&after[i]),
-                format!(
-                    "{}{interval}",
-                    change.value.map_or("-".to_owned(), |value| format!("{value:+.4}"))
-                ),
-                number(&findings.on_same[i])
-            );
-        }
-        let _ = writeln!(
-            out,
-            "\nwritten to {}; crag score {}--calibrated applies it",
-            target.display(),
-            match self.is_beside_weights(target) {
-                true => String::new(),
-                false => format!("--model-config {} ", target.display()),
-            }
-        );
-        out
-    }
-
-    fn json(&self, target: &Path, calibration: &Calibration, findings: &Findings<'_>, set: &LabelledSet) -> Value {
-        let of = |estimates: &[Estimate]| {
-            let members = CALIBRATED.iter().zip(estimates).map(|(metric, estimate)| {
-                let interval = estimate.interval.map(|i| [i.low, i.high]);
-                (
-                    metric.key().to_owned(),
-                    json!({"value": estimate.value, "interval": interval}),
-                )
-            });
-            Value::Object(members.collect())
-        };
-        let judged_on = match self.folds {
-            1 => "the records it was fitted to".to_owned(),
-            _ => format!("unseen {}", findings.unit),
-        };
-        json!({
-            "crag": env!("CARGO_PKG_VERSION"),
-            "written": target.display().to_string(),
-            "calibration": calibration,
-            "folds": self.folds,
-            "bins": self.labelled.bins,
-            "before": of(&findings.on_unseen.before),
-            "after": of(&findings.on_unseen.after),
-            "after_judged_on": judged_on,
-            "change": of(&findings.on_unseen.change),
-            "after_on_the_same_records": of(&findings.on_same),
-            "left_out": {"unlabelled": set.unlabelled, "rejected": set.rejected},
-        })
-    }
-}
-
-fn described(calibration: &Calibration) -> String {
-    match calibration {
-        Calibration::Temperature { temperature, .. } => format!("temperature {temperature:.4}"),
-        Calibration::Isotonic { raw, .. } => format!("isotonic curve of {} points", raw.len()),
-    }
-}
-
-fn number(of: &Estimate) -> String {
-    of.value.map_or("not defined".to_owned(), |value| format!("{value:.4}"))
 }
 
 /// Finds out now whether the file can be written, and not when all has been scored.
