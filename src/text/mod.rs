@@ -2,7 +2,7 @@
 //!
 //! [`mark_every`] and [`mark_span`] put the model's markers around an entity and remember where
 //! they went; [`Tokenizer`] turns the marked text into the ids that the Hugging Face fast
-//! tokenizer gives, cut to the model's length; [`vocabulary`] makes one of texts. What a record is, and what to do about an entity
+//! tokenizer gives, cut to the model's length; [`vocabulary()`] makes one of texts. What a record is, and what to do about an entity
 //! that does not occur, is the caller's business.
 
 mod configuration;
