@@ -38,12 +38,15 @@ pub struct FieldMap {
     steps: [Vec<String>; FIELDS.len()],
     /// Of each field, how messages name it.
     labels: [String; FIELDS.len()],
+    /// Whether whoever reads the records can say where fields are.
+    is_open: bool,
 }
 
 impl Default for FieldMap {
-    /// Every field under its own name.
+    /// Every field under its own name, for good.
     fn default() -> Self {
         Self {
+            is_open: false,
             steps: FIELDS.map(|name| vec![name.to_owned()]),
             labels: FIELDS.map(|name| format!("\"{name}\"")),
         }
@@ -54,7 +57,10 @@ impl FieldMap {
     /// The default, but for `places`: pairs of a field and its place in records of `format`, a JSON Pointer, or the
     /// name of a column (with or without a slash before it). Errors, with what was expected, on anything else.
     pub fn new<'p>(format: Format, places: impl IntoIterator<Item = (&'p str, &'p str)>) -> Result<Self, String> {
-        let mut map = Self::default();
+        let mut map = Self {
+            is_open: true,
+            ..Self::default()
+        };
         let mut mapped = [false; FIELDS.len()];
         for (field, place) in places {
             let Some(i) = FIELDS.iter().position(|name| *name == field) else {
@@ -73,6 +79,11 @@ impl FieldMap {
             };
         }
         Ok(map)
+    }
+
+    /// Whether whoever reads the records can say where fields are, and what format they have.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open
     }
 
     /// How messages name a field.

@@ -69,12 +69,17 @@ pub fn judge(scored: &[(f32, bool)]) -> Option<Judgement> {
     // Beneath the last one nothing is left to be midway to.
     let probabilities = sample.records().iter().map(|record| record.probability);
     let below = probabilities.into_iter().find(|p| *p < lowest_called);
+    let midway = ((lowest_called + below.unwrap_or(0.0)) / 2.0) as f32;
     Some(Judgement {
         f1: best.f1.value?,
         precision: best.precision.value?,
         recall: best.recall.value?,
         roc_auc,
-        threshold: ((lowest_called + below.unwrap_or(0.0)) / 2.0) as f32,
+        // Between neighbours among f32s there is nothing, and the lower one calls more.
+        threshold: match below {
+            Some(below) if f64::from(midway) <= below => lowest_called as f32,
+            _ => midway,
+        },
         calls_all_related: below.is_none(),
     })
 }
@@ -82,6 +87,22 @@ pub fn judge(scored: &[(f32, bool)]) -> Option<Judgement> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_threshold_between_neighbours_calls_none_more() {
+        let mut low = 0.468_300_67f32;
+        for _ in 0..64 {
+            let high = low.next_up();
+            let scored = [(low, false), (high, true), (0.1, false), (0.9, true)];
+            let judgement = judge(&scored).unwrap();
+            assert!(
+                judgement.threshold > low && judgement.threshold <= high,
+                "{low} {}",
+                judgement.threshold
+            );
+            low = high;
+        }
+    }
 
     #[test]
     fn figures_are_scikit_learns() {

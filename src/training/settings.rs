@@ -310,11 +310,16 @@ impl Settings {
                 ("backbone.max_position_embeddings", backbone.max_position_embeddings),
             ]);
         }
+        // Far above any use.
+        const MOST: usize = 1 << 24;
         for (name, value) in counts {
-            // Far above any use.
-            if value == 0 || value > 1 << 24 {
-                return wrong(name, format!("expected 1 to {}, found {value}", 1 << 24));
+            if value == 0 || value > MOST {
+                return wrong(name, format!("expected 1 to {MOST}, found {value}"));
             }
+        }
+        if self.contrastive.epochs > MOST {
+            let found = self.contrastive.epochs;
+            return wrong("contrastive.epochs", format!("expected 0 to {MOST}, found {found}"));
         }
         if let Some(backbone) = &self.backbone
             && !backbone.hidden_size.is_multiple_of(backbone.num_attention_heads)

@@ -167,7 +167,10 @@ impl WorkFolder {
         let path = self.state_path();
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.remove_others(&[]);
+                return Ok(None);
+            }
             Err(error) => return Err(TrainError::io(&path, "reading it failed", error)),
         };
         let refused = |reason: String| TrainError::Resume {
@@ -180,6 +183,8 @@ impl WorkFolder {
         let tensors = self.read(&state.tensors)?;
         // Better heard of now than after the last epoch.
         state.best_tensors.iter().try_for_each(|best| self.check(best))?;
+        // What a run left that could not finish a state would take the room of the next.
+        self.remove_older(&state);
         Ok(Some((state, tensors)))
     }
 
@@ -243,14 +248,20 @@ impl WorkFolder {
         Ok(())
     }
 
-    /// What no state names any more. A file that stays costs room, nothing else.
+    /// What the state does not name any more.
     fn remove_older(&self, state: &State) {
+        let best = state.best_tensors.as_ref().map(|best| best.name.as_str());
+        let named = [Some(state.tensors.name.as_str()), best];
+        self.remove_others(&named.into_iter().flatten().collect::<Vec<_>>());
+    }
+
+    /// Tensors of states but those that are `named`, and what was being written. A file that stays costs room, nothing else.
+    fn remove_others(&self, named: &[&str]) {
         let Ok(entries) = fs::read_dir(&self.path) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let used = name == state.tensors.name || state.best_tensors.as_ref().is_some_and(|best| best.name == name);
             let unfinished = name.ends_with(".tmp");
-            if name.ends_with(".safetensors") && !used || unfinished {
+            if name.ends_with(".safetensors") && !named.contains(&name.as_str()) || unfinished {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -311,5 +322,25 @@ mod tests {
         work.save(&mut State::begun(&Origin::default()), &tensors(), None)
             .unwrap();
         assert_eq!(names(folder.path()), [LOG, "state-7.safetensors", STATE]);
+    }
+
+    #[test]
+    fn what_a_run_left_half_written_takes_no_room_of_the_one_that_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let torn = || {
+            for torn in ["state-9.safetensors", "best-9.safetensors.1-0.tmp"] {
+                fs::write(folder.path().join(torn), "torn").unwrap();
+            }
+        };
+        torn();
+        let mut work = WorkFolder::open(folder.path()).unwrap();
+        assert!(work.load().unwrap().is_none());
+        assert_eq!(names(folder.path()), [""; 0]);
+        work.save(&mut State::begun(&Origin::default()), &tensors(), Some(&tensors()))
+            .unwrap();
+        let saved = names(folder.path());
+        torn();
+        assert!(WorkFolder::open(folder.path()).unwrap().load().unwrap().is_some());
+        assert_eq!(names(folder.path()), saved);
     }
 }

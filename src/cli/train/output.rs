@@ -1,5 +1,6 @@
 //! The finished folder: put together in the run's own, with all that is to be said of how it came about.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -104,9 +105,16 @@ impl Facts<'_> {
     /// The trained weights in the type that they are to be stored in.
     pub fn stored(&self, trained: &Trained) -> anyhow::Result<Vec<(String, Tensor)>> {
         let in_products = matrices_of_encoders(&self.start.network.roles);
-        let stored = trained.tensors.iter().map(|(name, tensor)| {
-            let stored = converted((name, tensor), self.save_dtype, &in_products, "--save-dtype")?;
-            Ok((name.clone(), stored))
+        // In order, so that of several it is always the same that is told.
+        let tensors: BTreeMap<&String, &Tensor> = trained.tensors.iter().collect();
+        let stored = tensors.into_iter().map(|(name, tensor)| {
+            let stored = converted((name, tensor), self.save_dtype, &in_products, "--save-dtype");
+            let stored = stored.map_err(|error| {
+                anyhow::anyhow!(
+                    "{error:#}; what was trained is kept: the same command with that and --resume goes on from there"
+                )
+            });
+            Ok((name.clone(), stored?))
         });
         stored.collect()
     }

@@ -128,9 +128,14 @@ impl JsonReader {
         match keys.is_empty() {
             true => "the object is empty".to_owned(),
             false => format!(
-                "the object has {}{}; --field says where else a field is, such as drug=/Drug",
+                "the object has {}{}{}",
                 keys.join(", "),
-                if more_keys { ", …" } else { "" }
+                if more_keys { ", …" } else { "" },
+                if self.map.is_open() {
+                    "; --field says where else a field is, such as drug=/Drug"
+                } else {
+                    ""
+                }
             ),
         }
     }
@@ -148,8 +153,12 @@ impl JsonReader {
         } else {
             IgnoredAny::deserialize(&mut deserializer).map(|_| ())
         };
-        read.and_then(|()| deserializer.end())
-            .map_err(|error| (ErrorCode::InvalidJson, invalid(line, first.copied(), &error)))?;
+        read.and_then(|()| deserializer.end()).map_err(|error| {
+            (
+                ErrorCode::InvalidJson,
+                invalid(line, first.copied(), &error, self.map.is_open()),
+            )
+        })?;
         match first {
             Some(b'{') => Ok(object),
             Some(&other) => Err((
@@ -202,7 +211,7 @@ const MARK_INSIDE: &str = "expected an object, found a byte order mark before it
 const FROM_ARRAY: &str = "jq -c '.[]' makes lines of an array's objects";
 
 /// Why the line is no JSON, with what is likely in hand instead.
-fn invalid(line: &str, first: Option<u8>, error: &serde_json::Error) -> String {
+fn invalid(line: &str, first: Option<u8>, error: &serde_json::Error, can_say_format: bool) -> String {
     if line.starts_with('\u{feff}') {
         return MARK_INSIDE.to_owned();
     }
@@ -223,8 +232,12 @@ fn invalid(line: &str, first: Option<u8>, error: &serde_json::Error) -> String {
         Some(b'A'..=b'Z' | b'a'..=b'z' | b',' | b';') => {
             let beginning: String = line.chars().take(SHOWN_BEGINNING).collect();
             format!(
-                "{reason}; expected an object, found {}; is it a table? --format csv or tsv reads one",
-                quoted(&beginning)
+                "{reason}; expected an object, found {}; is it a table? {}",
+                quoted(&beginning),
+                match can_say_format {
+                    true => "--format csv or tsv reads one",
+                    false => "one is told by the ending of its name, .csv or .tsv",
+                }
             )
         }
         _ => reason,

@@ -2,7 +2,8 @@ use super::super::format::Format;
 use super::*;
 
 fn parse<'a>(line: &'a [u8], output: &OutputKey) -> Result<Record<'a>, Rejection> {
-    JsonReader::new(FieldMap::default(), output.clone()).parse(line)
+    let map = FieldMap::new(Format::Jsonl, []).unwrap();
+    JsonReader::new(map, output.clone()).parse(line)
 }
 
 fn rejected(line: &str) -> Rejection {
