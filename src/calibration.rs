@@ -65,6 +65,14 @@ impl Calibration {
         self.apply(stated(probability)) as f32
     }
 
+    /// The same map, without what it was fitted on.
+    pub fn without_origin(&self) -> Self {
+        let mut map = self.clone();
+        let (Calibration::Temperature { fitted_on, .. } | Calibration::Isotonic { fitted_on, .. }) = &mut map;
+        *fitted_on = None;
+        map
+    }
+
     /// For records that name no documents: their number, which stands in for that of documents, is left out.
     pub fn forget_documents(&mut self) {
         let (Calibration::Temperature { fitted_on, .. } | Calibration::Isotonic { fitted_on, .. }) = self;

@@ -615,6 +615,12 @@ fn a_models_notice_goes_with_it_wherever_it_goes() {
         said(&["score", "--model", &own, "--model-config", &settings, &pairs]),
         1
     );
+    let again = place("again");
+    assert_eq!(
+        said(&["convert", "--model", &own, "--model-config", &settings, &again]),
+        1
+    );
+    assert_eq!(said(&["score", "--model", &again, &pairs]), 1);
     let own_settings = format!("{own}/crag.json");
     assert_eq!(
         said(&["score", "--model", &own, "--model-config", &own_settings, &pairs]),

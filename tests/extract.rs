@@ -337,10 +337,17 @@ fn an_input_of_another_format_leaves_no_output() {
     let folder = tempfile::tempdir().unwrap();
     let [out, counts] = ["out.jsonl", "counts.json"].map(|name| folder.path().join(name));
     let (out_name, counts_name) = (out.to_str().unwrap(), counts.to_str().unwrap());
-    let arguments = ["--from", "bioc", "-o", out_name, "--summary-json", counts_name];
-    let run = extract(&arguments, &[sample("sample.pubtator.txt")]);
-    assert_eq!(run.code, 1, "{}", run.stderr);
-    assert!(run.stderr.contains("no document could be read"), "{}", run.stderr);
+    for (format, name) in [
+        ("bioc", "sample.pubtator.txt"),
+        ("ade-rel", "sample.pubtator.txt"),
+        ("pubtator", "sample.rel"),
+        ("bioc", "sentence.jsonl"),
+    ] {
+        let arguments = ["--from", format, "-o", out_name, "--summary-json", counts_name];
+        let run = extract(&arguments, &[sample(name)]);
+        assert_eq!(run.code, 1, "{format} {name}: {}", run.stderr);
+        assert!(run.stderr.contains("no document could be read"), "{}", run.stderr);
+    }
     let left: Vec<_> = std::fs::read_dir(folder.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name())

@@ -265,10 +265,7 @@ fn the_binary_refuses_what_cannot_be_meant() {
         (["--field", "text"].as_slice(), "expected FIELD=PLACE"),
         (&["--field", "txt=/a"], "expected one of drug, drug_entity"),
         (&["--field", "text=a"], "expected a JSON Pointer such as /abstract/body"),
-        (
-            &["--field", "text=a"],
-            "for columns of a table give --format csv or tsv",
-        ),
+        (&["--field", "text=a"], "names of columns go with --format csv or tsv"),
         (
             &["--field", "text=/a", "--field", "text=/b"],
             "expected one place for text",

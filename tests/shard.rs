@@ -279,11 +279,6 @@ fn the_binary_scores_shards_and_merges_them() {
         (&["1.csv", "3.csv.zst", "2.csv.gz"], 1, "out of order?"),
         (&["1.csv", "2.csv.gz", "1.csv"], 2, "the shard is given twice"),
         (&["1.csv", "missing.csv"], 1, "No such file"),
-        (
-            &["1.csv", "1.csv.manifest.json"],
-            2,
-            "is a shard's manifest; leave manifests out",
-        ),
         (&["1.csv", "x.jsonl"], 2, "looks like csv"),
     ] {
         let (code, output, stderr) = merge(names);
@@ -351,6 +346,15 @@ fn merging_compares_what_the_shards_manifests_say() {
         &["--shard", "3/3", "--threshold", "0.25"],
     );
     score("others.jsonl", "others-3.jsonl", &["--shard", "3/3"]);
+    let (one, its_manifest) = (path("1.jsonl"), path("1.jsonl.manifest.json"));
+    let (code, _, said) = run_in(
+        folder.path(),
+        &["merge", one.to_str().unwrap(), its_manifest.to_str().unwrap()],
+    );
+    assert!(
+        code == 2 && said.contains("is a shard's manifest; leave manifests out"),
+        "{said}"
+    );
     let manifest = |name: &str| path(&format!("{name}.manifest.json"));
     let copy = |from: &str, to: &str, with_manifest: bool| {
         std::fs::copy(path(from), path(to)).unwrap();

@@ -11,8 +11,7 @@ use serde::Deserialize;
 use super::contents::{Contents, stand_in};
 use super::mapped::NO_FILE;
 use super::{CheckpointError, ModelFiles, NamedBytes, WeightFile};
-use crate::files::BYTE_ORDER_MARK;
-use crate::files::folder_of;
+use crate::files::{BYTE_ORDER_MARK, folder_of};
 
 /// The weights looked for, best first; an index stands for the shards it names.
 pub(super) const WEIGHTS: [&str; 4] = [

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::ArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
 
 use super::config::ParseError;
 use super::outcome::{Outcome, UsageError};
@@ -85,8 +86,11 @@ pub fn told_before_a_run(
 /// A tip where a model was named without its flag.
 fn add_tip(error: &mut clap::Error, glance: Option<&ArgMatches>) {
     let name = glance.and_then(ArgMatches::subcommand_name).unwrap_or_default();
-    let takes_none = matches!(name, "inspect" | "verify" | "convert");
-    if !takes_none || error.kind() != ErrorKind::UnknownArgument {
+    if !matches!(name, "inspect" | "verify" | "convert") || error.kind() != ErrorKind::UnknownArgument {
+        return;
+    }
+    let of_command = glance.and_then(|glance| glance.subcommand_matches(name));
+    if of_command.is_some_and(|matches| matches.value_source("model") == Some(ValueSource::CommandLine)) {
         return;
     }
     let tip = match error.get(ContextKind::InvalidArg) {

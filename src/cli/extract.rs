@@ -16,7 +16,7 @@ use super::whole_output::{Output, WholeOutputArgs};
 use super::{Outcome, UsageError, console, paths_given};
 use crate::corpora::{
     self, CompositeUse, CorpusError, DEFAULT_ADR_TYPES, DEFAULT_DRUG_TYPES, DEFAULT_RELATION_TYPES, Format, Labels,
-    Options, Overlap, Problem, Reason, Scope, Sources, Summary, TypeSet,
+    Options, Overlap, Problem, Scope, Sources, Summary, TypeSet,
 };
 use crate::files::{Input, folder_of};
 use crate::words::counted;
@@ -263,9 +263,11 @@ fn extract(args: &ExtractArgs, config: Option<PathBuf>) -> anyhow::Result<Outcom
         }
         Err(error) => return Err(error.into()),
     };
-    if summary.documents == 0 && summary.problems.contains_key(&Reason::WrongFormat) {
+    if summary.documents == 0 && summary.is_of_another_format() {
         output.abandon();
-        anyhow::bail!("no document could be read, and nothing is written: see --from and what is said above");
+        anyhow::bail!(
+            "no document could be read, and nothing is written: is it of the format that --from names? {summary}"
+        );
     }
     output.finish()?;
     let outcome = match summary.has_problems() {

@@ -83,13 +83,7 @@ impl InputArgs {
             .fields
             .iter()
             .map(|(field, place)| (field.as_str(), place.as_str()));
-        let fields = FieldMap::new(format, places).map_err(|reason| {
-            let way_out = match format == Format::Jsonl && self.format.is_none() {
-                true => "; for columns of a table give --format csv or tsv",
-                false => "",
-            };
-            UsageError(format!("--field: {reason}{way_out}"))
-        })?;
+        let fields = FieldMap::new(format, places).map_err(|reason| UsageError(format!("--field: {reason}")))?;
         if let (Format::Jsonl, Some(key)) = (format, output.conflict(&fields)) {
             return Err(UsageError(format!(
                 "--field: the answer is written under {key:?}, where a field is read; name another key with --output-key"

@@ -46,8 +46,11 @@ pub struct MergeArgs {
 
 /// `config`: the file that some of the settings are from, if one was named.
 pub fn run(args: MergeArgs, config: Option<PathBuf>) -> anyhow::Result<Outcome> {
-    let manifests: Vec<PathBuf> = args.shards.iter().map(|shard| manifest::beside(shard)).collect();
-    if let Some(manifest) = args.shards.iter().find(|path| manifests.contains(path)) {
+    let is_manifest = |path: &&PathBuf| {
+        let is_named_so = path.to_string_lossy().ends_with(".manifest.json") && is_regular(path);
+        is_named_so && std::fs::read(path).is_ok_and(|bytes| manifest::is_manifest(&bytes))
+    };
+    if let Some(manifest) = args.shards.iter().find(is_manifest) {
         let message = format!("{}: is a shard's manifest; leave manifests out", manifest.display());
         return Err(UsageError(message).into());
     }

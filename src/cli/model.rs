@@ -36,6 +36,8 @@ pub struct Description {
     pub doubts: Vec<String>,
     /// What stands in for the model's own crag.json.
     model_config: Option<PathBuf>,
+    /// The notice in the model's own settings, in whose place others may be in use.
+    own_notice: Option<String>,
 }
 
 /// A model ready to score.
@@ -58,20 +60,17 @@ pub fn small_files(files: &ModelFiles) -> Vec<FileHash> {
 }
 
 impl ModelArgs {
-    /// Finds the files, fetching them from the hub if need be; of the weights what names and shapes say.
-    fn find(&self) -> anyhow::Result<(ModelFiles, Checkpoint)> {
+    /// Finds the files, fetching them from the hub if need be; of the weights what names and shapes say. Last the model's own notice,
+    /// whatever settings it is used with.
+    fn find(&self) -> anyhow::Result<(ModelFiles, Checkpoint, Option<String>)> {
         let source = ModelSource::parse(&self.model, self.from.revision.as_deref())?;
         let (mut files, checkpoint) = opened(&source, &hub_options(self.from.offline))?;
         files.warnings.iter().for_each(|warning| console::warn(warning));
+        let of_model = notice(&files);
         if let Some(path) = &self.from.model_config {
-            let of_model = notice(&files);
             files.sidecar = Some(settings_file(path)?);
-            // Other settings leave the weights what they are.
-            if of_model != notice(&files) {
-                tell(&files, of_model);
-            }
         }
-        Ok((files, checkpoint))
+        Ok((files, checkpoint, of_model))
     }
 
     /// The settings that the model is used with; its weights are not read.
@@ -83,8 +82,10 @@ impl ModelArgs {
     pub fn describe(&self) -> anyhow::Result<Description> {
         // Reading, hashing and packing weights run on it.
         start_pool(None)?;
-        let (files, checkpoint) = self.find()?;
-        tell(&files, notice(&files));
+        let (files, checkpoint, of_model) = self.find()?;
+        let mut notices = vec![notice(&files), of_model.clone()];
+        notices.dedup();
+        notices.iter().flatten().for_each(|notice| tell(&files, notice));
         let sidecar = named(&files.sidecar).map(Sidecar::parse).transpose();
         let sidecar = sidecar.with_context(|| files.source.clone())?.unwrap_or_default();
         let roles = Roles::read_stated(checkpoint.tensors(), sidecar.projection_activation)
@@ -110,6 +111,7 @@ impl ModelArgs {
             tokenizer,
             doubts,
             model_config: self.from.model_config.clone(),
+            own_notice: of_model,
         })
     }
 
@@ -244,6 +246,7 @@ impl Description {
     /// The settings in use, but those that are doubted: once they are stated, nobody would hear of it any more.
     pub fn settings(&self) -> Sidecar {
         let mut settings = self.config.to_sidecar();
+        settings.notice = settings.notice.or_else(|| self.own_notice.clone());
         if self.roles.end_guess.is_some() {
             settings.projection_activation = None;
         }
@@ -283,11 +286,9 @@ fn notice(files: &ModelFiles) -> Option<String> {
     sidecar.and_then(|sidecar| sidecar.notice)
 }
 
-fn tell(files: &ModelFiles, notice: Option<String>) {
-    if let Some(notice) = notice {
-        let notice = shortened(&notice, NOTICE_CHARACTERS);
-        console::warn(&visible(&format!("{}: {notice}", files.source)));
-    }
+fn tell(files: &ModelFiles, notice: &str) {
+    let notice = shortened(notice, NOTICE_CHARACTERS);
+    console::warn(&visible(&format!("{}: {notice}", files.source)));
 }
 
 /// Characters of a model's notice that are shown.

@@ -163,7 +163,8 @@ fn document(
             Ok(Parsed::Other) => {}
             Err(message) => {
                 report.report(Problem::new(place.at(number), Reason::MalformedLine, message))?;
-                if line.trim_start().starts_with(['R', 'E', 'r', 'e']) {
+                let line = line.trim_start();
+                if line.starts_with(['R', 'E', 'r', 'e']) || line.starts_with(|c: char| c.is_ascii_digit()) {
                     let kind = line.split('\t').nth(1).unwrap_or_default();
                     let kind = kind.split([' ', ':']).next().unwrap_or_default();
                     document.lost_relations.push(kind.to_owned());

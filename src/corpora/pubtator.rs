@@ -300,37 +300,45 @@ fn text_line(line: &str) -> Option<(&str, &str, &str)> {
     (is_name && pmid_ok).then_some((pmid.trim(), letter, text))
 }
 
-/// The rest of a line that begins with a document's identifier.
+/// The fields of a line behind its document's identifier, if it begins with that.
 fn after_pmid<'l>(line: &'l str, pmid: &str) -> Option<&'l str> {
     let rest = line.trim_start().strip_prefix(pmid)?;
-    rest.starts_with([' ', '\t']).then(|| rest.trim_start())
+    let fields = rest.trim_start_matches(' ');
+    rest.starts_with([' ', '\t'])
+        .then(|| fields.strip_prefix('\t').unwrap_or(fields))
 }
 
 fn belongs_to(line: &str, pmid: &str) -> bool {
     after_pmid(line, pmid).is_some()
 }
 
-/// The type of the relation that a document's line states which cannot be read, such as one that was cut short; empty where that
-/// cannot be told. None of a mention's line, which has more fields and numbers first.
+/// The type of the relation that a document's line may state which cannot be read, such as one that was cut short; empty where that
+/// cannot be told. None of a mention's line, which has offsets first.
 fn lost_relation(line: &str, pmid: &str) -> Option<String> {
-    let rest = after_pmid(line, pmid)?;
-    let mut fields = rest.split('\t').map(str::trim);
-    let second = fields.next().unwrap_or_default();
+    let mut fields = after_pmid(line, pmid)?.split('\t').map(str::trim);
+    let (second, third) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
     if is_relation_type(second) {
         // Blanks for tabs leave the type open.
-        let is_whole = rest.contains('\t') || !second.contains(' ');
-        return Some(if is_whole { second.to_owned() } else { String::new() });
+        return Some(if second.contains(' ') {
+            String::new()
+        } else {
+            second.to_owned()
+        });
     }
-    let first = second.split(' ').next().unwrap_or_default();
-    let is_number = !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit());
-    let is_a_mentions = is_number || first.is_empty() || fields.count() >= 3;
-    (!is_a_mentions).then(String::new)
+    let is_offset = |field: &str| {
+        let first = field.split(' ').next().unwrap_or_default();
+        !first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit()) || stands_for_a_start(first)
+    };
+    (!is_offset(second) && !is_offset(third)).then(String::new)
 }
 
 /// Whether a second field is a relation's type, not a start or what stands for one that is missing.
 fn is_relation_type(second: &str) -> bool {
-    let is_no_start = ["na", "nan", "none", "null", "start"].contains(&second.to_ascii_lowercase().as_str());
-    second.starts_with(char::is_alphabetic) && !is_no_start
+    second.starts_with(char::is_alphabetic) && !stands_for_a_start(second)
+}
+
+fn stands_for_a_start(field: &str) -> bool {
+    ["na", "nan", "none", "null", "start"].contains(&field.to_ascii_lowercase().as_str())
 }
 
 fn parse(line: &str, number: u64) -> Result<Parsed<'_>, String> {

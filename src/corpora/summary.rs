@@ -129,6 +129,12 @@ impl Summary {
         !self.problems.is_empty()
     }
 
+    /// Whether all that was reported is what another format looks like.
+    pub fn is_of_another_format(&self) -> bool {
+        let of_format = [Reason::WrongFormat, Reason::MalformedDocument, Reason::MalformedLine];
+        self.has_problems() && self.problems.keys().all(|reason| of_format.contains(reason))
+    }
+
     /// For `--summary-json`.
     pub fn to_json(&self) -> Value {
         let reasons = |counts: &BTreeMap<Reason, u64>| -> Value {

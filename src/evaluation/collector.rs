@@ -45,10 +45,13 @@ impl Decisions {
         }
     }
 
-    /// Between which two probabilities the records' own threshold lies, if it is one: above the first, at most the second.
-    pub fn own_threshold(&self) -> Option<(f64, f64)> {
-        let (below, from) = (self.bounds.0.unwrap_or(0.0), self.bounds.1.unwrap_or(1.0));
-        (below < from).then_some((below, from))
+    /// Between which two probabilities the records' own threshold lies, if it is one: above the first, at most the second, as
+    /// far as there are such.
+    pub fn own_threshold(&self) -> Option<(Option<f64>, Option<f64>)> {
+        match self.bounds {
+            (Some(below), Some(from)) if below >= from => None,
+            bounds => Some(bounds),
+        }
     }
 }
 

@@ -296,13 +296,16 @@ impl Fields {
         }
         // Beside an error a data frame writes a probability of null, beside a probability an error of null.
         let stated = |raw: Option<&'a str>| raw.filter(|raw| *raw != "null");
-        let error = stated(object.answer.error).map(|raw| (raw, ErrorRecord::parse(raw)));
-        let instead = match (error, stated(object.answer.probability)) {
-            // A probability beside an error of `crag score` is what the record came with, and another's.
-            (Some((_, Some(ErrorRecord { code, message }))), _) => Some((Cow::Owned(code), message)),
-            (Some((raw, None)), None) => Some(reject("error_record", found(raw))),
-            (Some((_, None)), Some(_)) | (None, _) => None,
-        };
+        let error = stated(object.answer.error);
+        let has_probability = stated(object.answer.probability).is_some();
+        // A probability beside an error of `crag score` is what the record came with, and another's.
+        let instead = error.and_then(|raw| match ErrorRecord::parse(raw) {
+            Some(error) if !has_probability || error.is_of_a_score() => {
+                Some((Cow::Owned(error.code), error.message.unwrap_or_default()))
+            }
+            None if !has_probability => Some(reject("error_record", found(raw))),
+            _ => None,
+        });
         if let Some(error) = instead {
             if object.is_of_a_record && matches!(object.gold, None | Some("null")) {
                 return Ok(Reading::Unlabelled);
@@ -437,18 +440,26 @@ fn named(raw: &str) -> Option<Cow<'_, str>> {
     scalar(raw).filter(|value| !value.trim().is_empty())
 }
 
-/// An `error` member as `crag score` writes it.
+/// An `error` member that has a code.
 #[derive(Deserialize)]
 struct ErrorRecord {
     code: String,
-    #[serde(default)]
-    message: String,
+    message: Option<String>,
 }
 
 impl ErrorRecord {
-    /// None for what is none of `crag score`'s.
     fn parse(raw: &str) -> Option<Self> {
-        serde_json::from_str(raw).ok()
+        // An array would pass for the members in their order.
+        raw.starts_with('{').then(|| serde_json::from_str(raw).ok())?
+    }
+
+    /// Whether it looks as `crag score` writes it, and not as an error of somebody's own.
+    fn is_of_a_score(&self) -> bool {
+        let is_code = self
+            .code
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || b"_8".contains(&byte));
+        is_code && self.message.is_some()
     }
 }
 

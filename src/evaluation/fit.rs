@@ -45,7 +45,7 @@ pub enum FitError {
 pub enum CrossFitError {
     #[error("expected at least as many documents as folds, found {documents} documents for {folds} folds")]
     TooFewDocuments { documents: usize, folds: usize },
-    #[error("the records that are left without one fold's documents do not do: {0}")]
+    #[error("without the documents of one fold, nothing can be fitted to the rest: {0}")]
     Fold(FitError),
 }
 

@@ -67,7 +67,7 @@ pub fn pair(first: &LabelledSet, second: &LabelledSet) -> Paired {
     };
     let ids_differ = matched.iter().filter(id_differs).count() as u64;
     let document = |of: &Match<'_>| first.document(of.i).or_else(|| second.document(of.j));
-    // As in `LabelledSet::sample`, so that the first set is judged as it is alone: in any order of the files alike.
+    // As in `LabelledSet::sample`, so that the first set is judged as it is alone where it names documents itself: in any order of the files alike.
     matched.sort_unstable_by(|a, b| {
         let (one, other) = (&first.records[a.i], &first.records[b.i]);
         let order = document(a).cmp(&document(b));

@@ -121,7 +121,7 @@ impl Sidecar {
 
     /// The settings that this states and that `used` has otherwise, for a model that both fit: what `used` leaves out is
     /// what [`ModelConfig::read`] takes for it (but of a model with fewer positions than usual, whose number is not known
-    /// here). A calibration is none of them.
+    /// here). A calibration and a notice are none of them.
     pub fn other_than(&self, used: &Sidecar) -> Vec<&'static str> {
         fn is_other<T: PartialEq>(stated: Option<&T>, used: Option<&T>, is_default: impl Fn(&T) -> bool) -> bool {
             match (stated, used) {

@@ -106,7 +106,7 @@ impl FieldMap {
 fn pointer_steps(pointer: &str) -> Result<Vec<String>, String> {
     let Some(rest) = pointer.strip_prefix('/') else {
         return Err(format!(
-            "expected a JSON Pointer such as /abstract/body, found {pointer:?}"
+            "expected a JSON Pointer such as /abstract/body, found {pointer:?}; names of columns go with --format csv or tsv"
         ));
     };
     let steps: Vec<String> = rest.split('/').map(unescaped).collect::<Result<_, _>>()?;

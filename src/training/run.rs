@@ -271,8 +271,8 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// One step of the optimizer, of an epoch's `steps`: what came of it. An error, also where the run is asked to stop, leaves
-    /// weights and state as they were.
+    /// One step of the optimizer, of an epoch's `steps`: what came of it. An error before the optimizer moves, also where the run is
+    /// asked to stop, leaves weights and state as they were.
     fn step(&self, phase: Phase, state: &mut State, moments: &mut Moments, steps: usize) -> Result<Event, TrainError> {
         let pace = self.settings.pace(phase);
         let optimizer = &self.settings.optimizer;

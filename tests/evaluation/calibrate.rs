@@ -510,7 +510,7 @@ fn what_cannot_be_calibrated_changes_no_file() {
         + "{\"label\":0,\"probability\":0.8}\n";
     let run_of = run(&["calibrate", "--scored", "--output", &out], one_wrong);
     assert_eq!(run_of.code, 1, "{}", run_of.stderr);
-    for expected in ["left without one fold's documents", "--folds 1"] {
+    for expected in ["nothing can be fitted to the rest", "--folds 1"] {
         assert!(run_of.stderr.contains(expected), "{expected}: {}", run_of.stderr);
     }
     // As some editors write it.

@@ -300,8 +300,7 @@ fn a_threshold_that_nobody_gave_is_called_so() {
     let other = decided(true) + &decided(false) + "{\"label\":0,\"probability\":0.1}\n";
     let run_of = run(&["eval", "--scored"], other.as_str());
     assert!(run_of.stdout.contains("the default"), "{}", run_of.stdout);
-    let warning =
-        "decided at another threshold than 0.55, the default, by which \"causal\" of 1 record would be otherwise";
+    let warning = "not all of its records were decided at 0.55, the default: \"causal\" of 1 record would be otherwise";
     assert!(run_of.stderr.contains(warning), "{}", run_of.stderr);
     assert!(run_of.stderr.contains("decided at several"), "{}", run_of.stderr);
     let at_another = run(

@@ -124,7 +124,10 @@ fn what_cannot_be_used_is_counted_and_said() {
         "{\"label\":0,\"probability\":null,\"error\":{\"code\":\"empty_text\",\"message\":\"m\"}}\n",
         // What a record came with is no answer beside an error; somebody's own error is none of crag's.
         "{\"label\":0,\"probability\":0.9,\"error\":{\"code\":\"key_conflict\",\"message\":\"m\"}}\n",
-        "{\"label\":0,\"probability\":0.2,\"error\":0.1}",
+        "{\"label\":0,\"probability\":0.2,\"error\":0.1}\n",
+        "{\"label\":1,\"probability\":0.9,\"error\":[\"timeout\",\"m\"]}\n",
+        "{\"label\":1,\"probability\":0.9,\"error\":{\"code\":\"E1\",\"message\":\"m\"}}\n",
+        "{\"label\":1,\"probability\":0.9,\"error\":{\"code\":\"timeout\"}}",
     );
     let run_of = run(&["eval", "--scored", "--json"], lines);
     assert_eq!(run_of.code, 3);
@@ -132,7 +135,7 @@ fn what_cannot_be_used_is_counted_and_said() {
     let left_out = &found["runs"][0]["left_out"];
     assert_eq!(
         (&found["runs"][0]["records"], &left_out["unlabelled"]),
-        (&json!(2), &json!(1))
+        (&json!(5), &json!(1))
     );
     for (code, count, line) in [
         ("bad_label", 2, 2),

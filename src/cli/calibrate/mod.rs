@@ -183,7 +183,10 @@ pub fn run(mut args: CalibrateArgs, settings: &[SettingRow]) -> anyhow::Result<O
                     target.display(),
                     quoted_list(&replaced)
                 ));
-                in_use
+                Sidecar {
+                    notice: in_use.notice.clone().or(existing.notice),
+                    ..in_use
+                }
             }
         }
     };

@@ -102,12 +102,13 @@ impl Source {
         let decisions = &self.set.decisions;
         (origin == Origin::Default && decisions.otherwise > 0).then(|| {
             let theirs = match decisions.own_threshold() {
-                Some((below, from)) => format!("theirs lies above {below} and is at most {from}: --threshold gives it"),
-                None => "they were decided at several".to_owned(),
+                Some((Some(below), Some(from))) => format!("theirs lies above {below} and is at most {from}: --threshold gives it"),
+                Some((Some(below), None)) => format!("theirs lies above {below}: --threshold gives it"),
+                Some((None, Some(from))) => format!("theirs is at most {from}: --threshold gives it"),
+                _ => "they were decided at several".to_owned(),
             };
             format!(
-                "{}: its records were decided at another threshold than {value}, the default, by which \"causal\" of {} would be \
-                 otherwise; {theirs}",
+                "{}: not all of its records were decided at {value}, the default: \"causal\" of {} would be otherwise; {theirs}",
                 self.name,
                 counted(decisions.otherwise, "record", "records")
             )
@@ -385,7 +386,9 @@ impl EvalArgs {
         let samples = [&paired.first, &paired.second];
         let incomplete = mismatches.total() + first.set.rejections() + second.set.rejections() > 0;
         let mut sets = Vec::new();
-        for ((source, evaluation), sample) in [first, second].into_iter().zip(evaluations).zip(samples) {
+        for ((mut source, evaluation), sample) in [first, second].into_iter().zip(evaluations).zip(samples) {
+            // Of the records that are compared, whichever file names it.
+            source.set.document_names = paired.documents.clone();
             let mut notes = self.labelled.left_out(&source.name, &source.set);
             notes.extend(source.decided_otherwise());
             notes.extend(undefined(figures(&evaluation)));

@@ -55,8 +55,9 @@ impl Ensemble {
     /// A hash of the calibrations, where answers are calibrated too.
     pub fn calibrations(&self) -> anyhow::Result<Option<String>> {
         let calibrated = self.models.iter().filter(|model| model.calibrated);
-        let of_models: Vec<&Calibration> = calibrated
+        let of_models: Vec<Calibration> = calibrated
             .filter_map(|model| model.model.description.config.calibration.as_ref())
+            .map(Calibration::without_origin)
             .collect();
         Ok(match of_models.is_empty() {
             true => None,

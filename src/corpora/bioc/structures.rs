@@ -173,10 +173,7 @@ impl BiocDocument {
             match relation.into_raw(&kinds, &ids, &mut paired) {
                 Ok(Meaning::Pairs(pairs)) => document.relations.extend(pairs),
                 Ok(Meaning::OfOne) => document.other_relations += 1,
-                Ok(Meaning::OfRelations(kind)) => {
-                    document.other_relations += 1;
-                    document.lost_relations.push(kind);
-                }
+                Ok(Meaning::OfRelations(kind)) => document.lost_relations.push(kind),
                 Err((kind, message)) => {
                     document.lost_relations.push(kind);
                     let place = Place {

@@ -302,6 +302,9 @@ fn a_line_that_may_have_been_a_relation_leaves_no_pair_unrelated() {
         b"1\tCID\tD1\tD2\t\xff",
         b"1 CID D1 D2",
         b"1\t1-CID\tD1\tD2",
+        b"1\t1-CID\tD1\tD2\tNovel",
+        b"1\t\tD1\tD2",
+        b"1\tCID D1\tD2",
     ] {
         assert_eq!(labels(line), None, "{}", String::from_utf8_lossy(line));
     }

@@ -249,11 +249,11 @@ fn corpus_format(line: &str) -> Option<&'static str> {
     if line.starts_with("<?xml") || line.starts_with("<collection") || line.starts_with("<!DOCTYPE collection") {
         return Some("bioc");
     }
-    let (document, rest) = line.split_at_checked(line.find(['|', '\t'])?)?;
+    let (document, rest) = line.split_once('|')?;
     if document.is_empty() || !document.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let fields: Vec<&str> = rest.split('|').skip(1).collect();
+    let fields: Vec<&str> = rest.split('|').collect();
     let is_number = |field: &&str| !field.is_empty() && field.bytes().all(|byte| byte.is_ascii_digit());
     match fields.as_slice() {
         ["t" | "a", ..] => Some("pubtator"),
