@@ -157,6 +157,8 @@ const ERROR_KEYS: [&str; 4] = ["file", "line", "error", "record"];
 struct Object<'a> {
     gold: Option<&'a str>,
     answer: Answer<'a>,
+    /// Beside a nested answer: why the line itself could not be read.
+    own_error: Option<&'a str>,
     nested: Option<&'a str>,
     id: Option<&'a str>,
     documents: [Option<&'a str>; DOCUMENT_FIELDS.len()],
@@ -219,6 +221,9 @@ impl<'de> Visitor<'de> for ObjectVisitor<'_> {
             }
             if self.nested {
                 continue;
+            }
+            if fields.output_key.is_some() && key == "error" {
+                object.own_error = Some(value);
             }
             if fields.output_key.as_deref() == Some(key) {
                 keep(&mut object.nested, twice);
@@ -289,6 +294,10 @@ impl Fields {
             }
             let inner = self.object(nested, true).map_err(|(code, m)| reject(code, m))?;
             object.answer = inner.answer;
+            // A row of a table, say, that is no record was scored as one that lacks its fields.
+            if !object.is_of_a_record && object.own_error.is_some() {
+                object.answer.error = object.own_error;
+            }
             object.twice = object.twice.or(inner.twice);
         }
         if let Some(key) = &object.twice {

@@ -354,6 +354,17 @@ fn a_table_is_judged_as_the_same_records_in_jsonl_are() {
             first.as_str().unwrap().split_once("pairs.").unwrap().1.to_owned(),
         )
     };
+    let broken = folder.write(
+        "broken.csv",
+        &(std::fs::read_to_string(&table).unwrap() + "6,d3,\"a\"b,a,b,1\n"),
+    );
+    let run_of = run(&["eval", &broken, "--model", "demo"], "");
+    let said = "1 record is not usable: invalid_row, the first at ";
+    assert!(
+        run_of.stderr.contains(said) && run_of.stderr.contains("broken.csv:8: "),
+        "{}",
+        run_of.stderr
+    );
     let (expected, first) = judged(&[&lines, "--model", "demo"]);
     assert_eq!(expected["records"], 3);
     assert!(first.starts_with("jsonl:5: "), "{first}");
