@@ -313,7 +313,8 @@ impl<'a> PairWriter<'a> {
                 ((first.0, first_sentence.start), (last.0, sentences[last_sentence].end))
             }
             (None, Scope::Document) => {
-                let (first, last) = self.whole;
+                // A mention may be whitespace, in a passage of nothing else.
+                let (first, last) = (self.whole.0.min(first.0), self.whole.1.max(last.0));
                 ((first, 0), (last, end_of(last)))
             }
             (None, _) => ((first.0, 0), (last.0, end_of(last.0))),

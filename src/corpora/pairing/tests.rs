@@ -121,6 +121,13 @@ fn a_document_begins_and_ends_with_its_first_and_last_passage_that_has_text() {
         ..Options::default()
     };
     assert_eq!(texts(&pairs(&document, &options).0), ["a b"]);
+    // A mention may be whitespace itself.
+    let mentions = vec![
+        mention(1, &[0..1], "Chemical", &["D1"]),
+        mention(2, &[2..3], "Disease", &["D2"]),
+    ];
+    let document = self::document(&["", " ", "a b", ""], mentions, vec![]);
+    assert_eq!(texts(&pairs(&document, &options).0), [" \na b"]);
 }
 
 #[test]
