@@ -79,6 +79,11 @@ pub fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
+/// What one of `many` is called, a plural that ends in s.
+pub fn singular(many: &str) -> &str {
+    many.strip_suffix('s').unwrap_or(many)
+}
+
 /// A whole number with commas.
 pub fn thousands(number: usize) -> String {
     let digits = number.to_string();

@@ -484,3 +484,21 @@ fn a_vocabulary_that_was_cut_short_is_told() {
     assert!(stderr.contains(told), "{stderr}");
     assert_eq!(stderr.matches(told).count(), 1, "{stderr}");
 }
+
+#[test]
+fn a_model_without_its_flag_is_told_where_to_put_it() {
+    let said = |arguments: &[&str]| {
+        let output = crag().args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let tip = "the model is named by --model: crag inspect --model my-demo";
+    assert!(
+        said(&["inspect", "my-demo"]).contains(tip),
+        "{}",
+        said(&["inspect", "my-demo"])
+    );
+    // Where it is named, something else is too much.
+    assert!(!said(&["inspect", "--model", "demo", "more"]).contains("tip"));
+    assert!(!said(&["check", "--model-of-mine", "my-demo"]).contains("--model my-demo"));
+}

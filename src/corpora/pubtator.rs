@@ -85,10 +85,8 @@ impl Documents for Reader {
                     let head = String::from_utf8_lossy(&bytes[..bytes.len().min(256)]).into_owned();
                     let pmid = text_line(&head).map(|(pmid, _, _)| pmid.to_owned());
                     let of_current = || {
-                        let pending = current
-                            .as_ref()
-                            .filter(|pending| belongs_to(&head, &pending.document.id));
-                        pending.map(|pending| pending.document.id.clone())
+                        let id = &current.as_ref()?.document.id;
+                        after_pmid(&head, id).map(|_| id.clone())
                     };
                     let place = Place {
                         document: pmid.clone().or_else(of_current).unwrap_or_default(),
@@ -306,10 +304,6 @@ fn after_pmid<'l>(line: &'l str, pmid: &str) -> Option<&'l str> {
     let fields = rest.trim_start_matches(' ');
     rest.starts_with([' ', '\t'])
         .then(|| fields.strip_prefix('\t').unwrap_or(fields))
-}
-
-fn belongs_to(line: &str, pmid: &str) -> bool {
-    after_pmid(line, pmid).is_some()
 }
 
 /// The type of the relation that a document's line may state which cannot be read, such as one that was cut short; empty where that

@@ -13,7 +13,7 @@ use super::estimate::Estimate;
 use super::evaluate::{Differences, Evaluation, PointKind};
 use super::figures::Metric;
 use super::mistakes::Mistake;
-use crate::words::{is_obeyed, thousands};
+use crate::words::{is_obeyed, singular, thousands};
 
 /// What a page shows: one run, or two that are compared.
 pub struct Report<'r> {
@@ -329,7 +329,7 @@ fn kind(kind: PointKind) -> String {
 
 /// A number and what it counts, in the singular where it is one.
 fn many(count: usize, of: &str) -> String {
-    let of = if count == 1 { of.trim_end_matches('s') } else { of };
+    let of = if count == 1 { singular(of) } else { of };
     format!("{} {of}", thousands(count))
 }
 

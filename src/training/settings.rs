@@ -496,7 +496,7 @@ mod tests {
         let error = Settings::parse("x.toml", "[finetune]\nepoch = 3\n")
             .unwrap_err()
             .to_string();
-        assert!(error.contains("x.toml") && error.contains("epoch"), "{error}");
+        assert!(error.contains("x.toml:2") && error.contains("epoch"), "{error}");
         let settings = Settings::parse("x.toml", "dropout = 1.5").unwrap();
         assert!(settings.check().unwrap_err().to_string().contains("dropout"));
     }

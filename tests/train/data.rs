@@ -176,17 +176,20 @@ fn a_table_trains_the_model_that_the_same_pairs_in_jsonl_train() {
 fn lines_that_are_no_pairs_cost_themselves_and_exit_code_3() {
     let case = Case::new();
     let lines = fs::read_to_string(case.path("pairs.jsonl")).unwrap();
-    let bad = "not json\n{\"text\":\"no mention\",\"drug\":\"aspirin\",\"adr\":\"bleeding\",\"doc_id\":3}\n";
+    let bad = "not json\n{\"text\":\"no mention\",\"drug\":\"aspirin\",\"adr\":\"bleeding\",\"doc_id\":3}\n{\"Text\":\"a\"}\n";
     fs::write(case.path("pairs.jsonl"), format!("{bad}{lines}")).unwrap();
     let assert = case.train("out", &["--epochs", "1"]).assert().code(3);
     let said = stderr(&assert);
     assert!(
-        said.contains("pairs.jsonl:1: ") && said.contains("pairs.jsonl:2: "),
+        [1, 2, 3]
+            .iter()
+            .all(|line| said.contains(&format!("pairs.jsonl:{line}: "))),
         "{said}"
     );
-    // That is a flag of others.
-    assert!(!said.contains("--missing-entity"), "{said}");
-    assert_eq!(case.json("out", "manifest.json")["data"]["rejected_lines"], 2);
+    for flag_of_others in ["--missing-entity", "--format", "--field"] {
+        assert!(!said.contains(flag_of_others), "{said}");
+    }
+    assert_eq!(case.json("out", "manifest.json")["data"]["rejected_lines"], 3);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! bootstrap    resamples, confidence, seed, unit ("documents" or "records")
 //! bins         of the calibration error: equally wide, closed on the right
 //! runs         one or two:
-//!   name, records, positives, documents, document_fields
+//!   name, records, positives, documents, document_fields (these and without_document of what is compared, for two runs)
 //!   metrics    roc_auc, average_precision, brier_score, log_loss, expected_calibration_error: estimates
 //!   points     kind ("given", "best_f1", "recall", "precision"), wanted, threshold, precision, recall, f1 and the four
 //!              counts: estimates; the given threshold first

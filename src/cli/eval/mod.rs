@@ -23,7 +23,7 @@ use crate::evaluation::{
 use crate::files::{Input, refuse_stdout};
 use crate::model::config;
 use crate::scoring::Options;
-use crate::words::counted;
+use crate::words::{counted, singular};
 
 /// What to judge, with what, and what to say of it.
 #[derive(Debug, clap::Args)]
@@ -418,7 +418,7 @@ fn few(documents: usize, unit: &str) -> Option<String> {
     match documents {
         1 => Some(format!(
             "no intervals: one {} is all there is to resample",
-            unit.trim_end_matches('s')
+            singular(unit)
         )),
         2..20 => Some(format!(
             "only {documents} {unit} to resample: intervals are rough, and likely too narrow"

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{EvalArgs, Found};
 use crate::evaluation::{Estimate, Interval, Metric, Mistake, Run};
-use crate::words::{counted, shortened, visible};
+use crate::words::{counted, shortened, singular, visible};
 
 /// Characters of a text that a line shows.
 const SHOWN: usize = 90;
@@ -23,7 +23,7 @@ pub fn render(args: &EvalArgs, found: &Found) -> String {
         let e = &run.evaluation;
         let of = match found.unit {
             "records" => String::new(),
-            unit => format!(" of {}", counted(e.documents as u64, unit.trim_end_matches('s'), unit)),
+            unit => format!(" of {}", counted(e.documents as u64, singular(unit), unit)),
         };
         let share = 100.0 * e.positives as f64 / e.records.max(1) as f64;
         let records = counted(e.records as u64, "record", "records");

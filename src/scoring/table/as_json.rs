@@ -15,7 +15,7 @@ use crate::scoring::record::span_of_cell;
 use crate::scoring::rows::{self, RowEnds};
 use crate::words::utf8;
 
-/// Reads a table as the JSONL that `crag score` would have made of the same records, each on the line on which its row begins.
+/// Reads a table as JSONL of the same records, each on the line on which its row begins.
 ///
 /// A cell is a number, a truth value or an object where it reads as one, and a string elsewhere, always in what records are
 /// made of. An empty cell is no field. What `crag score` appended is nested under the output key, if there is one.
